@@ -1,0 +1,157 @@
+"""Audit entries of allowed reads: written before the answer, synced within 100 ms, searchable soon after.
+
+A read changes nothing, so waiting for a commit would cost more than the read. Its entry is appended to a file with one
+write: from then on the operating system holds it, and killing the program loses nothing. A task syncs the file and
+moves entries into the store, in one transaction with the mark of how far it got, so that after a crash none is missing and
+none is there twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import orjson
+
+from bastide.store.port import Event, Store, Transaction
+
+_HEAD = struct.Struct("<II")
+_ROTATE = 64 * 1024 * 1024
+_BATCH = 2000
+SYNC_SECONDS = 0.1
+
+
+def _frame(event: Event) -> bytes:
+    head = orjson.dumps(
+        (
+            event.account, event.at, event.id, event.name, event.source, event.user, event.access_key, event.read_only,
+            event.category, event.error, event.request_id, event.resources,
+        )
+    )  # fmt: skip
+    payload = head + b"\n" + event.body
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def _events(data: bytes) -> Iterable[Event]:
+    """The entries of a file's bytes, up to the first that was not written whole."""
+    at = 0
+    while at + _HEAD.size <= len(data):
+        size, crc = _HEAD.unpack_from(data, at)
+        payload = data[at + _HEAD.size : at + _HEAD.size + size]
+        if len(payload) != size or zlib.crc32(payload) != crc:
+            return
+        head, _, body = payload.partition(b"\n")
+        fields = orjson.loads(head)
+        account, when, id_, name, source, user, key, read_only, category, error, request_id, resources = fields
+        yield Event(
+            account, when, id_, name, source, user, key, read_only, category, error, request_id, tuple(resources), body
+        )
+        at += _HEAD.size + size
+
+
+class Journal:
+    """An append-only file beside the store. `append` is called on the event loop's thread."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        """Opens a new segment below `folder`; `recover` takes up what an earlier run left."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._store = store
+        numbers = [int(path.stem) for path in folder.glob("*.journal") if path.stem.isdigit()]
+        self._number = max(numbers, default=0)
+        self._old = sorted(numbers)
+        self._pending: list[Event] = []
+        self._file = -1
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+        self._moving = asyncio.Lock()
+        self._next()
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number}.journal"
+
+    def _next(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._number += 1
+        self._file = os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = 0
+        folder = os.open(self._folder, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def append(self, events: Iterable[Event]) -> None:
+        """Hands the entries to the operating system; raises OSError if they cannot be written whole."""
+        frames = b""
+        for event in events:
+            frames += _frame(event)
+            self._pending.append(event)
+        written = os.write(self._file, frames)
+        if written != len(frames):
+            raise OSError("an audit entry could not be written whole")
+        self._size += written
+
+    async def recover(self) -> int:
+        """Moves what an earlier run left behind into the store; returns how many entries that were."""
+        moved = 0
+        for number in self._old:
+            path = self._path(number)
+            events = list(_events(await asyncio.to_thread(path.read_bytes)))
+            for start in range(0, len(events), _BATCH):
+                await self._record(events[start : start + _BATCH])
+            path.unlink()
+            moved += len(events)
+        self._old = []
+        return moved
+
+    async def _record(self, events: list[Event]) -> None:
+        def work(tx: Transaction) -> None:
+            tx.record(events)
+
+        await self._store.write(work)
+
+    async def flush(self) -> None:
+        """Syncs, and makes everything appended so far searchable."""
+        async with self._moving:
+            if not self._pending:
+                return
+            file, number, rotate = self._file, self._number, self._size >= _ROTATE
+            events, self._pending = self._pending, []
+            if rotate:
+                self._file = -1
+                self._next()
+            try:
+                await asyncio.to_thread(os.fsync, file)
+                for start in range(0, len(events), _BATCH):
+                    await self._record(events[start : start + _BATCH])
+            except BaseException:
+                self._pending = events + self._pending
+                raise
+            if rotate:
+                os.close(file)
+                self._path(number).unlink()
+
+    def start(self) -> None:
+        """Syncs and moves entries every 100 ms from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            with contextlib.suppress(RuntimeError, OSError):
+                await self.flush()
+
+    async def close(self) -> None:
+        """Moves what is left and removes the segment if nothing in it is needed any more."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self.flush()
+        os.close(self._file)
+        self._path(self._number).unlink(missing_ok=True)

@@ -1,0 +1,49 @@
+"""Numbered, forward migrations. A program refuses a schema newer than itself."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID""",
+        """CREATE TABLE resource (
+            kind TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL,
+            generation INTEGER NOT NULL, created INTEGER NOT NULL, modified INTEGER NOT NULL,
+            status TEXT NOT NULL, tags BLOB NOT NULL, doc BLOB NOT NULL)""",
+        """CREATE UNIQUE INDEX resource_name ON resource (kind, account, region, name)""",
+        """CREATE INDEX resource_created ON resource (kind, account, region, created, name)""",
+        """CREATE INDEX resource_status ON resource (kind, account, region, status, created, name)
+            WHERE status <> ''""",
+        """CREATE TABLE history (
+            id INTEGER PRIMARY KEY, kind TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL,
+            generation INTEGER NOT NULL, at INTEGER NOT NULL, event TEXT NOT NULL, request_id TEXT NOT NULL,
+            status TEXT NOT NULL, tags BLOB NOT NULL, doc BLOB NOT NULL)""",
+        """CREATE INDEX history_name ON history (kind, account, region, name, id)""",
+        """CREATE TABLE token (
+            account TEXT NOT NULL, operation TEXT NOT NULL, token TEXT NOT NULL, at INTEGER NOT NULL,
+            digest BLOB NOT NULL, answer BLOB NOT NULL, PRIMARY KEY (account, operation, token)) WITHOUT ROWID""",
+        """CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, topic TEXT NOT NULL,
+            body BLOB NOT NULL)""",
+        """CREATE TABLE event (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, at INTEGER NOT NULL, id TEXT NOT NULL,
+            name TEXT NOT NULL, source TEXT NOT NULL, user TEXT NOT NULL, access_key TEXT NOT NULL,
+            read_only TEXT NOT NULL, category TEXT NOT NULL, error TEXT NOT NULL, request_id TEXT NOT NULL,
+            resources TEXT NOT NULL, body BLOB NOT NULL)""",
+        """CREATE UNIQUE INDEX event_id ON event (id, account)""",
+        """CREATE INDEX event_at ON event (account, category, at, seq)""",
+        """CREATE INDEX event_name ON event (account, name, at, seq)""",
+        """CREATE INDEX event_user ON event (account, user, at, seq)""",
+        """CREATE INDEX event_refused ON event (account, at, seq) WHERE error <> ''""",
+        """CREATE TABLE log_line (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, at INTEGER NOT NULL, ingested INTEGER NOT NULL,
+            message TEXT NOT NULL)""",
+        """CREATE INDEX log_line_stream ON log_line (stream, at, seq)""",
+        """CREATE TABLE execution (
+            id TEXT PRIMARY KEY, flow TEXT NOT NULL, status TEXT NOT NULL, step TEXT NOT NULL, due INTEGER NOT NULL,
+            owner TEXT NOT NULL, lease INTEGER NOT NULL, doc BLOB NOT NULL) WITHOUT ROWID""",
+        """CREATE INDEX execution_due ON execution (due, id) WHERE status = 'Running'""",
+        """CREATE TABLE step (
+            seq INTEGER PRIMARY KEY, execution TEXT NOT NULL, step TEXT NOT NULL, event TEXT NOT NULL,
+            at INTEGER NOT NULL, detail BLOB NOT NULL)""",
+        """CREATE INDEX step_execution ON step (execution, seq)""",
+    ),
+)

@@ -1,0 +1,546 @@
+"""The embedded driver: SQLite in WAL mode, one writer, grouped commits that reach the disk before the answer.
+
+Two connections belong to the event loop's thread: the writer, whose concurrent pieces of work are savepoints of one
+commit, and the reader, which sees the last committed state. Only the commit itself, which waits for the disk, runs on a
+thread of its own; while it runs, the next group gathers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from bastide.domain import Clock, Instant, wall
+from bastide.store.port import Event, LogLine, Order, Row, Stale, Taken, Transaction, View
+from bastide.store.schema import MIGRATIONS
+
+T = TypeVar("T")
+
+_EVENT = "seq, account, at, id, name, source, user, access_key, read_only, category, error, request_id, resources, body"
+_ROW = "kind, account, region, name, doc, status, tags, created, modified, generation"
+_NO_TAGS = b"{}"
+_LAST = "\U0010ffff"
+_MEMO_LIMIT = 50_000
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    kind, account, region, name, doc, status, tags, created, modified, generation = found
+    labels = {} if tags == _NO_TAGS else orjson.loads(tags)
+    return Row(kind, account, region, name, orjson.loads(doc), status, labels, created, modified, generation)
+
+
+def _event(found: tuple[Any, ...]) -> Event:
+    seq, account, at, id_, name, source, user, key, read_only, category, error, request_id, resources, body = found
+    names = tuple(resources.split("\n")) if resources else ()
+    return Event(
+        account, at, id_, name, source, user, key, read_only == "true", category, error, request_id, names, body, seq
+    )
+
+
+class _Memo:
+    """Values that hold until something they were read from changes. One for the reader and one for the writer: what
+    is not yet committed must not reach a decision of somebody who reads."""
+
+    __slots__ = ("epochs", "values")
+
+    def __init__(self) -> None:
+        self.epochs: dict[tuple[str, str], int] = {}
+        self.values: dict[Any, tuple[tuple[int, ...], Any]] = {}
+
+    def get(self, key: Any, scopes: Sequence[tuple[str, str]], load: Callable[[], T]) -> T:
+        epochs = self.epochs
+        stamp = tuple([epochs.get(scope, 0) for scope in scopes])
+        held = self.values.get(key)
+        if held is not None and held[0] == stamp:
+            value: T = held[1]
+            return value
+        value = load()
+        if len(self.values) >= _MEMO_LIMIT:
+            self.values.clear()
+        self.values[key] = (stamp, value)
+        return value
+
+    def touch(self, scopes: Iterable[tuple[str, str]]) -> None:
+        for scope in scopes:
+            self.epochs[scope] = self.epochs.get(scope, 0) + 1
+
+
+class _View:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._memo = _Memo()
+
+    def memo(self, key: Any, scopes: Sequence[tuple[str, str]], load: Callable[[], T]) -> T:
+        return self._memo.get(key, scopes, load)
+
+    def get(self, kind: str, account: str, region: str, name: str) -> Row | None:
+        found = self._db.execute(
+            f"SELECT {_ROW} FROM resource WHERE kind=? AND account=? AND region=? AND name=?",  # noqa: S608
+            (kind, account, region, name),
+        ).fetchone()
+        return None if found is None else _row(found)
+
+    def scan(
+        self,
+        kind: str,
+        account: str,
+        region: str,
+        *,
+        order: Order = "name",
+        descending: bool = False,
+        prefix: str = "",
+        after: tuple[Instant, str] | str | None = None,
+        at_or_after: str | None = None,
+        status: str | None = None,
+        created_from: Instant | None = None,
+        created_to: Instant | None = None,
+        limit: int = 100,
+    ) -> list[Row]:
+        where = ["kind=?", "account=?", "region=?"]
+        values: list[Any] = [kind, account, region]
+        beyond, way = ("<", "DESC") if descending else (">", "ASC")
+        if status is not None:
+            where.append("status=? AND status<>''")
+            values.append(status)
+        if prefix:
+            where.append("name>=? AND name<?")
+            values += [prefix, prefix + _LAST]
+        if at_or_after is not None:
+            where.append("name>=?")
+            values.append(at_or_after)
+        if created_from is not None:
+            where.append("created>=?")
+            values.append(created_from)
+        if created_to is not None:
+            where.append("created<=?")
+            values.append(created_to)
+        if after is not None:
+            if isinstance(after, tuple):
+                where.append(f"(created,name){beyond}(?,?)")
+                values += after
+            else:
+                where.append(f"name{beyond}?")
+                values.append(after)
+        by = f"created {way}, name {way}" if order == "created" else f"name {way}"
+        # The planner has no statistics of a young table, so the index is named; AWS's lists are short of surprises.
+        index = "resource_name" if order == "name" else "resource_status" if status else "resource_created"
+        values.append(limit)
+        found = self._db.execute(
+            f"SELECT {_ROW} FROM resource INDEXED BY {index} WHERE {' AND '.join(where)} ORDER BY {by} LIMIT ?",  # noqa: S608
+            values,
+        ).fetchall()
+        return [_row(one) for one in found]
+
+    def history(self, kind: str, account: str, region: str, name: str, *, limit: int = 100) -> list[dict[str, Any]]:
+        found = self._db.execute(
+            "SELECT id, generation, at, event, request_id, status, tags, doc FROM history "
+            "WHERE kind=? AND account=? AND region=? AND name=? ORDER BY id DESC LIMIT ?",
+            (kind, account, region, name, limit),
+        ).fetchall()
+        keys = ("id", "generation", "at", "event", "request_id", "status")
+        return [
+            {**dict(zip(keys, one[:6], strict=True)), "tags": orjson.loads(one[6]), "doc": orjson.loads(one[7])}
+            for one in found
+        ]
+
+    def token(self, account: str, operation: str, token: str) -> tuple[bytes, bytes] | None:
+        found: tuple[bytes, bytes] | None = self._db.execute(
+            "SELECT digest, answer FROM token WHERE account=? AND operation=? AND token=?", (account, operation, token)
+        ).fetchone()
+        return found
+
+    def events(
+        self,
+        account: str,
+        *,
+        before: tuple[Instant, int] | None = None,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        where: tuple[str, str] | None = None,
+        category: str | None = None,
+        limit: int = 50,
+    ) -> list[Event]:
+        asked = ["account=?"]
+        values: list[Any] = [account]
+        index = "event_at"
+        if where is not None:
+            column, value = where
+            if column == "resources":
+                asked.append("instr(char(10)||resources||char(10), char(10)||?||char(10))>0")
+            elif column == "refused":
+                asked.append("error<>''")
+                index = "event_refused"
+            elif column in {"id", "name", "source", "user", "access_key", "read_only", "request_id", "error"}:
+                asked.append(f"{column}=?")
+                index = {"name": "event_name", "user": "event_user", "id": "event_id"}.get(column, index)
+            else:
+                raise ValueError(f"events are not searched by `{column}`")
+            if column != "refused":
+                values.append(value)
+        if category is not None:
+            asked.append("category=?")
+            values.append(category)
+        elif index == "event_at":
+            asked.append("category IN ('Management','Data')")
+        if start is not None:
+            asked.append("at>=?")
+            values.append(start)
+        if end is not None:
+            asked.append("at<=?")
+            values.append(end)
+        if before is not None:
+            asked.append("(at,seq)<(?,?)")
+            values += before
+        values.append(limit)
+        found = self._db.execute(
+            f"SELECT {_EVENT} FROM event INDEXED BY {index} WHERE {' AND '.join(asked)} "  # noqa: S608
+            "ORDER BY at DESC, seq DESC LIMIT ?",
+            values,
+        ).fetchall()
+        return [_event(one) for one in found]
+
+    def events_after(self, seq: int, *, limit: int = 1000) -> list[Event]:
+        found = self._db.execute(
+            f"SELECT {_EVENT} FROM event WHERE seq>? ORDER BY seq LIMIT ?",  # noqa: S608
+            (seq, limit),
+        ).fetchall()
+        return [_event(one) for one in found]
+
+    def log_lines(
+        self,
+        stream: str,
+        *,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        after: tuple[Instant, int] | None = None,
+        before: tuple[Instant, int] | None = None,
+        forward: bool = True,
+        limit: int = 10_000,
+    ) -> list[LogLine]:
+        asked = ["stream=?"]
+        values: list[Any] = [stream]
+        for clause, value in (("at>=?", start), ("at<?", end)):
+            if value is not None:
+                asked.append(clause)
+                values.append(value)
+        for clause, place in (("(at,seq)>(?,?)", after), ("(at,seq)<(?,?)", before)):
+            if place is not None:
+                asked.append(clause)
+                values += place
+        way = "ASC" if forward else "DESC"
+        found = self._db.execute(
+            f"SELECT seq, at, ingested, message FROM log_line WHERE {' AND '.join(asked)} "  # noqa: S608
+            f"ORDER BY at {way}, seq {way} LIMIT ?",
+            [*values, limit],
+        ).fetchall()
+        lines = [LogLine(*one) for one in found]
+        return lines if forward else lines[::-1]
+
+    def meta(self, key: str) -> str | None:
+        found = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def outbox(self, after: int, *, limit: int = 500) -> list[tuple[int, str, dict[str, Any]]]:
+        found = self._db.execute(
+            "SELECT id, topic, body FROM outbox WHERE id>? ORDER BY id LIMIT ?", (after, limit)
+        ).fetchall()
+        return [(id_, topic, orjson.loads(body)) for id_, topic, body in found]
+
+    def executions(self, *, due: Instant, limit: int = 100) -> list[dict[str, Any]]:
+        found = self._db.execute(
+            "SELECT id, flow, status, step, due, owner, lease, doc FROM execution "
+            "WHERE status='Running' AND due<=? AND lease<=? ORDER BY due LIMIT ?",
+            (due, due, limit),
+        ).fetchall()
+        return [_execution(one) for one in found]
+
+    def execution(self, id: str) -> dict[str, Any] | None:  # noqa: A002
+        found = self._db.execute(
+            "SELECT id, flow, status, step, due, owner, lease, doc FROM execution WHERE id=?", (id,)
+        ).fetchone()
+        return None if found is None else _execution(found)
+
+    def steps(self, execution: str) -> list[dict[str, Any]]:
+        found = self._db.execute(
+            "SELECT step, event, at, detail FROM step WHERE execution=? ORDER BY seq", (execution,)
+        ).fetchall()
+        return [{"step": s, "event": e, "at": at, "detail": orjson.loads(d)} for s, e, at, d in found]
+
+
+def _execution(found: tuple[Any, ...]) -> dict[str, Any]:
+    keys = ("id", "flow", "status", "step", "due", "owner", "lease")
+    return {**dict(zip(keys, found[:7], strict=True)), "doc": orjson.loads(found[7])}
+
+
+class _Transaction(_View):
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self.now: Instant = 0
+        self.touched: set[tuple[str, str]] = set()
+
+    def _touch(self, row: Row) -> None:
+        scope = (row.kind, row.account)
+        self.touched.add(scope)
+        self._memo.touch((scope,))
+
+    def _keep(self, row: Row, event: str, request_id: str, tags: bytes, doc: bytes) -> None:
+        self._db.execute(
+            "INSERT INTO history (kind, account, region, name, generation, at, event, request_id, status, tags, doc) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                row.kind,
+                row.account,
+                row.region,
+                row.name,
+                row.generation,
+                self.now,
+                event,
+                request_id,
+                row.status,
+                tags,
+                doc,
+            ),
+        )
+
+    def insert(self, row: Row, *, event: str = "", request_id: str = "", keep: bool = True) -> None:
+        row.generation = 1
+        row.created = row.created or self.now
+        row.modified = row.modified or self.now
+        doc, tags = orjson.dumps(row.doc), orjson.dumps(row.tags) if row.tags else _NO_TAGS
+        try:
+            self._db.execute(
+                f"INSERT INTO resource ({_ROW}) VALUES (?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+                (
+                    row.kind, row.account, row.region, row.name, doc, row.status, tags,
+                    row.created, row.modified, row.generation,
+                ),
+            )  # fmt: skip
+        except sqlite3.IntegrityError:
+            raise Taken(row.name) from None
+        self._touch(row)
+        if keep:
+            self._keep(row, event or "Created", request_id, tags, doc)
+
+    def update(self, row: Row, *, event: str = "", request_id: str = "", keep: bool = True) -> None:
+        row.modified = self.now
+        doc, tags = orjson.dumps(row.doc), orjson.dumps(row.tags) if row.tags else _NO_TAGS
+        done = self._db.execute(
+            "UPDATE resource SET doc=?, status=?, tags=?, modified=?, generation=generation+1 "
+            "WHERE kind=? AND account=? AND region=? AND name=? AND generation=?",
+            (doc, row.status, tags, row.modified, row.kind, row.account, row.region, row.name, row.generation),
+        )
+        if done.rowcount != 1:
+            raise Stale(row.name)
+        row.generation += 1
+        self._touch(row)
+        if keep:
+            self._keep(row, event or "Updated", request_id, tags, doc)
+
+    def delete(self, row: Row, *, event: str = "", request_id: str = "", keep: bool = True) -> None:
+        done = self._db.execute(
+            "DELETE FROM resource WHERE kind=? AND account=? AND region=? AND name=? AND generation=?",
+            (row.kind, row.account, row.region, row.name, row.generation),
+        )
+        if done.rowcount != 1:
+            raise Stale(row.name)
+        self._touch(row)
+        if keep:
+            self._keep(row, event or "Deleted", request_id, orjson.dumps(row.tags), orjson.dumps(row.doc))
+
+    def keep_token(self, account: str, operation: str, token: str, digest: bytes, answer: bytes) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO token (account, operation, token, at, digest, answer) VALUES (?,?,?,?,?,?)",
+            (account, operation, token, self.now, digest, answer),
+        )
+
+    def emit(self, topic: str, body: dict[str, Any]) -> None:
+        self._db.execute("INSERT INTO outbox (at, topic, body) VALUES (?,?,?)", (self.now, topic, orjson.dumps(body)))
+
+    def record(self, events: Iterable[Event]) -> None:
+        self._db.executemany(
+            "INSERT INTO event (account, at, id, name, source, user, access_key, read_only, category, error, "
+            "request_id, resources, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id, account) DO NOTHING",
+            [
+                (
+                    e.account, e.at, e.id, e.name, e.source, e.user, e.access_key, "true" if e.read_only else "false",
+                    e.category, e.error, e.request_id, "\n".join(e.resources), e.body,
+                )
+                for e in events
+            ],
+        )  # fmt: skip
+
+    def append_log(self, stream: str, lines: Iterable[tuple[Instant, str]]) -> None:
+        self._db.executemany(
+            "INSERT INTO log_line (stream, at, ingested, message) VALUES (?,?,?,?)",
+            [(stream, at, self.now, message) for at, message in lines],
+        )
+
+    def drop_log(self, stream: str) -> None:
+        self._db.execute("DELETE FROM log_line WHERE stream=?", (stream,))
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?,?)", (key, value))
+
+    def trim_outbox(self, upto: int) -> None:
+        self._db.execute("DELETE FROM outbox WHERE id<=?", (upto,))
+
+    def put_execution(self, execution: dict[str, Any]) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO execution (id, flow, status, step, due, owner, lease, doc) "
+            "VALUES (?,?,?,?,?,?,?,?)",
+            (
+                *(execution[key] for key in ("id", "flow", "status", "step", "due", "owner", "lease")),
+                orjson.dumps(execution["doc"]),
+            ),
+        )
+
+    def add_step(self, execution: str, step: str, event: str, detail: dict[str, Any]) -> None:
+        self._db.execute(
+            "INSERT INTO step (execution, step, event, at, detail) VALUES (?,?,?,?,?)",
+            (execution, step, event, self.now, orjson.dumps(detail)),
+        )
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        before = set(self.touched)
+        self._db.execute("SAVEPOINT work")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK TO work")
+            self._db.execute("RELEASE work")
+            # What was read while it was changed must not be remembered.
+            self._memo.touch(self.touched - before)
+            self._memo.values.clear()
+            self.touched = before
+            raise
+        self._db.execute("RELEASE work")
+
+
+class SqliteStore:
+    """One file, one process. See the module's text for how reading and writing share it."""
+
+    def __init__(self, path: Path, clock: Clock = wall) -> None:
+        """Opens or creates the database at `path`; raises RuntimeError if a newer program has written it."""
+        self._clock = clock
+        self._writer = self._connect(path)
+        self._migrate()
+        self._reader = self._connect(path)
+        self._reader.execute("PRAGMA query_only=ON")
+        self._transaction = _Transaction(self._writer)
+        self._view = _View(self._reader)
+        self._snapshot = False
+        self._waiting: list[tuple[Callable[[Transaction], Any], asyncio.Future[Any]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self.committed: Callable[[], None] = lambda: None
+
+    @staticmethod
+    def _connect(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA cache_size=-65536")
+        db.execute("PRAGMA mmap_size=268435456")
+        db.execute("PRAGMA busy_timeout=10000")
+        return db
+
+    def _migrate(self) -> None:
+        version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise RuntimeError(
+                f"the data directory has schema {version}, this program knows {len(MIGRATIONS)}: use the newer program"
+            )
+        for number, statements in enumerate(MIGRATIONS[version:], version + 1):
+            self._writer.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                self._writer.execute(statement)
+            self._writer.execute(f"PRAGMA user_version={number}")
+            self._writer.execute("COMMIT")
+
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """The last committed state; the snapshot is kept until the next commit, so most calls begin none."""
+        if not self._snapshot:
+            self._reader.execute("BEGIN")
+            self._snapshot = True
+        yield self._view
+
+    def _refresh(self) -> None:
+        if self._snapshot:
+            self._reader.execute("COMMIT")
+            self._snapshot = False
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Runs `work` in the next group; returns once the group is on the disk."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._waiting.append((work, done))
+        if self._committing is None:
+            self._committing = loop.create_task(self._groups())
+        # A caller that goes away must not undo what others share.
+        return await asyncio.shield(done)
+
+    async def _groups(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                await self._group(loop, group)
+        finally:
+            self._committing = None
+
+    async def _group(
+        self, loop: asyncio.AbstractEventLoop, group: list[tuple[Callable[[Transaction], Any], asyncio.Future[Any]]]
+    ) -> None:
+        tx = self._transaction
+        results: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            tx.now = self._clock()
+            tx.touched = set()
+            for work, done in group:
+                try:
+                    with tx.savepoint():
+                        result = work(tx)
+                    results.append((done, result, None))
+                except Exception as error:
+                    results.append((done, None, error))
+            await loop.run_in_executor(self._disk, self._commit)
+        except BaseException as error:
+            tx._memo = _Memo()
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            for _, done in group:
+                if not done.done():
+                    done.set_exception(RuntimeError(f"the state could not be written: {error}"))
+            if not isinstance(error, Exception):
+                raise
+            return
+        self._refresh()
+        self._view._memo.touch(tx.touched)
+        for done, result, failed in results:
+            if done.done():
+                continue
+            if failed is None:
+                done.set_result(result)
+            else:
+                done.set_exception(failed)
+        self.committed()
+
+    def _commit(self) -> None:
+        self._writer.execute("COMMIT")
+
+    def close(self) -> None:
+        """Closes both connections; work that waits is lost, and was never acknowledged."""
+        self._disk.shutdown(wait=True)
+        self._refresh()
+        self._reader.close()
+        self._writer.close()
