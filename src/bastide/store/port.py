@@ -150,7 +150,7 @@ class View(Protocol):
         """Workflow executions that may be taken up at that time."""
         ...
 
-    def execution(self, id: str) -> dict[str, Any] | None:  # noqa: A002
+    def execution(self, id: str) -> dict[str, Any] | None:
         """One workflow execution."""
         ...
 

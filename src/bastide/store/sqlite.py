@@ -261,7 +261,7 @@ class _View:
         ).fetchall()
         return [_execution(one) for one in found]
 
-    def execution(self, id: str) -> dict[str, Any] | None:  # noqa: A002
+    def execution(self, id: str) -> dict[str, Any] | None:
         found = self._db.execute(
             "SELECT id, flow, status, step, due, owner, lease, doc FROM execution WHERE id=?", (id,)
         ).fetchone()

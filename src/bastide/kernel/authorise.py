@@ -1,0 +1,124 @@
+"""The guard: every question of an operation is put to the policy engine, and no handler runs without its proof."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bastide import policy
+from bastide.domain import Refused
+from bastide.kernel import context as contexts
+from bastide.kernel.call import _MADE_BY_AUTHORISE, Authorised, Call, Question
+from bastide.kernel.kind import Ask, Asked
+from bastide.store import View
+
+if TYPE_CHECKING:
+    from bastide.kernel.calls import Calls
+
+_DENIED = {"query": "AccessDenied", "rest-xml": "AccessDenied", "ec2": "UnauthorizedOperation"}
+
+
+def denied_code(protocol: str, service: str) -> str:
+    """The error code of a refusal by policy, as each protocol and service has it."""
+    if service == "sns":
+        return "AuthorizationError"
+    return _DENIED.get(protocol, "AccessDeniedException")
+
+
+def authorise(calls: Calls, view: View, call: Call) -> Authorised:
+    """Asks every question of the call; returns the proof, or raises Refused with AWS's words for the first no."""
+    operation = call.operation
+    caller = call.caller
+    service = calls.registry.services[operation.service]
+    signed = caller.kind not in ("Anonymous", "Service")
+    place = calls.organisation.place(view, caller.account) if signed else None
+    base = contexts.base(call, place)
+    asked = Asked(call, view)
+    questions: list[Question] = []
+    layers: policy.Layers | None = None
+    principal = caller.principal()
+    for ask in operation.asks:
+        if ask.when is not None and not ask.when(asked):
+            continue
+        if ask.needless and signed:
+            questions.append(Question(ask.action, "*", caller.account, base, "Allowed", "needless"))
+            continue
+        for resource in ask.about(asked):
+            facts = calls.registry.facts(view, resource, caller.account, ask.action)
+            context = _context(ask, asked, base, resource, facts.account, facts.tags)
+            if facts.account and facts.account != caller.account:
+                owner = calls.organisation.place(view, facts.account)
+                if owner is not None:
+                    context["aws:resourceorgid"] = owner[0]
+                    context["aws:resourceorgpaths"] = (owner[1],)
+            elif place is not None:
+                context["aws:resourceorgid"] = place[0]
+                context["aws:resourceorgpaths"] = (place[1],)
+            if layers is None:
+                layers = _layers(calls, view, call)
+            request = policy.Request(principal, ask.action, resource, facts.account or None, context)
+            decision = policy.decide(
+                request,
+                policy.Layers(
+                    identity=layers.identity,
+                    boundary=layers.boundary,
+                    session=layers.session,
+                    resource=facts.policy,
+                    scps=layers.scps,
+                    rcps=(),
+                    resource_kind=facts.policy_kind,
+                ),
+            )
+            question = Question(
+                ask.action, resource, facts.account, context, decision.verdict,
+                decision.layer, decision.source or "", decision.statement, decision.sid or "",
+            )  # fmt: skip
+            questions.append(question)
+            if not decision.allowed:
+                raise Refused(
+                    denied_code(call.request.protocol, operation.service),
+                    policy.message(request, decision),
+                    403 if call.request.protocol in ("query", "rest-xml", "ec2", "rest-json") else 400,
+                    kept={"questions": questions},
+                )
+    if not questions:
+        # Nothing that the call names could be asked about: what is not asked is not allowed.
+        raise Refused(
+            denied_code(call.request.protocol, operation.service),
+            f"User: {caller.arn or 'anonymous'} is not authorized to perform: {service.prefix}:{operation.name}",
+            403,
+        )
+    return Authorised(_MADE_BY_AUTHORISE, call, calls, questions)
+
+
+def _context(
+    ask: Ask, asked: Asked, base: contexts.Context, resource: str, account: str, tags: object
+) -> contexts.Context:
+    context = dict(base)
+    if isinstance(tags, dict) and tags:
+        contexts.resource_keys(context, resource, account, tags, contexts.service_of(resource, ask.action))
+    elif account:
+        context["aws:resourceaccount"] = account
+    for key, given in ask.given.items():
+        value = given(asked)
+        if value is None or value == "" or (not isinstance(value, str) and not value):
+            continue
+        context[key.lower()] = value if isinstance(value, str) else tuple(value)
+    return context
+
+
+def _layers(calls: Calls, view: View, call: Call) -> policy.Layers:
+    caller = call.caller
+    if caller.kind in ("Anonymous", "Service"):
+        return policy.Layers(
+            identity=(), boundary=None, session=None, resource=None, scps=(), rcps=(), resource_kind=""
+        )
+    identity, boundary = calls.directory.policies(view, caller)
+    return policy.Layers(
+        identity=identity,
+        boundary=boundary,
+        session=calls.directory.session_policies(view, caller) if caller.session is not None else None,
+        resource=None,
+        scps=calls.organisation.scps(view, caller.account),
+        rcps=(),
+        resource_kind="",
+    )

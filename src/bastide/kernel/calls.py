@@ -1,0 +1,272 @@
+"""The corridor that every call walks, from whoever asks: the front door, another service, a workflow.
+
+authorise -> handle -> record, in one transaction where something changes. There is no other way to a handler.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from bastide.domain import Clock, Refused, wall
+from bastide.kernel import audit
+from bastide.kernel.authorise import authorise
+from bastide.kernel.call import Authorised, Body, Call, Request
+from bastide.kernel.identity import Caller, Directory, Organisation, Sealer, Sessions, service_caller
+from bastide.kernel.kind import Operation, Output, Registry
+from bastide.protocol import codec
+from bastide.store import Event, Journal, Store, Transaction, View
+
+T = TypeVar("T")
+
+
+class Unforeseen(Exception):  # noqa: N818
+    """A handler failed in a way nobody planned; the record has been written."""
+
+
+class Calls:
+    """Runs calls. `engines` maps a port to what was composed behind it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        journal: Journal,
+        registry: Registry,
+        directory: Directory,
+        organisation: Organisation,
+        sessions: Sessions,
+        sealer: Sealer,
+        engines: Mapping[type, object],
+        home: str,
+        clock: Clock = wall,
+    ) -> None:
+        self.store = store
+        self.journal = journal
+        self.registry = registry
+        self.directory = directory
+        self.organisation = organisation
+        self.sessions = sessions
+        self.sealer = sealer
+        self.home = home
+        self.clock = clock
+        self._engines = engines
+
+    def engine(self, port: type[T]) -> T:
+        """What stands behind a port; raises KeyError if it was not composed."""
+        return cast(T, self._engines[port])
+
+    def source(self, operation: Operation) -> str:
+        """CloudTrail's eventSource of an operation."""
+        return self.registry.services[operation.service].event_source
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    async def run(self, call: Call) -> Output:
+        """Authorises, handles and records a call; returns its output once everything it did is on the disk.
+
+        Raises Refused, after the refusal was recorded on the disk, and Unforeseen for a fault of ours.
+        """
+        operation = call.operation
+        if operation.before is None and operation.after is None:
+            if operation.mutates:
+                return await self._write(call, None)
+            return await self._read(call)
+        return await self._staged(call)
+
+    async def _read(self, call: Call) -> Output:
+        events: list[Event] = []
+        with self.store.reading() as view:
+            try:
+                a = self._authorise(view, call, events)
+                output = call.operation.handle(a, view)
+                events += self._told(call, a, output, None)
+            except Refused as refused:
+                events += self._told(call, None, None, refused)
+                failed: Exception = refused
+            except Exception as error:
+                failed = self._unforeseen(call, events, error)
+            else:
+                self.journal.append(events)
+                return output
+        await self._record(events)
+        raise failed
+
+    async def _write(self, call: Call, first: Authorised | None) -> Output:
+        def work(tx: Transaction) -> tuple[Output | None, Exception | None]:
+            events: list[Event] = []
+            failed: Exception | None = None
+            output: Output | None = None
+            try:
+                with tx.savepoint():
+                    a = self._authorise(tx, call, events)
+                    if first is not None:
+                        a.staged = first.staged
+                    output = call.operation.handle(a, tx)
+                    events += self._told(call, a, output, None)
+            except Refused as refused:
+                # What was allowed on the way is undone; that it was asked stays on record.
+                events += self._told(call, None, None, refused)
+                failed = refused
+            except Exception as error:
+                failed = self._unforeseen(call, events, error)
+            tx.record(events)
+            return output, failed
+
+        output, failed = await self.store.write(work)
+        if failed is not None:
+            raise failed
+        assert output is not None
+        return output
+
+    async def _staged(self, call: Call) -> Output:
+        operation = call.operation
+        events: list[Event] = []
+        a: Authorised | None = None
+        try:
+            with self.store.reading() as view:
+                a = self._authorise(view, call, events)
+            if operation.before is not None:
+                a.staged = await operation.before(a)
+        except Refused as refused:
+            events += self._told(call, a, None, refused)
+            await self._record(events)
+            raise
+        except Exception as error:
+            failed = self._unforeseen(call, events, error)
+            await self._record(events)
+            raise failed from error
+        if operation.mutates:
+            try:
+                output = await self._write(call, a)
+            except BaseException:
+                if operation.undo is not None:
+                    await operation.undo(a)
+                raise
+            return output if operation.after is None else await operation.after(a, output)
+        try:
+            with self.store.reading() as view:
+                output = operation.handle(a, view)
+            if operation.after is not None:
+                output = await operation.after(a, output)
+        except Refused as refused:
+            await self._record(events + self._told(call, a, None, refused))
+            raise
+        except Exception as error:
+            failed = self._unforeseen(call, events, error)
+            await self._record(events)
+            raise failed from error
+        self.journal.append(events + self._told(call, a, output, None))
+        return output
+
+    def _authorise(self, view: View, call: Call, events: list[Event]) -> Authorised:
+        a = authorise(self, view, call)
+        a.events = events
+        return a
+
+    def _told(self, call: Call, a: Authorised | None, output: Output | None, refused: Refused | None) -> list[Event]:
+        return audit.entries(
+            call,
+            self.source(call.operation),
+            self.home,
+            questions=a.questions if a is not None else (),
+            touched=a.touched if a is not None else (),
+            output=output,
+            refused=refused,
+        )
+
+    def _unforeseen(self, call: Call, events: list[Event], error: Exception) -> Exception:
+        events += self._told(call, None, None, Refused("InternalFailure", "An internal error occurred.", 500))
+        found = Unforeseen(f"{call.operation.service}:{call.operation.name} {call.request.id}")
+        found.__cause__ = error
+        return found
+
+    async def _record(self, events: Sequence[Event]) -> None:
+        if events:
+            await self.store.write(lambda tx: tx.record(events))
+
+    async def refuse(self, call: Call, refused: Refused) -> None:
+        """Records a call that was refused before its questions could be asked; on the disk when this returns."""
+        await self._record(self._told(call, None, None, refused))
+
+    # -- one service calls another ---------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        a: Authorised,
+        view: View,
+        service: str,
+        operation: str,
+        input: dict[str, Any],
+        via: str,
+        context: Mapping[str, str | tuple[str, ...]],
+    ) -> Output:
+        """Calls another service for `a`'s caller within the same view (see `Authorised.forward`)."""
+        held = self.registry.operations[service, operation]
+        call = Call(
+            held,
+            input,
+            a.caller,
+            a.account,
+            a.region,
+            replace(a.request, via=(*a.request.via, via), protocol=self._protocol(service)),
+            context={key.replace("__", ":").lower(): value for key, value in context.items()},
+        )
+        try:
+            inner = self._authorise(view, call, a.events)
+            output = held.handle(inner, view)
+        except Refused as refused:
+            a.events += self._told(call, None, None, refused)
+            raise
+        a.events += self._told(call, inner, output, None)
+        return output
+
+    async def act(
+        self,
+        caller: Caller,
+        service: str,
+        operation: str,
+        input: dict[str, Any],
+        *,
+        region: str,
+        source: str,
+        body: Body | None = None,
+        context: Mapping[str, str | tuple[str, ...]] | None = None,
+    ) -> Output:
+        """A call by `caller` that came over no wire: a workflow acting with a role's session, a service by itself.
+
+        source: the service on whose behalf, which the record names as address. Raises Refused as the operation does.
+        """
+        held = self.registry.operations[service, operation]
+        request = Request(str(uuid.uuid4()), self.clock(), source, source, True, self._protocol(service))
+        where = "us-east-1" if held.global_ else region
+        return await self.run(Call(held, input, caller, caller.account, where, request, body, dict(context or {})))
+
+    async def assume(
+        self, service: str, role_arn: str, session_name: str, *, account: str, region: str, seconds: int = 3600
+    ) -> Caller:
+        """A service takes on a role that trusts it, for something in `account`; returns the session's caller.
+
+        Raises Refused when the role's trust policy does not let it.
+        """
+        output = await self.act(
+            service_caller(service, account),
+            "sts",
+            "AssumeRole",
+            {"RoleArn": role_arn, "RoleSessionName": session_name, "DurationSeconds": seconds},
+            region=region,
+            source=service,
+        )
+        issued = output["Credentials"]
+        session, _ = self.sessions.read(issued["SessionToken"], issued["AccessKeyId"], self.clock())
+        with self.store.reading() as view:
+            caller = self.directory.by_session(view, session)
+        if caller is None:
+            raise Refused("AccessDenied", f"The role {role_arn} is gone.", 403)
+        return caller
+
+    @staticmethod
+    def _protocol(service: str) -> str:
+        return str(codec(service).protocol)

@@ -1,0 +1,165 @@
+"""Who asks: callers, sessions, and the two directories the kernel reads them from."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from bastide.domain import MICROS, Instant, Refused
+from bastide.policy import Attached, Principal
+from bastide.store import View
+
+CallerKind = Literal["User", "AssumedRole", "Root", "Service", "Anonymous"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A role session, whole inside its own session token; the platform keeps no row for it."""
+
+    id: str
+    access_key: str
+    account: str
+    role: str
+    role_id: str
+    name: str
+    issued: Instant
+    expires: Instant
+    policies: tuple[str, ...] = ()
+    policy_arns: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    transitive: tuple[str, ...] = ()
+    source_identity: str = ""
+    chained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request comes from, after the signature was verified.
+
+    arn: the user's ARN or ``arn:aws:sts::...:assumed-role/ROLE/SESSION``. principal_arn: the role's ARN for a session,
+    otherwise `arn`. user_id: ``AIDA...`` or ``AROA...:session``, as ``aws:userid`` has it.
+    """
+
+    kind: CallerKind
+    account: str
+    arn: str
+    principal_arn: str
+    user_id: str
+    name: str
+    access_key: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    session: Session | None = None
+
+    def principal(self) -> Principal:
+        """The same in the policy engine's words."""
+        return Principal(self.kind, self.account or None, self.arn, self.principal_arn)
+
+
+ANONYMOUS = Caller("Anonymous", "", "", "", "ANONYMOUS_PRINCIPAL", "anonymous")
+
+
+def service_caller(principal: str, account: str) -> Caller:
+    """An AWS service acting by itself, for something in `account`: ``sagemaker.amazonaws.com``."""
+    return Caller("Service", account, principal, principal, principal, principal)
+
+
+class Sealer(Protocol):
+    """Authenticated encryption under the platform's root key; the keys engine is one."""
+
+    def seal(self, data: bytes, purpose: str) -> str:
+        """A token nobody else can read or make."""
+        ...
+
+    def open(self, token: str, purpose: str) -> bytes:
+        """What was sealed; raises ValueError for anything else."""
+        ...
+
+
+class Directory(Protocol):
+    """What IAM knows of callers."""
+
+    def by_access_key(self, view: View, access_key: str) -> tuple[Caller, str] | None:
+        """A long-term access key's user and secret; None if the key is unknown or inactive."""
+        ...
+
+    def by_session(self, view: View, session: Session) -> Caller | None:
+        """The caller of a session; None when its role is gone or was made anew, or the session was revoked."""
+        ...
+
+    def policies(self, view: View, caller: Caller) -> tuple[Sequence[Attached], Attached | None]:
+        """Identity policies and permissions boundary of a caller."""
+        ...
+
+    def session_policies(self, view: View, caller: Caller) -> Sequence[Attached] | None:
+        """Session policies; None if the session has none."""
+        ...
+
+
+class Organisation(Protocol):
+    """What Organizations knows of accounts."""
+
+    def scps(self, view: View, account: str) -> Sequence[Sequence[Attached]]:
+        """Service control policies in force, a list a level, root first; empty for the management account."""
+        ...
+
+    def place(self, view: View, account: str) -> tuple[str, str] | None:
+        """Organisation id and the account's path (``o-x/r-y/ou-z/``); None outside an organisation."""
+        ...
+
+
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+def unique_id(prefix: str, length: int = 17) -> str:
+    """An id as IAM makes them: ``AROA`` and random letters and digits."""
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def new_secret() -> str:
+    """A secret access key: 40 characters, 240 bits."""
+    return secrets.token_urlsafe(30)
+
+
+class Sessions:
+    """Makes and reads session tokens."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+        self._open = lru_cache(20_000)(self._opened)
+
+    def issue(self, **known: Any) -> tuple[Session, str, str]:
+        """A new session from its fields without id and access key; returns it, its secret and its token."""
+        session = Session(id=secrets.token_hex(16), access_key=unique_id("ASIA", 16), **known)
+        secret = new_secret()
+        fields = {name: getattr(session, name) for name in Session.__slots__}
+        return session, secret, self._sealer.seal(orjson.dumps([fields, secret]), "session")
+
+    def _opened(self, token: str) -> tuple[Session, str]:
+        fields, secret = orjson.loads(self._sealer.open(token, "session"))
+        for name in ("policies", "policy_arns", "transitive"):
+            fields[name] = tuple(fields[name])
+        return Session(**fields), secret
+
+    def read(self, token: str, access_key: str, now: Instant) -> tuple[Session, str]:
+        """Session and secret of a token; raises InvalidClientTokenId or ExpiredToken."""
+        try:
+            session, secret = self._open(token)
+        except (ValueError, Refused):
+            raise Refused(
+                "InvalidClientTokenId", "The security token included in the request is invalid.", 403
+            ) from None
+        if session.access_key != access_key:
+            raise Refused("InvalidClientTokenId", "The security token included in the request is invalid.", 403)
+        if now >= session.expires:
+            raise Refused("ExpiredToken", "The security token included in the request is expired", 403)
+        return session, secret
+
+
+def session_seconds(session: Session) -> int:
+    """Length of a session in seconds."""
+    return (session.expires - session.issued) // MICROS
