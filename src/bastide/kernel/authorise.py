@@ -103,6 +103,9 @@ def _context(
         if value is None or value == "" or (not isinstance(value, str) and not value):
             continue
         context[key.lower()] = value if isinstance(value, str) else tuple(value)
+    if ask.more is not None:
+        for key, found in ask.more(asked).items():
+            context[key.lower()] = found if isinstance(found, str) else tuple(found)
     return context
 
 

@@ -40,7 +40,8 @@ Given = Callable[[Asked], "str | Sequence[str] | None"]
 class Ask:
     """One question to the policy engine: may the caller do `action` to each resource that `about` names?
 
-    given: condition keys that this question fills from the request; None and empty leave a key out.
+    given: condition keys that this question fills from the request; None and empty leave a key out. more: further
+    keys, where their names come from the request too (``kms:EncryptionContext:...``).
     when: the question is asked only if this holds. needless: AWS answers every authenticated caller
     (sts:GetCallerIdentity); the question is recorded, and Anonymous is refused.
     """
@@ -48,6 +49,7 @@ class Ask:
     action: str
     about: About
     given: Mapping[str, Given] = field(default_factory=dict)
+    more: Callable[[Asked], Mapping[str, str | Sequence[str]]] | None = None
     when: Callable[[Asked], bool] | None = None
     needless: bool = False
 

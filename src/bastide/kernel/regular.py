@@ -102,7 +102,7 @@ def page(
             kind.region(a.region),
             order="name" if order == "name" else "created",
             descending=backwards,
-            after=tuple(after) if isinstance(after, list) else after,  # type: ignore[arg-type]
+            after=tuple(after) if isinstance(after, list) else after,
             status=status if status and order == "created" else None,
             created_from=asked.get("CreationTimeAfter"),
             created_to=asked.get("CreationTimeBefore"),
