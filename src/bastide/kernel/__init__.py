@@ -1,6 +1,6 @@
 """What every noun and every operation has in common: declared, asked, handled, recorded, listed, kept."""
 
-from bastide.kernel.call import Authorised, Body, Call, Question, Request
+from bastide.kernel.call import Authorised, Body, Bytes, Call, Question, Request
 from bastide.kernel.calls import Calls, Unforeseen
 from bastide.kernel.idempotency import once
 from bastide.kernel.identity import (
@@ -24,6 +24,7 @@ __all__ = [
     "Asked",
     "Authorised",
     "Body",
+    "Bytes",
     "Call",
     "Caller",
     "Calls",

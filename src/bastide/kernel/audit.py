@@ -175,11 +175,17 @@ def entries(
         found.append(
             Event(
                 account, request.at, record["eventID"], record["eventName"], event_source, caller.name, caller.access_key,
-                operation.read_only, category, refused.code if refused is not None else "", request.id, tuple(resources),
+                operation.read_only, category, refused.code if refused is not None else "", request.id, _names(resources),
                 orjson.dumps(record, default=str),
             )
         )  # fmt: skip
     return found
+
+
+def _names(resources: Sequence[str]) -> tuple[str, ...]:
+    """What a lookup by resource may ask for: the ARN, or the name at its end."""
+    names = [arn.rpartition("/")[2] or arn for arn in resources]
+    return tuple(dict.fromkeys([*resources, *(name.rpartition(":")[2] for name in names)]))
 
 
 def _safely(service: str, operation: str, output: bool, value: Mapping[str, Any] | None) -> Any:

@@ -31,6 +31,22 @@ class Body(Protocol):
         ...
 
 
+class Bytes:
+    """A body that is at hand whole: what services and workflows upload."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length: int | None = len(data)
+        self._data = data
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes, in one piece."""
+        yield self._data
+
+    def checksums(self) -> Mapping[str, str]:
+        """None: nobody sent any."""
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is known of a request beside its content.

@@ -1,0 +1,107 @@
+"""Third stage: who asks. A signature is verified, or the caller is Anonymous."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from bastide import sigv4
+from bastide.domain import Refused
+from bastide.frontdoor.body import Upload
+from bastide.frontdoor.receive import Received
+from bastide.frontdoor.route import Target
+from bastide.kernel import ANONYMOUS, Caller, Calls
+from bastide.sigv4 import Presented
+
+_JSON = {
+    "InvalidClientTokenId": "UnrecognizedClientException",
+    "SignatureDoesNotMatch": "InvalidSignatureException",
+    "RequestTimeTooSkewed": "InvalidSignatureException",
+    "RequestExpired": "InvalidSignatureException",
+    "ExpiredToken": "ExpiredTokenException",
+    "IncompleteSignature": "IncompleteSignatureException",
+    "MissingAuthenticationToken": "MissingAuthenticationTokenException",
+}
+_S3 = {"InvalidClientTokenId": "InvalidAccessKeyId"}
+
+
+def worded(refused: Refused, protocol: str) -> Refused:
+    """The same refusal under the code that the protocol's services use for it."""
+    codes = _S3 if protocol == "rest-xml" else {} if protocol in ("query", "ec2") else _JSON
+    code = codes.get(refused.code)
+    if code is None:
+        return refused
+    return Refused(code, refused.message, refused.status, members=refused.members, kept=refused.kept)
+
+
+@dataclass(slots=True)
+class Authenticated:
+    """The caller of a request and its body: whole and verified, or an upload that verifies as it is read."""
+
+    caller: Caller
+    region: str
+    body: bytes
+    upload: Upload | None
+
+
+def _refused_known(refused: Refused, caller: Caller) -> Refused:
+    """Keeps beside a refusal whose key was misused, so that the record reaches that account."""
+    known: dict[str, Any] = {
+        "claimed": Caller("Anonymous", caller.account, "", "", caller.user_id, caller.name, caller.access_key)
+    }
+    return Refused(refused.code, refused.message, refused.status, kept=known)
+
+
+def authenticate(
+    calls: Calls, received: Received, target: Target, presented: Presented | None, default_region: str
+) -> Authenticated:
+    """Verifies who asks; raises Refused for whoever is not who they claim to be, or must not be nobody."""
+    if presented is None:
+        if target.service.service != "s3":
+            raise Refused("MissingAuthenticationToken", "Request is missing Authentication Token", 403)
+        upload = Upload(received, None, "", None) if target.body is None else None
+        return Authenticated(ANONYMOUS, default_region, target.body or b"", upload)
+    caller, secret = _credentials(calls, received, presented)
+    body = target.body
+    streamed = body is None
+    s3 = target.service.service == "s3"
+    if s3:
+        claimed = presented.body or "UNSIGNED-PAYLOAD"
+        if not streamed and len(claimed) == 64:
+            claimed = hashlib.sha256(body or b"").hexdigest()
+    else:
+        claimed = hashlib.sha256(body or b"").hexdigest()
+    try:
+        sigv4.verify(
+            presented,
+            secret,
+            received.method,
+            received.raw_path,
+            received.raw_query,
+            received.headers,
+            claimed,
+            received.at,
+        )
+    except Refused as refused:
+        raise _refused_known(refused, caller) from None
+    upload = Upload(received, presented, secret, claimed) if streamed else None
+    if upload is None and claimed.startswith("STREAMING-"):
+        upload = Upload(received, presented, secret, claimed, whole=body or b"")
+        body = upload.all()
+    return Authenticated(caller, presented.region, body or b"", upload if streamed else None)
+
+
+def _credentials(calls: Calls, received: Received, presented: Presented) -> tuple[Caller, str]:
+    invalid = Refused("InvalidClientTokenId", "The security token included in the request is invalid.", 403)
+    with calls.store.reading() as view:
+        if presented.session_token is not None:
+            session, secret = calls.sessions.read(presented.session_token, presented.access_key_id, received.at)
+            caller = calls.directory.by_session(view, session)
+            if caller is None:
+                raise invalid
+            return caller, secret
+        found = calls.directory.by_access_key(view, presented.access_key_id)
+        if found is None:
+            raise invalid
+        return found

@@ -1,0 +1,93 @@
+"""A streamed upload: framing, signatures, length and checksums are verified while it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Mapping
+
+from bastide.domain import Refused
+from bastide.frontdoor.receive import Received
+from bastide.sigv4 import Checksums, Chunked, Presented
+
+MOST_UPLOAD_BYTES = 5 * 1024 * 1024 * 1024
+"""Of one PutObject or UploadPart, as S3 has it."""
+
+
+class Upload:
+    """The kernel's `Body` over a connection. `length` is the decoded size, if the client told."""
+
+    def __init__(
+        self,
+        received: Received,
+        presented: Presented | None,
+        secret: str,
+        claimed: str | None,
+        whole: bytes | None = None,
+    ) -> None:
+        self._received = received
+        self._claimed = claimed or ""
+        self._whole = whole
+        named = received.named
+        self._chunked: Chunked | None = None
+        if self._claimed.startswith("STREAMING-"):
+            self._chunked = Chunked(presented, secret, named)  # type: ignore[arg-type]
+            decoded = named.get("x-amz-decoded-content-length", "")
+            if not decoded.isdigit():
+                raise Refused("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)
+            self.length: int | None = int(decoded)
+        else:
+            self.length = received.length
+            if self.length is None or ("content-length" not in named and received.method == "PUT"):
+                raise Refused("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)
+        if self.length > MOST_UPLOAD_BYTES:
+            raise Refused("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.", 400)
+        self._checks = Checksums(named)
+        self._sha = hashlib.sha256() if len(self._claimed) == 64 else None
+        self._size = 0
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The decoded, verified bytes."""
+        chunked = self._chunked
+        while data := await self._received.more():
+            for piece in chunked.feed(data) if chunked is not None else (data,):
+                self._seen(piece)
+                yield piece
+        self._end()
+
+    def all(self) -> bytes:
+        """The decoded bytes of a body that was read whole."""
+        assert self._whole is not None and self._chunked is not None
+        pieces = self._chunked.feed(self._whole)
+        for piece in pieces:
+            self._seen(piece)
+        self._end()
+        return b"".join(pieces)
+
+    def _seen(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self.length is not None and self._size > self.length:
+            raise Refused("IncompleteBody", "The body is longer than its Content-Length says.", 400)
+        self._checks.update(piece)
+        if self._sha is not None:
+            self._sha.update(piece)
+
+    def _end(self) -> None:
+        trailers = self._chunked.finish() if self._chunked is not None else {}
+        if self.length is not None and self._size != self.length:
+            raise Refused(
+                "IncompleteBody",
+                "You did not provide the number of bytes specified by the Content-Length HTTP header.",
+                400,
+            )
+        if self._sha is not None and not hmac.compare_digest(self._sha.hexdigest(), self._claimed):
+            raise Refused(
+                "XAmzContentSHA256Mismatch",
+                "The provided 'x-amz-content-sha256' header does not match what was computed.",
+                400,
+            )
+        self._checks.finish(trailers)
+
+    def checksums(self) -> Mapping[str, str]:
+        """Verified checksums by algorithm, base64."""
+        return self._checks.values()

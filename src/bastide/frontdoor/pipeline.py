@@ -1,0 +1,198 @@
+"""The way of a request, from top to bottom. docs/request.md walks it.
+
+receive -> route -> authenticate -> parse -> (kernel: authorise -> handle -> record) -> answer
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+
+from bastide import sigv4
+from bastide.domain import Refused
+from bastide.frontdoor.authenticate import authenticate, worded
+from bastide.frontdoor.receive import Listener, Receive, Received, Scope, Send, receive
+from bastide.frontdoor.route import Router, Target
+from bastide.kernel import ANONYMOUS, Call, Calls, Request, Unforeseen
+from bastide.protocol import Answer, error_for
+
+_log = logging.getLogger("bastide.frontdoor")
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+_GLOBAL_REGION = "us-east-1"
+
+
+class FrontDoor:
+    """The ASGI application. `at(listener)` gives the application of one way in."""
+
+    def __init__(self, calls: Calls, *, hosts: Sequence[str], regions: Sequence[str], health: Any) -> None:
+        self.calls = calls
+        self._router = Router(calls.registry, hosts)
+        self._regions = frozenset(regions)
+        self._default_region = regions[0]
+        self._health = health
+
+    def at(self, listener: Listener) -> Any:
+        """The application behind `listener`."""
+
+        async def application(scope: Scope, source: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await self._serve(scope, source, send, listener)
+            elif scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1003})
+
+        return application
+
+    async def _serve(self, scope: Scope, source: Receive, send: Send, listener: Listener) -> None:
+        if scope["path"] == "/_bastide/health" and scope["method"] in ("GET", "HEAD"):
+            await _send(
+                send,
+                Answer(200, [("content-type", "application/json")], orjson.dumps(self._health())),
+                "",
+                scope["method"],
+            )
+            return
+        received: Received | None = None
+        target: Target | None = None
+        stream: AsyncIterator[bytes] | None = None
+        try:
+            received = receive(scope, source, listener, self.calls.clock)
+            target, output = await self._walk(received)
+            if target.codec.streaming_output is not None:
+                stream = output.pop(target.codec.streaming_output, None)
+            answer = target.codec.answer(target.protocol, output, received.id)
+        except _Answered as answered:
+            target, answer = answered.target, answered.answer
+        except Refused as refused:
+            protocol = str(refused.kept.get("protocol") or _guess(scope))
+            answer = error_for(protocol, worded(refused, protocol), received.id if received is not None else "")
+        except Exception:
+            # What nobody foresaw says only the request's id to the caller, and everything to the log.
+            _log.exception("request %s failed", received.id if received is not None else "?")
+            refused = Refused(
+                "InternalFailure", "An internal error occurred. Please give the request id to your administrator.", 500
+            )
+            answer = error_for(_guess(scope), refused, received.id if received is not None else "")
+        close = received is None or (not received.finished and received.length != 0)
+        await _send(send, answer, received.id if received is not None else "", scope["method"], stream, close=close)
+
+    async def _walk(self, received: Received) -> tuple[Target, dict[str, Any]]:
+        presented = sigv4.read(received.method, received.raw_path, received.raw_query, received.headers)
+        target = await self._router.route(received, presented)
+        call = _nobody(received, target, self._region(target, presented.region if presented else ""))
+        try:
+            try:
+                who = authenticate(self.calls, received, target, presented, self._default_region)
+                region = self._region(target, who.region)
+                if not target.operation.global_ and region not in self._regions:
+                    raise _unknown_region(region, target.protocol)
+                given = target.codec.parse(target.protocol, target.head, who.body)
+                target.codec.validate(given)
+            except Refused as refused:
+                claimed = refused.kept.get("claimed")
+                if claimed is not None:
+                    call.caller, call.account = claimed, claimed.account
+                shown = worded(refused, target.protocol)
+                await self.calls.refuse(call, shown)
+                raise shown from None
+            call = Call(
+                target.operation,
+                given,
+                who.caller,
+                who.caller.account,
+                region,
+                _request(received, target, presented),
+                who.upload,
+            )
+            return target, await self.calls.run(call)
+        except Refused as refused:
+            raise _Answered(target, target.codec.error(target.protocol, refused, received.id)) from None
+        except Unforeseen as unforeseen:
+            _log.exception("request %s failed: %s", received.id, unforeseen)
+            refused = Refused(
+                "InternalFailure", "An internal error occurred. Please give the request id to your administrator.", 500
+            )
+            raise _Answered(target, target.codec.error(target.protocol, refused, received.id)) from None
+
+    def _region(self, target: Target, region: str) -> str:
+        if target.operation.global_:
+            return _GLOBAL_REGION
+        return region if _REGION.fullmatch(region) else self._default_region
+
+
+class _Answered(Exception):  # noqa: N818
+    def __init__(self, target: Target, answer: Answer) -> None:
+        super().__init__()
+        self.target = target
+        self.answer = answer
+
+
+def _unknown_region(region: str, protocol: str) -> Refused:
+    if protocol == "rest-xml":
+        return Refused(
+            "AuthorizationHeaderMalformed",
+            f"The authorization header is malformed; the region '{region}' is not one of this platform's.",
+        )
+    return Refused("InvalidRegion", f"The region `{region}` is not one of this platform's; see its configuration.")
+
+
+def _request(received: Received, target: Target, presented: sigv4.Presented | None) -> Request:
+    return Request(
+        received.id,
+        received.at,
+        received.source_ip,
+        received.named.get("user-agent", "")[:512],
+        received.listener.secure,
+        target.protocol,
+        received.named.get("host", ""),
+        received.tls,
+        signed=presented.form if presented is not None else "",
+        signed_at=presented.signed_at if presented is not None else 0,
+        vpce=received.listener.vpce,
+    )
+
+
+def _nobody(received: Received, target: Target, region: str) -> Call:
+    """The call as it stands in the record when it never became one."""
+    return Call(target.operation, {}, ANONYMOUS, "", region, _request(received, target, None))
+
+
+def _guess(scope: Scope) -> str:
+    """The protocol to say no in, when nothing better is known."""
+    headers = dict(scope["headers"])
+    if b"smithy-protocol" in headers:
+        return "smithy-rpc-v2-cbor"
+    if b"x-amz-target" in headers:
+        return "json"
+    if headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
+        return "query"
+    return "rest-xml"
+
+
+async def _send(
+    send: Send,
+    answer: Answer,
+    request_id: str,
+    method: str,
+    stream: AsyncIterator[bytes] | None = None,
+    *,
+    close: bool = False,
+) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    if close:
+        headers.append((b"connection", b"close"))
+    if request_id and not any(name.lower() in ("x-amzn-requestid", "x-amz-request-id") for name, _ in answer.headers):
+        headers.append((b"x-amzn-requestid", request_id.encode()))
+    if stream is None:
+        if not any(name.lower() == "content-length" for name, _ in answer.headers) and answer.status not in (204, 304):
+            headers.append((b"content-length", str(len(answer.body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+        return
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    async for piece in stream:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,141 @@
+"""Second stage: which operation is meant.
+
+The signature's scope only nominates a service; the target header, the path and the form choose the operation within it.
+Without a signature it is S3, or an operation whose model needs no signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from bastide.domain import Refused
+from bastide.frontdoor.receive import Received
+from bastide.kernel import Operation, Registry
+from bastide.protocol import Codec, Head, OperationCodec, codec, services_for_signing_name
+from bastide.sigv4 import Presented
+
+
+@dataclass(slots=True)
+class Target:
+    """The operation a request is for, and the wire protocol it speaks."""
+
+    operation: Operation
+    codec: OperationCodec
+    service: Codec
+    protocol: str
+    head: Head
+    body: bytes | None
+
+
+def parse_query(raw: bytes) -> list[tuple[str, str]]:
+    """The pairs of a query string, decoded; raises Refused for bytes that are no UTF-8."""
+    pairs = []
+    for part in raw.split(b"&") if raw else ():
+        if not part:
+            continue
+        key, _, value = part.partition(b"=")
+        try:
+            pairs.append(
+                (
+                    unquote_to_bytes(key.replace(b"+", b" ")).decode(),
+                    unquote_to_bytes(value.replace(b"+", b" ")).decode(),
+                )
+            )
+        except UnicodeDecodeError:
+            raise Refused("InvalidURI", "The query string is not UTF-8.", 400) from None
+    return pairs
+
+
+class Router:
+    """Finds operations. `hosts` are the names the platform answers to; ``BUCKET.HOST`` is a virtual-hosted bucket."""
+
+    def __init__(self, registry: Registry, hosts: Sequence[str]) -> None:
+        self._registry = registry
+        self._suffixes = tuple(
+            sorted({f".s3.{host}" for host in hosts} | {f".{host}" for host in hosts}, key=len, reverse=True)
+        )
+        self._by_name: dict[str, list[Codec]] = {}
+        for name in registry.services:
+            found = codec(name)
+            self._by_name.setdefault(found.signing_name, []).append(found)
+
+    def _candidates(self, presented: Presented | None, received: Received) -> list[Codec]:
+        if presented is not None:
+            found = self._by_name.get(presented.service)
+            if found is None:
+                known = (
+                    "is a service that Bastide does not have"
+                    if services_for_signing_name(presented.service)
+                    else "is no service"
+                )
+                raise Refused(
+                    "UnknownOperationException",
+                    f"The credential scope names `{presented.service}`, which {known}. See docs/services.",
+                    404,
+                )
+            return found
+        target = received.named.get("x-amz-target")
+        if target is not None:
+            prefix = target.partition(".")[0]
+            return [one for many in self._by_name.values() for one in many if one.target_prefix == prefix]
+        form = received.named.get("content-type", "").startswith("application/x-www-form-urlencoded")
+        if received.method == "POST" and (form or received.raw_path.startswith(b"/service/")):
+            return [
+                one
+                for many in self._by_name.values()
+                for one in many
+                if one.protocol in ("query", "ec2", "smithy-rpc-v2-cbor")
+            ]
+        return self._by_name.get("s3", [])
+
+    def _bucket_of(self, host: str) -> str | None:
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        for suffix in self._suffixes:
+            if name.endswith(suffix) and len(name) > len(suffix):
+                found = name[: -len(suffix)]
+                return None if found == "s3" else found
+        return None
+
+    async def route(self, received: Received, presented: Presented | None) -> Target:
+        """The target of a request; raises Refused if no service has such an operation."""
+        query = parse_query(received.raw_query)
+        host = received.named.get("host", "")
+        candidates = self._candidates(presented, received)
+        refusal: Refused | None = None
+        body: bytes | None = None
+        for service in candidates:
+            raw_path = received.raw_path
+            if service.service == "s3":
+                bucket = self._bucket_of(host)
+                if bucket is not None:
+                    raw_path = b"/" + bucket.encode() + raw_path
+            head = Head(received.method, raw_path, query, received.named, host)
+            if body is None and service.needs_body(head):
+                body = await received.body()
+            try:
+                name, protocol = service.route(head, body)
+            except Refused as refused:
+                refusal = refusal or refused
+                continue
+            operation = self._registry.operation(service.service, name)
+            if operation is None:
+                refusal = _unknown(service, name, protocol)
+                continue
+            held = service.operations[name]
+            if body is None and not (held.streaming_input and service.service == "s3"):
+                body = await received.body()
+            return Target(operation, held, service, protocol, head, body)
+        raise refusal or Refused(
+            "UnknownOperationException", "No service here has the operation that was asked for.", 404
+        )
+
+
+def _unknown(service: Codec, name: str, protocol: str) -> Refused:
+    text = f"The operation {name} of {service.service} is not one that Bastide has. See docs/services/{service.service}.md."
+    if protocol in ("query", "ec2"):
+        return Refused("InvalidAction", text, 400, kept={"protocol": protocol})
+    if protocol == "rest-xml":
+        return Refused("NotImplemented", text, 501, kept={"protocol": protocol})
+    return Refused("UnknownOperationException", text, 404 if protocol != "json" else 400, kept={"protocol": protocol})

@@ -1,0 +1,18 @@
+"""The services that exist."""
+
+from __future__ import annotations
+
+from bastide.kernel import Service
+from bastide.services import cloudtrail, iam, kms, logs, organizations, s3, sagemaker, sagemaker_runtime, sts
+
+SERVICES: tuple[Service, ...] = (
+    cloudtrail.SERVICE,
+    iam.SERVICE,
+    kms.SERVICE,
+    logs.SERVICE,
+    organizations.SERVICE,
+    s3.SERVICE,
+    sagemaker.SERVICE,
+    sagemaker_runtime.SERVICE,
+    sts.SERVICE,
+)

@@ -1,0 +1,117 @@
+"""What a platform is told once, at `bastide init`, and where its files lie."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "ap-southeast-2")
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """account: the management account's id. regions: those that exist, the default first."""
+
+    account: str
+    regions: tuple[str, ...] = REGIONS
+    hosts: tuple[str, ...] = ("localhost",)
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """The files of one platform; every one readable by its owner alone."""
+
+    root: Path
+
+    @property
+    def configuration(self) -> Path:
+        """What `init` was told."""
+        return self.root / "bastide.json"
+
+    @property
+    def database(self) -> Path:
+        """SQLite's file."""
+        return self.root / "bastide.db"
+
+    @property
+    def journal(self) -> Path:
+        """Audit entries of reads on their way into the database."""
+        return self.root / "journal"
+
+    @property
+    def objects(self) -> Path:
+        """Encrypted bytes of objects."""
+        return self.root / "objects"
+
+    @property
+    def run(self) -> Path:
+        """Mounts and sockets of running sandboxes; empty when nothing runs."""
+        return self.root / "run"
+
+    @property
+    def root_key(self) -> Path:
+        """The key that wraps all others."""
+        return self.root / "root.key"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate clients trust."""
+        return self.root / "tls" / "ca.pem"
+
+    @property
+    def tls(self) -> Path:
+        """Certificates and their keys."""
+        return self.root / "tls"
+
+    @property
+    def administrator(self) -> Path:
+        """Credentials of the first administrator."""
+        return self.root / "administrator.json"
+
+    @property
+    def endpoint(self) -> Path:
+        """Where the running platform listens."""
+        return self.root / "endpoint.json"
+
+    def load(self) -> Configuration:
+        """What `init` wrote; raises FileNotFoundError if it never ran here."""
+        told = json.loads(self.configuration.read_text())
+        return Configuration(told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"])
+
+    def save(self, configuration: Configuration) -> None:
+        """Keeps it."""
+        write_private(self.configuration, json.dumps(asdict(configuration), indent=2).encode())
+
+    def lock(self) -> int:
+        """Holds the directory for this process; raises RuntimeError if another one runs on it."""
+        held = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            raise RuntimeError(f"another bastide already runs on {self.root}") from None
+        return held
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file of mode 0600, whole or not at all, on the disk when this returns."""
+    draft = path.with_name(f".{path.name}.new")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def legal_account(text: str) -> bool:
+    """Twelve digits."""
+    return re.fullmatch(r"\d{12}", text) is not None

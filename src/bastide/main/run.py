@@ -1,0 +1,211 @@
+"""`bastide init` and `bastide up`: the commands that are no clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bastide.commands import DATA_OPTION
+from bastide.domain import wall
+from bastide.engines.keys import RootKey, create_root
+from bastide.frontdoor import Listener
+from bastide.frontdoor.receive import server_context
+from bastide.main import authority
+from bastide.main.compose import Platform
+from bastide.main.configuration import REGIONS, Configuration, DataDirectory, legal_account, write_private
+from bastide.services.iam.bootstrap import bootstrap
+from bastide.store import SqliteStore
+
+_DRAIN_SECONDS = 25
+
+
+@click.command()
+@DATA_OPTION
+@click.option("--account-id", "account", help="Id of the management account, twelve digits; a random one if left out.")
+@click.option(
+    "--region", "regions", multiple=True, help="A region that exists; the first is the default. May be repeated."
+)
+@click.option("--host", "hosts", multiple=True, help="A name that clients call the platform by, beside localhost.")
+def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+    """Make a new platform: its keys, its authority and its first administrator.
+
+    Everything is written below the data directory, readable by you alone. The administrator's credentials are meant to be
+    replaced by federated people; `bastide credentials` shows how to use them.
+    """
+    directory = DataDirectory(data)
+    if directory.configuration.exists():
+        raise click.ClickException(f"{data} holds a platform already; `bastide up --data {data}` starts it")
+    if account is None:
+        account = str(secrets.randbelow(9 * 10**11) + 10**11)
+    if not legal_account(account):
+        raise click.ClickException(f"`{account}` is not an account id: it needs twelve digits")
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data.chmod(0o700)
+    configuration = Configuration(account, regions or REGIONS, ("localhost", *hosts))
+    root = create_root(directory.root_key)
+    authority.create(directory.tls, configuration.hosts)
+    access_key, secret = asyncio.run(_bootstrap(directory, account, root))
+    write_private(
+        directory.administrator,
+        json.dumps({"AccessKeyId": access_key, "SecretAccessKey": secret, "Account": account}, indent=2).encode(),
+    )
+    # Last, so that a platform whose making was interrupted is not taken for whole.
+    directory.save(configuration)
+    click.echo(f"A new platform stands in {data}")
+    click.echo(f"  management account  {account}")
+    click.echo(f"  default region      {configuration.regions[0]}")
+    click.echo(f"  administrator       {directory.administrator} (mode 0600)")
+    click.echo(f"  authority           {directory.authority}")
+    click.echo(f"Start it with: bastide up --data {data}")
+
+
+async def _bootstrap(directory: DataDirectory, account: str, root: RootKey) -> tuple[str, str]:
+    store = SqliteStore(directory.database)
+    try:
+        return await store.write(lambda tx: bootstrap(tx, account, wall(), root))
+    finally:
+        store.close()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"`{text}` is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+@click.command()
+@DATA_OPTION
+@click.option("--listen", default="127.0.0.1:4566", show_default=True, help="HOST:PORT of the TLS listener.")
+@click.option("--http", "plain", help="HOST:PORT of a plain listener besides, on loopback only; marked as not secure.")
+@click.option(
+    "--log-level", default="warning", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
+)
+def up(data: Path, listen: str, plain: str | None, log_level: str) -> None:
+    """Run the platform until it is told to stop (SIGTERM or Ctrl-C drain).
+
+    Prints how enforcement stands, and one line `ready` with the URLs once it serves.
+    """
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    directory = DataDirectory(data)
+    if not directory.configuration.exists():
+        raise click.ClickException(f"{data} holds no platform; make one with `bastide init --data {data}`")
+    address = _address(listen)
+    loopback = _address(plain) if plain else None
+    if loopback is not None and loopback[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise click.ClickException("the plain listener may stand on loopback only (127.0.0.1, ::1 or localhost)")
+    try:
+        directory.lock()
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+    os.umask(0o077)
+    uvloop.run(_run(directory, address, loopback))
+
+
+class _Protocol(HttpToolsProtocol):
+    """Tells the application which TLS version the connection speaks."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.app_state = {**self.app_state, "tls": tls.version() or "TLS"}
+
+
+class _Server(uvicorn.Server):
+    """A listener that leaves signals to the platform."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(application: Any, tls: DataDirectory | None) -> _Server:
+    config = uvicorn.Config(
+        application,
+        http=_Protocol,
+        loop="none",
+        lifespan="off",
+        ws="none",
+        interface="asgi3",
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        backlog=2048,
+    )
+    config.load()
+    if tls is not None:
+        config.ssl = server_context(str(tls.tls / "server.pem"), str(tls.tls / "server.key"))
+    return _Server(config)
+
+
+def _bind(address: tuple[str, int]) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from None
+    return bound
+
+
+async def _run(directory: DataDirectory, listen: tuple[str, int], plain: tuple[str, int] | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    sockets = [_bind(listen)] + ([_bind(plain)] if plain else [])
+    platform = await Platform.start(directory)
+    ports = [one.getsockname()[1] for one in sockets]
+    door = platform.door
+    servers = [_server(door.at(Listener("public", True)), directory)]
+    if plain:
+        servers.append(_server(door.at(Listener("plain", False)), None))
+    tasks = [asyncio.create_task(server.serve(sockets=[bound])) for server, bound in zip(servers, sockets, strict=True)]
+    while not all(server.started for server in servers):
+        await asyncio.sleep(0.005)
+    url = f"https://localhost:{ports[0]}"
+    extra = f"http://{_shown(plain[0])}:{ports[1]}" if plain else None
+    write_private(
+        directory.endpoint,
+        json.dumps(
+            {"url": url, "http": extra, "pid": os.getpid(), "region": platform.configuration.regions[0]}
+        ).encode(),
+    )
+    for line in platform.enforcement(plain is not None):
+        click.echo(line)
+    click.echo(f"ready {url}" + (f" {extra}" if extra else ""))
+    sys.stdout.flush()
+    await stop.wait()
+    click.echo("draining: no new connections, running calls finish, jobs are taken up at the next start")
+    for server in servers:
+        server.should_exit = True
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await platform.close()
+    directory.endpoint.unlink(missing_ok=True)
+    click.echo("stopped")
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,151 @@
+"""Delivery: recorded events travel into the bucket of each trail that logs, as the service cloudtrail.amazonaws.com.
+
+The bucket's policy decides, as on AWS. A file is written before the trail's cursor moves, so that a crash between the two
+delivers twice rather than never; the file's name follows from the events, so that twice is the same file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import logging
+from typing import Any
+
+import orjson
+
+from bastide.domain import Arn, Refused, iso
+from bastide.kernel import Bytes, Calls, service_caller
+from bastide.services.cloudtrail.trail import INDEX, TRAIL
+from bastide.store import Event, Transaction
+
+_log = logging.getLogger("bastide.cloudtrail")
+_PRINCIPAL = "cloudtrail.amazonaws.com"
+_BATCH = 500
+INTERVAL_SECONDS = 2.0
+
+
+class Delivery:
+    """The loop that delivers."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Delivers from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Stops; what was not delivered is at the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            try:
+                with self._calls.store.reading() as view:
+                    trails = [row.name for row in view.scan(INDEX, "", "", limit=1000)]
+                for trail in trails:
+                    await self._deliver(Arn.parse(trail))
+            except Exception:
+                _log.exception("a trail could not be delivered")
+
+    async def _deliver(self, trail: Arn) -> None:
+        with self._calls.store.reading() as view:
+            row = TRAIL.get(view, trail.account, trail.region, trail.name)
+            if row is None or not row.doc["IsLogging"]:
+                return
+            events = view.events_after(row.doc["Cursor"], limit=_BATCH)
+            members = None
+            if row.doc["IsOrganizationTrail"]:
+                members = {
+                    one.account for one in events if self._calls.organisation.place(view, one.account) is not None
+                }
+        if not events:
+            return
+        accounts = {trail.account} if members is None else members | {trail.account}
+        groups: dict[tuple[str, str], list[Event]] = {}
+        for event in events:
+            if event.account not in accounts or event.at < row.doc.get("StartLoggingTime", 0):
+                continue
+            record = orjson.loads(event.body)
+            if record["userIdentity"].get("invokedBy") == _PRINCIPAL or not _selected(record, row.doc["Selectors"]):
+                continue
+            region = str(record["awsRegion"])
+            if not row.doc["IsMultiRegionTrail"] and region != trail.region:
+                continue
+            groups.setdefault((event.account, region), []).append(event)
+        refused: str | None = None
+        for (account, region), chosen in groups.items():
+            refused = await self._put(trail, row.doc, account, region, chosen) or refused
+        if refused is None or groups == {}:
+            await self._advance(trail, events[-1].seq, None)
+        else:
+            await self._advance(trail, row.doc["Cursor"], refused)
+
+    async def _put(self, trail: Arn, doc: dict[str, Any], account: str, region: str, events: list[Event]) -> str | None:
+        records = b",".join(event.body for event in events)
+        content = gzip.compress(b'{"Records":[' + records + b"]}", mtime=0)
+        at = iso(events[-1].at)
+        day = at[:10].replace("-", "/")
+        mark = hashlib.sha256("".join(event.id for event in events).encode()).hexdigest()[:16]
+        stamp = at.replace("-", "").replace(":", "")[:13] + "Z"
+        prefix = f"{doc['S3KeyPrefix']}/" if doc["S3KeyPrefix"] else ""
+        key = (
+            f"{prefix}AWSLogs/{account}/CloudTrail/{region}/{day}/{account}_CloudTrail_{region}_{stamp}_{mark}.json.gz"
+        )
+        try:
+            await self._calls.act(
+                service_caller(_PRINCIPAL, trail.account),
+                "s3",
+                "PutObject",
+                {
+                    "Bucket": doc["S3BucketName"],
+                    "Key": key,
+                    "ContentType": "application/json",
+                    "ContentEncoding": "gzip",
+                },
+                region=trail.region,
+                source=_PRINCIPAL,
+                body=Bytes(content),
+                context={"aws:sourcearn": str(trail)},
+            )
+        except Refused as error:
+            return error.code
+        return None
+
+    async def _advance(self, trail: Arn, cursor: int, error: str | None) -> None:
+        def work(tx: Transaction) -> None:
+            row = TRAIL.get(tx, trail.account, trail.region, trail.name)
+            if row is None or (row.doc["Cursor"] == cursor and row.doc.get("LatestDeliveryError") == error):
+                return
+            row.doc |= {"Cursor": cursor, "LatestDeliveryError": error}
+            if error is None:
+                row.doc["LatestDeliveryTime"] = tx.now
+            tx.update(row, keep=False)
+
+        await self._calls.store.write(work)
+
+
+def _selected(record: dict[str, Any], selectors: list[dict[str, Any]]) -> bool:
+    for selector in selectors:
+        wanted = selector.get("ReadWriteType") or "All"
+        if wanted != "All" and (wanted == "ReadOnly") != bool(record["readOnly"]):
+            continue
+        if record["managementEvent"]:
+            if selector.get("IncludeManagementEvents", True) and record["eventSource"] not in (
+                selector.get("ExcludeManagementEventSources") or ()
+            ):
+                return True
+            continue
+        for resource in selector.get("DataResources") or ():
+            values = tuple(resource.get("Values") or ())
+            for one in record["resources"]:
+                if one.get("type") == resource["Type"] and str(one["ARN"]).startswith(values):
+                    return True
+    return False

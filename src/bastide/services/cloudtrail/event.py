@@ -1,0 +1,82 @@
+"""Events: the management events of an account, by attribute and time.
+
+Source: CloudTrail API reference, LookupEvents. Data events are not looked up: a trail delivers them.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from bastide.domain import MICROS, Refused
+from bastide.kernel import Ask, Authorised, Kind, Output, anything, pages
+from bastide.store import Event, View
+
+EVENT = Kind("Event", service="cloudtrail", arn="event/{}", tags=False, history=False)
+
+_COLUMNS = {
+    "EventId": "id",
+    "EventName": "name",
+    "ReadOnly": "read_only",
+    "Username": "user",
+    "ResourceName": "resources",
+    "EventSource": "source",
+    "AccessKeyId": "access_key",
+}
+_KEPT_SECONDS = 90 * 24 * 3600
+
+
+async def _searchable(a: Authorised) -> None:
+    """What was answered before this call is found by it."""
+    await a.calls.journal.flush()
+
+
+@EVENT.reads("LookupEvents", asks=[Ask("cloudtrail:LookupEvents", anything)], before=_searchable)
+def lookup(a: Authorised, view: View) -> Output:
+    """The newest events first."""
+    attributes = a.input.get("LookupAttributes") or []
+    if len(attributes) > 1:
+        raise Refused("InvalidLookupAttributesException", "Only one lookup attribute can be given.")
+    if a.input.get("EventCategory"):
+        raise Refused("InvalidEventCategoryException", "Bastide records no insight events.")
+    where = None
+    if attributes:
+        key, value = attributes[0]["AttributeKey"], attributes[0]["AttributeValue"]
+        if key not in _COLUMNS:
+            raise Refused("InvalidLookupAttributesException", f"Events cannot be looked up by {key} here yet.")
+        where = (_COLUMNS[key], value)
+    start, end = a.input.get("StartTime"), a.input.get("EndTime")
+    if start is not None and end is not None and start > end:
+        raise Refused("InvalidTimeRangeException", "The start time is after the end time.")
+    oldest = a.now - _KEPT_SECONDS * MICROS
+    limit = int(a.input.get("MaxResults") or 50)
+    place = pages.position(a, a.input.get("NextToken"), code="InvalidNextTokenException")
+    found = view.events(
+        a.account,
+        before=tuple(place) if place else None,
+        start=max(start, oldest) if start is not None else oldest,
+        end=end,
+        where=where,
+        category="Management",
+        limit=limit + 1,
+    )
+    more = len(found) > limit
+    shown = found[:limit]
+    token = pages.seal(a, [shown[-1].at, shown[-1].seq]) if more else None
+    return {"Events": [_shown(one) for one in shown], "NextToken": token}
+
+
+def _shown(event: Event) -> dict[str, object]:
+    record = orjson.loads(event.body)
+    return {
+        "EventId": event.id,
+        "EventName": event.name,
+        "ReadOnly": "true" if event.read_only else "false",
+        "AccessKeyId": event.access_key or None,
+        "EventTime": event.at,
+        "EventSource": event.source,
+        "Username": event.user or None,
+        "Resources": [
+            {"ResourceType": one.get("type"), "ResourceName": one.get("ARN")} for one in record.get("resources", ())
+        ],
+        "CloudTrailEvent": event.body.decode(),
+    }
