@@ -1,0 +1,134 @@
+"""Running somebody's program without trusting it, and keeping its files encrypted while it runs.
+
+The port: what a service may ask of a sandbox and of a volume. Which driver does it is settled in ``main/compose.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+class SandboxError(Exception):
+    """The sandbox, not the program in it, failed: nothing of the program ran. The message is for the operator."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may use. memory_bytes: all its processes together, /tmp and /dev/shm included. cpus: 1.5 is one and
+    a half processors. processes: threads count. open_files: a process."""
+
+    memory_bytes: int
+    cpus: float
+    processes: int = 4096
+    open_files: int = 65536
+
+
+class Image(Protocol):
+    """What a sandbox needs of an image; ``engines.images.Environment`` is one.
+
+    readonly: (source on this machine, path inside). path: the PATH inside. variables: what the image sets.
+    """
+
+    @property
+    def readonly(self) -> Sequence[tuple[Path, str]]: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def variables(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to run. name: unique among what runs, ``[A-Za-z0-9-]``, at most 128 long. image: what is seen as the system.
+
+    command: a program found on the image's PATH, with its arguments; visible to the machine's users, so no secrets.
+    env: environment variables; visible to the job alone. workdir: bound read-write as ``/opt/ml``. readonly, writable:
+    (source, path inside), files, folders or unix sockets; the workdir and the writable folders become the job's user's,
+    with all that lies in them. hosts: names for 127.0.0.1 beside ``localhost``. Nothing else of the machine is seen,
+    and there is no network.
+    """
+
+    name: str
+    image: Image
+    command: Sequence[str]
+    workdir: Path
+    limits: Limits
+    env: Mapping[str, str] = field(default_factory=dict)
+    readonly: Sequence[tuple[Path, str]] = ()
+    writable: Sequence[tuple[Path, str]] = ()
+    hostname: str = "algo-1"
+    hosts: Sequence[str] = ("algo-1",)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How it ended. exit_code: as a container runtime says it, 128 + signal when a signal ended it; None when the
+    sandbox itself was killed, as ``stop`` does after the grace. signal: which one, if any. oom: the kernel ended one of
+    its processes for want of memory. seconds: from ``start`` to the end. cpu_seconds, peak_bytes: None where the kernel
+    does not tell."""
+
+    exit_code: int | None
+    signal: int | None
+    oom: bool
+    seconds: float
+    cpu_seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+class Running(Protocol):
+    """A program in its sandbox."""
+
+    @property
+    def name(self) -> str: ...
+
+    def lines(self) -> AsyncIterator[bytes]:
+        """Standard output and standard error in the order written, a line at a time without its newline; a longer
+        line than 256 KiB comes in pieces. Can be read once. Who does not read holds the program up when it has written
+        more than some hundred KiB, so read while waiting."""
+        ...
+
+    async def wait(self) -> Ended:
+        """Until the program and everything it started is gone. May be asked by several and more than once."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM to every process inside; after ``grace`` seconds the whole tree is killed. Returns when it is gone.
+        Asking again with a shorter grace shortens it."""
+        ...
+
+
+class Sandboxes(Protocol):
+    """Where programs run."""
+
+    async def start(self, spec: Spec) -> Running:
+        """Returns when the program is about to begin with every limit in force. Raises SandboxError when any could not
+        be set, and ValueError when the spec is not legal; then nothing ran."""
+        ...
+
+    async def recover(self) -> list[str]:
+        """To be called before the first start: ends and clears away whatever an earlier process of this platform left.
+        Returns the names of what was cleared."""
+        ...
+
+
+class Volumes(Protocol):
+    """Encrypted folders."""
+
+    async def create(self, name: str, key: bytes, size_limit_bytes: int | None = None) -> Path:
+        """A new empty folder whose content reaches the disk encrypted under ``key`` (32 bytes) only. Keeping within
+        the limit is the disk's: a write beyond it fails with ENOSPC. Raises SandboxError when it cannot be had."""
+        ...
+
+    async def close(self, name: str) -> None:
+        """Unmount and remove. Closing what is not there is fine. The content cannot be had again."""
+        ...
+
+    async def recover(self) -> list[str]:
+        """To be called before the first create: unmounts and removes what an earlier process left; their names."""
+        ...
+
+
+__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Volumes"]

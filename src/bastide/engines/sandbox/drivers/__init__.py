@@ -1,0 +1,1 @@
+"""The ways to do it: bubblewrap for sandboxes, gocryptfs for volumes."""

@@ -1,0 +1,347 @@
+"""Sandboxes by bubblewrap, each started by the launcher of ``bastide.jail``.
+
+The chain that ends a job with the platform: the platform is the launcher's parent and the launcher becomes bubblewrap,
+which asks the kernel to be killed when its parent ends; its child is the first process of the job's process namespace,
+asks the same, and with the first process the kernel ends the namespace. So start from a thread that lives as long as
+the platform: to the kernel, the parent is the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+from bastide.engines.sandbox import Ended, Limits, SandboxError, Spec
+from bastide.jail import cgroups
+from bastide.jail.probe import LAUNCHER
+
+_LOG: Final = logging.getLogger(__name__)
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_LONGEST_LINE: Final = 256 * 1024  # an event of CloudWatch Logs; its API reference, PutLogEvents
+_SETUP_SECONDS: Final = 30.0
+
+# Users of jobs: above what systemd gives out (its UIDS-GIDS.md ends at 1,879,048,191) and below the sign bit. Each
+# platform on a machine has a stretch of its own, found from its run folder.
+_FIRST_USER: Final = 1_900_000_000
+_STRETCHES: Final = 60_000
+_USERS: Final = 4096
+
+
+class Bubblewrap:
+    """The driver. run_dir: a folder of this platform alone, on the machine's own disk, made if missing (0700)."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._folder = run_dir / "sandboxes"
+        self._mark = hashlib.sha256(os.fsencode(run_dir.resolve())).hexdigest()[:10]
+        self._first_user = _FIRST_USER + int(self._mark, 16) % _STRETCHES * _USERS
+        self._users: set[int] = set()
+        self._running: dict[str, BubblewrapRunning] = {}
+
+    async def start(self, spec: Spec) -> BubblewrapRunning:
+        """See the port."""
+        _check(spec)
+        if spec.name in self._running:
+            raise ValueError(f"a sandbox {spec.name!r} is running")
+        if os.geteuid() != 0:
+            raise SandboxError("the platform runs without the privileges that starting a job takes: see bastide doctor")
+        user = self._take_user()
+        try:
+            running = BubblewrapRunning(self, spec.name, user, self._folder / spec.name)
+            self._running[spec.name] = running
+        except BaseException:
+            self._users.discard(user)
+            raise
+        try:
+            await running.begin(spec, f"{self._mark}-{spec.name}")
+        except BaseException:
+            await asyncio.shield(running.abandon())
+            raise
+        return running
+
+    async def recover(self) -> list[str]:
+        """See the port."""
+        return await asyncio.to_thread(self._recover)
+
+    def _recover(self) -> list[str]:
+        cleared = []
+        for state in sorted(self._folder.glob("*/state.json")):
+            try:
+                folders = json.loads(state.read_bytes())
+            except (OSError, ValueError):
+                folders = {}
+            group = cgroups.Group(folders, frozenset())
+            if not group.kill() or not _removed(group):
+                raise SandboxError(f"processes of the sandbox {state.parent.name} do not end")
+            cleared.append(state.parent.name)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return cleared
+
+    def _take_user(self) -> int:
+        for user in range(self._first_user, self._first_user + _USERS):
+            if user not in self._users:
+                self._users.add(user)
+                return user
+        raise SandboxError(f"{_USERS} sandboxes are running, which is as many as there are users for")
+
+    def forget(self, name: str, user: int) -> None:
+        """Called by what ran when it is gone."""
+        self._users.discard(user)
+        self._running.pop(name, None)
+
+
+class BubblewrapRunning:
+    """See the port's Running."""
+
+    def __init__(self, driver: Bubblewrap, name: str, user: int, folder: Path) -> None:
+        self._driver = driver
+        self._name = name
+        self._user = user
+        self._folder = folder
+        self._began = time.monotonic()
+        self._group: cgroups.Group | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: asyncio.StreamReader | None = None
+        self._transport: asyncio.BaseTransport | None = None
+        self._exited = asyncio.Event()
+        self._settled: asyncio.Task[Ended] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name it was started with."""
+        return self._name
+
+    @property
+    def user(self) -> int:
+        """The host's user that the job runs as."""
+        return self._user
+
+    async def begin(self, spec: Spec, group_name: str) -> None:
+        """Start it; the driver calls this once."""
+        loop = asyncio.get_running_loop()
+        limits = spec.limits
+        self._folder.mkdir(parents=True, mode=0o700)
+        (self._folder / "scratch").mkdir()
+        # Two more processes than the job may have: bubblewrap outside and bubblewrap as the first process inside.
+        group = cgroups.create(
+            group_name, memory_bytes=limits.memory_bytes, processes=limits.processes + 2, cpus=limits.cpus
+        )
+        self._group = group
+        (self._folder / "state.json").write_text(json.dumps(group.folders))
+        told = json.dumps(_told(spec, self._user, group, self._folder / "scratch")).encode()
+        status_read, status_write = os.pipe()
+        output_read, output_write = os.pipe()
+        stdin = os.memfd_create("bastide")
+        try:
+            os.write(stdin, told)
+            os.lseek(stdin, 0, os.SEEK_SET)
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", LAUNCHER, str(status_write)],
+                stdin=stdin,
+                stdout=output_write,
+                stderr=output_write,
+                pass_fds=(status_write,),
+                env={},
+                cwd="/",
+            )
+        except BaseException:
+            os.close(output_read)
+            os.close(status_read)
+            raise
+        finally:
+            for handle in (stdin, status_write, output_write):
+                os.close(handle)
+        held = os.pidfd_open(self._process.pid)
+        loop.add_reader(held, self._has_exited, held)
+        self._settled = loop.create_task(self._settle(), name=f"sandbox {self._name}")
+        self._output = asyncio.StreamReader(limit=_LONGEST_LINE)
+        self._transport = await _reading(output_read, self._output)
+        status = asyncio.StreamReader()
+        transport = await _reading(status_read, status)
+        try:
+            async with asyncio.timeout(_SETUP_SECONDS):
+                answer = await status.read()
+        except TimeoutError:
+            raise SandboxError(f"the sandbox {self._name} could not be set up in {_SETUP_SECONDS:.0f} s") from None
+        finally:
+            transport.close()
+        if answer != b"running\n":
+            self._process.kill()
+            said = (await self._output.read(2000)).decode(errors="replace")
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                said = json.loads(answer)["error"]
+            raise SandboxError(f"the sandbox {self._name} could not be set up: {' '.join(said.split())}")
+
+    async def abandon(self) -> None:
+        """Clear away after a start that failed or was given up."""
+        if self._process is not None:
+            self._process.kill()
+        if self._settled is not None:
+            await self._settled
+        else:
+            await asyncio.to_thread(self._clear)
+            self._driver.forget(self._name, self._user)
+        if self._transport is not None:
+            self._transport.close()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """See the port."""
+        assert self._output is not None
+        held = b""
+        while piece := await self._output.read(65536):
+            first, *rest = piece.split(b"\n")
+            held += first
+            for line in rest:
+                for part in _pieces(held):
+                    yield part
+                held = line
+            while len(held) > _LONGEST_LINE:
+                yield held[:_LONGEST_LINE]
+                held = held[_LONGEST_LINE:]
+        if held:
+            yield held
+
+    async def wait(self) -> Ended:
+        """See the port."""
+        assert self._settled is not None
+        return await asyncio.shield(self._settled)
+
+    async def stop(self, grace: float) -> None:
+        """See the port."""
+        assert self._settled is not None and self._process is not None and self._group is not None
+        if not self._exited.is_set():
+            if self._group.folders:
+                # Not to bubblewrap outside, whose end is everybody's; its part inside, the namespace's first process,
+                # is out of SIGTERM's reach by the kernel's rule.
+                await asyncio.to_thread(self._group.signal, signal.SIGTERM, frozenset({self._process.pid}))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._exited.wait()
+            if not self._exited.is_set():
+                self._process.kill()
+        await asyncio.shield(self._settled)
+
+    def _has_exited(self, held: int) -> None:
+        asyncio.get_running_loop().remove_reader(held)
+        os.close(held)
+        self._exited.set()
+
+    async def _settle(self) -> Ended:
+        await self._exited.wait()
+        assert self._process is not None
+        code = self._process.wait()
+        seconds = time.monotonic() - self._began
+        use = await asyncio.to_thread(self._clear)
+        self._driver.forget(self._name, self._user)
+        oom = use.oom_kills > 0
+        if code < 0:
+            return Ended(None, -code, oom, seconds, use.cpu_seconds, use.peak_bytes)
+        ended_by = code - 128 if 128 < code <= 128 + 64 else None
+        return Ended(code, ended_by, oom, seconds, use.cpu_seconds, use.peak_bytes)
+
+    def _clear(self) -> cgroups.Use:
+        """Nobody and nothing is left afterwards."""
+        group = self._group
+        use = cgroups.Use(None, None, 0)
+        if group is not None:
+            gone = group.kill()
+            use = group.use()
+            if not gone or not _removed(group):
+                _LOG.error("the control group of the sandbox %s could not be removed", self._name)
+                return use  # its state file stays, so that recover() finds it
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return use
+
+
+def _check(spec: Spec) -> None:
+    if not _NAME.fullmatch(spec.name):
+        raise ValueError("a sandbox's name has 1 to 128 letters, digits and hyphens")
+    if not spec.command:
+        raise ValueError("there is no command")
+    limits = spec.limits
+    if min(limits.memory_bytes, limits.processes, limits.open_files) < 1 or not 0 < limits.cpus < math.inf:
+        raise ValueError("limits are positive")
+    for name, value in spec.env.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in value:
+            raise ValueError(f"not a legal environment variable: {name[:64]!r}")
+    for word in (*spec.command, spec.hostname, *spec.hosts):
+        if "\0" in word:
+            raise ValueError("a zero byte in the command or a host's name")
+    for host in (spec.hostname, *spec.hosts):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", host):
+            raise ValueError(f"not a legal host name: {host!r}")
+
+
+def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[str, Any]:
+    limits = spec.limits
+    whole = str(max(1, math.ceil(limits.cpus)))
+    # Libraries count the machine's processors, not the job's share; without this they start too many threads.
+    home = "/tmp"  # noqa: S108 - the job's own, in memory
+    environment = {"PATH": spec.image.path, "HOME": home, "LANG": "C.UTF-8", "HOSTNAME": spec.hostname}
+    environment |= {"OMP_NUM_THREADS": whole, "LOKY_MAX_CPU_COUNT": whole}
+    environment |= dict(spec.image.variables) | dict(spec.env)
+    writable = [(spec.workdir, "/opt/ml"), *spec.writable]
+    return {
+        "parent": os.getpid(),
+        "user": user,
+        "group": group.folders,
+        "own": [str(source) for source, _ in writable if source.is_dir()],
+        "scratch": str(scratch),
+        "readonly": [[str(s), t] for s, t in (*spec.image.readonly, *spec.readonly)],
+        "writable": [[str(s), t] for s, t in writable],
+        "hostname": spec.hostname,
+        "hosts": list(spec.hosts),
+        "environment": environment,
+        "folder": "/opt/ml",
+        "command": list(spec.command),
+        "limits": _rlimits(limits, group),
+        "scratch_bytes": limits.memory_bytes,
+    }
+
+
+def _rlimits(limits: Limits, group: cgroups.Group) -> dict[str, int]:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = limits.open_files if most == resource.RLIM_INFINITY else min(limits.open_files, most)
+    # The job's user is its own, so the limit by user is a limit by job, beside the one of the control group.
+    found = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": limits.processes + 2}
+    if "memory" not in group.limited:
+        found["RLIMIT_AS"] = limits.memory_bytes
+    return found
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    if len(line) <= _LONGEST_LINE:
+        return [line]
+    return [line[at : at + _LONGEST_LINE] for at in range(0, len(line), _LONGEST_LINE)]
+
+
+async def _reading(handle: int, reader: asyncio.StreamReader) -> asyncio.BaseTransport:
+    loop = asyncio.get_running_loop()
+    pipe = os.fdopen(handle, "rb", 0)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    return transport
+
+
+def _removed(group: cgroups.Group) -> bool:
+    """A group can be removed a moment after its last process ended."""
+    until = time.monotonic() + 2.0
+    while not group.remove():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.002)
+    return True

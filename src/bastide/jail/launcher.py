@@ -1,0 +1,241 @@
+# Plain system calls, and paths inside the sandbox that are the job's own.
+# ruff: noqa: PTH, S108
+"""From the platform's privileges to a sealed job, in one process that becomes bubblewrap.
+
+The order matters. As root: join the control groups; in a mount namespace of our own, lay out a small root from binds
+(their sources may lie below folders that only root can enter) and pivot into it, so that nothing else of the machine
+remains in view. Then drop to the job's user, for good, and only then start bubblewrap, which makes the other
+namespaces, sets the filter and starts the command. Should any step fail the command does not start.
+
+What the launcher is told comes as one JSON object on standard input and never as arguments, which every user of the
+machine can read. What went wrong is answered as one JSON object on the status descriptor; a line ``running`` there says
+that the command is about to start with all limits in force.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from bastide.jail import cgroups, seccomp
+from bastide.jail.namespaces import (
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    die_with_parent,
+    drop_to,
+    mount,
+    pivot_root,
+    unmount,
+    unshare,
+)
+
+STATUS: Final = 3
+_FILTER: Final = 10
+_ARGUMENTS: Final = 11
+_BWRAP: Final = "/usr/bin/bwrap"
+
+# What a job sees of the machine's own files, where they exist: programs and libraries, and of /etc what they need.
+_SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_ETC: Final = ("ld.so.cache", "alternatives", "ssl/certs", "ssl/openssl.cnf", "mime.types", "protocols", "services")
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+
+# The sandbox says "running" itself, with everything in force, and then is the command; a missing command is 127, as a
+# container runtime has it.
+_FIRST: Final = f'echo running >&{STATUS}; exec {STATUS}>&-; exec "$0" "$@"'
+
+
+def main() -> NoReturn:
+    """Read the specification, become the job. Does not return; a failure ends with status 125.
+
+    The one argument is the number of the status descriptor.
+    """
+    os.dup2(int(sys.argv[1]), STATUS)
+    try:
+        told = json.loads(sys.stdin.buffer.read())
+        launch(told)
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}"
+        os.write(STATUS, json.dumps({"error": message}).encode())
+        os._exit(125)
+
+
+def launch(told: Mapping[str, Any]) -> NoReturn:
+    """Become the job that ``told`` describes:
+
+    parent: process id of who waits for us. user: host uid and gid of the job. group: folders of its control groups.
+    own: folders that become the job's. scratch: an empty folder to mount over, in the launcher's own view. readonly,
+    writable: [[source, path inside]]. hostname, hosts: name inside and the names of 127.0.0.1. environment: variables
+    of the command. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of /tmp,
+    /run and /dev/shm each.
+    """
+    os.umask(0o022)
+    arguments = _arguments(told)
+    cgroups.Group(dict(told["group"]), frozenset()).join()
+    _own(told["own"], told["user"])
+    binds = _lay_out(told)
+    with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as score:
+        score.write("500")  # when the machine itself runs short, jobs go before the platform
+    for name, value in told["limits"].items():
+        resource.setrlimit(getattr(resource, name), (value, value))
+    drop_to(told["user"], told["user"])
+    die_with_parent(told["parent"])
+    _pass(_FILTER, seccomp.assemble(os.uname().machine))
+    _pass(_ARGUMENTS, b"".join(os.fsencode(a) + b"\0" for a in arguments + binds))
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.closerange(STATUS + 1, _FILTER)
+    os.closerange(_ARGUMENTS + 1, 4096)
+    command = ["bwrap", "--args", str(_ARGUMENTS), "--", "/bin/sh", "-c", _FIRST, *told["command"]]
+    os.execve(_BWRAP, command, {})  # noqa: S606
+
+
+def _arguments(told: Mapping[str, Any]) -> list[str]:
+    size = str(int(told["scratch_bytes"]))
+    words = ["--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session"]
+    words += ["--cap-drop", "ALL", "--uid", "1000", "--gid", "1000", "--hostname", told["hostname"]]
+    words += ["--seccomp", str(_FILTER), "--clearenv"]
+    for name, value in told["environment"].items():
+        words += ["--setenv", name, value]
+    words += ["--ro-bind", "/jail", "/", "--proc", "/proc", "--dev", "/dev"]
+    for path in ("/dev/shm", "/tmp", "/run"):
+        words += ["--perms", "1777", "--size", size, "--tmpfs", path]
+    words += ["--chdir", told["folder"]]
+    return words
+
+
+def _own(folders: Sequence[str], user: int) -> None:
+    """Give what lies in the job's own folders to its user, following no link out of them."""
+    for top in folders:
+        os.chown(top, user, user, follow_symlinks=False)
+        for _, inner, files, here in os.fwalk(top, follow_symlinks=False):
+            for name in inner + files:
+                os.chown(name, user, user, dir_fd=here, follow_symlinks=False)
+
+
+def _lay_out(told: Mapping[str, Any]) -> list[str]:
+    """Make the root and pivot into it; says how bubblewrap is to bind the job's own folders."""
+    unshare(CLONE_NEWNS)
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    base = told["scratch"]
+    mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=4m")
+    jail = f"{base}/jail"
+    os.makedirs(f"{jail}/usr")
+    for name in ("etc", "proc", "dev", "tmp", "run", "opt/ml", "var/tmp", "mnt"):
+        os.makedirs(f"{jail}/{name}")
+    _bind("/usr", f"{jail}/usr", readonly=True)
+    for name in _SYSTEM:
+        path = f"/{name}"
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), f"{jail}/{name}")
+        elif os.path.isdir(path):
+            os.mkdir(f"{jail}/{name}")
+            _bind(path, f"{jail}/{name}", readonly=True)
+    _etc(f"{jail}/etc", told)
+    words: list[str] = []
+    os.mkdir(f"{base}/binds")
+    pairs = [("--bind", s, t) for s, t in told["writable"]] + [("--ro-bind", s, t) for s, t in told["readonly"]]
+    for number, (how, source, target) in enumerate(sorted(pairs, key=lambda p: p[2].count("/"))):
+        _checked(target)
+        here = f"{base}/binds/{number}"
+        _mirror(source, here)
+        _bind(source, here, readonly=how == "--ro-bind")
+        if not _covered(target, pairs):
+            _mirror(source, f"{jail}{target}")
+        words += [how, f"/binds/{number}", target]
+    # For bubblewrap itself until it pivots: its own libraries, a whole /proc (the kernel gives a new one only to who
+    # sees one), devices to bind, a folder to build in.
+    for name in ("usr", "proc", "dev", "tmp", "old"):
+        os.mkdir(f"{base}/{name}")
+    _bind("/usr", f"{base}/usr", readonly=True)
+    for name in _SYSTEM:
+        if os.path.islink(f"{jail}/{name}"):
+            os.symlink(os.readlink(f"{jail}/{name}"), f"{base}/{name}")
+        elif os.path.isdir(f"{jail}/{name}"):
+            os.mkdir(f"{base}/{name}")
+            _bind(f"/{name}", f"{base}/{name}", readonly=True)
+    mount("proc", f"{base}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    for name in _DEVICES:
+        _write(f"{base}/dev/{name}", "")
+        mount(f"/dev/{name}", f"{base}/dev/{name}", None, MS_BIND)
+    os.chdir(base)
+    pivot_root(".", "old")
+    os.chdir("/")
+    unmount("/old", MNT_DETACH)
+    os.rmdir("/old")
+    return words
+
+
+def _etc(etc: str, told: Mapping[str, Any]) -> None:
+    names = " ".join(told["hosts"])
+    _write(f"{etc}/passwd", "root:x:0:0:root:/root:/bin/sh\njob:x:1000:1000:job:/tmp:/bin/bash\n")
+    _write(f"{etc}/group", "root:x:0:\njob:x:1000:\n")
+    _write(f"{etc}/hosts", f"127.0.0.1 localhost {names}\n::1 localhost\n")
+    _write(f"{etc}/hostname", f"{told['hostname']}\n")
+    _write(f"{etc}/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")
+    _write(f"{etc}/resolv.conf", "")
+    _write(f"{etc}/host.conf", "multi on\n")
+    for name in _ETC:
+        if os.path.exists(f"/etc/{name}"):
+            _mirror(f"/etc/{name}", f"{etc}/{name}")
+            _bind(f"/etc/{name}", f"{etc}/{name}", readonly=True)
+    if os.path.islink("/etc/localtime"):
+        os.symlink(os.readlink("/etc/localtime"), f"{etc}/localtime")
+
+
+def _checked(target: str) -> None:
+    parts = target.split("/")
+    if not target.startswith("/") or target == "/" or any(p in {"", ".", ".."} for p in parts[1:]):
+        raise ValueError(f"a path inside is absolute and plain, not {target!r}")
+
+
+def _covered(target: str, pairs: Sequence[tuple[str, str, str]]) -> bool:
+    """Whether the mount point lies in a folder that is mounted over anyway: bubblewrap makes it there."""
+    tops = ["/tmp", "/run", "/dev/shm", *(t for _, _, t in pairs)]
+    return any(target != top and target.startswith(f"{top}/") for top in tops)
+
+
+def _mirror(source: str, target: str) -> None:
+    """Make a mount point of the source's kind."""
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _write(target, "")
+
+
+def _bind(source: str, target: str, *, readonly: bool) -> None:
+    """Bind the source itself: it is opened first, and a symbolic link in its last place is refused."""
+    handle = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        mount(f"/proc/self/fd/{handle}", target, None, MS_BIND | MS_REC)
+    finally:
+        os.close(handle)
+    flags = MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV
+    mount("none", target, None, flags | (MS_RDONLY if readonly else 0))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _pass(number: int, content: bytes) -> None:
+    """Leave content to be read from this descriptor on."""
+    handle = os.memfd_create("bastide")
+    os.write(handle, content)
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.dup2(handle, number)
+    if handle != number:
+        os.close(handle)

@@ -1,0 +1,160 @@
+"""What this machine can do for sandboxes, found out by trying, and how to get what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bastide.jail import cgroups, seccomp
+
+LAUNCHER: Final = str(Path(__file__).parent)
+# The user that a trial runs as; no account of the machine has it.
+_TRIAL_USER: Final = 1_899_999_999
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. remedy: what to do when it is not ok. required: jobs cannot run without it."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    required: bool = True
+
+
+def probe() -> list[Finding]:
+    """Look at everything a sandbox needs or can use. Takes some tens of milliseconds; changes nothing."""
+    found = [_privileges(), _filter(), _program("bwrap", "bubblewrap", "--disable-userns", "--help")]
+    found += [_program("gocryptfs", "gocryptfs"), _program("fusermount3", "fuse3"), _fuse(), _cgroups()]
+    found.append(_sandbox() if all(f.ok for f in found[:3]) else _not_tried())
+    found += [_podman(), _gpu()]
+    return found
+
+
+def _privileges() -> Finding:
+    return Finding(
+        "privileges",
+        os.geteuid() == 0,
+        f"running as uid {os.geteuid()}",
+        "start the platform as root: it gives each job a user of its own and keeps none of its privileges in a job",
+    )
+
+
+def _filter() -> Finding:
+    machine = os.uname().machine
+    try:
+        size = len(seccomp.assemble(machine)) // 8
+        actions = Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
+    except ValueError as error:
+        return Finding("seccomp", False, str(error), "run on x86_64 or aarch64")
+    except OSError as error:
+        return Finding("seccomp", False, str(error), "use a kernel with CONFIG_SECCOMP_FILTER")
+    return Finding(
+        "seccomp",
+        {"errno", "kill_process"} <= set(actions),
+        f"{size} instructions for {machine}; the kernel offers {' '.join(actions)}",
+        "use a kernel with CONFIG_SECCOMP_FILTER",
+    )
+
+
+def _program(name: str, package: str, needs: str = "", ask: str = "") -> Finding:
+    remedy = f"apt-get install {package}"
+    path = shutil.which(name)
+    if path is None:
+        return Finding(name, False, "not found", remedy)
+    told = _said([path, "-version" if name == "gocryptfs" else "--version"])
+    line = told.splitlines()[0].split(";")[0] if told else path
+    if needs and needs not in _said([path, ask]):
+        return Finding(name, False, f"{line} has no {needs}", f"{remedy} (a version with {needs}, 0.8 or later)")
+    return Finding(name, True, line, remedy)
+
+
+def _said(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace").strip()
+
+
+def _fuse() -> Finding:
+    remedy = "load the kernel module fuse (modprobe fuse) and let the platform open /dev/fuse"
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return Finding("fuse", False, f"/dev/fuse: {error.strerror}", remedy)
+    return Finding("fuse", True, "/dev/fuse opens", remedy)
+
+
+def _cgroups() -> Finding:
+    remedy = "give the platform a writable cgroup tree with the controllers memory, pids and cpu"
+    kind = cgroups.version()
+    group = cgroups.create(f"probe-{os.getpid()}", memory_bytes=64 << 20, processes=8, cpus=1.0)
+    group.remove()
+    missing = sorted({"memory", "pids", "cpu"} - group.limited)
+    if missing:
+        falls = "; process limits stand in (less exact: a limit per process, not per job)"
+        return Finding("cgroups", False, f"{kind}, no limit for {', '.join(missing)}{falls}", remedy, required=False)
+    return Finding("cgroups", True, f"{kind}: memory, pids, cpu", remedy)
+
+
+def _not_tried() -> Finding:
+    return Finding("sandbox", False, "not tried, because something it needs is missing", "see above")
+
+
+def _sandbox() -> Finding:
+    """The whole way of a job, with ``true`` as its command."""
+    remedy = (
+        "allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1 (Debian), "
+        "kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor profile for bwrap (Ubuntu)"
+    )
+    with tempfile.TemporaryDirectory(prefix="bastide-probe-") as scratch, tempfile.TemporaryFile() as told:
+        limits = {"RLIMIT_NPROC": 16}
+        words = {"parent": os.getpid(), "user": _TRIAL_USER, "group": {}, "own": [], "scratch": scratch}
+        more = {"readonly": [], "writable": [], "hostname": "probe", "hosts": ["probe"], "environment": {}}
+        last = {"folder": "/", "command": ["/bin/true"], "limits": limits, "scratch_bytes": 1 << 20}
+        told.write(json.dumps(words | more | last).encode())
+        told.seek(0)
+        reading, writing = os.pipe()
+        started = subprocess.Popen(
+            [sys.executable, "-I", "-S", LAUNCHER, str(writing)],
+            stdin=told,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(writing,),
+            env={},
+        )
+        os.close(writing)
+        try:
+            output = started.communicate(timeout=20)[0].decode(errors="replace").strip()
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.communicate()
+            output = "it hung"
+        with os.fdopen(reading, "rb") as status:
+            answer = status.read().decode(errors="replace").strip()
+    if started.returncode == 0 and answer == "running":
+        return Finding("sandbox", True, "a trial job ran with all namespaces, as a user without privileges", remedy)
+    why = re.sub(r"\s+", " ", f"{answer} {output}").strip()[:300]
+    return Finding("sandbox", False, why or f"it ended with status {started.returncode}", remedy)
+
+
+def _podman() -> Finding:
+    remedy = "apt-get install podman runc (only for images that Bastide does not bring)"
+    path = shutil.which("podman")
+    return Finding("podman", path is not None, _said([path, "--version"]) if path else "not found", remedy, False)
+
+
+def _gpu() -> Finding:
+    remedy = "install the vendor's driver (only for jobs that ask for a GPU)"
+    nodes = sorted(str(p) for p in Path("/dev").glob("nvidia[0-9]*")) + [p for p in ("/dev/kfd",) if Path(p).exists()]
+    return Finding("gpu", bool(nodes), ", ".join(nodes) or "none found", remedy, False)
