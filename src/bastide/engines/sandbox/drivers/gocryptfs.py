@@ -1,0 +1,171 @@
+"""Encrypted volumes by gocryptfs: a folder in view, its ciphertext beside it, the key in one process's memory.
+
+The key reaches gocryptfs by a pipe and is nowhere else: not in an argument, not in a variable, not wrapped on the disk
+(gocryptfs's own configuration file would hold it under a password; with ``-masterkey`` there is none). So when the
+process is gone the content is gone, whatever remains of the ciphertext. A volume with a size limit has its ciphertext
+on a file system of that size in a file, because gocryptfs itself knows no limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bastide.engines.sandbox import SandboxError
+from bastide.jail.namespaces import MNT_DETACH, unmount
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
+_MOUNT_SECONDS: Final = 15.0
+# A file system of less than this cannot be made; ext4's own structures take some of it.
+_SMALLEST: Final = 8 << 20
+
+
+@dataclass
+class _Volume:
+    process: subprocess.Popen[bytes]
+
+
+class Gocryptfs:
+    """The driver. root: a folder of this platform alone, made if missing (0700)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._volumes: dict[str, _Volume] = {}
+        self._making: set[str] = set()
+
+    async def create(self, name: str, key: bytes, size_limit_bytes: int | None = None) -> Path:
+        """See the port."""
+        if not _NAME.fullmatch(name):
+            raise ValueError("a volume's name has 1 to 128 letters, digits and hyphens")
+        if len(key) != 32:
+            raise ValueError("a volume's key has 32 bytes")
+        if name in self._volumes or name in self._making or (self._root / name).exists():
+            raise ValueError(f"there is a volume {name!r}")
+        self._making.add(name)
+        try:
+            folder = self._root / name
+            clear = folder / "clear"
+            clear.mkdir(parents=True, mode=0o700)
+            self._root.chmod(0o700)
+            folder.chmod(0o700)
+            if size_limit_bytes is not None:
+                await asyncio.to_thread(_limited, folder, size_limit_bytes)
+            await asyncio.to_thread(_prepare, folder / "cipher")
+            process = self._begin(folder, key)
+            self._volumes[name] = _Volume(process)
+            await asyncio.to_thread(_await_mount, clear, process)
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(self._close, name))
+            if isinstance(error, OSError | subprocess.SubprocessError):
+                raise SandboxError(f"the volume {name} could not be made: {error}") from error
+            raise
+        finally:
+            self._making.discard(name)
+        return clear
+
+    async def close(self, name: str) -> None:
+        """See the port."""
+        if not _NAME.fullmatch(name):
+            raise ValueError("a volume's name has 1 to 128 letters, digits and hyphens")
+        await asyncio.to_thread(self._close, name)
+
+    async def recover(self) -> list[str]:
+        """See the port."""
+        return await asyncio.to_thread(self._recover)
+
+    def _recover(self) -> list[str]:
+        if not self._root.is_dir():
+            return []
+        found = sorted(p.name for p in self._root.iterdir() if p.is_dir() and p.name not in self._volumes)
+        for name in found:
+            self._close(name)
+        return found
+
+    def _begin(self, folder: Path, key: bytes) -> subprocess.Popen[bytes]:
+        """Started in the caller's thread, whose end is the volume's: setpriv has the kernel kill gocryptfs then."""
+        command = ["setpriv", "--pdeathsig", "KILL", "--", "gocryptfs", "-q", "-fg", "-masterkey=stdin", "-allow_other"]
+        command += ["-nosyslog", "-noprealloc", "--", str(folder / "cipher"), str(folder / "clear")]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+                cwd="/",
+            )
+        assert process.stdin is not None
+        try:
+            process.stdin.write(key.hex().encode() + b"\n")
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended already; waiting for the mount tells why
+        return process
+
+    def _close(self, name: str) -> None:
+        folder = self._root / name
+        volume = self._volumes.pop(name, None)
+        _unmount(folder / "clear")
+        if volume is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                volume.process.wait(2.0)
+            if volume.process.poll() is None:
+                volume.process.send_signal(signal.SIGKILL)
+                volume.process.wait()
+        _unmount(folder / "store")
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            raise SandboxError(f"the volume {name} could not be removed")
+
+
+def _prepare(cipher: Path) -> None:
+    """An empty cipher folder as gocryptfs makes it, without the file that would hold a wrapped key."""
+    cipher.mkdir(mode=0o700, exist_ok=True)
+    vector = cipher / "gocryptfs.diriv"
+    vector.write_bytes(os.urandom(16))
+    vector.chmod(0o400)
+
+
+def _limited(folder: Path, size: int) -> None:
+    """A file system of this size for the ciphertext, sparse, so that it takes the disk only as it fills."""
+    image, store = folder / "image", folder / "store"
+    with image.open("xb") as file:
+        file.truncate(max(size, _SMALLEST))
+    store.mkdir(mode=0o700)
+    options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+    make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", options, str(image)]
+    attach = ["mount", "-o", "loop,nosuid,nodev,noexec", str(image), str(store)]
+    for command in (make, attach):
+        done = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
+        if done.returncode:
+            said = " ".join(done.stderr.decode(errors="replace").split())
+            raise SandboxError(f"a file system of limited size could not be made: {command[0]}: {said}")
+    (store / "cipher").mkdir(mode=0o700)
+    (folder / "cipher").symlink_to("store/cipher")
+
+
+def _await_mount(clear: Path, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _MOUNT_SECONDS
+    before = clear.parent.stat().st_dev
+    while clear.stat().st_dev == before:
+        if process.poll() is not None or time.monotonic() > until:
+            said = " ".join((clear.parent / "log").read_text(errors="replace").split())
+            raise SandboxError(f"gocryptfs did not mount the volume: {said or process.returncode}")
+        time.sleep(0.002)
+    (clear.parent / "log").unlink(missing_ok=True)
+
+
+def _unmount(path: Path) -> None:
+    """Detach whatever is mounted there, however often; a dead mount and open files are no hindrance."""
+    with contextlib.suppress(OSError):
+        while True:
+            unmount(str(path), MNT_DETACH)
