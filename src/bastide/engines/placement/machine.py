@@ -1,0 +1,105 @@
+"""Bookings on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from dataclasses import dataclass
+
+from bastide.engines.placement.types import instance_type
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a job on a type may use here."""
+
+    cpus: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A booking. generation: grows with every booking; a claim whose generation is not the holder's newest is stale and
+    frees nothing."""
+
+    holder: str
+    generation: int
+    grant: Grant
+
+
+class Placement:
+    """This machine's capacity. Bookings are this process's, as the sandboxes that use them are."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: int | None = None,
+        cpus: int | None = None,
+        times: float = 4.0,
+        keep_bytes: int | None = None,
+    ) -> None:
+        """memory_bytes, cpus: the machine's, found out by default. times: how often memory may be booked. keep_bytes:
+        memory that no job gets, an eighth by default."""
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = memory_bytes or found
+        self._most = memory - (memory // 8 if keep_bytes is None else keep_bytes)
+        self._cpus = cpus or os.cpu_count() or 1
+        self._free = int(self._most * times)
+        self._held: dict[str, Claim] = {}
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._generation = 0
+
+    def grant(self, type_name: str) -> Grant:
+        """What a type grants here; raises Refused for a type that is not there."""
+        found = instance_type(type_name)
+        return Grant(float(min(found.cpus, self._cpus)), min(found.memory_bytes, self._most))
+
+    async def claim(self, holder: str, type_name: str) -> Claim:
+        """Books for `holder`, in the order of asking, when there is room. A holder's earlier claim becomes stale."""
+        grant = self.grant(type_name)
+        earlier = self._held.get(holder)
+        if earlier is not None:
+            self.release(earlier)
+        if self._waiting or grant.memory_bytes > self._free:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((grant.memory_bytes, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._free += grant.memory_bytes
+                self._next()
+                raise
+        else:
+            self._free -= grant.memory_bytes
+        self._generation += 1
+        claim = Claim(holder, self._generation, grant)
+        self._held[holder] = claim
+        return claim
+
+    def release(self, claim: Claim) -> bool:
+        """Frees a booking; False, and nothing happens, if it is stale."""
+        if self._held.get(claim.holder) != claim:
+            return False
+        del self._held[claim.holder]
+        self._free += claim.grant.memory_bytes
+        self._next()
+        return True
+
+    def _next(self) -> None:
+        while self._waiting:
+            wanted, turn = self._waiting[0]
+            if turn.done():
+                self._waiting.popleft()
+            elif wanted <= self._free:
+                self._waiting.popleft()
+                self._free -= wanted
+                turn.set_result(None)
+            else:
+                return
+
+    @property
+    def waiting(self) -> int:
+        """How many wait in line."""
+        return sum(not turn.done() for _, turn in self._waiting)
