@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bastide.main.configuration import write_private
+from bastide.store.directory import write_private
 
 _YEARS = datetime.timedelta(days=3650)
 _SERVER = datetime.timedelta(days=397)

@@ -27,9 +27,9 @@ from bastide.frontdoor import Listener
 from bastide.frontdoor.receive import server_context
 from bastide.main import authority
 from bastide.main.compose import Platform
-from bastide.main.configuration import REGIONS, Configuration, DataDirectory, legal_account, write_private
 from bastide.services.iam.bootstrap import bootstrap
 from bastide.store import SqliteStore
+from bastide.store.directory import REGIONS, Configuration, DataDirectory, legal_account, write_private
 
 _DRAIN_SECONDS = 25
 

@@ -1,0 +1,64 @@
+# Everything a newcomer needs: `make demo`, `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export BASTIDE_CONFORMANCE ?= $(abspath ../shared/conformance)
+export BASTIDE_MISSION ?= $(abspath ../shared/mission)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+SUITE ?=
+
+.PHONY: help setup packages demo test lint bench docs controls conformance crash laws clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+packages: ## Debian packages that sandboxes need, installed where missing
+	@./scripts/packages
+
+setup: packages $(VENV)/.ready environments ## .venv and the job environments
+
+$(VENV)/.ready: requirements-dev.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked requirements ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: environments
+environments: $(VENV)/.ready
+	@$(BIN)/python -m bastide.engines.images build scikit-learn
+
+demo: setup ## a bank's mortgage model, from real data to a governed endpoint
+	@$(BIN)/bastide demo
+
+lint: $(VENV)/.ready ## ruff, mypy --strict, the floors
+	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff format --check src tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: setup lint ## everything that CI asks
+	@$(BIN)/python -m pytest -q
+
+controls: setup ## every control of the mission, the tests that cite it, how they ended
+	@$(BIN)/python -m pytest -q --controls
+
+conformance: $(VENV)/.ready ## public cases of others, from $$BASTIDE_CONFORMANCE; SUITE=name for one
+	@$(BIN)/python -m tests.conformance $(SUITE)
+
+crash: setup ## kills the platform at every step, at length
+	@$(BIN)/python -m pytest -q tests/crash
+
+laws: $(VENV)/.ready ## the laws of the policy engine, at length
+	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/laws
+
+bench: setup ## side by side with moto_server and ministack
+	@$(BIN)/python -m tests.bench
+
+docs: $(VENV)/.ready ## docs/services, from the registry
+	@$(BIN)/python -m tests.docs
+
+clean: ## removes what was installed and built
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

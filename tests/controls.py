@@ -1,0 +1,50 @@
+"""`make controls`: every control, the tests that cite it, and how they ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+class Controls:
+    """Collects citations and outcomes, and refuses a citation of a control that does not exist."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.cited: dict[str, list[str]] = {}
+        self.outcome: dict[str, str] = {}
+        path = (
+            Path(os.environ.get("BASTIDE_MISSION", Path(__file__).parents[2] / "shared" / "mission")) / "controls.yaml"
+        )
+        self.controls = yaml.safe_load(path.read_text())["controls"] if path.exists() else []
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        known = {control["id"] for control in self.controls}
+        for item in items:
+            for mark in item.iter_markers("control"):
+                for name in mark.args:
+                    if known and name not in known:
+                        raise pytest.UsageError(f"{item.nodeid} cites the control {name}, which does not exist")
+                    self.cited.setdefault(name, []).append(item.nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed or (report.when == "call" and report.nodeid not in self.outcome):
+            self.outcome[report.nodeid] = report.outcome
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.config.getoption("--controls"):
+            return
+        write = terminalreporter.write_line
+        held = 0
+        for control in self.controls:
+            tests = self.cited.get(control["id"], [])
+            ended = [self.outcome.get(test, "not run") for test in tests]
+            state = "not cited" if not tests else "proved" if set(ended) == {"passed"} else "BROKEN"
+            held += state == "proved"
+            write(f"{control['id']}  {state:9}  {control['carried_by']:14} {control['title']}")
+            for test, end in zip(tests, ended, strict=True):
+                write(f"        {end:8} {test}")
+        write(f"{held} of {len(self.controls)} controls are proved by tests")

@@ -1,0 +1,186 @@
+"""A platform started by its own commands, and boto3 clients for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.config
+
+HOME = "111122223333"
+REGION = "us-east-1"
+PROGRAM = [sys.executable, "-m", "bastide"]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What signs."""
+
+    access_key: str
+    secret: str
+    token: str | None = None
+
+
+@dataclass
+class Running:
+    """`bastide init` and `bastide up` on a data directory of their own."""
+
+    data: Path
+    url: str = ""
+    http: str = ""
+    process: subprocess.Popen[str] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, **environment: str) -> None:
+        """Initialises if needed, starts, and waits for the line `ready`."""
+        if not (self.data / "bastide.json").exists():
+            subprocess.run(
+                [*PROGRAM, "init", "--data", str(self.data), "--account-id", HOME], check=True, capture_output=True
+            )
+        self.launch(**environment)
+
+    def launch(self, **environment: str) -> None:
+        """Starts on an existing data directory."""
+        self.log = (self.data.parent / "up.log").open("a")
+        self.process = subprocess.Popen(
+            [*PROGRAM, "up", "--data", str(self.data), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, **self.environment, **environment},
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("ready "):
+                _, self.url, self.http = line.split()
+                return
+        raise RuntimeError(f"the platform did not start:\n{(self.data.parent / 'up.log').read_text()[-4000:]}")
+
+    def stop(self) -> None:
+        """SIGTERM, and waits."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._closed()
+
+    def kill(self) -> None:
+        """SIGKILL, at once."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self._closed()
+
+    def _closed(self) -> None:
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
+            self.log.close()
+        self.process = None
+
+    @property
+    def authority(self) -> str:
+        return str(self.data / "tls" / "ca.pem")
+
+    @property
+    def administrator(self) -> Keys:
+        told = json.loads((self.data / "administrator.json").read_text())
+        return Keys(told["AccessKeyId"], told["SecretAccessKey"])
+
+    def client(
+        self, service: str, keys: Keys | None = None, *, plain: bool = False, region: str = REGION, **config: Any
+    ) -> Any:
+        """A boto3 client; the administrator's without keys."""
+        held = keys or self.administrator
+        settings: dict[str, Any] = {"retries": {"max_attempts": 1, "mode": "standard"}, "read_timeout": 90, **config}
+        return boto3.session.Session().client(
+            service,
+            region_name=region,
+            endpoint_url=self.http if plain else self.url,
+            verify=False if plain else self.authority,
+            aws_access_key_id=held.access_key,
+            aws_secret_access_key=held.secret,
+            aws_session_token=held.token,
+            config=botocore.config.Config(**settings),
+        )
+
+    def found(self) -> None:
+        """Makes the organisation, with SCPs enabled."""
+        organizations = self.client("organizations")
+        organizations.create_organization(FeatureSet="ALL")
+        root = organizations.list_roots()["Roots"][0]
+        if not any(one["Type"] == "SERVICE_CONTROL_POLICY" for one in root["PolicyTypes"]):
+            organizations.enable_policy_type(RootId=root["Id"], PolicyType="SERVICE_CONTROL_POLICY")
+
+    def account(self, name: str = "") -> Account:
+        """A new account of the organisation."""
+        name = name or f"test-{uuid.uuid4().hex[:8]}"
+        organizations = self.client("organizations")
+        asked = organizations.create_account(AccountName=name, Email=f"{name}@example.com")["CreateAccountStatus"]
+        while asked["State"] == "IN_PROGRESS":
+            time.sleep(0.02)
+            asked = organizations.describe_create_account_status(CreateAccountRequestId=asked["Id"])[
+                "CreateAccountStatus"
+            ]
+        assert asked["State"] == "SUCCEEDED", asked
+        return Account(self, asked["AccountId"], name)
+
+    def assume(self, arn: str, keys: Keys | None = None, session: str = "test", **given: Any) -> Keys:
+        """A role session."""
+        answer = self.client("sts", keys).assume_role(RoleArn=arn, RoleSessionName=session, **given)["Credentials"]
+        return Keys(answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"])
+
+
+@dataclass
+class Account:
+    """One account, and its administrator's clients."""
+
+    platform: Running
+    id: str
+    name: str
+    _keys: Keys | None = None
+
+    @property
+    def keys(self) -> Keys:
+        if self._keys is None:
+            self._keys = self.platform.assume(f"arn:aws:iam::{self.id}:role/OrganizationAccountAccessRole")
+        return self._keys
+
+    def client(self, service: str, keys: Keys | None = None, **more: Any) -> Any:
+        return self.platform.client(service, keys or self.keys, **more)
+
+    def role(self, name: str, policy: dict[str, Any] | None = None, *, trust: Any = None, **more: Any) -> str:
+        """A role with one inline policy, trusting the account itself unless told otherwise; its ARN."""
+        iam = self.client("iam")
+        principal = trust or {"AWS": f"arn:aws:iam::{self.id}:root"}
+        document = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": principal, "Action": ["sts:AssumeRole", "sts:TagSession"]}],
+        }
+        arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(document), **more)["Role"]["Arn"]
+        if policy is not None:
+            iam.put_role_policy(RoleName=name, PolicyName="inline", PolicyDocument=json.dumps(policy))
+        return arn
+
+    def as_role(self, name: str, session: str = "test") -> Keys:
+        """A session of one of its roles, taken on by its administrator."""
+        return self.platform.assume(f"arn:aws:iam::{self.id}:role/{name}", self.keys, session)
+
+
+def allow(*actions: str, resource: str | list[str] = "*", **more: Any) -> dict[str, Any]:
+    """A policy of one Allow statement."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": resource, **more}],
+    }
