@@ -41,7 +41,8 @@ class Spec:
     :param seconds: how long to begin new requests; 0 to play by ``count``.
     :param count: requests to play in all, used when ``seconds`` is 0.
     :param warm: requests to play before the measurement.
-    :param body_length: the length that every answer's body must have, as sent (chunked answers do not match); ``None`` for any.
+    :param body_length: the length that every answer's body must have, as sent (a chunked answer does not match);
+        ``None`` for any.
     """
 
     requests: list[bytes]

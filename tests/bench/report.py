@@ -39,8 +39,8 @@ def show(findings: Findings) -> None:
     )
     plan = findings.plan
     console.print(
-        f"Medians of {plan.repeats} interleaved repetitions of {plan.seconds:g} s each, plain HTTP on loopback unless the "
-        "row says TLS. CPU is user and system time of all processes of the server."
+        f"Medians of {plan.repeats} interleaved repetitions of {plan.seconds:g} s each, plain HTTP on loopback unless "
+        "the row says TLS. CPU is user and system time of all processes of the server."
     )
     for name, label in findings.labels.items():
         checks = findings.checks.get(name, "not set up")

@@ -195,7 +195,7 @@ class Ministack(Peer):
 
     def prepare(self) -> Endpoint:
         self.port = free_port()
-        # "test" is its root; without checks any key does, and with them root is asked neither for a signature nor a policy
+        # "test" is its root: checks or not, it is asked neither for a signature nor for a policy
         return Endpoint(f"http://127.0.0.1:{self.port}", "test", "test")
 
     def command(self) -> list[str]:
