@@ -1,0 +1,194 @@
+"""The guard: every registered operation is asked by nobody, by a forger, by a stranger's key and by a neighbour.
+
+A new operation is guarded before its author thinks of it: these tests walk the registry.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from typing import Any
+
+import botocore.exceptions
+import botocore.model
+import botocore.session
+import pytest
+
+from bastide.main.catalogue import SERVICES
+from tests.platform import REGION, Account, Keys, Running
+
+OPERATIONS = [(kind.service, one.name) for service in SERVICES for kind in service.kinds for one in kind.operations]
+NEEDLESS = {("sts", "GetCallerIdentity"), ("sts", "GetAccessKeyInfo"), ("sts", "GetSessionToken")}
+_REFUSALS = {
+    "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
+    "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
+    "InvalidSignatureException", "403", "Forbidden",
+}  # fmt: skip
+_LOADER = botocore.session.get_session().get_component("data_loader")
+
+
+def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
+    """A value the model allows, naming something in `account` that does not exist."""
+    kind = shape.type_name
+    if kind == "structure":
+        chosen = list(shape.required_members)
+        if shape.metadata.get("union") and shape.members:
+            chosen = [next(iter(shape.members))]
+        return {one: example(shape.members[one], one, account, depth + 1) for one in chosen}
+    if kind == "list":
+        return [example(shape.member, name, account, depth + 1) for _ in range(max(1, shape.metadata.get("min", 1)))]
+    if kind == "map":
+        return {"key": example(shape.value, name, account, depth + 1)}
+    if kind == "string":
+        return _text(shape, name, account)
+    if kind in ("integer", "long"):
+        return max(1, shape.metadata.get("min", 1))
+    if kind in ("float", "double"):
+        return 1.0
+    if kind == "boolean":
+        return True
+    if kind == "timestamp":
+        return datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    return b"bytes"
+
+
+def _text(shape: Any, name: str, account: str) -> str:
+    if shape.enum:
+        return str(shape.enum[0])
+    lower = name.lower()
+    service = {"rolearn": "iam", "executionrolearn": "iam"}.get(lower)
+    if service or lower == "policysourcearn":
+        return f"arn:aws:iam::{account}:role/nothing-here"
+    if lower == "policyarn":
+        return f"arn:aws:iam::{account}:policy/nothing-here"
+    if lower in ("policydocument", "assumerolepolicydocument", "policy", "content", "resourcepolicy"):
+        return json.dumps(
+            {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]}
+        )
+    if lower.endswith("arn"):
+        return f"arn:aws:sagemaker:{REGION}:{account}:training-job/nothing-here"
+    if lower == "bucket":
+        return "a-bucket-of-nobody-here"
+    if lower in ("s3uri", "s3outputpath", "modeldataurl"):
+        return "s3://a-bucket-of-nobody-here/x"
+    if lower in ("accountid",):
+        return account
+    if lower == "keyid":
+        return f"arn:aws:kms:{REGION}:{account}:key/{uuid.UUID(int=7)}"
+    if lower == "targetkeyid":
+        return str(uuid.UUID(int=7))
+    if lower == "aliasname":
+        return "alias/nothing-here"
+    if lower in ("parentid", "sourceparentid", "destinationparentid", "rootid"):
+        return "r-zzzz"
+    if lower == "organizationalunitid":
+        return "ou-zzzz-zzzzzzzz"
+    if lower == "policyid":
+        return "p-zzzzzzzz"
+    if lower == "targetid":
+        return account
+    if lower == "createaccountrequestid":
+        return "car-" + "0" * 32
+    if lower == "email":
+        return "nobody@example.com"
+    if lower == "accesskeyid":
+        return "AKIAZZZZZZZZZZZZZZZZ"
+    low = shape.metadata.get("min", 1)
+    return "nothing-here" if low <= 12 else "x" * low
+
+
+def send(
+    running: Running, service: str, operation: str, keys: Keys | None, account: str, *, spoil: bool = False
+) -> tuple[int, str, str]:
+    """The operation as a client would send it, signed by `keys` or not at all; status, error code and request id."""
+    client = running.client(service, keys)
+    model = botocore.model.ServiceModel(_LOADER.load_service_model(service, "service-2"), service).operation_model(
+        operation
+    )
+    given = example(model.input_shape, "", account) if model.input_shape is not None else {}
+
+    def capture(request: Any, **_: Any) -> Any:
+        if keys is None:
+            for header in ("Authorization", "X-Amz-Security-Token"):
+                request.headers.pop(header, None)
+        elif spoil:
+            held = request.headers["Authorization"]
+            head, _, signature = (held if isinstance(held, str) else held.decode()).rpartition("Signature=")
+            del request.headers["Authorization"]
+            request.headers["Authorization"] = f"{head}Signature={signature[::-1]}"
+
+    client.meta.events.register_last("before-send", capture)
+    method = botocore.xform_name(operation)
+    try:
+        answer = getattr(client, method)(**given)
+    except botocore.exceptions.ClientError as error:
+        meta = error.response["ResponseMetadata"]
+        return meta["HTTPStatusCode"], error.response["Error"]["Code"], meta.get("RequestId", "")
+    meta = answer["ResponseMetadata"]
+    return meta["HTTPStatusCode"], "", meta.get("RequestId", "")
+
+
+def recorded(running: Running, request_id: str) -> dict[str, Any] | None:
+    """The refusal in the platform's own record (any account), by request id."""
+    import sqlite3
+
+    with sqlite3.connect(f"file:{running.data / 'bastide.db'}?mode=ro", uri=True) as db:
+        found = db.execute("SELECT body FROM event WHERE request_id=?", (request_id,)).fetchone()
+    db.close()
+    return json.loads(found[0]) if found else None
+
+
+def refused(running: Running, found: tuple[int, str, str], service: str, operation: str) -> None:
+    status, code, request_id = found
+    assert code in _REFUSALS, f"{service}:{operation} answered {status} {code or 'success'}"
+    record = recorded(running, request_id)
+    assert record is not None, f"{service}:{operation} left no record of its refusal"
+    assert record["eventName"] and record["errorCode"]
+
+
+@pytest.fixture(scope="module")
+def somebody(platform: Running) -> Account:
+    return platform.account("guard-somebody")
+
+
+@pytest.fixture(scope="module")
+def nobody_special(platform: Running) -> Keys:
+    """A user of another account without any policy."""
+    other = platform.account("guard-neighbour")
+    iam = other.client("iam")
+    iam.create_user(UserName="nobody")
+    key = iam.create_access_key(UserName="nobody")["AccessKey"]
+    return Keys(key["AccessKeyId"], key["SecretAccessKey"])
+
+
+@pytest.fixture(scope="module")
+def powerful_neighbour(platform: Running) -> Account:
+    return platform.account("guard-admin")
+
+
+@pytest.mark.control("IAM-01")
+@pytest.mark.parametrize(("service", "operation"), OPERATIONS)
+def test_unsigned(platform: Running, somebody: Account, service: str, operation: str) -> None:
+    refused(platform, send(platform, service, operation, None, somebody.id), service, operation)
+
+
+@pytest.mark.control("IAM-01")
+@pytest.mark.parametrize(("service", "operation"), OPERATIONS)
+def test_wrongly_signed(platform: Running, somebody: Account, service: str, operation: str) -> None:
+    refused(platform, send(platform, service, operation, somebody.keys, somebody.id, spoil=True), service, operation)
+
+
+@pytest.mark.control("IAM-01")
+@pytest.mark.parametrize(("service", "operation"), OPERATIONS)
+def test_a_key_nobody_gave(platform: Running, somebody: Account, service: str, operation: str) -> None:
+    forged = Keys("AKIAFORGEDFORGEDFORG", "forged" * 6)
+    refused(platform, send(platform, service, operation, forged, somebody.id), service, operation)
+
+
+@pytest.mark.control("IAM-01")
+@pytest.mark.parametrize(("service", "operation"), [one for one in OPERATIONS if one not in NEEDLESS])
+def test_without_any_permission(
+    platform: Running, somebody: Account, nobody_special: Keys, service: str, operation: str
+) -> None:
+    refused(platform, send(platform, service, operation, nobody_special, somebody.id), service, operation)
