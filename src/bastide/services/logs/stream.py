@@ -1,0 +1,138 @@
+"""Log streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bastide.domain import Arn, Refused
+from bastide.kernel import Ask, Asked, Authorised, Kind, Output, pages
+from bastide.store import Row, Transaction, View
+
+GROUP_KEY = "logs:LogGroup"
+
+LOG_STREAM = Kind(
+    "LogStream",
+    service="logs",
+    arn="log-group:{}",
+    named_by="logStreamName",
+    tags=False,
+    missing=("ResourceNotFoundException", "The specified log stream does not exist.", 400),
+    taken=("ResourceAlreadyExistsException", "The specified log stream already exists", 400),
+)
+"""A stream's row is named ``GROUP:log-stream:STREAM``, as its ARN is; neither name may hold a colon."""
+
+_MOST = 50
+_MOST_SORTED = 10_000
+
+
+def missing_group() -> Refused:
+    """AWS's words for a group that is not there."""
+    return Refused("ResourceNotFoundException", "The specified log group does not exist.")
+
+
+def group_name(given: dict[str, Any], account: str) -> str:
+    """The group that `logGroupName` or `logGroupIdentifier` (a name or an ARN) names; raises Refused for both, neither,
+    or a group of another account."""
+    name, identifier = given.get("logGroupName"), given.get("logGroupIdentifier")
+    if bool(name) == bool(identifier):
+        raise Refused("InvalidParameterException", "Exactly one of logGroupName and logGroupIdentifier is needed.")
+    if name:
+        return str(name)
+    if not str(identifier).startswith("arn:"):
+        return str(identifier)
+    arn = Arn.parse(str(identifier))
+    if arn.account != account:
+        raise missing_group()
+    return arn.resource.removeprefix("log-group:").split(":", 1)[0]
+
+
+def group_asked(asked: Asked) -> Iterable[str]:
+    """The group in a policy's words."""
+    given = asked.input.get("logGroupName") or asked.input.get("logGroupIdentifier") or ""
+    if str(given).startswith("arn:"):
+        return (f"{str(given).removesuffix(':*')}:log-stream:",)
+    return (f"arn:aws:logs:{asked.call.region}:{asked.call.account}:log-group:{given}:log-stream:",)
+
+
+def stream_asked(asked: Asked) -> Iterable[str]:
+    """The stream in a policy's words."""
+    stream = asked.input.get("logStreamName", "")
+    return tuple(group + str(stream) for group in group_asked(asked))
+
+
+def need_group(view: View, account: str, region: str, name: str) -> None:
+    """Raises Refused if the group is not there."""
+    if view.get(GROUP_KEY, account, region, name) is None:
+        raise missing_group()
+
+
+def find(a: Authorised, view: View, group: str, stream: str) -> Row:
+    """The stream's row; raises Refused, in AWS's order: group first."""
+    need_group(view, a.account, a.region, group)
+    return LOG_STREAM.find(view, a.account, a.region, f"{group}:log-stream:{stream}")
+
+
+@LOG_STREAM.operation("CreateLogStream", asks=[Ask("logs:CreateLogStream", stream_asked)])
+def create(a: Authorised, tx: Transaction) -> Output:
+    group, stream = a.input["logGroupName"], a.input["logStreamName"]
+    need_group(tx, a.account, a.region, group)
+    # Lines are kept under the request that made the stream: one made anew under the same name begins empty.
+    doc = {"lines": f"{a.account}/{a.region}/{group}/{stream}/{a.request.id}"}
+    LOG_STREAM.create(a, tx, f"{group}:log-stream:{stream}", doc)
+    return {}
+
+
+@LOG_STREAM.operation("DeleteLogStream", asks=[Ask("logs:DeleteLogStream", stream_asked)])
+def delete(a: Authorised, tx: Transaction) -> Output:
+    row = find(a, tx, a.input["logGroupName"], a.input["logStreamName"])
+    tx.drop_log(row.doc["lines"])
+    LOG_STREAM.remove(tx, row, a.operation.name, a.request.id)
+    return {}
+
+
+def _shown(row: Row) -> Output:
+    doc = row.doc
+    found: Output = {
+        "logStreamName": row.name.split(":log-stream:", 1)[1],
+        "creationTime": row.created // 1000,
+        "arn": LOG_STREAM.arn(row.account, row.region, row.name),
+        "storedBytes": 0,  # AWS: always zero since 2019
+    }
+    if "first" in doc:
+        found |= {
+            "firstEventTimestamp": doc["first"],
+            "lastEventTimestamp": doc["last"],
+            "lastIngestionTime": doc["ingested"],
+            "uploadSequenceToken": "0",
+        }
+    return found
+
+
+@LOG_STREAM.reads("DescribeLogStreams", asks=[Ask("logs:DescribeLogStreams", group_asked)])
+def describe(a: Authorised, view: View) -> Output:
+    group = group_name(a.input, a.account)
+    need_group(view, a.account, a.region, group)
+    limit = int(a.input.get("limit") or _MOST)
+    backwards = bool(a.input.get("descending"))
+    prefix = f"{group}:log-stream:"
+    wanted = a.input.get("logStreamNamePrefix") or ""
+    after = pages.position(a, a.input.get("nextToken"), code="InvalidParameterException")
+    if a.input.get("orderBy") == "LastEventTime":
+        if wanted:
+            raise Refused("InvalidParameterException", "Cannot order by LastEventTime with a logStreamNamePrefix.")
+        every = view.scan(LOG_STREAM.key, a.account, a.region, prefix=prefix, limit=_MOST_SORTED)
+        every.sort(key=lambda row: (row.doc.get("last", 0), row.name), reverse=backwards)
+        start = int(after or 0)
+        found = {"logStreams": [_shown(row) for row in every[start : start + limit]]}
+        if start + limit < len(every):
+            found["nextToken"] = pages.seal(a, start + limit)  # type: ignore[assignment]
+        return found
+    rows = view.scan(
+        LOG_STREAM.key, a.account, a.region, prefix=prefix + wanted, after=after, descending=backwards, limit=limit + 1
+    )
+    answer: Output = {"logStreams": [_shown(row) for row in rows[:limit]]}
+    # A token only where there is more: clients ask again for as long as there is one.
+    if len(rows) > limit:
+        answer["nextToken"] = pages.seal(a, rows[limit - 1].name)
+    return answer
