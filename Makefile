@@ -34,8 +34,8 @@ demo: setup ## a bank's mortgage model, from real data to a governed endpoint
 	@$(BIN)/bastide demo
 
 lint: $(VENV)/.ready ## ruff, mypy --strict, the floors
-	@$(BIN)/ruff check src tests
-	@$(BIN)/ruff format --check src tests
+	@$(BIN)/ruff check src tests scripts
+	@$(BIN)/ruff format --check src tests scripts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
@@ -58,7 +58,7 @@ bench: setup ## side by side with moto_server and ministack
 	@$(BIN)/python -m tests.bench
 
 docs: $(VENV)/.ready ## docs/services, from the registry
-	@$(BIN)/python -m tests.docs
+	@$(BIN)/python scripts/docs.py
 
 clean: ## removes what was installed and built
 	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,8 @@ def test_locks_carry_no_index_address() -> None:
         text = lock.read_text()
         assert "--hash=sha256:" in text, lock
         assert "index-url" not in text and "://" not in text, lock
+
+
+def test_the_pages_of_the_services_are_those_of_the_registry() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "docs.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

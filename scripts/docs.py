@@ -1,0 +1,57 @@
+"""Writes docs/services/<service>.md from the registry: what is there, what each operation asks, and what is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bastide.kernel import Operation, Service
+from bastide.main.catalogue import SERVICES
+from bastide.protocol import codec
+
+FOLDER = Path(__file__).parents[1] / "docs" / "services"
+
+
+def page(service: Service) -> str:
+    """One service's page."""
+    known = codec(service.name)
+    have: dict[str, Operation] = {one.name: one for kind in service.kinds for one in kind.operations}
+    missing = sorted(set(known.operations) - set(have))
+    lines = [
+        f"# {service.name}",
+        "",
+        f"{len(have)} of the API's {len(known.operations)} operations. What is not in the first table is refused as an unknown",
+        "operation. This page is generated (`make docs`); a test compares it with the registry.",
+        "",
+        "| operation | asks | changes | record |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in sorted(have):
+        operation = have[name]
+        asks = ", ".join(dict.fromkeys(f"`{ask.action}`" + (" (if given)" if ask.when else "") for ask in operation.asks))
+        category = "data event" if operation.data else "management event"
+        lines.append(f"| {name} | {asks} | {'yes' if operation.mutates else 'no'} | {category} |")
+    if missing:
+        lines += ["", "## Not there", "", ", ".join(missing) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Writes the pages; with `--check` only compares, and ends with 1 if one is stale."""
+    stale = []
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for service in SERVICES:
+        path = FOLDER / f"{service.name}.md"
+        text = page(service)
+        if "--check" in sys.argv[1:]:
+            if not path.exists() or path.read_text() != text:
+                stale.append(path.name)
+        else:
+            path.write_text(text)
+    if stale:
+        print(f"stale: {', '.join(stale)}; run `make docs`")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
