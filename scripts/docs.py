@@ -28,7 +28,8 @@ def page(service: Service) -> str:
     ]
     for name in sorted(have):
         operation = have[name]
-        asks = ", ".join(dict.fromkeys(f"`{ask.action}`" + (" (if given)" if ask.when else "") for ask in operation.asks))
+        asked = [f"`{ask.action}`" + (" (if given)" if ask.when else "") for ask in operation.asks]
+        asks = ", ".join(dict.fromkeys(asked))
         category = "data event" if operation.data else "management event"
         lines.append(f"| {name} | {asks} | {'yes' if operation.mutates else 'no'} | {category} |")
     if missing:
