@@ -1,0 +1,91 @@
+"""Real sandboxes on this machine: an environment built once, a driver with a run folder of its own for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bastide.engines.images import Environment, build
+from bastide.engines.sandbox import Ended, Limits, Spec
+from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
+
+SMALL = Limits(memory_bytes=512 << 20, cpus=2.0, processes=64, open_files=1024)
+_numbers = itertools.count()
+
+
+@dataclass
+class Told:
+    """What a program in a sandbox printed, and how it ended."""
+
+    lines: list[str]
+    ended: Ended
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+@pytest.fixture(scope="session")
+def environment() -> Environment:
+    """The scikit-learn environment, built at the first use on this machine."""
+    return build("scikit-learn", progress=lambda line: sys.stderr.write(f"{line}\n"))
+
+
+class Cell:
+    """Runs Python programs and commands in sandboxes."""
+
+    def __init__(self, environment: Environment, folder: Path) -> None:
+        self.environment = environment
+        self.folder = folder
+        self.driver = Bubblewrap(folder / "run")
+
+    def workdir(self) -> Path:
+        path = self.folder / f"job-{next(_numbers)}"
+        path.mkdir()
+        return path
+
+    def spec(self, command: Sequence[str], **more: Any) -> Spec:
+        values: dict[str, Any] = {"name": f"test-{next(_numbers)}", "limits": SMALL, **more}
+        values.setdefault("workdir", self.workdir())
+        return Spec(image=self.environment, command=command, **values)
+
+    def python(self, code: str, **more: Any) -> Told:
+        """Run code to its end."""
+        return self.run(["python3", "-c", textwrap.dedent(code)], **more)
+
+    def run(self, command: Sequence[str], **more: Any) -> Told:
+        """Run a command to its end, at most two minutes."""
+
+        async def all_of_it() -> Told:
+            async with asyncio.timeout(120):
+                running = await self.driver.start(self.spec(command, **more))
+                lines = [line.decode(errors="replace") async for line in running.lines()]
+                return Told(lines, await running.wait())
+
+        return asyncio.run(all_of_it())
+
+
+@pytest.fixture
+def cell(environment: Environment, tmp_path: Path) -> Cell:
+    tmp_path.chmod(0o755)  # so that only the sandbox, not this folder's mode, keeps a job out
+    return Cell(environment, tmp_path)
+
+
+@pytest.fixture
+def refused() -> Callable[[Told], None]:
+    """Checks that every attempt that a program printed as ``name: outcome`` failed."""
+
+    def check(told: Told) -> None:
+        assert told.lines, told.ended
+        open_doors = [line for line in told.lines if not line.split(": ", 1)[-1].startswith("refused")]
+        assert not open_doors, told.text
+
+    return check
