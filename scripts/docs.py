@@ -20,14 +20,15 @@ def page(service: Service) -> str:
     lines = [
         f"# {service.name}",
         "",
-        f"{len(have)} of the API's {len(known.operations)} operations. What is not in the first table is refused as an unknown",
-        "operation. This page is generated (`make docs`); a test compares it with the registry.",
+        f"{len(have)} of the API's {len(known.operations)} operations. What is not in the first table is refused as",
+        "an unknown operation. This page is generated (`make docs`); a test compares it with the registry.",
         "",
         "| operation | asks | changes | record |",
         "| --- | --- | --- | --- |",
     ]
     for name in sorted(have):
         operation = have[name]
+        asked = [f"`{ask.action}`" + (" (if given)" if ask.when else "") for ask in operation.asks]
         asked = [f"`{ask.action}`" + (" (if given)" if ask.when else "") for ask in operation.asks]
         asks = ", ".join(dict.fromkeys(asked))
         category = "data event" if operation.data else "management event"
