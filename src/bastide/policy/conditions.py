@@ -1,0 +1,400 @@
+"""The condition operators.
+
+Source: IAM User Guide, "IAM JSON policy elements: Condition operators" and "Set operators for multivalued context
+keys". What is written here once:
+
+- several operators and several keys are ANDed, several values ORed; under a negated operator (``...Not...``) no value
+  may match;
+- a missing key makes an operator false, a negated one true, and one with ``IfExists`` true;
+- ``ForAllValues`` is true on a missing key or a null data set (no value, or one empty text); ``ForAnyValue`` is false;
+- context keys are looked up without regard to case, values are compared as they are;
+- a request value that is not of the operator's type matches nothing.
+
+AWS leaves open what an operator without set operator does on a key with several values. Here every value has to meet
+the condition of an Allow, and one is enough for a Deny: both err on the side of refusing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from operator import ge, gt, le, lt
+from typing import Any, Final
+
+from bastide.policy.faults import malformed, shown
+from bastide.policy.matching import ARN_PARTS, Test, any_of, arn_pattern, pattern
+from bastide.policy.variables import (
+    Context,
+    Template,
+    Value,
+    Wild,
+    has_variables,
+    literal_of,
+    resolve,
+    segments,
+    template,
+)
+
+Held = Callable[[Context], bool]
+"""Whether a condition holds in a request context."""
+
+_FOR_ALL: Final = "ForAllValues:"
+_FOR_ANY: Final = "ForAnyValue:"
+_IF_EXISTS: Final = "IfExists"
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[^\s\x00-\x1f][^\x00-\x1f]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One key under one operator: as written (for explanations), and as a test."""
+
+    operator: str
+    key: str
+    wanted: tuple[str, ...]
+    holds: Held
+
+    def seen(self, context: Context) -> Value | None:
+        """The request's value of the key; None if the key is missing."""
+        return context.get(self.key.lower())
+
+
+def condition(
+    operator: str, key: str, wanted: tuple[str, ...], place: str, *, deny: bool, variables: bool
+) -> Condition:
+    """Compiles one key under one operator.
+
+    deny: the statement's effect is Deny. variables: the document's version has policy variables.
+    Raises Refused (MalformedPolicyDocument) for an operator, key or value that is not known.
+    """
+    base, quantifier, if_exists = operator, "", False
+    for prefix in (_FOR_ALL, _FOR_ANY):
+        if base.startswith(prefix):
+            base, quantifier = base[len(prefix) :], prefix
+    if base.endswith(_IF_EXISTS):
+        base, if_exists = base[: -len(_IF_EXISTS)], True
+    if not _KEY.fullmatch(key):
+        raise malformed(
+            place, f"Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.: {shown(key)}"
+        )
+    if not wanted:
+        raise malformed(place, "A condition must have at least one value")
+    name = key.lower()
+    if base == "Null" and not quantifier and not if_exists:
+        return Condition(operator, key, wanted, _null(name, wanted, place))
+    family = _FAMILIES.get(base)
+    if family is None:
+        raise malformed(place, f"Invalid Condition type : {shown(operator)}")
+    compare, negated = family
+    matches = compare(base, wanted, place, variables)
+    if quantifier == _FOR_ALL:
+        holds = _for_all(name, matches, negated)
+    elif quantifier == _FOR_ANY:
+        holds = _for_any(name, matches, negated, if_exists)
+    else:
+        holds = _single(name, matches, negated, if_exists, deny)
+    return Condition(operator, key, wanted, holds)
+
+
+# Qualifiers
+
+
+def _single(name: str, matches: Test, negated: bool, if_exists: bool, deny: bool) -> Held:
+    missing = negated or if_exists
+
+    def several(values: tuple[str, ...], context: Context) -> bool:
+        if not values:
+            return missing
+        held = (matches(value, context) is not negated for value in values)
+        return any(held) if deny else all(held)
+
+    def holds(context: Context) -> bool:
+        value = context.get(name)
+        if value is None:
+            return missing
+        if isinstance(value, str):
+            return matches(value, context) is not negated
+        return several(value, context)
+
+    return holds
+
+
+def _for_all(name: str, matches: Test, negated: bool) -> Held:
+    def holds(context: Context) -> bool:
+        return all(matches(value, context) is not negated for value in _set(context.get(name)))
+
+    return holds
+
+
+def _for_any(name: str, matches: Test, negated: bool, if_exists: bool) -> Held:
+    def holds(context: Context) -> bool:
+        value = context.get(name)
+        if value is None:
+            return if_exists
+        return any(matches(one, context) is not negated for one in _set(value))
+
+    return holds
+
+
+def _set(value: Value | None) -> tuple[str, ...]:
+    """The values a set operator goes over; a null data set, "such as an empty string", has none."""
+    if value is None or value in ("", ("",)):
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+def _null(name: str, wanted: tuple[str, ...], place: str) -> Held:
+    """``true``: the key is missing; ``false``: it is there and its value is not null."""
+    answers = {_boolean(text, place) for text in wanted}
+
+    def holds(context: Context) -> bool:
+        value = context.get(name)
+        return (value is None or value == ()) in answers
+
+    return holds
+
+
+# Families: each makes, of the policy's values, a test whether one request value matches any of them
+
+
+def _string_equals(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    return _texts(wanted, place, variables, wildcards=False)
+
+
+def _string_like(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    return _texts(wanted, place, variables, wildcards=True)
+
+
+def _texts(wanted: tuple[str, ...], place: str, variables: bool, *, wildcards: bool) -> Test:
+    templates = [template(text, place, variables=variables, wildcards=wildcards) for text in wanted]
+    literals = frozenset(text for text in map(literal_of, templates) if text is not None)
+    tests = [pattern(atoms) for atoms in templates if literal_of(atoms) is None]
+    return _literals_or(literals, tests)
+
+
+def _literals_or(literals: frozenset[str], tests: list[Test]) -> Test:
+    if len(literals) == 1 and not tests:
+        (only,) = literals
+        return lambda text, context: text == only
+    if literals:
+        tests = [lambda text, context: text in literals, *tests]
+    return any_of(tests)
+
+
+def _string_ignore_case(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    templates = [template(text, place, variables=variables, wildcards=False) for text in wanted]
+    literals = frozenset(text.lower() for text in map(literal_of, templates) if text is not None)
+    tests: list[Test] = []
+    if literals:
+        tests.append(lambda text, context: text.lower() in literals)
+    tests += [_folded(atoms) for atoms in templates if literal_of(atoms) is None]
+    return any_of(tests)
+
+
+def _folded(atoms: Template) -> Test:
+    def test(text: str, context: Context) -> bool:
+        resolved = resolve(atoms, context)
+        literal = None if resolved is None else literal_of(resolved)
+        return literal is not None and text.lower() == literal.lower()
+
+    return test
+
+
+def _arn(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    complete = base.endswith("Like")
+    tests: list[Test] = []
+    for text in wanted:
+        atoms = template(text, place, variables=variables, wildcards=True)
+        if not complete and not has_variables(atoms) and atoms != (Wild.MANY,):
+            found = len(segments(atoms, ARN_PARTS))
+            if found < ARN_PARTS:
+                raise malformed(place, f"The value {shown(text)} is not a complete ARN")
+        tests.append(arn_pattern(atoms, complete=complete))
+    whole = any_of(tests)
+    return lambda text, context: text.count(":") >= ARN_PARTS - 1 and whole(text, context)
+
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
+
+
+@lru_cache(maxsize=1024)
+def _number(text: str) -> Decimal | None:
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
+
+
+def _numeric(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    limits: list[Any] = []
+    for text in wanted:
+        number = _number(text)
+        if number is None:
+            raise malformed(place, f"The value {shown(text)} is not a number")
+        limits.append(number)
+    return _ordered(base.removeprefix("Numeric"), limits, _number)
+
+
+_DATE: Final = re.compile(
+    r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:T([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?"
+    r"(Z|[+-][0-9]{2}:?[0-9]{2})?)?)?)?"
+)
+_EPOCH: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")
+_YEAR_DIGITS: Final = 4
+
+
+@lru_cache(maxsize=1024)
+def _date(text: str) -> Decimal | None:
+    """Seconds since the epoch of a W3C date (an ISO 8601 profile) or of epoch seconds; None if it is neither.
+
+    Without a zone it is UTC. Four digits are a year.
+    """
+    if len(text) != _YEAR_DIGITS and _EPOCH.fullmatch(text):
+        return Decimal(text)
+    found = _DATE.fullmatch(text)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, fraction, zone = found.groups()
+    try:
+        moment = datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), tzinfo=UTC)
+    except ValueError:
+        return None
+    seconds = int(second or 0)
+    if seconds > 60:
+        return None
+    offset = timedelta()
+    if zone is not None and zone != "Z":
+        digits = zone[1:].replace(":", "")
+        hours, minutes = int(digits[:2]), int(digits[2:])
+        if hours > 23 or minutes > 59:
+            return None
+        offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC) - offset
+    return Decimal(since.days * 86400 + since.seconds + seconds) + Decimal(f"0.{fraction or 0}")
+
+
+def _dates(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    limits: list[Any] = []
+    for text in wanted:
+        moment = _date(text)
+        if moment is None:
+            raise malformed(place, f"The value {shown(text)} is not a date in a W3C format nor epoch seconds")
+        limits.append(moment)
+    return _ordered(base.removeprefix("Date"), limits, _date)
+
+
+_ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "LessThan": lt,
+    "LessThanEquals": le,
+    "GreaterThan": gt,
+    "GreaterThanEquals": ge,
+}
+
+
+def _ordered(order: str, limits: Sequence[Decimal], read: Callable[[str], Decimal | None]) -> Test:
+    compare = _ORDERS.get(order)
+    if compare is None:
+        equal = frozenset(limits)
+        return lambda text, context: read(text) in equal
+
+    # One value is enough: it is the loosest that decides.
+    limit = max(limits) if compare in (lt, le) else min(limits)
+
+    def test(text: str, context: Context) -> bool:
+        number = read(text)
+        return number is not None and compare(number, limit)
+
+    return test
+
+
+def _boolean(text: str, place: str) -> bool:
+    folded = text.lower()
+    if folded not in ("true", "false"):
+        raise malformed(place, f"The value {shown(text)} is neither true nor false")
+    return folded == "true"
+
+
+def _bool(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    for text in wanted:
+        if not has_variables(template(text, place, variables=variables, wildcards=False)):
+            _boolean(text, place)
+    return _string_ignore_case(base, wanted, place, variables)
+
+
+def _binary(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    contents: set[bytes | None] = set()
+    for text in wanted:
+        content = _decoded(text)
+        if content is None:
+            raise malformed(place, f"The value {shown(text)} is not base64")
+        contents.add(content)
+    return lambda text, context: _decoded(text) in contents
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> tuple[int, int] | None:
+    """Family and number of an IP address; None if it is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (address.version, int(address))
+
+
+def _ip(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Test:
+    ranges: list[tuple[int, int, int]] = []
+    for text in wanted:
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise malformed(place, f"The value {shown(text)} is not an IP address or a CIDR range") from None
+        ranges.append((network.version, int(network.network_address), int(network.broadcast_address)))
+
+    def test(text: str, context: Context) -> bool:
+        found = _address(text)
+        if found is None:
+            return False
+        family, number = found
+        return any(family == version and low <= number <= high for version, low, high in ranges)
+
+    return test
+
+
+Compare = Callable[[str, tuple[str, ...], str, bool], Test]
+
+
+def _families() -> Iterable[tuple[str, tuple[Compare, bool]]]:
+    yield "StringEquals", (_string_equals, False)
+    yield "StringNotEquals", (_string_equals, True)
+    yield "StringEqualsIgnoreCase", (_string_ignore_case, False)
+    yield "StringNotEqualsIgnoreCase", (_string_ignore_case, True)
+    yield "StringLike", (_string_like, False)
+    yield "StringNotLike", (_string_like, True)
+    for kind, family in (("Numeric", _numeric), ("Date", _dates)):
+        yield f"{kind}Equals", (family, False)
+        yield f"{kind}NotEquals", (family, True)
+        for order in _ORDERS:
+            yield f"{kind}{order}", (family, False)
+    yield "Bool", (_bool, False)
+    yield "BinaryEquals", (_binary, False)
+    yield "IpAddress", (_ip, False)
+    yield "NotIpAddress", (_ip, True)
+    for name in ("ArnEquals", "ArnLike"):
+        yield name, (_arn, False)
+    for name in ("ArnNotEquals", "ArnNotLike"):
+        yield name, (_arn, True)
+
+
+_FAMILIES: Final = dict(_families())
+OPERATORS: Final = (*_FAMILIES, "Null")
+"""The names of the operators, without set operators and IfExists."""

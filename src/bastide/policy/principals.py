@@ -1,0 +1,170 @@
+"""Who asks, and whom a Principal or NotPrincipal element names.
+
+Source: IAM User Guide, "AWS JSON policy elements: Principal", "AWS JSON policy elements: NotPrincipal" and
+"Permissions boundaries for IAM entities".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Literal
+
+from bastide.policy.faults import malformed, shown
+
+Kind = Literal["User", "AssumedRole", "Role", "Root", "Service", "Federated", "Anonymous"]
+
+
+@dataclass(slots=True)
+class Principal:
+    """Who asks.
+
+    arn: of the user, of the session (``arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION``), of the account's root, the
+    provider of a federated identity or the name of a service; "" for nobody. principal_arn: the role's ARN for a
+    session, else the same as arn. account: None where the principal belongs to none.
+    """
+
+    kind: Kind
+    account: str | None
+    arn: str
+    principal_arn: str = ""
+
+
+class Named(IntEnum):
+    """How a Principal element names somebody; a later one includes what the earlier ones give."""
+
+    NOT = 0
+    ACCOUNT = 1
+    """The account: it may pass the permission on by its own identity policies."""
+    ROLE = 2
+    """The role of a session: granted, within the role's boundary and the session's policies."""
+    DIRECT = 3
+    """The user, the session itself, a service, or everybody: granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A compiled Principal element."""
+
+    everybody: bool
+    accounts: frozenset[str]
+    arns: frozenset[str]
+    services: frozenset[str]
+    federated: frozenset[str]
+
+    def names(self, who: Principal) -> Named:
+        """How the element names `who`.
+
+        "*" means all users, anonymous ones included, and grants without further permissions within the account.
+        """
+        if self.everybody:
+            return Named.DIRECT
+        kind = who.kind
+        if kind == "Service":
+            return Named.DIRECT if who.arn in self.services else Named.NOT
+        if kind == "Federated":
+            return Named.DIRECT if who.arn in self.federated else Named.NOT
+        if kind == "Anonymous":
+            return Named.NOT
+        if kind == "Role":
+            if who.arn in self.arns:
+                return Named.ROLE
+        elif who.arn in self.arns:
+            return Named.DIRECT
+        elif kind == "AssumedRole" and who.principal_arn in self.arns:
+            return Named.ROLE
+        return Named.ACCOUNT if who.account in self.accounts else Named.NOT
+
+    def exempts(self, who: Principal, bounded: bool) -> bool:
+        """Whether a NotPrincipal with Deny leaves `who` alone.
+
+        Its account has to be listed beside it, and for a session its role too. "NotPrincipal with a Deny effect will
+        always deny any IAM principal that has a permissions boundary policy attached, regardless of the values".
+        """
+        if self.everybody:
+            return True
+        if who.kind in ("Service", "Federated", "Anonymous"):
+            return self.names(who) is not Named.NOT
+        if bounded or who.account not in self.accounts:
+            return False
+        if who.kind == "Root":
+            return True
+        return who.arn in self.arns and (who.kind != "AssumedRole" or who.principal_arn in self.arns)
+
+
+Chosen = Callable[[Principal, bool], Named]
+"""How a statement names a principal; the flag says that the principal has a permissions boundary."""
+
+_ACCOUNT: Final = re.compile(r"[0-9]{12}")
+_ROOT: Final = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):root")
+_ENTITY: Final = re.compile(
+    r"arn:aws[a-z-]*:(iam::[0-9]{12}:(user|role)/[!-~]+|sts::[0-9]{12}:assumed-role/[\w+=,.@-]+/[\w+=,.@-]+)", re.ASCII
+)
+_SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*\.[a-z0-9.-]*[a-z0-9]")
+_PROVIDER: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(saml-provider|oidc-provider)/[!-~]+|[a-z0-9][a-z0-9.-]*")
+
+EVERYBODY: Final = Names(True, frozenset(), frozenset(), frozenset(), frozenset())
+
+
+def names(element: object, place: str) -> Names:
+    """Compiles a Principal element: ``"*"`` or a map from AWS, Service and Federated to one name or several.
+
+    Raises Refused (MalformedPolicyDocument) for a name that is not one; a part of a name cannot be a wildcard.
+    """
+    if element == "*":
+        return EVERYBODY
+    if not isinstance(element, Mapping) or not element:
+        raise malformed(place, f"Invalid principal in policy: {shown(element)}")
+    everybody = False
+    accounts: set[str] = set()
+    found: dict[str, set[str]] = {"AWS": set(), "Service": set(), "Federated": set()}
+    for kind, listed in element.items():
+        where = f"{place}.{shown(kind)}"
+        if kind not in found:
+            raise malformed(
+                where, f"Invalid principal in policy: principals of the kind {shown(kind)} are not supported"
+            )
+        values = listed if isinstance(listed, (list, tuple)) else [listed]
+        if not values:
+            raise malformed(where, "Invalid principal in policy: no principal is named")
+        for name in values:
+            if not isinstance(name, str):
+                raise malformed(where, f"Invalid principal in policy: {shown(name)}")
+            if kind == "AWS" and name == "*":
+                everybody = True
+            elif kind == "AWS" and (_ACCOUNT.fullmatch(name) or _ROOT.fullmatch(name)):
+                accounts.add(name if len(name) == 12 else name.split(":")[4])
+            elif _FORMS[kind].fullmatch(name) and "*" not in name and "?" not in name:
+                found[kind].add(name)
+            else:
+                raise malformed(where, f'Invalid principal in policy: "{shown(kind)}":"{shown(name)}"')
+    return Names(
+        everybody,
+        frozenset(accounts),
+        frozenset(found["AWS"]),
+        frozenset(found["Service"]),
+        frozenset(found["Federated"]),
+    )
+
+
+_FORMS: Final = {"AWS": _ENTITY, "Service": _SERVICE, "Federated": _PROVIDER}
+
+
+def chosen(element: object, place: str) -> Chosen:
+    """The test of a Principal element."""
+    listed = names(element, place)
+    return lambda who, bounded: listed.names(who)
+
+
+def not_chosen(element: object, place: str, *, deny: bool) -> Chosen:
+    """The test of a NotPrincipal element.
+
+    In a Deny it names everybody who is not exempt. In an Allow, which AWS advises against, it names everybody of whom
+    no form (user or session, role, account) is listed: both ways a doubt is a refusal.
+    """
+    listed = names(element, place)
+    if deny:
+        return lambda who, bounded: Named.NOT if listed.exempts(who, bounded) else Named.DIRECT
+    return lambda who, bounded: Named.DIRECT if listed.names(who) is Named.NOT else Named.NOT
