@@ -1,0 +1,10 @@
+"""AWS's wire protocols from the server's side, as botocore's models describe each service.
+
+json 1.0 and 1.1, query, ec2, rest-json, rest-xml and smithy-rpc-v2-cbor, in both directions.
+"""
+
+from bastide.protocol.codec import Codec, OperationCodec, codec, services_for_signing_name
+from bastide.protocol.head import Answer, Head
+from bastide.protocol.refusals import error_for
+
+__all__ = ["Answer", "Codec", "Head", "OperationCodec", "codec", "error_for", "services_for_signing_name"]
