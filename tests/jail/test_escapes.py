@@ -24,7 +24,7 @@ from bastide.jail import cgroups, seccomp
 Check = Callable[[Any], None]
 
 # What the attempts share: try something, print ``name: refused ...`` or ``name: WORKED ...``.
-TRY = '''
+TRY = """
 import ctypes, errno, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 def attempt(name, do):
@@ -39,7 +39,7 @@ def call(number, *given):
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
-'''
+"""
 
 
 def attempts(body: str) -> str:
@@ -70,11 +70,13 @@ def gone(marker: str, seconds: float = 5.0) -> bool:
 
 def test_an_attempt_that_works_is_seen(cell: Any, refused: Check) -> None:
     """The harness itself: what is allowed shows as such, so that a refusal means something."""
-    told = cell.python(attempts("""
+    told = cell.python(
+        attempts("""
         attempt("own file", lambda: open("/opt/ml/x", "w").write("x"))
         attempt("own user", lambda: call(102 if os.uname().machine == "x86_64" else 174))
         attempt("loopback", lambda: __import__("socket").create_server(("127.0.0.1", 0)).getsockname()[0])
-    """))
+    """)
+    )
     assert [line.split(": ")[1].split()[0] for line in told.lines] == ["WORKED"] * 3
     with pytest.raises(AssertionError):
         refused(told)
@@ -246,7 +248,7 @@ def test_no_address_can_be_reached(cell: Any, refused: Check) -> None:
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))
             own.add(probe.getsockname()[0])
-        hosts = sorted(h for h in own if not h.startswith("127.")) + ["169.254.169.254", "192.0.2.1", "1.1.1.1"]
+        hosts = [*sorted(h for h in own if not h.startswith("127.")), "169.254.169.254", "192.0.2.1", "1.1.1.1"]
         told = cell.python(
             attempts(f"""
             import socket
@@ -346,7 +348,7 @@ def test_the_jobs_variables_are_not_in_arguments(cell: Any) -> None:
 
 
 def test_nothing_is_inherited_but_the_standard_descriptors(cell: Any) -> None:
-    with open("/etc/shadow"), socket.socket() as kept:  # noqa: SIM117
+    with Path("/etc/shadow").open(), socket.socket() as kept:
         os.set_inheritable(kept.fileno(), True)
         told = cell.run(["sh", "-c", "ls -l /proc/self/fd | grep -v total | awk '{print $9, $11}'"])
     opened = dict(line.split(" ", 1) for line in told.lines)
@@ -714,7 +716,7 @@ def test_the_death_of_the_platform_is_the_death_of_its_jobs(cell: Any, tmp_path:
     assert gone(str(tmp_path / "volumes"))  # gocryptfs, and with it the key
 
     clear = tmp_path / "volumes" / "v1" / "clear"
-    with pytest.raises(OSError):  # noqa: PT011 - a dead mount
+    with pytest.raises(OSError):
         list(clear.iterdir())
 
     from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap

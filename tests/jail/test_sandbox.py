@@ -76,7 +76,11 @@ def test_it_can_write_where_it_should(cell: Any) -> None:
     (work / "input" / "data").write_text("given")
     (work / "input" / "data").chmod(0o600)
     told = cell.run(
-        ["sh", "-c", "cat input/data && mkdir -p model && echo made > model/x && echo t > /tmp/t && echo s > /dev/shm/s"],
+        [
+            "sh",
+            "-c",
+            "cat input/data && mkdir -p model && echo made > model/x && echo t > /tmp/t && echo s > /dev/shm/s",
+        ],
         workdir=work,
     )
     assert told.lines == ["given"]
@@ -87,7 +91,7 @@ def test_binds_are_where_they_were_asked_for(cell: Any, tmp_path: Path) -> None:
     given, taken = tmp_path / "given", tmp_path / "taken"
     for folder in (given, taken):
         folder.mkdir()
-    (given / "x").write_text("read me")
+    (given / "x").write_text("read me\n")
     tmp_path.chmod(0o700)  # sources may lie where only root can go
     told = cell.run(
         ["sh", "-c", "cat /opt/ml/input/data/train/x; echo y > /run/bastide/y; echo no > /opt/ml/input/data/train/z"],
@@ -252,7 +256,7 @@ def test_a_crooked_path_inside_is_refused(cell: Any, tmp_path: Path, target: str
 )
 def test_what_is_not_legal_is_refused_before_anything_starts(cell: Any, change: dict[str, Any]) -> None:
     async def story() -> None:
-        with pytest.raises(ValueError):  # noqa: PT011
+        with pytest.raises(ValueError):
             await cell.driver.start(dataclasses.replace(cell.spec(["true"]), **change))
 
     asyncio.run(story())
@@ -315,7 +319,18 @@ def test_dropping_to_root_is_refused() -> None:
 
 def test_the_probe_finds_this_machine_fit() -> None:
     found = {f.name: f for f in probe()}
-    names = {"privileges", "seccomp", "bwrap", "gocryptfs", "fusermount3", "fuse", "cgroups", "sandbox", "podman", "gpu"}
+    names = {
+        "privileges",
+        "seccomp",
+        "bwrap",
+        "gocryptfs",
+        "fusermount3",
+        "fuse",
+        "cgroups",
+        "sandbox",
+        "podman",
+        "gpu",
+    }
     assert found.keys() == names
     assert [f for f in found.values() if f.required and not f.ok] == []
     assert all(f.remedy and f.detail for f in found.values())
@@ -324,9 +339,8 @@ def test_the_probe_finds_this_machine_fit() -> None:
 def test_the_probe_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     found = {f.name: f for f in probe()}
-    assert (found["bwrap"].ok, found["bwrap"].remedy) == (False, "apt-get install bubblewrap (a version with --disable-userns, 0.8 or later)") or (
-        found["bwrap"].remedy == "apt-get install bubblewrap"
-    )
+    assert not found["bwrap"].ok
+    assert found["bwrap"].remedy == "apt-get install bubblewrap"
     assert not found["gocryptfs"].ok
     assert not found["sandbox"].ok
     assert os.environ["PATH"] == str(tmp_path)

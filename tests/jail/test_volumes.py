@@ -90,15 +90,17 @@ def test_it_cannot_be_read_again_without_the_key(tmp_path: Path) -> None:
     mount = tmp_path / "mount"
     mount.mkdir()
     command = ["gocryptfs", "-q", "-masterkey=stdin", "-nosyslog", str(tmp_path / "stolen"), str(mount)]
-    subprocess.run(command, input=secrets.token_hex(32) + "\n", text=True, check=True, capture_output=True)
+    quiet: Any = {"text": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 20}
+    subprocess.run(command, input=secrets.token_hex(32) + "\n", check=True, **quiet)
     try:
-        assert "model" not in os.listdir(mount)
-        for name in os.listdir(mount):
-            with pytest.raises(OSError):  # noqa: PT011
-                (mount / name).read_bytes()
+        left = list(mount.iterdir())
+        assert "model" not in {path.name for path in left}
+        for path in left:
+            with pytest.raises(OSError):
+                path.read_bytes()
     finally:
         subprocess.run(["fusermount3", "-u", str(mount)], check=True)
-    none = subprocess.run([*command[:2], *command[3:]], input="\n", text=True, check=False, capture_output=True)
+    none = subprocess.run([*command[:2], *command[3:]], input="\n", check=False, **quiet)
     assert none.returncode != 0
 
 
@@ -158,7 +160,7 @@ def test_recovering_clears_what_was_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "key"), [("../x", bytes(32)), ("", bytes(32)), ("a", b"short")])
 def test_what_is_not_legal_is_refused(tmp_path: Path, name: str, key: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):
         asyncio.run(Gocryptfs(tmp_path / "volumes").create(name, key))
     assert not (tmp_path / "volumes").exists()
 
@@ -174,14 +176,13 @@ def test_a_name_is_taken_once(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_it_fails_closed_without_gocryptfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_fails_closed_without_gocryptfs(tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "setpriv").write_text("#!/bin/sh\necho no gocryptfs here >&2\nexit 1\n")
     (programs / "setpriv").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     began = time.monotonic()
     with pytest.raises(SandboxError, match="no gocryptfs here"):
-        asyncio.run(Gocryptfs(tmp_path / "volumes").create("job-1", bytes(32)))
+        asyncio.run(Gocryptfs(tmp_path / "volumes", str(programs)).create("job-1", bytes(32)))
     assert time.monotonic() - began < 5
     assert not (tmp_path / "volumes" / "job-1").exists()

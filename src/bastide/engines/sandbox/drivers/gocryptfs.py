@@ -35,9 +35,10 @@ class _Volume:
 
 
 class Gocryptfs:
-    """The driver. root: a folder of this platform alone, made if missing (0700)."""
+    """The driver. root: a folder of this platform alone, made if missing (0700). path: where programs are found."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, path: str = "/usr/bin:/bin:/usr/sbin:/sbin") -> None:
+        self._path = path
         self._root = root
         self._volumes: dict[str, _Volume] = {}
         self._making: set[str] = set()
@@ -100,7 +101,7 @@ class Gocryptfs:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+                env={"PATH": self._path},
                 cwd="/",
             )
         assert process.stdin is not None

@@ -266,6 +266,9 @@ def work(listener: socket.socket) -> int:
         date_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    # uvicorn, when it has shut down, raises the signal again that told it to, for whoever stood before it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 
