@@ -1,0 +1,5 @@
+"""Bytes at rest. The port, and local files behind it."""
+
+from bastide.engines.artifacts.files import Artifacts, Damaged, Written
+
+__all__ = ["Artifacts", "Damaged", "Written"]

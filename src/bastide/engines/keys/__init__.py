@@ -1,0 +1,6 @@
+"""Key material: wrapped by a root key, used for envelopes. The back end of KMS, of objects and of session tokens."""
+
+from bastide.engines.keys.envelope import decrypt, encrypt, key_of, new_material
+from bastide.engines.keys.root import RootKey, create_root
+
+__all__ = ["RootKey", "create_root", "decrypt", "encrypt", "key_of", "new_material"]

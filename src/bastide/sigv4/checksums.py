@@ -1,0 +1,143 @@
+"""Checksums of S3 bodies: ``Content-MD5`` and ``x-amz-checksum-*``, in headers or trailers.
+
+Source: Amazon S3 User Guide, "Checking object integrity".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import zlib
+from collections.abc import Mapping
+from typing import Protocol
+
+from awscrt import checksums as crt
+
+from bastide.domain import Refused
+
+
+class _Sum(Protocol):
+    def update(self, data: bytes) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+class _Crc32c:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes) -> None:
+        self._value = crt.crc32c(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+class _Crc64Nvme:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes) -> None:
+        self._value = crt.crc64nvme(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(8, "big")
+
+
+def _new(algorithm: str) -> _Sum:
+    if algorithm == "crc32":
+        return _Crc32()
+    if algorithm == "crc32c":
+        return _Crc32c()
+    if algorithm == "crc64nvme":
+        return _Crc64Nvme()
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
+_SIZES = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
+_PREFIX = "x-amz-checksum-"
+
+
+class Checksums:
+    """Checksums that a request asks to be verified, computed while its body passes."""
+
+    def __init__(self, named: Mapping[str, str]) -> None:
+        """named: headers by lower-case name. Raises Refused for a checksum that cannot be one."""
+        self._sums: dict[str, _Sum] = {}
+        self._wanted: dict[str, bytes] = {}
+        self._values: dict[str, str] = {}
+        for algorithm in _SIZES:
+            given = named.get(_PREFIX + algorithm)
+            if given is not None:
+                self._want(algorithm, given)
+        for trailer in named.get("x-amz-trailer", "").lower().split(","):
+            algorithm = trailer.strip().removeprefix(_PREFIX)
+            if algorithm in _SIZES and trailer.strip().startswith(_PREFIX):
+                self._sums.setdefault(algorithm, _new(algorithm))
+        if len(self._sums) > 1:
+            raise Refused(
+                "InvalidRequest",
+                "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+                400,
+            )
+        md5 = named.get("content-md5")
+        if md5 is not None:
+            self._wanted["md5"] = _decoded(md5, 16, "The Content-MD5 you specified is not valid.")
+            self._sums["md5"] = _new("md5")
+
+    def _want(self, algorithm: str, given: str) -> None:
+        size = _SIZES[algorithm]
+        self._wanted[algorithm] = _decoded(given, size, f"Value for x-amz-checksum-{algorithm} header is invalid.")
+        self._sums.setdefault(algorithm, _new(algorithm))
+
+    def update(self, data: bytes) -> None:
+        """The next piece of the body."""
+        for one in self._sums.values():
+            one.update(data)
+
+    def finish(self, trailers: Mapping[str, str]) -> None:
+        """Compares, with what the trailers say; raises Refused BadDigest."""
+        for name, given in trailers.items():
+            algorithm = name.removeprefix(_PREFIX)
+            if name.startswith(_PREFIX) and algorithm in _SIZES:
+                self._wanted[algorithm] = _decoded(
+                    given, _SIZES[algorithm], f"Value for {name} trailing header is invalid."
+                )
+        for algorithm, one in self._sums.items():
+            digest = one.digest()
+            wanted = self._wanted.get(algorithm)
+            if wanted is not None and not hmac.compare_digest(digest, wanted):
+                if algorithm == "md5":
+                    raise Refused("BadDigest", "The Content-MD5 you specified did not match what we received.", 400)
+                raise Refused(
+                    "BadDigest", f"The {algorithm.upper()} you specified did not match the calculated checksum.", 400
+                )
+            if algorithm != "md5":
+                self._values[algorithm] = base64.b64encode(digest).decode()
+
+    def values(self) -> dict[str, str]:
+        """Verified checksums by algorithm, base64; without Content-MD5."""
+        return dict(self._values)
+
+
+def _decoded(given: str, size: int, message: str) -> bytes:
+    try:
+        found = base64.b64decode(given, validate=True)
+    except (binascii.Error, ValueError):
+        found = b""
+    if len(found) != size:
+        raise Refused("InvalidDigest" if size == 16 else "InvalidRequest", message, 400)
+    return found
