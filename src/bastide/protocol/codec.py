@@ -198,12 +198,12 @@ class OperationCodec:
         if protocol == "rest-json":
             return self._json_body(whole, payload)
         read_xml = self.service.xml_readers.of(whole)
-        root = whole.serialization.get("name")
+        roots = {whole.name, whole.serialization.get("name"), xml_.declared(whole).get("locationName")}
 
         def xml(body: bytes, out: dict[str, Any]) -> None:
             element = xml_.parse(body)
-            if root is not None and xml_.local(element.tag) != root:
-                raise Malformed(f"The root element must be {root}")
+            if xml_.local(element.tag) not in roots:
+                raise Malformed("The root element is not the operation's")
             if payload is not None:
                 out[payload] = read_xml(element)
             else:
@@ -390,9 +390,12 @@ class OperationCodec:
                     return orjson.dumps(value if write is None else write(value))
 
                 return json_payload, media
-            root = str(member.serialization.get("name", member.name))
+            own = member.serialization.get("name")
+            root = str((own if own != payload else None) or xml_.declared(member).get("locationName") or member.name)
             return self._xml_body(member, root, payload), media
-        unlocated = [name for name, below in shape.members.items() if not below.serialization.get("location")]
+        unlocated = [
+            name for name, below in shape.members.items() if below.serialization.get("location") not in xml_.IN_HEAD
+        ]
         if protocol == "rest-json":
             write_all = self.service.writers(False).structure(shape)
             if not unlocated and shape.members:
@@ -441,8 +444,11 @@ class OperationCodec:
             modelled = trait.get("httpStatusCode")
             if modelled is not None:
                 status = int(modelled)
-            elif shape.metadata.get("fault") and status < 500:
+            elif xml_.declared(shape).get("fault") and status < 500:
                 status = 500
+            if self.service.query_compatible and trait.get("code") and protocol in ("json", CBOR):
+                # The modelled status of a custom code is the former query service's.
+                status = 400 if status < 500 else 500
         xml_code = str(trait.get("code") or (shape.name if shape is not None else refused.code))
         headers: list[tuple[str, str]] = []
         members: dict[str, Any] = dict(refused.members)

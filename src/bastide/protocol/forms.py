@@ -111,8 +111,6 @@ class FormReaders:
                 return str(given["queryName"])
             wire = str(given.get("name", name))
             return wire[:1].upper() + wire[1:]
-        if shape.type_name == "list" and given.get("flattened") and shape.member.serialization.get("name"):
-            return str(shape.member.serialization["name"])
         return str(given.get("name", name))
 
     def _structure(self, shape: Any) -> NodeReader:
@@ -125,7 +123,13 @@ class FormReaders:
         def build() -> None:
             nonlocal built
             for name, below in shape.members.items():
-                table[self._name(name, below)] = (name, self.of(below))
+                entry = (name, self.of(below))
+                table[self._name(name, below)] = entry
+                if below.type_name == "list" and below.serialization.get("flattened") and not self._ec2:
+                    # Older models, and clients that go by them, name a flattened list by its items.
+                    inner = below.member.serialization.get("name")
+                    if inner:
+                        table.setdefault(inner, entry)
             built = True
 
         def read(node: Node) -> dict[str, Any]:

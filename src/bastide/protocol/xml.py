@@ -19,6 +19,9 @@ ElementReader = Callable[[Element], Any]
 Put = Callable[[str], None]
 ElementWriter = Callable[[Any, Put], None]
 
+IN_HEAD = ("header", "headers", "statusCode")
+"""Where an answer's members may be besides its body; what a request has in its path or query counts as body there."""
+
 _SPECIAL = re.compile('[&<>\r"\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#xD;"}
 
@@ -91,9 +94,9 @@ class XmlReaders:
             nonlocal built
             for name, below in shape.members.items():
                 given = below.serialization
-                wire = str(given.get("name", name))
                 if given.get("location") is not None:
                     continue
+                wire = member_name(shape, name, below)
                 if given.get("xmlAttribute"):
                     attributes[wire.rpartition(":")[2]] = (name, texts.reader(below, "iso8601"))
                 elif given.get("flattened") and below.type_name == "list":
@@ -174,6 +177,26 @@ class XmlReaders:
         return read
 
 
+def declared(shape: Any) -> dict[str, Any]:
+    """A shape's traits where it is declared, without those of the member that refers to it."""
+    found: dict[str, Any] = shape._shape_resolver._shape_map[shape.name]
+    return found
+
+
+def member_name(parent: Any, name: str, member: Any) -> str:
+    """The element name of a structure's member.
+
+    A name declared on a structure is that of a document's root, so members do not take it. A flattened list whose
+    flattening is its own, as in SimpleDB, is named by its items.
+    """
+    if member.type_name == "structure":
+        return str(parent._shape_model["members"][name].get("locationName", name))
+    own = member.serialization.get("name")
+    if own is None and member.type_name == "list" and declared(member).get("flattened"):
+        own = member.member.serialization.get("name")
+    return str(own or name)
+
+
 def namespace(shape: Any) -> str:
     """The xmlns attribute a shape asks for, with a space before it, or nothing."""
     given = shape.serialization.get("xmlNamespace")
@@ -186,10 +209,7 @@ def namespace(shape: Any) -> str:
 
 
 class XmlWriters:
-    """Makes and keeps the writers of one service.
-
-    `ec2`: lists are flattened or not as the model says, but names come from locationName alone, as in every output.
-    """
+    """Makes and keeps the writers of one service."""
 
     def __init__(self) -> None:
         self._structures: dict[str, ElementWriter] = {}
@@ -220,7 +240,7 @@ class XmlWriters:
             return structure
         if kind == "list":
             if shape.serialization.get("flattened"):
-                return self._items(shape, str(shape.member.serialization.get("name") or name))
+                return self._items(shape, name)
             items = self._items(shape, str(shape.member.serialization.get("name", "member")))
             return _wrapped(opened, items, closed)
         if kind == "map":
@@ -293,10 +313,10 @@ class XmlWriters:
             nonlocal built
             for name, below in shape.members.items():
                 given = below.serialization
-                if given.get("location") is not None or given.get("xmlAttribute"):
+                if given.get("location") in IN_HEAD or given.get("xmlAttribute"):
                     table[name] = None
                 else:
-                    table[name] = self.element(below, str(given.get("name", name)))
+                    table[name] = self.element(below, member_name(shape, name, below))
             built = True
 
         def write(value: Any, put: Put) -> None:
