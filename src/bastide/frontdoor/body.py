@@ -31,7 +31,7 @@ class Upload:
         named = received.named
         self._chunked: Chunked | None = None
         if self._claimed.startswith("STREAMING-"):
-            self._chunked = Chunked(presented, secret, named)  # type: ignore[arg-type]
+            self._chunked = Chunked(presented, secret, named)
             decoded = named.get("x-amz-decoded-content-length", "")
             if not decoded.isdigit():
                 raise Refused("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)

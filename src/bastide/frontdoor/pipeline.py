@@ -72,10 +72,7 @@ class FrontDoor:
         except Exception:
             # What nobody foresaw says only the request's id to the caller, and everything to the log.
             _log.exception("request %s failed", received.id if received is not None else "?")
-            refused = Refused(
-                "InternalFailure", "An internal error occurred. Please give the request id to your administrator.", 500
-            )
-            answer = error_for(_guess(scope), refused, received.id if received is not None else "")
+            answer = error_for(_guess(scope), _internal(), received.id if received is not None else "")
         close = received is None or (not received.finished and received.length != 0)
         await _send(send, answer, received.id if received is not None else "", scope["method"], stream, close=close)
 
@@ -112,15 +109,17 @@ class FrontDoor:
             raise _Answered(target, target.codec.error(target.protocol, refused, received.id)) from None
         except Unforeseen as unforeseen:
             _log.exception("request %s failed: %s", received.id, unforeseen)
-            refused = Refused(
-                "InternalFailure", "An internal error occurred. Please give the request id to your administrator.", 500
-            )
-            raise _Answered(target, target.codec.error(target.protocol, refused, received.id)) from None
+            raise _Answered(target, target.codec.error(target.protocol, _internal(), received.id)) from None
 
     def _region(self, target: Target, region: str) -> str:
         if target.operation.global_:
             return _GLOBAL_REGION
         return region if _REGION.fullmatch(region) else self._default_region
+
+
+def _internal() -> Refused:
+    text = "An internal error occurred. Please give the request id to your administrator."
+    return Refused("InternalFailure", text, 500)
 
 
 class _Answered(Exception):  # noqa: N818

@@ -76,17 +76,14 @@ class Received:
             raise _too_large()
         if self.finished or self.length == 0:
             return b""
-        data = await self.more()
-        if self.finished:
-            return data
-        pieces, size = [data], len(data)
-        while data:
-            data = await self.more()
-            pieces.append(data)
-            size += len(data)
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.more():
+            pieces.append(piece)
+            size += len(piece)
             if size > MOST_BODY_BYTES:
                 raise _too_large()
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _too_large() -> Refused:

@@ -86,7 +86,7 @@ class Router:
                 one
                 for many in self._by_name.values()
                 for one in many
-                if one.protocol in ("query", "ec2", "smithy-rpc-v2-cbor")
+                if {"query", "ec2", "smithy-rpc-v2-cbor"} & set(one.protocols)
             ]
         return self._by_name.get("s3", [])
 
