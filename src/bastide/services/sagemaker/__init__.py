@@ -1,0 +1,112 @@
+"""SageMaker: jobs that train and process, a registry of models with approvals, endpoints that answer.
+
+Source: Amazon SageMaker API Reference and developer guide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bastide.domain import Arn
+from bastide.engines.workflow import Flow, Workflows
+from bastide.kernel import Calls, Facts, Kind, Service
+from bastide.kernel.outbox import Outbox
+from bastide.services.sagemaker import model_package
+from bastide.services.sagemaker.endpoint import ENDPOINT
+from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
+from bastide.services.sagemaker.endpoint_flow import EndpointFlow
+from bastide.services.sagemaker.model import MODEL
+from bastide.services.sagemaker.model_package import MODEL_PACKAGE
+from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
+from bastide.services.sagemaker.processing_flow import ProcessingFlow
+from bastide.services.sagemaker.processing_job import PROCESSING_JOB
+from bastide.services.sagemaker.tagging import TAGS
+from bastide.services.sagemaker.training_flow import TrainingFlow
+from bastide.services.sagemaker.training_job import TRAINING_JOB
+from bastide.store import View
+
+__all__ = ["SERVICE", "flows", "recover", "subscribe"]
+
+
+def _facts(view: View, arn: Arn, action: str) -> Facts | None:
+    if arn.resource.startswith(MODEL_PACKAGE.type):
+        return model_package.facts(view, arn)
+    return None
+
+
+SERVICE = Service(
+    "sagemaker",
+    kinds=[
+        TRAINING_JOB,
+        PROCESSING_JOB,
+        MODEL_PACKAGE_GROUP,
+        MODEL_PACKAGE,
+        MODEL,
+        ENDPOINT_CONFIG,
+        ENDPOINT,
+        TAGS,
+    ],
+    facts=_facts,
+)
+
+
+def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
+    """The workflows of jobs and endpoints. grace_seconds: between SIGTERM and the end of a job that is stopped.
+
+    `calls` needs the engines Sandboxes, Volumes, Placement, Serving and Workflows by the time they run.
+    """
+    return [
+        TrainingFlow(calls, grace_seconds).flow(),
+        ProcessingFlow(calls, grace_seconds).flow(),
+        EndpointFlow(calls).flow(),
+    ]
+
+
+def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
+    """What was asked for begins, and what was to stop is told, once the asking is on the disk."""
+
+    async def job(body: dict[str, Any], flow: str, create: str, stop: str) -> None:
+        if body["event"] == create:
+            await workflows.begin(flow, body["arn"], {key: body[key] for key in ("account", "region", "name")})
+        elif body["event"] == stop:
+            await workflows.signal(body["arn"], "stop")
+
+    async def training(body: dict[str, Any]) -> None:
+        await job(body, "training", "CreateTrainingJob", "StopTrainingJob")
+
+    async def processing(body: dict[str, Any]) -> None:
+        await job(body, "processing", "CreateProcessingJob", "StopProcessingJob")
+
+    async def endpoint(body: dict[str, Any]) -> None:
+        if body["event"] not in ("CreateEndpoint", "UpdateEndpoint", "DeleteEndpoint"):
+            return
+        with calls.store.reading() as view:
+            row = ENDPOINT.get(view, body["account"], body["region"], body["name"])
+        if row is None:
+            return
+        where = {key: body[key] for key in ("account", "region", "name")}
+        if row.status == "Deleting":
+            if not (row.doc.get("_live") and await workflows.signal(row.doc["_live"], "stop")):
+                await _remove(calls, ENDPOINT, where)
+        elif row.doc.get("_next"):
+            config = row.doc.get("_config", row.doc["EndpointConfigName"])
+            await workflows.begin("endpoint", row.doc["_next"], {**where, "config": config})
+
+    outbox.subscribe(TRAINING_JOB.key, training)
+    outbox.subscribe(PROCESSING_JOB.key, processing)
+    outbox.subscribe(ENDPOINT.key, endpoint)
+
+
+async def _remove(calls: Calls, kind: Kind, where: dict[str, str]) -> None:
+    """Removes what nothing runs for."""
+
+    def work(tx: Any) -> None:
+        row = kind.get(tx, where["account"], where["region"], where["name"])
+        if row is not None and row.status == "Deleting":
+            kind.remove(tx, row, f"{kind.name}Deleted")
+
+    await calls.store.write(work)
+
+
+async def recover(calls: Calls) -> None:
+    """Nothing to do: what ran is in executions, and those the workflows take up by themselves."""

@@ -1,0 +1,143 @@
+"""Models: what an endpoint serves, from an image and data of one's own or from a registered and approved package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from bastide.domain import Refused
+from bastide.engines import images
+from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker.asking import keys, passing, tagging, unsupported
+from bastide.services.sagemaker.model_package import MODEL_PACKAGE
+from bastide.services.sagemaker.objects import split
+from bastide.services.sagemaker.session import check_role
+from bastide.services.sagemaker.training_job import no_network
+from bastide.store import Transaction
+
+MODEL = Kind(
+    "Model",
+    service="sagemaker",
+    arn="model/{}",
+    missing=("ValidationException", 'Could not find model "{arn}".', 400),
+    taken=("ValidationException", 'Cannot create already existing model "{arn}".', 400),
+)
+
+_UNSUPPORTED: Final = (
+    "ImageConfig",
+    "ModelDataSource",
+    "AdditionalModelDataSources",
+    "MultiModelConfig",
+    "InferenceSpecificationName",
+    "ContainerMetricsConfig",
+)
+
+
+def containers(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """The containers of a CreateModel request, however it names them."""
+    found: list[dict[str, Any]] = list(given.get("Containers") or ())
+    if given.get("PrimaryContainer"):
+        found.insert(0, given["PrimaryContainer"])
+    return found
+
+
+def packages(asked: Asked) -> list[str]:
+    """ARNs of the packages that a CreateModel request names."""
+    account, region = asked.call.account, asked.call.region
+    named = [str(one["ModelPackageName"]) for one in containers(asked.input) if one.get("ModelPackageName")]
+    return [one if one.startswith("arn:") else MODEL_PACKAGE.arn(account, region, one) for one in named]
+
+
+def _foreign(asked: Asked) -> Iterable[str]:
+    """Packages of other accounts: their groups' policies are asked, for the same action as AWS documents it.
+
+    Source: developer guide, "Deploy a model from a different account".
+    """
+    return [one for one in packages(asked) if one.split(":")[4] != asked.call.account]
+
+
+async def _before(a: Authorised) -> None:
+    if a.input.get("ExecutionRoleArn"):
+        await check_role(a.calls, a.input["ExecutionRoleArn"], account=a.account, region=a.region)
+
+
+@MODEL.operation(
+    "CreateModel",
+    asks=[
+        Ask(
+            "sagemaker:CreateModel",
+            MODEL.this,
+            given={
+                **keys(
+                    NetworkIsolation="EnableNetworkIsolation",
+                    VpcSubnets_="VpcConfig.Subnets",
+                    VpcSecurityGroupIds_="VpcConfig.SecurityGroupIds",
+                ),
+                # Not AWS's: lets a guardrail demand that every model comes from the registry.
+                "bastide:ModelPackageArn": packages,
+            },
+        ),
+        Ask("sagemaker:CreateModel", _foreign),
+        passing(MODEL, "ExecutionRoleArn"),
+        tagging(MODEL, "CreateModel"),
+    ],
+    before=_before,
+)
+def create(a: Authorised, tx: Transaction) -> Output:
+    given = a.input
+    no_network(given.get("VpcConfig"))
+    unsupported(a, "InferenceExecutionConfig")
+    every = containers(given)
+    if not every or (given.get("PrimaryContainer") and given.get("Containers")):
+        raise Refused("ValidationException", "Exactly one of PrimaryContainer and Containers is needed.")
+    if len(every) > 1:
+        raise Refused(
+            "ValidationException", "Inference pipelines of several containers are not supported by Bastide yet."
+        )
+    if not given.get("ExecutionRoleArn"):
+        raise Refused("ValidationException", "ExecutionRoleArn is needed: Bastide fetches the model with it.")
+    name = given["ModelName"]
+    doc = {key: value for key, value in given.items() if key not in ("Tags", "ModelName")}
+    doc.setdefault("EnableNetworkIsolation", False)
+    doc["_resolved"] = [_resolved(a, tx, one) for one in every]
+    MODEL.create(a, tx, name, doc, tags=tags_of(a))
+    return {"ModelArn": MODEL.arn(a.account, a.region, name)}
+
+
+def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict[str, Any]:
+    """Image, data and environment as they will be served; of a package as they were registered, and no others."""
+    for member in _UNSUPPORTED:
+        if container.get(member):
+            raise Refused("ValidationException", f"{member} is not supported by Bastide yet.")
+    if container.get("Mode", "SingleModel") != "SingleModel":
+        raise Refused("ValidationException", "Mode is not supported by Bastide yet except SingleModel.")
+    package = container.get("ModelPackageName")
+    environment = dict(container.get("Environment") or {})
+    if package:
+        if container.get("Image") or container.get("ModelDataUrl"):
+            raise Refused("ValidationException", "A container has a ModelPackageName or an Image and data, not both.")
+        row = MODEL_PACKAGE.find(tx, *MODEL_PACKAGE.locate(package, a.account, a.region))
+        arn = MODEL_PACKAGE.arn(row.account, row.region, row.name)
+        if row.doc["ModelApprovalStatus"] != "Approved":
+            raise Refused(
+                "ValidationException",
+                f"Cannot create a model from model package {arn}: its approval status is "
+                f"{row.doc['ModelApprovalStatus']}, not Approved.",
+            )
+        held: list[dict[str, Any]] = (row.doc.get("InferenceSpecification") or {}).get("Containers") or []
+        if len(held) != 1:
+            raise Refused("ValidationException", f"The model package {arn} has not exactly one container.")
+        source = held[0]
+        a.touched.append(arn)
+        found = {"ModelPackageArn": arn, **source, "Environment": {**(source.get("Environment") or {}), **environment}}
+    else:
+        found = {**container, "Environment": environment}
+    if not found.get("Image"):
+        raise Refused("ValidationException", "The container has no Image.")
+    found["ImageDigest"] = images.resolve(found["Image"]).digest
+    if found.get("ModelDataUrl"):
+        split(found["ModelDataUrl"])
+    return found
+
+
+regular(MODEL, "Describe", "List", "Delete", descending=True)

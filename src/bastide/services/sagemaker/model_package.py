@@ -1,0 +1,262 @@
+"""Model packages: the versions of a group, who approved them, and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from bastide.domain import Arn, Refused
+from bastide.engines import images
+from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, fill, once, pages, regular, tags_of
+from bastide.protocol import codec
+from bastide.services.sagemaker.asking import keys, unsupported
+from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP, policy_of, who
+from bastide.services.sagemaker.objects import split
+from bastide.services.sagemaker.session import SAGEMAKER
+from bastide.store import Row, Transaction, View
+
+MODEL_PACKAGE = Kind(
+    "ModelPackage",
+    service="sagemaker",
+    arn="model-package/{}",
+    missing=("ValidationException", "ModelPackage {arn} does not exist.", 400),
+)
+"""A version's row is named ``GROUP/VERSION``, as its ARN is."""
+
+_UNSUPPORTED: Final = (
+    "ModelPackageName",
+    "ValidationSpecification",
+    "SourceAlgorithmSpecification",
+    "CertifyForMarketplace",
+    "AdditionalInferenceSpecifications",
+    "SecurityConfig",
+    "ModelCard",
+    "ManagedStorageType",
+)
+_MOST_EXAMINED: Final = 1000
+
+
+def facts(view: View, arn: Arn) -> Facts:
+    """Tags of the version, policy of its group: also of a version that is yet to be made."""
+    name = arn.resource.removeprefix(MODEL_PACKAGE.type)
+    group = MODEL_PACKAGE_GROUP.get(view, arn.account, arn.region, name.partition("/")[0])
+    row = MODEL_PACKAGE.get(view, arn.account, arn.region, name)
+    return Facts(arn.account, row.tags if row is not None else {}, policy_of(group), type="ModelPackage")
+
+
+def _group(given: str, account: str, region: str) -> tuple[str, str, str]:
+    return MODEL_PACKAGE_GROUP.locate(given, account, region)
+
+
+def _next(asked: Asked) -> Iterable[str]:
+    """The version that the group would get."""
+    given = asked.input.get("ModelPackageGroupName")
+    if not given:
+        return (
+            MODEL_PACKAGE.arn(asked.call.account, asked.call.region, str(asked.input.get("ModelPackageName") or "*")),
+        )
+    account, region, name = _group(str(given), asked.call.account, asked.call.region)
+    row = MODEL_PACKAGE_GROUP.get(asked.view, account, region, name)
+    version = 1 + (row.doc["_versions"] if row is not None else 0)
+    return (MODEL_PACKAGE.arn(account, region, f"{name}/{version}"),)
+
+
+def pinned(a: Authorised, view: View, containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The containers with the digest of each image and the ETag of each model's data, looked at with the caller's own
+    permissions. Raises Refused where there is no such image, or no data that the caller may read."""
+    found = []
+    for container in containers:
+        made = dict(container)
+        if made.get("Image"):
+            made["ImageDigest"] = images.resolve(made["Image"]).digest
+        if made.get("ModelDataUrl"):
+            bucket, key = split(made["ModelDataUrl"])
+            try:
+                head = a.forward(view, "s3", "HeadObject", {"Bucket": bucket, "Key": key}, SAGEMAKER)
+            except Refused as refused:
+                raise Refused(
+                    "ValidationException",
+                    f"Could not access model data at {made['ModelDataUrl']}. Please ensure that the object exists and that "
+                    f"you may read it ({refused.code}).",
+                ) from None
+            made["ModelDataETag"] = str(head["ETag"]).strip('"')
+        found.append(made)
+    return found
+
+
+def _inference(a: Authorised, view: View) -> dict[str, Any] | None:
+    specification = a.input.get("InferenceSpecification")
+    if not specification:
+        return None
+    for container in specification["Containers"]:
+        for member in ("ModelDataSource", "ProductId", "AdditionalModelDataSources", "AdditionalS3DataSource"):
+            if container.get(member):
+                raise Refused("ValidationException", f"Containers.{member} is not supported by Bastide yet.")
+    return {**specification, "Containers": pinned(a, view, specification["Containers"])}
+
+
+@MODEL_PACKAGE.operation(
+    "CreateModelPackage",
+    asks=[
+        Ask("sagemaker:CreateModelPackage", _next, given=keys(ModelApprovalStatus="ModelApprovalStatus")),
+        Ask("sagemaker:AddTags", _next, when=lambda asked: bool(asked.input.get("Tags"))),
+    ],
+)
+def create(a: Authorised, tx: Transaction) -> Output:
+    unsupported(a, *_UNSUPPORTED)
+    if not a.input.get("ModelPackageGroupName"):
+        raise Refused(
+            "ValidationException", "ModelPackageGroupName is needed: packages without versions are not supported."
+        )
+
+    def make() -> Output:
+        group = MODEL_PACKAGE_GROUP.find(tx, *_group(a.input["ModelPackageGroupName"], a.account, a.region))
+        version = group.doc["_versions"] + 1
+        group.doc["_versions"] = version
+        # The registry's counter is no change of the group that anybody would want to see in its history.
+        tx.update(group, keep=False)
+        doc = {k: v for k, v in a.input.items() if k not in ("Tags", "ClientToken", "ModelPackageGroupName")}
+        if (specification := _inference(a, tx)) is not None:
+            doc["InferenceSpecification"] = specification
+        doc |= {
+            "ModelPackageGroupName": group.name,
+            "ModelPackageVersion": version,
+            "ModelApprovalStatus": a.input.get("ModelApprovalStatus") or "PendingManualApproval",
+            "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
+            "CreatedBy": who(a),
+        }
+        name = f"{group.name}/{version}"
+        row = Row(MODEL_PACKAGE.key, group.account, group.region, name, doc, "Completed", tags_of(a))
+        tx.insert(row, event=a.operation.name, request_id=a.request.id)
+        MODEL_PACKAGE._emit(tx, row, a.operation.name, a.request.id)
+        arn = MODEL_PACKAGE.arn(group.account, group.region, name)
+        a.touched.append(arn)
+        return {"ModelPackageArn": arn}
+
+    return once(a, tx, a.input.get("ClientToken"), make)
+
+
+def _described(row: Row, members: Any) -> Output:
+    return fill(MODEL_PACKAGE, members, row)
+
+
+@MODEL_PACKAGE.reads("DescribeModelPackage", asks=[Ask("sagemaker:DescribeModelPackage", MODEL_PACKAGE.this)])
+def describe(a: Authorised, view: View) -> Output:
+    row = MODEL_PACKAGE.named(a, view)
+    found = _described(row, codec("sagemaker").operations["DescribeModelPackage"].output_shape)
+    if "LastModifiedBy" not in row.doc:
+        found.pop("LastModifiedTime", None)
+    return found
+
+
+def _listed(asked: Asked) -> Iterable[str]:
+    """Of one's own registry ``*``, as AWS asks; of another account's, its group's versions."""
+    given = str(asked.input.get("ModelPackageGroupName") or "")
+    if not given.startswith("arn:"):
+        return ("*",)
+    account, region, name = _group(given, asked.call.account, asked.call.region)
+    return (MODEL_PACKAGE.arn(account, region, f"{name}/*"),)
+
+
+@MODEL_PACKAGE.reads("ListModelPackages", asks=[Ask("sagemaker:ListModelPackages", _listed)])
+def listed(a: Authorised, view: View) -> Output:
+    given = a.input
+    account, region, prefix = a.account, a.region, ""
+    if given.get("ModelPackageGroupName"):
+        account, region, name = _group(given["ModelPackageGroupName"], a.account, a.region)
+        MODEL_PACKAGE_GROUP.find(view, account, region, name)
+        prefix = f"{name}/"
+    elif given.get("ModelPackageType") != "Versioned":
+        # Without a group AWS lists packages without versions, which do not exist here.
+        return {"ModelPackageSummaryList": []}
+    limit = int(given.get("MaxResults") or 10)
+    approval, contains = given.get("ModelApprovalStatus"), str(given.get("NameContains") or "").lower()
+    by_name = given.get("SortBy") == "Name"
+    members = codec("sagemaker").operations["ListModelPackages"].output_shape.members
+    summary = members["ModelPackageSummaryList"].member
+    found: list[Output] = []
+    after = pages.position(a, given.get("NextToken"))
+    examined = 0
+    while True:
+        rows = view.scan(
+            MODEL_PACKAGE.key,
+            account,
+            region,
+            prefix=prefix,
+            order="name" if by_name else "created",
+            descending=given.get("SortOrder") == "Descending",
+            after=tuple(after) if isinstance(after, list) else after,
+            created_from=given.get("CreationTimeAfter"),
+            created_to=given.get("CreationTimeBefore"),
+            limit=limit + 1,
+        )
+        for row in rows:
+            if len(found) == limit or examined >= _MOST_EXAMINED:
+                return {"ModelPackageSummaryList": found, "NextToken": pages.seal(a, after)}
+            examined += 1
+            after = row.name if by_name else [row.created, row.name]
+            if (approval and row.doc["ModelApprovalStatus"] != approval) or contains not in row.name.lower():
+                continue
+            found.append(_described(row, summary))
+        if len(rows) <= limit:
+            return {"ModelPackageSummaryList": found}
+
+
+def _this(asked: Asked) -> Iterable[str]:
+    return (str(asked.input["ModelPackageArn"]),)
+
+
+def _more(asked: Asked) -> dict[str, str]:
+    given = asked.input.get("CustomerMetadataProperties") or {}
+    return {f"sagemaker:CustomerMetadataProperties/{key}": str(value) for key, value in given.items()}
+
+
+@MODEL_PACKAGE.operation(
+    "UpdateModelPackage",
+    asks=[
+        Ask(
+            "sagemaker:UpdateModelPackage",
+            _this,
+            given=keys(
+                **{
+                    "ModelApprovalStatus": "ModelApprovalStatus",
+                    "ModelLifeCycle:stage": "ModelLifeCycle.Stage",
+                    "ModelLifeCycle:stageStatus": "ModelLifeCycle.StageStatus",
+                    "CustomerMetadataPropertiesToRemove_": "CustomerMetadataPropertiesToRemove",
+                }
+            ),
+            more=_more,
+        )
+    ],
+)
+def update(a: Authorised, tx: Transaction) -> Output:
+    given = a.input
+    unsupported(a, "AdditionalInferenceSpecificationsToAdd", "ModelCard", "ModelPackageRegistrationType")
+    row = MODEL_PACKAGE.find(tx, *MODEL_PACKAGE.locate(given["ModelPackageArn"], a.account, a.region))
+
+    def make() -> Output:
+        for member in ("ModelApprovalStatus", "ApprovalDescription", "ModelLifeCycle", "SourceUri"):
+            if given.get(member) is not None:
+                row.doc[member] = given[member]
+        if given.get("InferenceSpecification"):
+            if row.doc["ModelApprovalStatus"] == "Approved":
+                raise Refused(
+                    "ValidationException", "What was approved cannot be changed. Please register a new version."
+                )
+            row.doc["InferenceSpecification"] = _inference(a, tx)
+        properties = {
+            **row.doc.get("CustomerMetadataProperties", {}),
+            **(given.get("CustomerMetadataProperties") or {}),
+        }
+        for key in given.get("CustomerMetadataPropertiesToRemove") or ():
+            properties.pop(key, None)
+        if properties or "CustomerMetadataProperties" in row.doc:
+            row.doc["CustomerMetadataProperties"] = properties
+        row.doc["LastModifiedBy"] = who(a)
+        MODEL_PACKAGE.change(tx, row, a.operation.name, a.request.id)
+        return {"ModelPackageArn": given["ModelPackageArn"]}
+
+    return once(a, tx, given.get("ClientToken"), make)
+
+
+regular(MODEL_PACKAGE, "Delete")

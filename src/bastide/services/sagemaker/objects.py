@@ -1,0 +1,134 @@
+"""Objects in and out of S3, with a role's session and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bastide.domain import Refused
+from bastide.engines.workflow import Failed
+from bastide.services.sagemaker.session import RoleSession
+
+_CHUNK: Final = 1 << 20
+_MOST_OBJECTS: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object as it was listed."""
+
+    key: str
+    etag: str
+    size: int
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``; raises Refused for anything else."""
+    if not uri.startswith("s3://"):
+        raise Refused("ValidationException", f"`{uri[:200]}` is not an S3 URI: it begins with s3://")
+    bucket, _, key = uri[5:].partition("/")
+    if not bucket:
+        raise Refused("ValidationException", f"`{uri[:200]}` names no bucket")
+    return bucket, key
+
+
+async def listing(session: RoleSession, bucket: str, prefix: str) -> list[Entry]:
+    """All objects under a prefix, in S3's order; raises Refused, and Failed for more than can be staged."""
+    found: list[Entry] = []
+    token: str | None = None
+    while True:
+        asked: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
+        if token:
+            asked["ContinuationToken"] = token
+        page = await session.act("s3", "ListObjectsV2", asked)
+        found += [Entry(one["Key"], one["ETag"], one["Size"]) for one in page.get("Contents") or ()]
+        token = page.get("NextContinuationToken")
+        if not token:
+            return found
+        if len(found) > _MOST_OBJECTS:
+            raise Failed("ClientError", f"s3://{bucket}/{prefix} holds more than {_MOST_OBJECTS} objects.")
+
+
+def below(folder: Path, relative: str) -> Path:
+    """A path inside of `folder` for an object's name; raises Failed for a name that no file can have."""
+    parts = relative.split("/")
+    if any(part in ("", ".", "..") or "\0" in part or len(part.encode()) > 255 for part in parts):
+        raise Failed("ClientError", f"Data download failed: `{relative[:200]}` cannot be the name of a file.")
+    return folder.joinpath(*parts)
+
+
+async def fetch(
+    session: RoleSession, bucket: str, key: str, target: Path, *, etag: str | None = None
+) -> dict[str, str]:
+    """Writes an object to a new file; returns its ETag and VersionId. etag: the content must be that, still."""
+    asked = {"Bucket": bucket, "Key": key}
+    if etag:
+        asked["IfMatch"] = etag
+    output = await session.act("s3", "GetObject", asked)
+    await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
+    body = output["Body"]
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        async for piece in body:
+            await asyncio.to_thread(_write, handle, piece)
+    except OSError as error:
+        raise Failed("ClientError", f"Data download failed: {error.strerror} while writing {target.name}.") from None
+    finally:
+        os.close(handle)
+        if hasattr(body, "aclose"):
+            with contextlib.suppress(Exception):
+                await body.aclose()
+    return {"ETag": str(output.get("ETag", "")), "VersionId": str(output.get("VersionId") or "")}
+
+
+def _write(handle: int, piece: bytes) -> None:
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+class FileBody:
+    """A file on its way into S3."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.length: int | None = path.stat(follow_symlinks=False).st_size
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The file's bytes."""
+        handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            while piece := await asyncio.to_thread(os.read, handle, _CHUNK):
+                yield piece
+        finally:
+            os.close(handle)
+
+    def checksums(self) -> Mapping[str, str]:
+        """None were given."""
+        return {}
+
+
+async def store(session: RoleSession, bucket: str, key: str, path: Path, kms_key: str | None) -> None:
+    """Uploads a file; it appears whole or not at all. kms_key: the key it is encrypted under."""
+    asked = {"Bucket": bucket, "Key": key}
+    if kms_key:
+        asked |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
+    await session.act("s3", "PutObject", asked, body=FileBody(path))
+
+
+def relative_name(key: str, prefix: str) -> str:
+    """Where an object lands below its channel: behind the prefix's last folder; one that the prefix names, by its name.
+
+    Source: SageMaker developer guide, "your-algorithms-training-algo-running-container".
+    """
+    if key == prefix:
+        return key.rsplit("/", 1)[-1]
+    behind = key[len(prefix) :]
+    if prefix.endswith("/") or behind.startswith("/") or not prefix:
+        return behind.lstrip("/")
+    return key[len(prefix.rpartition("/")[0]) :].lstrip("/")

@@ -1,0 +1,91 @@
+"""How a processing job runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bastide.engines.images import Environment
+from bastide.engines.workflow import Run
+from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker.job_flow import HOST, JobFlow, Source, text_of
+from bastide.services.sagemaker.processing_job import PROCESSING_JOB, local_path
+from bastide.store import Row
+
+
+class ProcessingFlow(JobFlow):
+    """See the developer guide, "build-your-own-processing-container"."""
+
+    name = "processing"
+    kind = PROCESSING_JOB
+    log_group = "/aws/sagemaker/ProcessingJobs"
+
+    def image(self, row: Row) -> str:
+        return str(row.doc["AppSpecification"]["ImageUri"])
+
+    def resources(self, row: Row) -> dict[str, Any]:
+        found: dict[str, Any] = row.doc["ProcessingResources"]["ClusterConfig"]
+        return found
+
+    def sources(self, row: Row) -> list[Source]:
+        found = []
+        for one in row.doc.get("ProcessingInputs") or ():
+            bucket, key = objects.split(one["S3Input"]["S3Uri"])
+            target = local_path(one["S3Input"]["LocalPath"], one["InputName"])
+            found.append(Source(one["InputName"], bucket, key, target))
+        return found
+
+    @staticmethod
+    def _outputs(row: Row) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (row.doc.get("ProcessingOutputConfig") or {}).get("Outputs") or []
+        return found
+
+    def configure(self, row: Row, ml: Path) -> None:
+        for one in self._outputs(row):
+            (ml / local_path(one["S3Output"]["LocalPath"], one["OutputName"])).mkdir(parents=True, exist_ok=True)
+        config = ml / "config"
+        config.mkdir(exist_ok=True)
+        arn = PROCESSING_JOB.arn(row.account, row.region, row.name)
+        told = {key: value for key, value in row.doc.items() if not key.startswith("_")}
+        told |= {"ProcessingJobArn": arn, "ProcessingJobName": row.name}
+        (config / "processingjobconfig.json").write_bytes(orjson.dumps(told))
+        (config / "resourceconfig.json").write_bytes(orjson.dumps({"current_host": HOST, "hosts": [HOST]}))
+
+    def command(self, row: Row, environment: Environment) -> Sequence[str]:
+        application = row.doc["AppSpecification"]
+        return [*application["ContainerEntrypoint"], *(application.get("ContainerArguments") or ())]
+
+    def variables(self, row: Row) -> Mapping[str, str]:
+        arn = PROCESSING_JOB.arn(row.account, row.region, row.name)
+        return {**(row.doc.get("Environment") or {}), "PROCESSING_JOB_ARN": arn, "AWS_REGION": row.region}
+
+    async def deliver(self, run: Run, row: Row, ml: Path) -> dict[str, Any]:
+        kms_key = row.doc["ProcessingOutputConfig"].get("KmsKeyId") or None if self._outputs(row) else None
+        found: dict[str, Any] = {}
+        for one in self._outputs(row):
+            bucket, base = objects.split(one["S3Output"]["S3Uri"])
+            folder = ml / local_path(one["S3Output"]["LocalPath"], one["OutputName"])
+            every = await asyncio.to_thread(archive.files, folder)
+            for name, path in every:
+                key = f"{base.rstrip('/')}/{name}" if base else name
+                await objects.store(run.held["session"], bucket, key, path, kms_key)
+            found[one["OutputName"]] = len(every)
+        return found
+
+    def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
+        outcome["message"] = text_of(ml / "output" / "message", 1024)
+        outcome["failure"] = outcome["message"]
+
+    def finish(self, row: Row, status: str, run: Run, now: int) -> None:
+        doc = row.doc
+        if run.state.get("started") is not None:
+            doc["ProcessingStartTime"] = run.state["started"]
+        doc["ProcessingEndTime"] = now
+        message = (run.state.get("outcome") or {}).get("message")
+        if message:
+            doc["ExitMessage"] = message
+        doc["_pinned"] = run.state.get("pinned")

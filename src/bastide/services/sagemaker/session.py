@@ -1,0 +1,62 @@
+"""A role's session, for as long as a job or an endpoint needs one."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bastide.domain import MICROS, Refused
+from bastide.kernel import Caller, Calls, Output
+
+SAGEMAKER: Final = "sagemaker.amazonaws.com"
+_SPARE = 600 * MICROS  # a session is renewed this long before it ends, so that no upload outlives it
+
+
+class RoleSession:
+    """Acts with a role's permissions, for something in `account`. The credentials stay in this process's memory; the role
+    is assumed anew before they end, so that a role that was removed or no longer trusts us ends the work."""
+
+    def __init__(self, calls: Calls, role_arn: str, *, account: str, region: str) -> None:
+        self.calls = calls
+        self.role_arn = role_arn
+        self.account = account
+        self.region = region
+        self._caller: Caller | None = None
+
+    async def caller(self) -> Caller:
+        """Whoever acts; raises Refused if the role cannot be assumed (any more)."""
+        held = self._caller
+        if held is None or held.session is None or held.session.expires - _SPARE < self.calls.clock():
+            held = await self.calls.assume(
+                SAGEMAKER, self.role_arn, "SageMaker", account=self.account, region=self.region
+            )
+            self._caller = held
+        return held
+
+    async def act(self, service: str, operation: str, input: dict[str, Any], **more: Any) -> Output:
+        """A call to another service; raises Refused as it does."""
+        return await self.calls.act(
+            await self.caller(), service, operation, input, region=self.region, source=SAGEMAKER, **more
+        )
+
+    def end(self) -> None:
+        """Forgets the credentials; nobody else ever had them."""
+        self._caller = None
+
+
+def cannot_assume(role_arn: str) -> Refused:
+    """What AWS says of a role that SageMaker may not take on."""
+    return Refused(
+        "ValidationException",
+        f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
+        f"'{SAGEMAKER}' to assume the role.",
+    )
+
+
+async def check_role(calls: Calls, role_arn: str, *, account: str, region: str) -> None:
+    """Raises Refused, as AWS does at once and not when the work begins, if the role cannot be assumed."""
+    if f":{account}:" not in role_arn:
+        raise Refused("ValidationException", "Cross-account pass role is not allowed.")
+    try:
+        await RoleSession(calls, role_arn, account=account, region=region).caller()
+    except Refused:
+        raise cannot_assume(role_arn) from None
