@@ -161,6 +161,10 @@ class _Number(str):
     __slots__ = ()
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not isinstance(value, _Number)
+
+
 def _read(source: str | bytes | Mapping[str, Any], most: int) -> Mapping[str, Any]:
     if isinstance(source, (str, bytes)):
         if len(source) > most or (isinstance(source, str) and len(source.encode("utf-8", "surrogatepass")) > most):
@@ -205,7 +209,7 @@ def _document(source: Mapping[str, Any], form: Form) -> Document:
     if version not in VERSIONS:
         raise malformed("Version", f"The policy must contain a valid version string: {shown(version)} is not known")
     identifier = source.get("Id")
-    if identifier is not None and not isinstance(identifier, str):
+    if identifier is not None and not _is_text(identifier):
         raise malformed("Id", "Syntax errors in policy. Id is not a text")
     listed = source.get("Statement")
     if isinstance(listed, Mapping):
@@ -241,7 +245,7 @@ def _statement(index: int, source: Any, form: Form, version: str) -> Statement:
         if element not in _ELEMENTS:
             raise malformed(place, f"Syntax errors in policy. The element {shown(element)} is not known")
     sid = source.get("Sid")
-    if sid is not None and not isinstance(sid, str):
+    if sid is not None and not _is_text(sid):
         raise malformed(f"{place}.Sid", "Syntax errors in policy. Sid is not a text")
     if sid and form not in _FREE_SIDS and not _SID.fullmatch(sid):
         raise malformed(

@@ -130,7 +130,7 @@ def names(element: object, place: str) -> Names:
         if not values:
             raise malformed(where, "Invalid principal in policy: no principal is named")
         for name in values:
-            if not isinstance(name, str):
+            if type(name) is not str:  # a number as written in JSON is a text of its own type
                 raise malformed(where, f"Invalid principal in policy: {shown(name)}")
             if kind == "AWS" and name == "*":
                 everybody = True

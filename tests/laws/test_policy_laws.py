@@ -1,0 +1,248 @@
+"""What holds for every policy and every request."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bastide.domain import Refused
+from bastide.policy import Decision, Document, Form, decide, explain
+from tests.laws.generated_policies import asked, documents, questions, statements
+from tests.reference import decider
+from tests.reference.decider import Question
+
+Json = dict[str, Any]
+EVERYTHING: Json = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+NOTHING: Json = {"Effect": "Deny", "Action": "*", "Resource": "*"}
+
+
+def answer(question: Question) -> Decision:
+    return decide(*asked(question))
+
+
+def policy(*listed: Json) -> Json:
+    return {"Version": "2012-10-17", "Statement": list(listed)}
+
+
+def with_statement(document: Json, *more: Json) -> Json:
+    listed = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
+    return {**document, "Statement": [*listed, *more]}
+
+
+@settings(max_examples=600)
+@given(questions())
+def test_the_engine_agrees_with_the_reference(question: Question) -> None:
+    assert answer(question).verdict == decider.verdict(question)
+
+
+@given(questions())
+def test_deny_wins_wherever_it_stands(question: Question) -> None:
+    named = {**NOTHING, "Principal": "*"}
+    for changed in (
+        replace(question, identity=[*question.identity, policy(NOTHING)]),
+        replace(question, scps=[*question.scps, [policy(NOTHING)]]),
+        replace(question, rcps=[*question.rcps, [policy(named)]]),
+        replace(question, boundary=policy(EVERYTHING, NOTHING)),
+        replace(question, session=[policy(EVERYTHING, NOTHING)]),
+        replace(question, resource_policy=policy(named)),
+        replace(question, endpoint=policy(named)),
+    ):
+        assert answer(changed).verdict == "ExplicitlyDenied"
+
+
+@given(questions())
+def test_nothing_is_allowed_unless_something_allows(question: Question) -> None:
+    bare = replace(question, identity=[], resource_policy=None)
+    if question.kind != "Root":
+        assert not answer(bare).allowed
+
+
+@given(questions(), st.data())
+def test_more_allows_never_turn_yes_to_no(question: Question, data: st.DataObject) -> None:
+    before = answer(question)
+    more = replace(question, identity=[*question.identity, policy(data.draw(statements(Form.IDENTITY, "Allow")))])
+    after = answer(more)
+    assert after.allowed or not before.allowed
+    if question.resource_policy is not None:
+        form = Form.KEY if question.resource_kind == "key" else Form.RESOURCE
+        more = replace(
+            question,
+            resource_policy=with_statement(question.resource_policy, data.draw(statements(form, "Allow"))),
+        )
+        assert answer(more).allowed or not before.allowed
+
+
+@given(questions(), documents(Form.BOUNDARY))
+def test_boundaries_sessions_and_control_policies_never_grant(question: Question, limit: Json) -> None:
+    before = answer(question)
+    for changed in (
+        replace(question, scps=[*question.scps, [limit]]),
+        replace(question, boundary=limit if question.boundary is None else question.boundary),
+        replace(question, session=[limit] if question.session is None else question.session),
+    ):
+        assert before.allowed or not answer(changed).allowed
+
+
+@given(questions(), st.randoms(use_true_random=False))
+def test_order_and_repetition_do_not_matter(question: Question, random: Any) -> None:
+    def shuffled(document: Json | None) -> Json | None:
+        if document is None or not isinstance(document["Statement"], list):
+            return document
+        listed = [*document["Statement"], *document["Statement"]]
+        random.shuffle(listed)
+        return {**document, "Statement": listed}
+
+    def mixed(policies: list[Json]) -> list[Json]:
+        found = [shuffled(one) or {} for one in policies] * 2
+        random.shuffle(found)
+        return found
+
+    changed = replace(
+        question,
+        identity=mixed(question.identity),
+        boundary=shuffled(question.boundary),
+        session=None if question.session is None else mixed(question.session),
+        resource_policy=shuffled(question.resource_policy),
+        scps=[mixed(level) for level in question.scps],
+    )
+    assert answer(changed).verdict == answer(question).verdict
+
+
+def _listed(document: Any) -> Any:
+    """The same document with every scalar that may be a list as a list of one."""
+    found = copy.deepcopy(document)
+    found["Statement"] = found["Statement"] if isinstance(found["Statement"], list) else [found["Statement"]]
+    for statement in found["Statement"]:
+        for element in ("Action", "NotAction", "Resource", "NotResource"):
+            if isinstance(statement.get(element), str):
+                statement[element] = [statement[element]]
+        for block in statement.get("Condition", {}).values():
+            for key, value in block.items():
+                block[key] = value if isinstance(value, list) else [value]
+    return found
+
+
+@given(questions())
+def test_a_scalar_is_a_list_of_one(question: Question) -> None:
+    changed = replace(
+        question,
+        identity=[_listed(one) for one in question.identity],
+        resource_policy=None if question.resource_policy is None else _listed(question.resource_policy),
+        scps=[[_listed(one) for one in level] for level in question.scps],
+    )
+    assert answer(changed) == answer(question)
+
+
+@given(questions())
+def test_letter_case_of_actions_and_keys_does_not_matter(question: Question) -> None:
+    changed = replace(
+        question, action=question.action.upper(), context={key.upper(): one for key, one in question.context.items()}
+    )
+    assert answer(changed) == answer(question)
+
+
+@given(questions())
+def test_asking_twice_gives_the_same_answer(question: Question) -> None:
+    request, layers = asked(question)
+    assert decide(request, layers) == decide(request, layers)
+
+
+@given(questions())
+def test_the_explanation_names_the_statement_that_decided(question: Question) -> None:
+    request, layers = asked(question)
+    decision = decide(request, layers)
+    findings = explain(request, layers)
+    if decision.verdict == "ExplicitlyDenied":
+        assert any(finding.verdict == "ExplicitlyDenied" for finding in findings)
+    else:
+        assert all(finding.verdict != "ExplicitlyDenied" for finding in findings)
+    if decision.statement is not None:
+        applied = [
+            one.statement
+            for finding in findings
+            if finding.layer == decision.layer and finding.source == decision.source
+            for one in finding.statements
+            if one.applied
+        ]
+        assert decision.statement in applied
+
+
+# Documents that nobody meant well
+
+FORMS = st.sampled_from(list(Form))
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=20,
+)
+WORDS = st.sampled_from(
+    ("Version", "Id", "Statement", "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource",
+     "NotResource", "Condition", "2012-10-17", "Allow", "Deny", "*", "s3:*", "StringLike", "aws:username", "AWS", "${")
+)  # fmt: skip
+NEARLY = st.recursive(
+    SCALARS | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=6),
+    max_leaves=30,
+)
+
+
+def _only_refused(source: Any, form: Form) -> None:
+    try:
+        Document.parse(source, form)
+    except Refused as refused:
+        assert refused.code == "MalformedPolicyDocument"
+        refused.message.encode("utf-8")
+
+
+@given(st.binary(max_size=400), FORMS)
+def test_any_bytes_are_a_document_or_refused(source: bytes, form: Form) -> None:
+    _only_refused(source, form)
+
+
+@given(st.text(max_size=400), FORMS)
+def test_any_text_is_a_document_or_refused(source: str, form: Form) -> None:
+    _only_refused(source, form)
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(WORDS, NEARLY | TREES, max_size=4), FORMS)
+def test_any_tree_is_a_document_or_refused(source: Json, form: Form) -> None:
+    _only_refused(source, form)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"",
+        b"\xff\xfe",
+        b"\x00",
+        "[" * 60_000,
+        '{"Statement":' * 8_000,
+        '{"Version":"2012-10-17","Statement":' + "[" * 500 + "]" * 500 + "}",
+        '{"Version":"2012-10-17","Statement":[{"Principal":' + "[" * 900 + "]" * 900 + "}]}",
+        '{"Version":"2012-10-17","Statement":[{"Effect":' + '{"a":' * 300 + "1" + "}" * 300 + "}]}",
+        "1" * 100_000,
+        '{"Version": NaN}',
+        '{"Version": 1e999999}',
+        '{"Version":"2012-10-17","Version":"2012-10-17"}',
+        '{"\ud800": 1}',
+        '{"\\ud800": 1}',
+        "9" * 10_000_000,
+        "null",
+        '"text"',
+    ],
+    ids=lambda source: repr(source[:30]),
+)
+def test_hostile_documents_are_refused_soon(source: Any) -> None:
+    before = time.process_time()
+    for form in Form:
+        with pytest.raises(Refused):
+            Document.parse(source, form)
+    assert time.process_time() - before < 2
