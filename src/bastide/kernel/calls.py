@@ -202,14 +202,19 @@ class Calls:
         input: dict[str, Any],
         via: str,
         context: Mapping[str, str | tuple[str, ...]],
+        *,
+        caller: Caller | None = None,
     ) -> Output:
-        """Calls another service for `a`'s caller within the same view (see `Authorised.forward`)."""
+        """Calls another service for `a`'s caller within the same view (see `Authorised.forward`).
+
+        caller: a service acting by itself instead (`service_caller`), in the account that it names.
+        """
         held = self.registry.operations[service, operation]
         call = Call(
             held,
             input,
-            a.caller,
-            a.account,
+            caller or a.caller,
+            caller.account if caller is not None else a.account,
             a.region,
             replace(a.request, via=(*a.request.via, via), protocol=self._protocol(service)),
             context={key.replace("__", ":").lower(): value for key, value in context.items()},

@@ -1,0 +1,175 @@
+"""What IAM tells the guard of callers. Everything is remembered until a row that it was read from changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from bastide.kernel import Caller, Sealer, Session
+from bastide.policy import Attached, Document, Form
+from bastide.services.iam.access_key import ACCESS_KEY, OWNER, PURPOSE
+from bastide.services.iam.managed import MANAGED
+from bastide.services.iam.policy import POLICY
+from bastide.services.iam.role import ROLE
+from bastide.services.iam.user import USER
+from bastide.store import Row, View
+
+REVOKED: Final = "sts:RevokedSession"
+"""Rows whose name is the id of a session that ended before its time, under the session's account."""
+
+_NOTHING: Final = Attached(
+    Document.parse(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}, Form.BOUNDARY
+    ),
+    "a principal that does not exist any more",
+)
+
+
+class _Unknown(Exception):  # noqa: N818
+    """Leaves `View.memo` without anything remembered: unknown key ids must not crowd out known ones."""
+
+
+def _text(view: View, account: str, arn: str) -> str | None:
+    """The default version of a managed policy that may be used in the account, or None."""
+    managed = MANAGED.get(arn)
+    if managed is not None:
+        return managed.document
+    row = POLICY.by_arn(view, account, arn)
+    return None if row is None else str(row.doc["versions"][row.doc["DefaultVersionId"]]["text"])
+
+
+def _attached(view: View, account: str, arn: str, form: Form) -> Attached | None:
+    text = _text(view, account, arn)
+    return None if text is None else Attached(Document.parse_cached(text, form), arn)
+
+
+class IamDirectory:
+    """`bastide.kernel.Directory` over IAM's rows."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def by_access_key(self, view: View, access_key: str) -> tuple[Caller, str] | None:
+        """A long-term access key's user and secret; None if the key is unknown or inactive."""
+        try:
+            account, user = view.memo(("iam:owner", access_key), _OWNERS, lambda: self._owner(view, access_key))
+            return view.memo(
+                ("iam:key", access_key),
+                ((ACCESS_KEY.key, account), (USER.key, account)),
+                lambda: self._key(view, account, user, access_key),
+            )
+        except _Unknown:
+            return None
+
+    @staticmethod
+    def _owner(view: View, access_key: str) -> tuple[str, str]:
+        row = view.get(OWNER, "", "", access_key)
+        if row is None:
+            raise _Unknown
+        return row.doc["account"], row.doc["user"]
+
+    def _key(self, view: View, account: str, name: str, access_key: str) -> tuple[Caller, str] | None:
+        key = view.get(ACCESS_KEY.key, account, "", f"{name}/{access_key}")
+        user = view.get(USER.key, account, "", name)
+        if key is None or user is None or key.doc["Status"] != "Active":
+            return None
+        doc = user.doc
+        arn = doc["Arn"]
+        caller = Caller("User", account, arn, arn, doc["UserId"], doc["UserName"], access_key, user.tags)
+        return caller, self._sealer.open(key.doc["secret"], PURPOSE).decode()
+
+    def by_session(self, view: View, session: Session) -> Caller | None:
+        """The caller of a session; None when its role is gone or was made anew, or the session was revoked."""
+        account = session.account
+        return view.memo(
+            ("iam:session", session.id),
+            ((ROLE.key, account), (REVOKED, account)),
+            lambda: self._session(view, session),
+        )
+
+    @staticmethod
+    def _session(view: View, session: Session) -> Caller | None:
+        role = _role(view, session.account, session.role)
+        if role is None or role.doc["RoleId"] != session.role_id:
+            return None
+        if view.get(REVOKED, session.account, "", session.id) is not None:
+            return None
+        return Caller(
+            "AssumedRole",
+            session.account,
+            f"arn:aws:sts::{session.account}:assumed-role/{role.doc['RoleName']}/{session.name}",
+            session.role,
+            f"{session.role_id}:{session.name}",
+            session.name,
+            session.access_key,
+            {**_unless(role.tags, session.tags), **session.tags},
+            session,
+        )
+
+    def policies(self, view: View, caller: Caller) -> tuple[Sequence[Attached], Attached | None]:
+        """Identity policies and permissions boundary of a caller; of one that is gone, nothing and a Deny."""
+        account = caller.account
+        kind = USER if caller.kind == "User" else ROLE
+        return view.memo(
+            ("iam:policies", caller.principal_arn),
+            ((kind.key, account), (POLICY.key, account)),
+            lambda: self._policies(view, caller),
+        )
+
+    @staticmethod
+    def _policies(view: View, caller: Caller) -> tuple[Sequence[Attached], Attached | None]:
+        account = caller.account
+        if caller.kind == "Root":
+            return (), None
+        arn = caller.principal_arn
+        row = USER.held(view, account, caller.name) if caller.kind == "User" else _role(view, account, arn)
+        if row is None or row.doc["Arn"] != arn:
+            return (), _NOTHING
+        found = [
+            Attached(Document.parse_cached(text, Form.IDENTITY), f"{arn} inline policy {name}")
+            for name, text in row.doc["inline"].items()
+        ]
+        for attached in row.doc["attached"]:
+            policy = _attached(view, account, attached, Form.IDENTITY)
+            # One that cannot be read might hold a Deny.
+            found.append(policy if policy is not None else _NOTHING)
+        boundary = row.doc["boundary"]
+        if not boundary:
+            return tuple(found), None
+        return tuple(found), _attached(view, account, boundary, Form.BOUNDARY) or _NOTHING
+
+    def session_policies(self, view: View, caller: Caller) -> Sequence[Attached] | None:
+        """Session policies; None if the session has none. A managed policy that is gone allows nothing."""
+        session = caller.session
+        if session is None or not (session.policies or session.policy_arns):
+            return None
+        return view.memo(
+            ("iam:session-policies", session.id),
+            ((POLICY.key, session.account),),
+            lambda: self._session_policies(view, session),
+        )
+
+    @staticmethod
+    def _session_policies(view: View, session: Session) -> Sequence[Attached]:
+        found = [
+            Attached(Document.parse_cached(text, Form.SESSION), "inline session policy") for text in session.policies
+        ]
+        for arn in session.policy_arns:
+            policy = _attached(view, session.account, arn, Form.SESSION)
+            if policy is not None:
+                found.append(policy)
+        return tuple(found)
+
+
+_OWNERS: Final = ((OWNER, ""),)
+
+
+def _role(view: View, account: str, arn: str) -> Row | None:
+    row = ROLE.held(view, account, arn.rpartition("/")[2])
+    return row if row is not None and row.doc["Arn"] == arn else None
+
+
+def _unless(tags: dict[str, str], others: object) -> dict[str, str]:
+    """Tags whose key is not among the others in any case: a session's tag takes the place of its role's."""
+    lower = {str(key).lower() for key in others} if isinstance(others, dict) else set()
+    return {key: value for key, value in tags.items() if key.lower() not in lower}
