@@ -59,6 +59,27 @@ _S3_ROOTS = {
 }
 """Root elements of S3's answers, from its API reference; the model leaves them out."""
 
+_STRUCTURED = ("json", CBOR)
+_SQS_CODES = {
+    "QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueNameExists": "QueueAlreadyExists",
+    **{
+        name: f"AWS.SimpleQueueService.{name}"
+        for name in (
+            "BatchEntryIdsNotDistinct",
+            "BatchRequestTooLong",
+            "EmptyBatchRequest",
+            "InvalidBatchEntryId",
+            "MessageNotInflight",
+            "PurgeQueueInProgress",
+            "QueueDeletedRecently",
+            "TooManyEntriesInBatchRequest",
+            "UnsupportedOperation",
+        )
+    },
+}
+"""Codes that clients of SQS knew when it spoke query, from its API reference; its model does not have them."""
+
 _S3_STATUS = {"DeleteObject": 204}
 _MALFORMED_XML = "The XML you provided was not well-formed or did not validate against our published schema"
 
@@ -163,10 +184,12 @@ class OperationCodec:
         s3 = self.service.service == "s3"
         heads = rest.HeadReaders(shape, self.service.template(self.name), s3=s3)
         read_body = self._rest_body(protocol)
+        payload = shape.serialization.get("payload") if shape is not None else None
+        empty = payload in shape.required_members and shape.members[payload].type_name == "blob" if payload else False
 
         def parse(head: Head, body: bytes) -> dict[str, Any]:
             out: dict[str, Any] = {}
-            if body and read_body is not None:
+            if read_body is not None and (body or empty):
                 read_body(body, out)
             heads.read(head, out)
             return out
@@ -446,7 +469,11 @@ class OperationCodec:
                 status = int(modelled)
             elif xml_.declared(shape).get("fault") and status < 500:
                 status = 500
-            if self.service.query_compatible and trait.get("code") and protocol in ("json", CBOR):
+            if (
+                self.service.query_compatible
+                and trait.get("code", shape.name) != shape.name
+                and protocol in _STRUCTURED
+            ):
                 # The modelled status of a custom code is the former query service's.
                 status = 400 if status < 500 else 500
         xml_code = str(trait.get("code") or (shape.name if shape is not None else refused.code))
@@ -456,8 +483,10 @@ class OperationCodec:
             members = rest.HeadWriters(shape).write(members, headers.append)
         if protocol in ("json", "rest-json", CBOR):
             answer = self._structured_error(protocol, refused, shape, members, status, request_id)
-            if self.service.query_compatible and protocol != "rest-json":
+            if self.service.query_compatible and protocol in _STRUCTURED:
                 blame = "Receiver" if status >= 500 else "Sender"
+                if self.service.service == "sqs":
+                    xml_code = _SQS_CODES.get(xml_code, xml_code)
                 answer.headers.append(("x-amzn-query-error", f"{xml_code};{blame}"))
         else:
             inner = self._xml_members(shape, members)

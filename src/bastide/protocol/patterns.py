@@ -5,9 +5,8 @@ ends, ``\\p{L}`` becomes ranges of code points, ``&&`` an intersection by lookah
 checked; tests/unit/protocol counts those.
 
 Python backtracks. A pattern whose repeats can match the same text in several ways takes exponential time on a value
-made for it, so such a pattern is matched by `_Positions`, which follows all ways at once in linear time, if it consists
-of what that understands (no lookaround, no back references); otherwise only values up to `_SHORT` are matched and longer
-ones refused.
+made for it, so beyond `_SHORT` characters such a pattern is matched by `_Positions`, which follows all ways at once in
+linear time. That passes over lookaround, so it may accept more; with back references longer values are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
@@ -102,7 +101,8 @@ _ESCAPE = re.compile(r"\\(?:([pP])(?:\{\^?([^}]*)\}|(\w))|x\{([0-9a-fA-F]+)\}|u(
 
 def translate(java: str) -> str:
     """A Java pattern in Python's syntax; raises re.error where it has none."""
-    java = re.sub(r"\\u[dD]800\\u[dD]C00-\\u[dD]BFF\\u[dD]FFF", r"\\U00010000-\\U0010ffff", java)
+    java = re.sub(r"\$\{\d+(,\d*)?\}$", "$", java)
+    java = re.sub(r"\\u[dD]800\\u[dD]C00-\\u[dD]BFF\\u[dD]FFF", r"\\x{10000}-\\x{10ffff}", java)
     out: list[str] = []
     flags = ""
     at, depth = 0, 0
@@ -166,8 +166,8 @@ def _inside(java: str, at: int, depth: int, out: list[str]) -> tuple[int, int]:
         if end < 0:
             raise re.error("unfinished intersection")
         start = len(out) - 1 - out[::-1].index("[")
-        out[start] = f"(?!{java[at + 2 : end + 1].replace('[^', '[', 1)})["
-        out.append("]")
+        out[start] = f"(?:(?!{java[at + 2 : end + 1].replace('[^', '[', 1)})["
+        out.append("])")
         return end + 2, 0
     if char == "[":
         out.append("\\[")
@@ -214,9 +214,10 @@ def matcher(java: str) -> Matcher | None:
 
 
 _MANY = 12
+_FEW = 8
 
 
-def _ambiguous(parsed: Any, *, within: bool = False) -> bool:
+def _ambiguous(parsed: Any) -> bool:
     """Whether a repeat stands in a repeat in a way that could match one text in many ways. Errs towards yes."""
     loose = 0
     for op, argument in parsed:
@@ -224,17 +225,17 @@ def _ambiguous(parsed: Any, *, within: bool = False) -> bool:
             low, high, body = argument
             if high is sre.MAXREPEAT or high - low >= _MANY:
                 loose += 1
-            if high > 1 and (_ambiguous(body, within=True) or _unclear(body)):
+            if high > _FEW and _unclear(body):
                 return True
-            if _ambiguous(body, within=within):
+            if _ambiguous(body):
                 return True
         elif op is sre.SUBPATTERN:
-            if _ambiguous(argument[3], within=within):
+            if _ambiguous(argument[3]):
                 return True
         elif op is sre.BRANCH:
-            if any(_ambiguous(one, within=within) for one in argument[1]):
+            if any(_ambiguous(one) for one in argument[1]):
                 return True
-        elif (op in (sre.ASSERT, sre.ASSERT_NOT) and _ambiguous(argument[1], within=within)) or op is sre.GROUPREF:
+        elif (op in (sre.ASSERT, sre.ASSERT_NOT) and _ambiguous(argument[1])) or op is sre.GROUPREF:
             return True
     return loose > 6
 
@@ -245,7 +246,7 @@ def _plain(parsed: Any) -> list[tuple[Any, Any]]:
     for op, argument in parsed:
         if op is sre.SUBPATTERN:
             found.extend(_plain(argument[3]))
-        else:
+        elif op not in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
             found.append((op, argument))
     return found
 
@@ -268,7 +269,7 @@ def _characters(parsed: Any) -> frozenset[str]:
         elif op is sre.BRANCH:
             for one in argument[1]:
                 found |= _characters(one)
-        elif op is not sre.AT:
+        elif op not in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
             found |= _charset(op, argument)
     return found
 
@@ -341,7 +342,7 @@ def _in(items: Any) -> Callable[[str], bool]:
         else:
             categories.append(_CATEGORIES[argument])
 
-    @cache
+    @lru_cache(512)
     def accepts(char: str) -> bool:
         inside = any(low <= char <= high for low, high in ranges) or any(one.match(char) for one in categories)
         return inside is not negated
@@ -370,12 +371,11 @@ class _Positions:
         return len(self._next) - 1
 
     def _sequence(self, parsed: Any, after: int) -> int:
-        items = list(parsed)
-        for at, (op, argument) in reversed(list(enumerate(items))):
-            after = self._item(op, argument, after, first=at == 0, last=at == len(items) - 1)
+        for op, argument in reversed(list(parsed)):
+            after = self._item(op, argument, after)
         return after
 
-    def _item(self, op: Any, argument: Any, after: int, *, first: bool, last: bool) -> int:
+    def _item(self, op: Any, argument: Any, after: int) -> int:
         one = _single(op, argument)
         if one is not None:
             return self._state(one, after)
@@ -385,7 +385,8 @@ class _Positions:
             return self._state(None, *(self._sequence(branch, after) for branch in argument[1]))
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             low, high, body = argument
-            if high is sre.MAXREPEAT:
+            if high is sre.MAXREPEAT or high - low > 256:
+                # So many rounds are as good as any number, and cost no states.
                 loop = self._state(None)
                 self._next[loop] = [self._sequence(body, loop), after]
                 after = loop
@@ -396,11 +397,8 @@ class _Positions:
             for _ in range(low):
                 after = self._sequence(body, after)
             return after
-        if op is sre.AT and (
-            (argument in (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING) and first)
-            or (argument in (sre.AT_END, sre.AT_END_STRING) and last)
-        ):
-            # The whole value is matched, so an anchor at its edge says nothing new.
+        if op in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
+            # The whole value is matched, so outer anchors say nothing; without the others more is accepted, never less.
             return after
         raise NotImplementedError
 

@@ -35,7 +35,12 @@ def escape(text: str) -> str:
 
 def parse(body: bytes) -> Element:
     """The root element of UTF-8 bytes; raises Malformed for anything else, and for any DTD."""
-    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+    # Expat goes by a byte order mark whatever encoding it is told, and would read a DTD in UTF-16 that we did not see.
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise Malformed("The XML is not UTF-8") from None
+    if b"\0" in body or b"<!DOCTYPE" in body or b"<!ENTITY" in body:
         raise Malformed("A document type declaration is not allowed")
     parser = ElementTree.XMLParser(encoding="utf-8")  # noqa: S314
     try:
