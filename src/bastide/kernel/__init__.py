@@ -1,5 +1,6 @@
 """What every noun and every operation has in common: declared, asked, handled, recorded, listed, kept."""
 
+from bastide.kernel import pages
 from bastide.kernel.call import Authorised, Body, Bytes, Call, Question, Request
 from bastide.kernel.calls import Calls, Unforeseen
 from bastide.kernel.idempotency import once
@@ -15,11 +16,25 @@ from bastide.kernel.identity import (
     service_caller,
     unique_id,
 )
-from bastide.kernel.kind import Ask, Asked, Facts, Kind, Operation, Output, Registry, Service, anything, each, member
+from bastide.kernel.kind import (
+    About,
+    Ask,
+    Asked,
+    Facts,
+    Kind,
+    Operation,
+    Output,
+    Registry,
+    Service,
+    anything,
+    each,
+    member,
+)
 from bastide.kernel.regular import fill, page, regular, tags_of
 
 __all__ = [
     "ANONYMOUS",
+    "About",
     "Ask",
     "Asked",
     "Authorised",
@@ -49,6 +64,7 @@ __all__ = [
     "new_secret",
     "once",
     "page",
+    "pages",
     "regular",
     "service_caller",
     "tags_of",

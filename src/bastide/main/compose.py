@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import bastide
 from bastide.domain import wall
@@ -12,6 +10,8 @@ from bastide.engines.artifacts import Artifacts
 from bastide.engines.keys import RootKey
 from bastide.engines.placement import Placement
 from bastide.engines.sandbox import Sandboxes, Volumes
+from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
+from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
@@ -25,9 +25,6 @@ from bastide.services.organizations.tree import OrganisationTree
 from bastide.store import Journal, SqliteStore
 from bastide.store.directory import Configuration, DataDirectory
 
-_log = logging.getLogger("bastide.main")
-
-
 @dataclass(slots=True)
 class Platform:
     """A running platform, everything in one process."""
@@ -40,10 +37,7 @@ class Platform:
     outbox: Outbox
     workflows: Workflows
     serving: Serving
-    sandboxes: Sandboxes
-    volumes: Volumes
     delivery: Delivery
-    door: FrontDoor
 
     @classmethod
     async def start(cls, directory: DataDirectory) -> Platform:
@@ -53,13 +47,15 @@ class Platform:
         store = SqliteStore(directory.database)
         journal = Journal(directory.journal, store)
         await journal.recover()
-        run = _run_directory(directory.run)
-        sandboxes, volumes = Sandboxes(run / "sandboxes"), Volumes(run / "volumes")
+        run = directory.run
+        run.mkdir(mode=0o711, parents=True, exist_ok=True)
+        sandboxes: Sandboxes = Bubblewrap(run)
+        volumes: Volumes = Gocryptfs(run / "volumes")
         await sandboxes.recover()
         await volumes.recover()
         artifacts = Artifacts(directory.objects)
         placement = Placement()
-        serving = Serving(sandboxes, volumes)
+        serving = Serving(run / "serving")
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -89,19 +85,19 @@ class Platform:
         with store.reading() as view:
             alive = s3.alive(view)
         artifacts.sweep(alive)
-        platform = cls(
-            configuration, directory, store, journal, calls, outbox, workflows, serving, sandboxes, volumes, delivery,
-            FrontDoor(calls, hosts=configuration.hosts, regions=configuration.regions, health=lambda: {}),
-        )  # fmt: skip
-        platform.door = FrontDoor(
-            calls, hosts=configuration.hosts, regions=configuration.regions, health=platform.health
-        )
+        platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery)
         journal.start()
+        await workflows.recover()
+        workflows.run()
         outbox.start()
         delivery.start()
-        await workflows.start()
         await sagemaker.recover(calls)
         return platform
+
+    def door(self) -> FrontDoor:
+        """The front door of this platform."""
+        configuration = self.configuration
+        return FrontDoor(self.calls, hosts=configuration.hosts, regions=configuration.regions, health=self.health)
 
     def health(self) -> dict[str, object]:
         """What `GET /_bastide/health` tells."""
@@ -135,8 +131,3 @@ class Platform:
         await self.outbox.close()
         await self.journal.close()
         self.store.close()
-
-
-def _run_directory(path: Path) -> Path:
-    path.mkdir(mode=0o711, parents=True, exist_ok=True)
-    return path

@@ -178,7 +178,7 @@ async def _run(directory: DataDirectory, listen: tuple[str, int], plain: tuple[s
     sockets = [_bind(listen)] + ([_bind(plain)] if plain else [])
     platform = await Platform.start(directory)
     ports = [one.getsockname()[1] for one in sockets]
-    door = platform.door
+    door = platform.door()
     servers = [_server(door.at(Listener("public", True)), directory)]
     if plain:
         servers.append(_server(door.at(Listener("plain", False)), None))

@@ -34,19 +34,21 @@ def create_root(path: Path) -> RootKey:
 class RootKey:
     """Wraps keys and seals tokens. Prints as nothing."""
 
-    __slots__ = ("_derived", "_wrapping")
+    __slots__ = ("_cipher", "_wrapping", "derive")
 
     def __init__(self, material: bytes) -> None:
         if len(material) != _BYTES:
             raise ValueError("a root key has 32 bytes")
 
-        def derive(purpose: str) -> AESGCM:
+        def derive(purpose: str) -> bytes:
             kdf = HKDF(algorithm=hashes.SHA256(), length=_BYTES, salt=None, info=b"bastide/" + purpose.encode())
-            return AESGCM(kdf.derive(material))
+            return kdf.derive(material)
 
         # A key for each purpose, so that what was sealed for one can never be opened as another.
-        self._derived = lru_cache(64)(derive)
-        self._wrapping = derive("wrap")
+        self.derive = lru_cache(1024)(derive)
+        """A key of 32 bytes for a purpose; the same purpose gives the same key."""
+        self._cipher = lru_cache(64)(lambda purpose: AESGCM(derive("seal/" + purpose)))
+        self._wrapping = AESGCM(derive("wrap"))
 
     def __repr__(self) -> str:
         return "RootKey(...)"
@@ -75,12 +77,12 @@ class RootKey:
     def seal(self, data: bytes, purpose: str) -> str:
         """A token (base64url) that only `open` with the same purpose reads."""
         nonce = os.urandom(_NONCE)
-        return base64.urlsafe_b64encode(nonce + self._derived(purpose).encrypt(nonce, data, None)).decode().rstrip("=")
+        return base64.urlsafe_b64encode(nonce + self._cipher(purpose).encrypt(nonce, data, None)).decode().rstrip("=")
 
     def open(self, token: str, purpose: str) -> bytes:
         """What was sealed; raises ValueError for anything else."""
         try:
             raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-            return self._derived(purpose).decrypt(raw[:_NONCE], raw[_NONCE:], None)
+            return self._cipher(purpose).decrypt(raw[:_NONCE], raw[_NONCE:], None)
         except (InvalidTag, ValueError, UnicodeEncodeError):
             raise ValueError("the token is not one of ours") from None

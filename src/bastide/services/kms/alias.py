@@ -1,0 +1,106 @@
+"""Aliases: names for keys within an account and region."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from bastide.domain import Refused
+from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, pages
+from bastide.services.kms.key import CALLER, KEY, MANAGED_SERVICES, about, find, locate, managed_id
+from bastide.store import Row, Transaction, View
+
+ALIAS = Kind(
+    "Alias",
+    service="kms",
+    arn="{}",
+    named_by="AliasName",
+    tags=False,
+    taken=("AlreadyExistsException", "An alias with the name {arn} already exists", 400),
+    missing=("NotFoundException", "Alias {arn} is not found.", 400),
+)
+_NAME = re.compile(r"alias/[a-zA-Z0-9/_-]{1,250}")
+
+
+def _this(asked: Asked) -> Iterable[str]:
+    return (f"arn:aws:kms:{asked.call.region}:{asked.call.account}:{asked.input['AliasName']}",)
+
+
+def _current(asked: Asked) -> Iterable[str]:
+    row = asked.view.get(ALIAS.key, asked.call.account, asked.call.region, str(asked.input["AliasName"]))
+    return () if row is None else (KEY.arn(row.account, row.region, str(row.doc["TargetKeyId"])),)
+
+
+def _legal(name: str) -> str:
+    if not _NAME.fullmatch(name) or name.startswith("alias/aws/"):
+        raise Refused("InvalidAliasNameException", "An alias begins with alias/ and may not begin with alias/aws/.")
+    return name
+
+
+@ALIAS.operation(
+    "CreateAlias", asks=[Ask("kms:CreateAlias", _this, CALLER), Ask("kms:CreateAlias", about("TargetKeyId"), CALLER)]
+)
+def create(a: Authorised, tx: Transaction) -> Output:
+    """A name for a key of this account."""
+    account, region, key = locate(tx, str(a.input["TargetKeyId"]), a.account, a.region)
+    if account != a.account:
+        raise Refused("NotFoundException", "An alias names a key of its own account.")
+    find(tx, account, region, key)
+    ALIAS.create(a, tx, _legal(str(a.input["AliasName"])), {"TargetKeyId": key})
+    return {}
+
+
+@ALIAS.operation(
+    "UpdateAlias",
+    asks=[
+        Ask("kms:UpdateAlias", _this, CALLER),
+        Ask("kms:UpdateAlias", _current, CALLER),
+        Ask("kms:UpdateAlias", about("TargetKeyId"), CALLER),
+    ],
+)
+def update(a: Authorised, tx: Transaction) -> Output:
+    """The name stands for another key from now on."""
+    row = ALIAS.find(tx, a.account, a.region, str(a.input["AliasName"]))
+    account, region, key = locate(tx, str(a.input["TargetKeyId"]), a.account, a.region)
+    find(tx, account, region, key)
+    row.doc["TargetKeyId"] = key
+    ALIAS.change(tx, row, "UpdateAlias", a.request.id)
+    return {}
+
+
+@ALIAS.operation("DeleteAlias", asks=[Ask("kms:DeleteAlias", _this, CALLER), Ask("kms:DeleteAlias", _current, CALLER)])
+def delete(a: Authorised, tx: Transaction) -> Output:
+    """The name is gone, the key stays."""
+    ALIAS.remove(tx, ALIAS.find(tx, a.account, a.region, str(a.input["AliasName"])), "DeleteAlias", a.request.id)
+    return {}
+
+
+def _told(row: Row) -> dict[str, object]:
+    return {
+        "AliasName": row.name,
+        "AliasArn": f"arn:aws:kms:{row.region}:{row.account}:{row.name}",
+        "TargetKeyId": row.doc["TargetKeyId"],
+        "CreationDate": row.created or None,
+        "LastUpdatedDate": row.modified or None,
+    }
+
+
+@ALIAS.reads("ListAliases", asks=[Ask("kms:ListAliases", anything, CALLER)])
+def list_aliases(a: Authorised, view: View) -> Output:
+    """The account's aliases, those of AWS managed keys first."""
+    limit = int(a.input.get("Limit") or 50)
+    after = pages.position(a, a.input.get("Marker"), code="InvalidMarkerException")
+    wanted = locate(view, str(a.input["KeyId"]), a.account, a.region)[2] if a.input.get("KeyId") else None
+    rows: list[Row] = []
+    if after is None:
+        for service in MANAGED_SERVICES:
+            target = managed_id(a.account, a.region, service)
+            rows.append(Row(ALIAS.key, a.account, a.region, f"alias/aws/{service}", {"TargetKeyId": target}))
+    found = view.scan(ALIAS.key, a.account, a.region, after=after, limit=limit + 1)
+    more = len(found) > limit
+    rows += found[:limit]
+    return {
+        "Aliases": [_told(row) for row in rows if wanted is None or row.doc["TargetKeyId"] == wanted],
+        "Truncated": more,
+        "NextMarker": pages.seal(a, found[limit - 1].name) if more else None,
+    }

@@ -1,0 +1,139 @@
+"""What keys do: encrypt, decrypt, give out data keys. Nothing is changed by it, everything is recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from bastide.domain import Refused
+from bastide.engines.keys import decrypt as open_envelope
+from bastide.engines.keys import encrypt as make_envelope
+from bastide.engines.keys import key_of
+from bastide.kernel import About, Ask, Asked, Authorised, Output
+from bastide.services.kms.key import CALLER, KEY, about, find, locate, material, named, usable
+from bastide.store import Row, View
+
+_SIZES = {"AES_256": 32, "AES_128": 16}
+
+
+def _context(member: str) -> Callable[[Asked], Mapping[str, str | Sequence[str]]]:
+    def keys(asked: Asked) -> Mapping[str, str | Sequence[str]]:
+        given = asked.input.get(member) or {}
+        found: dict[str, str | Sequence[str]] = {
+            f"kms:EncryptionContext:{key}": str(value) for key, value in given.items()
+        }
+        if given:
+            found["kms:EncryptionContextKeys"] = list(given)
+        for name in ("KeyId", "DestinationKeyId", "SourceKeyId"):
+            alias = str(asked.input.get(name) or "").rpartition(":")[2]
+            if alias.startswith("alias/"):
+                found["kms:RequestAlias"] = alias
+        return found
+
+    return keys
+
+
+def _ask(action: str, names: About, member: str = "EncryptionContext") -> Ask:
+    return Ask(action, names, CALLER, more=_context(member))
+
+
+def _blob(asked: Asked) -> Iterable[str]:
+    """The key that a ciphertext names; the one the caller names must be the same."""
+    return (key_of(bytes(asked.input["CiphertextBlob"]))[0],)
+
+
+def _arn(row: Row) -> str:
+    return KEY.arn(row.account, row.region, row.name)
+
+
+def _plain_only(a: Authorised) -> None:
+    if (a.input.get("EncryptionAlgorithm") or "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
+        raise Refused(
+            "InvalidKeyUsageException", "The key is symmetric; EncryptionAlgorithm must be SYMMETRIC_DEFAULT."
+        )
+    for member in ("GrantTokens", "Recipient"):
+        if a.input.get(member):
+            raise Refused("UnsupportedOperationException", f"{member} is not supported by Bastide yet.")
+    if a.input.get("DryRun"):
+        raise Refused("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
+
+
+@KEY.reads("Encrypt", asks=[_ask("kms:Encrypt", about())])
+def encrypt(a: Authorised, view: View) -> Output:
+    """Up to 4,096 bytes under a key."""
+    row = usable(a, named(a, view))
+    _plain_only(a)
+    arn = _arn(row)
+    blob = make_envelope(
+        material(a, view, row), arn, 1, bytes(a.input["Plaintext"]), a.input.get("EncryptionContext") or {}
+    )
+    return {"CiphertextBlob": blob, "KeyId": arn, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
+
+
+def _opened(a: Authorised, view: View, context: Mapping[str, str], claimed: str | None) -> tuple[bytes, str]:
+    blob = bytes(a.input["CiphertextBlob"])
+    arn, _ = key_of(blob)
+    account, region, key_id = locate(view, arn, a.account, a.region)
+    if claimed and locate(view, claimed, a.account, a.region) != (account, region, key_id):
+        raise Refused(
+            "IncorrectKeyException",
+            "The key ID in the request does not identify a CMK that can perform this operation.",
+        )
+    row = usable(a, find(view, account, region, key_id))
+    return open_envelope(material(a, view, row), blob, context), arn
+
+
+@KEY.reads("Decrypt", asks=[_ask("kms:Decrypt", _blob)])
+def decrypt(a: Authorised, view: View) -> Output:
+    """The plaintext of a ciphertext, if key and encryption context are those it was made with."""
+    _plain_only(a)
+    plain, arn = _opened(a, view, a.input.get("EncryptionContext") or {}, a.input.get("KeyId"))
+    return {"Plaintext": plain, "KeyId": arn, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
+
+
+@KEY.reads(
+    "ReEncrypt",
+    asks=[
+        _ask("kms:ReEncryptFrom", _blob, "SourceEncryptionContext"),
+        _ask("kms:ReEncryptTo", about("DestinationKeyId"), "DestinationEncryptionContext"),
+    ],
+)
+def re_encrypt(a: Authorised, view: View) -> Output:
+    """A ciphertext under another key or context, its plaintext never given out."""
+    _plain_only(a)
+    plain, source = _opened(a, view, a.input.get("SourceEncryptionContext") or {}, a.input.get("SourceKeyId"))
+    row = usable(a, named(a, view, "DestinationKeyId"))
+    arn = _arn(row)
+    context = a.input.get("DestinationEncryptionContext") or {}
+    return {
+        "CiphertextBlob": make_envelope(material(a, view, row), arn, 1, plain, context),
+        "SourceKeyId": source,
+        "KeyId": arn,
+        "SourceEncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+        "DestinationEncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+    }
+
+
+def _data_key(a: Authorised, view: View) -> tuple[bytes, bytes, str]:
+    row = usable(a, named(a, view))
+    _plain_only(a)
+    spec, count = a.input.get("KeySpec"), a.input.get("NumberOfBytes")
+    if (spec is None) == (count is None):
+        raise Refused("ValidationException", "Please specify either number of bytes or key spec.")
+    plain = os.urandom(_SIZES[spec] if spec is not None else int(count or 0))
+    arn = _arn(row)
+    return plain, make_envelope(material(a, view, row), arn, 1, plain, a.input.get("EncryptionContext") or {}), arn
+
+
+@KEY.reads("GenerateDataKey", asks=[_ask("kms:GenerateDataKey", about())])
+def generate(a: Authorised, view: View) -> Output:
+    """A new data key, in the clear and encrypted."""
+    plain, blob, arn = _data_key(a, view)
+    return {"Plaintext": plain, "CiphertextBlob": blob, "KeyId": arn}
+
+
+@KEY.reads("GenerateDataKeyWithoutPlaintext", asks=[_ask("kms:GenerateDataKeyWithoutPlaintext", about())])
+def generate_without(a: Authorised, view: View) -> Output:
+    """A new data key, encrypted only."""
+    _, blob, arn = _data_key(a, view)
+    return {"CiphertextBlob": blob, "KeyId": arn}
