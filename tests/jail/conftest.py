@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from bastide.engines.images import Environment, build
 from bastide.engines.sandbox import Ended, Limits, Spec
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
+from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 
 SMALL = Limits(memory_bytes=512 << 20, cpus=2.0, processes=64, open_files=1024)
 _numbers = itertools.count()
@@ -77,6 +78,13 @@ class Cell:
 def cell(environment: Environment, tmp_path: Path) -> Cell:
     tmp_path.chmod(0o755)  # so that only the sandbox, not this folder's mode, keeps a job out
     return Cell(environment, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def unmounted(tmp_path: Path) -> Iterator[None]:
+    """A test that fails half-way leaves no mount behind."""
+    yield
+    asyncio.run(Gocryptfs(tmp_path / "volumes").recover())
 
 
 @pytest.fixture
