@@ -54,7 +54,9 @@ def _ranges_by_category() -> dict[str, list[tuple[int, int]]]:
     found: dict[str, list[tuple[int, int]]] = {}
     category = unicodedata.category
     start, current = 0, category("\0")
-    for point in range(1, 0x110001):
+    # Planes 4 to 13 are unassigned and 15 and 16 private: their edges are enough.
+    edges = (0x40000, 0xE1000, 0xF0000, 0xFFFFE, 0x100000, 0x10FFFE, 0x110000)
+    for point in sorted({*range(1, 0x40000), *range(0xE0000, 0xE1000), *edges}):
         here = category(chr(point)) if point < 0x110000 else ""
         if here != current:
             found.setdefault(current, []).append((start, point - 1))
