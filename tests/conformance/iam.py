@@ -25,10 +25,14 @@ def principal(name: str | None, keys: dict[str, Any]) -> Principal:
     return Principal("Role" if resource.startswith("role/") else "User", account, name, name)
 
 
+def resource_kind(case: dict[str, Any]) -> str:
+    """Whether the resource policy is a role's trust policy or a key policy."""
+    return {"sts": "trust", "kms": "key"}.get(case["action"].split(":")[0].lower(), "")
+
+
 def layers(case: dict[str, Any]) -> Layers:
     """The policies in force."""
-    service = case["action"].split(":")[0].lower()
-    kind = {"sts": "trust", "kms": "key"}.get(service, "")
+    kind = resource_kind(case)
     form = {"trust": Form.TRUST, "key": Form.KEY}.get(kind, Form.RESOURCE)
 
     def attached(policy: Any, form: Form, name: str) -> Attached:

@@ -235,6 +235,7 @@ def test_any_tree_is_a_document_or_refused(source: Json, form: Form) -> None:
         '{"\ud800": 1}',
         '{"\\ud800": 1}',
         "9" * 10_000_000,
+        "{" + ",".join(f'"a{index}":1' for index in range(9000)) + ',"a1":2}',
         "null",
         '"text"',
     ],

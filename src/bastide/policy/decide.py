@@ -163,7 +163,9 @@ def _granted(request: Request, layers: Layers, action: str) -> Decision:
     by_resource = _yes(_resource_layer(layers), layers.resource, granting)
     needs_resource = _no(_resource_layer(layers), layers.resource)
     if who.kind in _POLICYLESS:
-        return by_resource if named is not Named.NOT else needs_resource
+        # A role is never assumed by nobody, even if its trust policy says "*".
+        nobody = who.kind == "Anonymous" and layers.resource_kind == "trust"
+        return by_resource if named is not Named.NOT and not nobody else needs_resource
 
     same_account = request.resource_account is None or request.resource_account == who.account
     if same_account:

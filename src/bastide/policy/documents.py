@@ -147,7 +147,7 @@ def _remember(memory: dict[_Key, Candidates], key: _Key, concerned: list[Stateme
     return found
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _parse_cached(source: str, form: Form) -> Document:
     return Document.parse(source, form)
 
@@ -187,10 +187,11 @@ def _read(source: str | bytes | Mapping[str, Any], most: int) -> Mapping[str, An
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in {name for name, _ in pairs[:index]})
-        raise malformed(shown(twice), "Syntax errors in policy. An element is there twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise malformed(shown(key), "Syntax errors in policy. An element is there twice")
+        found[key] = value
     return found
 
 
@@ -410,7 +411,7 @@ def _principal(source: Mapping[str, Any], form: Form, place: str, *, deny: bool)
         if form is Form.TRUST:
             raise malformed(where, "Has prohibited field NotPrincipal")
         return not_chosen(value, where, deny=deny)
-    return chosen(value, where)
+    return chosen(value, where, deny=deny)
 
 
 def _conditions(source: Any, place: str, *, deny: bool, variables: bool) -> tuple[Condition, ...]:

@@ -77,6 +77,12 @@ class Names:
             return Named.ROLE
         return Named.ACCOUNT if who.account in self.accounts else Named.NOT
 
+    def grants(self, who: Principal) -> Named:
+        """The same in an Allow: what a foreign provider asserts counts only where the provider is named."""
+        if who.kind == "Federated" and who.arn not in self.federated:
+            return Named.NOT
+        return self.names(who)
+
     def exempts(self, who: Principal, bounded: bool) -> bool:
         """Whether a NotPrincipal with Deny leaves `who` alone.
 
@@ -152,9 +158,11 @@ def names(element: object, place: str) -> Names:
 _FORMS: Final = {"AWS": _ENTITY, "Service": _SERVICE, "Federated": _PROVIDER}
 
 
-def chosen(element: object, place: str) -> Chosen:
+def chosen(element: object, place: str, *, deny: bool) -> Chosen:
     """The test of a Principal element."""
     listed = names(element, place)
+    if not deny:
+        return lambda who, bounded: listed.grants(who)
     return lambda who, bounded: listed.names(who)
 
 
@@ -167,4 +175,6 @@ def not_chosen(element: object, place: str, *, deny: bool) -> Chosen:
     listed = names(element, place)
     if deny:
         return lambda who, bounded: Named.NOT if listed.exempts(who, bounded) else Named.DIRECT
-    return lambda who, bounded: Named.DIRECT if listed.names(who) is Named.NOT else Named.NOT
+    return lambda who, bounded: (
+        Named.DIRECT if listed.names(who) is Named.NOT and who.kind != "Federated" else Named.NOT
+    )

@@ -64,6 +64,7 @@ NAMES = [
     ("IpAddress", ["10.0.0.0/8", "2001:db8::/32"], "2001:db8::77", True),
     ("IpAddress", "2001:db8::/32", "10.0.0.1", False),
     ("IpAddress", "10.0.0.0/8", "nonsense", False),
+    ("IpAddress", "10.0.0.0/8", "::a00:1", False),
     ("NotIpAddress", "10.0.0.0/8", "11.0.0.1", True),
     ("NotIpAddress", ["10.0.0.0/8", "11.0.0.0/8"], "11.0.0.1", False),
     ("ArnLike", "arn:aws:iam::*:role/*", "arn:aws:iam::111122223333:role/x", True),
@@ -158,6 +159,7 @@ def test_variables() -> None:
     assert holds("StringNotEquals", TEAM, "${aws:nothing}", keys)
     # a key with several values has no single one
     assert not holds("StringEquals", TEAM, "${aws:TagKeys}", keys)
+    assert holds("StringEquals", TEAM, "${aws:TagKeys, 'red'}", keys)
     # what is put in is literal
     assert not holds("StringLike", TEAM, "${aws:username}", {**keys, "aws:username": "*"})
     assert not holds("StringLike", TEAM, "${aws:nothing, '*'}", keys)

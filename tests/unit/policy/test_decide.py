@@ -120,6 +120,19 @@ def test_the_resource_policy_in_one_account(who: Principal, named: str, limits: 
     assert ask(layers(resource=grant({"AWS": named}), **limits), who).allowed is allowed
 
 
+def test_the_strongest_grant_of_a_resource_policy_counts() -> None:
+    statements = [*grant(ACCOUNT), *grant({"AWS": ROLE_ARN}), *grant({"AWS": SESSION.arn})]
+    assert ask(layers(resource=statements, **LIMITED), SESSION).statement == 2
+    assert ask(layers(resource=statements[:2]), SESSION).statement == 1
+    assert not ask(layers(resource=statements[:2], **LIMITED), SESSION).allowed
+
+
+def test_a_role_asking_by_itself_is_limited_as_its_sessions_are() -> None:
+    role = Principal("Role", HOME, ROLE_ARN, ROLE_ARN)
+    assert ask(layers(resource=grant({"AWS": ROLE_ARN})), role).allowed
+    assert not ask(layers(resource=grant({"AWS": ROLE_ARN}), boundary=ELSEWHERE), role).allowed
+
+
 def test_a_grant_to_the_account_lets_identity_policies_decide() -> None:
     assert ask(layers([allow()], resource=grant(ACCOUNT))).layer == "identity"
     assert ask(layers([allow()], resource=grant(ACCOUNT))).allowed
@@ -186,6 +199,9 @@ def test_a_trust_policy_has_to_allow() -> None:
     saml = [{"Effect": "Allow", "Action": "sts:AssumeRoleWithSAML", "Principal": {"Federated": provider}}]
     assert ask(layers(resource=saml, kind="trust"), federated, "sts:AssumeRoleWithSAML", ROLE).allowed
     assert not assume(federated, resource=saml).allowed
+    assert not assume(federated, resource=trust("*")).allowed, "a foreign provider has to be named"
+    assert not assume(NOBODY, resource=trust("*")).allowed
+    assert assume(resource=trust("*")).allowed
 
 
 def exempting(*names: str) -> list[dict[str, Any]]:
@@ -198,6 +214,7 @@ def test_not_principal_exempts_only_who_is_wholly_listed() -> None:
     assert not ask(layers([allow()], resource=exempting(HOME))).allowed
     assert ask(layers([allow()], resource=exempting(HOME, ROLE_ARN, SESSION.arn)), SESSION).allowed
     assert not ask(layers([allow()], resource=exempting(HOME, ROLE_ARN)), SESSION).allowed
+    assert not ask(layers([allow()], resource=exempting(HOME, SESSION.arn)), SESSION).allowed
     assert not ask(layers(resource=exempting(HOME, USER.arn)), NOBODY).allowed
     # "will always deny any IAM principal that has a permissions boundary policy attached"
     assert not ask(layers([allow()], boundary=[allow()], resource=exempting(HOME, USER.arn))).allowed

@@ -53,6 +53,10 @@ def test_many_wildcards_take_no_time(wanted: str) -> None:
         ("arn:aws:sagemaker:*:1:model/*", "arn:aws:sagemaker:eu-west-1:2:model/x", False),
         ("arn:aws:sagemaker:*:model/x", "arn:aws:sagemaker:eu-west-1:1:model/x", False),
         ("arn:aws:s3:::bucket", "*", False),
+        ("arn:*:s3:::bucket", "*", False),
+        ("arn:*:s3:::bucket", "arn:aws", False),
+        ("arn:aws:s3:::ab*ba", "arn:aws:s3:::aba", False),
+        ("arn:aws:s3:::ab*ba", "arn:aws:s3:::abba", True),
     ],
 )
 def test_arns_match_segment_by_segment(wanted: str, text: str, expected: bool) -> None:
