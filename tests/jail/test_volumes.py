@@ -143,6 +143,20 @@ def test_it_is_closed_while_a_job_still_holds_it(cell: Any, tmp_path: Path) -> N
     asyncio.run(story())
 
 
+def test_it_can_be_used_the_moment_it_is_there(tmp_path: Path) -> None:
+    """Creating a file while gocryptfs was still about to be ready once hung both for good."""
+
+    async def story() -> None:
+        volumes = Gocryptfs(tmp_path / "volumes")
+        for number in range(25):
+            async with asyncio.timeout(20):
+                clear = await volumes.create(f"job-{number}", bytes(32))
+                (clear / "x").write_bytes(MARKER)
+                await volumes.close(f"job-{number}")
+
+    asyncio.run(story())
+
+
 def test_recovering_clears_what_was_left(tmp_path: Path) -> None:
     async def story() -> None:
         earlier = Gocryptfs(tmp_path / "volumes")

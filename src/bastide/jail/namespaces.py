@@ -11,6 +11,7 @@ CLONE_NEWNS: Final = 0x00020000
 # linux/mount.h
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_FORCE: Final = 1
 MNT_DETACH: Final = 2
 
 # linux/prctl.h

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from bastide.engines.sandbox import SandboxError
-from bastide.jail.namespaces import MNT_DETACH, unmount
+from bastide.jail.namespaces import MNT_DETACH, MNT_FORCE, unmount
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 _MOUNT_SECONDS: Final = 15.0
+_READY: Final = b"Filesystem mounted and ready."
 # A file system of less than this cannot be made; ext4's own structures take some of it.
 _SMALLEST: Final = 8 << 20
 
@@ -63,7 +64,7 @@ class Gocryptfs:
             await asyncio.to_thread(_prepare, folder / "cipher")
             process = self._begin(folder, key)
             self._volumes[name] = _Volume(process)
-            await asyncio.to_thread(_await_mount, clear, process)
+            await asyncio.to_thread(_await_mount, folder / "log", process)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(self._close, name))
             if isinstance(error, OSError | subprocess.SubprocessError):
@@ -93,8 +94,15 @@ class Gocryptfs:
 
     def _begin(self, folder: Path, key: bytes) -> subprocess.Popen[bytes]:
         """Started in the caller's thread, whose end is the volume's: setpriv has the kernel kill gocryptfs then."""
-        command = ["setpriv", "--pdeathsig", "KILL", "--", "gocryptfs", "-q", "-fg", "-masterkey=stdin", "-allow_other"]
-        command += ["-nosyslog", "-noprealloc", "--", str(folder / "cipher"), str(folder / "clear")]
+        command = ["setpriv", "--pdeathsig", "KILL", "--", "gocryptfs", "-fg", "-nosyslog"]
+        command += [
+            "-masterkey=stdin",
+            "-allow_other",
+            "-noprealloc",
+            "--",
+            str(folder / "cipher"),
+            str(folder / "clear"),
+        ]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -154,19 +162,26 @@ def _limited(folder: Path, size: int) -> None:
     (folder / "cipher").symlink_to("store/cipher")
 
 
-def _await_mount(clear: Path, process: subprocess.Popen[bytes]) -> None:
+def _await_mount(log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until gocryptfs says that it is ready, and nothing less.
+
+    The mount is there some moments before. In these gocryptfs opens a file in it itself, and who creates one at the
+    same time holds the folder's lock while waiting for gocryptfs, which waits for the lock: neither ever ends.
+    """
     until = time.monotonic() + _MOUNT_SECONDS
-    before = clear.parent.stat().st_dev
-    while clear.stat().st_dev == before:
+    while _READY not in (said := log.read_bytes()):
         if process.poll() is not None or time.monotonic() > until:
-            said = " ".join((clear.parent / "log").read_text(errors="replace").split())
-            raise SandboxError(f"gocryptfs did not mount the volume: {said or process.returncode}")
+            told = " ".join(said.decode(errors="replace").split())
+            raise SandboxError(f"gocryptfs did not mount the volume: {told or process.returncode}")
         time.sleep(0.002)
-    (clear.parent / "log").unlink(missing_ok=True)
+    log.unlink()
 
 
 def _unmount(path: Path) -> None:
     """Detach whatever is mounted there, however often; a dead mount and open files are no hindrance."""
     with contextlib.suppress(OSError):
         while True:
+            # Forced first: it answers, with an error, whoever still waits for a file system that does not answer.
+            with contextlib.suppress(OSError):
+                unmount(str(path), MNT_FORCE)
             unmount(str(path), MNT_DETACH)
