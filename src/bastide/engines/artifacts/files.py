@@ -1,8 +1,9 @@
-"""Local files: each under a data key of its own, in authenticated chunks, content first and name last.
+"""Local files: each under a key of its own, in authenticated chunks, content first and name last.
 
-A file is a sequence of chunks of 256 KiB, each AES-256-GCM with its number as nonce (the key is used for this file only)
-and, as additional data, the file's id, the chunk's number and whether it is the last: a flipped bit, a chunk in another
-place, a file cut short or exchanged is an error and never data. A range read opens only the chunks it needs.
+A file is a sequence of chunks of 256 KiB, each AES-256-GCM with its number as nonce and, as additional data, the file's
+id, the chunk's number and whether it is the last: a flipped bit, a chunk in another place, a file cut short or exchanged
+is an error and never data. A range read opens only the chunks it needs. The key is derived from the data key and the
+random id, so that even a data key given twice never meets the same nonce twice.
 """
 
 from __future__ import annotations
@@ -10,23 +11,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import os
 import secrets
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-CHUNK = 256 * 1024
-_TAG = 16
-SMALL = 64 * 1024
-"""What is read or written at once on the event loop's thread."""
+from bastide.engines.artifacts.batches import Batches
 
+CHUNK = 256 * 1024
+SMALL = 64 * 1024
+"""What is encrypted, or read and decrypted, at once on the event loop's thread."""
+
+_TAG = 16
+_SEALED = CHUNK + _TAG
 _FANOUT = 256
+_BATCH = 4
+_IN_A_ROW = 512
+_SYNC_EVERY = 8 * 1024 * 1024
+"""A long file goes to the disk while the rest of it is still on its way."""
+
+_T = TypeVar("_T")
 
 
 class Damaged(Exception):  # noqa: N818
@@ -50,102 +62,112 @@ def _aad(id: str, number: int, last: bool) -> bytes:
     return struct.pack(">16sQ?", bytes.fromhex(id), number, last)
 
 
+def _cipher(data_key: bytes, id: str) -> AESGCM:
+    if len(data_key) != 32:
+        raise ValueError("a data key has 32 bytes")
+    return AESGCM(hmac.digest(data_key, b"bastide/artifact/" + bytes.fromhex(id), "sha256"))
+
+
+async def _settled(work: asyncio.Future[_T]) -> _T:
+    """What a thread does, to its end: also when the caller is cancelled meanwhile, who is told afterwards.
+
+    A descriptor must not be closed under a thread that still writes to it: its number may be another file's by then.
+    """
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((work,))
+        if not work.cancelled():
+            work.exception()
+        raise
+
+
 class Artifacts:
     """Files below `root`, named by random ids; never by what users call them."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._drafts = root / "drafts"
-        self._drafts.mkdir(mode=0o700, exist_ok=True)
-        for number in range(_FANOUT):
-            (root / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-        self._folders = [os.open(root / f"{number:02x}", os.O_RDONLY | os.O_DIRECTORY) for number in range(_FANOUT)]
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("drafts", *(f"{number:02x}" for number in range(_FANOUT))):
+            (root / name).mkdir(mode=0o700, exist_ok=True)
+        sync_folder(root)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="artifacts")
+        self._batches = Batches(_create_all, self._threads)
+        self._folder = ""
+        self._given = 0
 
     def _path(self, id: str) -> Path:
         if len(id) != 32 or not all(char in "0123456789abcdef" for char in id):
             raise ValueError("not an artifact's id")
         return self._root / id[:2] / id
 
-    def _finish(self, handle: int, draft: Path, id: str) -> None:
-        os.fsync(handle)
-        draft.rename(self._path(id))
-        os.fsync(self._folders[int(id[:2], 16)])
+    def _new_id(self) -> str:
+        # Random, but for a while in one folder: a commit of the file system's journal that holds one folder costs half of
+        # one that holds many.
+        if self._given % _IN_A_ROW == 0:
+            self._folder = secrets.token_hex(1)
+        self._given += 1
+        return self._folder + secrets.token_hex(15)
 
     async def write(self, chunks: AsyncIterator[bytes], data_key: bytes) -> Written:
-        """Writes a stream under `data_key` (32 bytes, for this file only); on the disk when this returns.
+        """Writes a stream under `data_key` (32 bytes); on the disk when this returns.
 
-        Whatever ends it before, nothing is left.
+        Whatever ends it before, nothing is left: an error of the stream's, of the disk's (OSError), a cancellation.
         """
+        id = self._new_id()
+        draft = _Draft(self._drafts / id, self._path(id), _cipher(data_key, id), id)
         loop = asyncio.get_running_loop()
-        id = secrets.token_hex(16)
-        cipher = AESGCM(data_key)
-        digest = hashlib.md5(usedforsecurity=False)
-        draft = self._drafts / id
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # One batch is encrypted and written while the next one arrives.
+        pending: asyncio.Future[None] | None = None
+        syncing: asyncio.Future[None] | None = None
+        named = False
         try:
-            buffer = bytearray()
-            number = size = 0
-
-            def put(batch: list[tuple[int, bytes, bool]]) -> None:
-                for index, plain, last in batch:
-                    digest.update(plain)
-                    _write_all(handle, cipher.encrypt(_nonce(index), plain, _aad(id, index, last)))
-
+            pieces: list[bytes] = []
+            waiting = size = unsynced = 0
             async for piece in chunks:
-                buffer += piece
+                pieces.append(piece)
+                waiting += len(piece)
                 size += len(piece)
                 # A chunk is written only once more is known to follow: the last one says that it is the last.
-                if len(buffer) > 4 * CHUNK:
-                    batch = []
-                    whole = (len(buffer) - 1) // CHUNK
-                    for index in range(whole):
-                        batch.append((number, bytes(buffer[index * CHUNK : (index + 1) * CHUNK]), False))
-                        number += 1
-                    del buffer[: whole * CHUNK]
-                    await loop.run_in_executor(self._threads, put, batch)
-            rest: list[tuple[int, bytes, bool]] = []
-            while True:
-                plain = bytes(buffer[:CHUNK])
-                del buffer[:CHUNK]
-                rest.append((number, plain, not buffer))
-                number += 1
-                if not buffer:
-                    break
-
-            def end() -> None:
-                put(rest)
-                self._finish(handle, draft, id)
-
-            await loop.run_in_executor(self._threads, end)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                draft.unlink()
-            with contextlib.suppress(FileNotFoundError):
-                self._path(id).unlink()
-            raise
+                if waiting > _BATCH * CHUNK:
+                    if pending is not None:
+                        await _settled(pending)
+                    pending = loop.run_in_executor(self._threads, draft.put, pieces, False)
+                    unsynced += waiting
+                    pieces, waiting = [], 0
+                    if unsynced > _SYNC_EVERY and (syncing is None or syncing.done()):
+                        if syncing is not None:
+                            syncing.result()
+                        syncing = loop.run_in_executor(self._threads, os.fdatasync, draft.handle)
+                        unsynced = 0
+            if pending is not None:
+                await _settled(pending)
+            if syncing is not None:
+                await _settled(syncing)
+            pending = loop.run_in_executor(self._threads, draft.put, pieces, True)
+            await _settled(pending)
+            named = True
         finally:
-            os.close(handle)
-        return Written(id, size, digest.hexdigest())
+            try:
+                for work in (pending, syncing):
+                    if work is not None and not work.done():
+                        await asyncio.gather(_settled(work), return_exceptions=True)
+            finally:
+                draft.close(kept=named)
+        return Written(id, size, draft.md5())
 
     async def write_small(self, data: bytes, data_key: bytes) -> Written:
-        """Writes at most `SMALL` bytes; on the disk when this returns."""
-        id = secrets.token_hex(16)
-        sealed = AESGCM(data_key).encrypt(_nonce(0), data, _aad(id, 0, True))
+        """Writes at most `SMALL` bytes; on the disk when this returns. What is written together is synced together."""
+        if len(data) > SMALL:
+            raise ValueError(f"more than {SMALL} bytes are a stream")
+        id = self._new_id()
         path = self._path(id)
-
-        def put() -> None:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                _write_all(handle, sealed)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            os.fsync(self._folders[int(id[:2], 16)])
-
+        sealed = _cipher(data_key, id).encrypt(_nonce(0), data, _aad(id, 0, True))
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, put)
+            await _settled(self._batches.add((path, sealed)))
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -153,52 +175,37 @@ class Artifacts:
 
     async def read(self, id: str, data_key: bytes, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive; None: all); raises Damaged, and FileNotFoundError."""
-        return b"".join([piece async for piece in self.open(id, data_key, start, end)])
+        file = _Stored(self._path(id), _cipher(data_key, id), id, start, end)
+        try:
+            if file.small:
+                return file.take(file.numbers)
+            work = asyncio.get_running_loop().run_in_executor(self._threads, file.take, file.numbers)
+            return await _settled(work)
+        finally:
+            file.close()
 
     async def open(self, id: str, data_key: bytes, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """The same as a stream; the file stays readable while it is read, also when it is deleted meanwhile."""
-        handle = os.open(self._path(id), os.O_RDONLY | os.O_CLOEXEC)
+        file = _Stored(self._path(id), _cipher(data_key, id), id, start, end)
         try:
-            stored = os.fstat(handle).st_size
-            count = max(1, -(-stored // (CHUNK + _TAG)))
-            size = stored - count * _TAG
-            stop = size if end is None else min(end, size)
-            cipher = AESGCM(data_key)
-            first = start // CHUNK
-            last = max(first, (stop - 1) // CHUNK if stop > 0 else 0)
-
-            def take(number: int) -> bytes:
-                sealed = os.pread(handle, CHUNK + _TAG, number * (CHUNK + _TAG))
-                try:
-                    plain = cipher.decrypt(_nonce(number), sealed, _aad(id, number, number == count - 1))
-                except InvalidTag:
-                    raise Damaged(f"artifact {id} is damaged in chunk {number}") from None
-                below = start - number * CHUNK if number == first else 0
-                above = stop - number * CHUNK if number == last else CHUNK
-                return plain[max(0, below) : max(0, above)]
-
-            if stored <= SMALL + _TAG:
-                yield take(0)
+            if file.small:
+                yield file.take(file.numbers)
                 return
             loop = asyncio.get_running_loop()
-
-            def several(numbers: range) -> bytes:
-                return b"".join([take(one) for one in numbers])
-
-            for number in range(first, min(last, count - 1) + 1, 4):
-                yield await loop.run_in_executor(
-                    self._threads, several, range(number, min(number + 4, last + 1, count))
-                )
+            for numbers in file.several():
+                yield await _settled(loop.run_in_executor(self._threads, file.take, numbers))
         finally:
-            os.close(handle)
+            file.close()
 
     async def delete(self, id: str) -> None:
         """Removes a file; one that is gone is fine."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path(id).unlink()
+        self._path(id).unlink(missing_ok=True)
 
     def sweep(self, alive: Callable[[str], bool]) -> int:
-        """Removes drafts, and files that nobody names: what a killed run left. Returns how many."""
+        """Removes drafts, and files that nobody names: what a killed run left. Returns how many.
+
+        For the start, before anything is written: it cannot tell a draft that was left from one that grows.
+        """
         removed = 0
         for draft in self._drafts.iterdir():
             draft.unlink()
@@ -209,6 +216,139 @@ class Artifacts:
                     path.unlink()
                     removed += 1
         return removed
+
+    def close(self) -> None:
+        """Ends the threads, after what they were given."""
+        self._threads.shutdown()
+
+
+class _Draft:
+    """A file that grows under another name until it is whole. Used by one thread at a time."""
+
+    def __init__(self, path: Path, final: Path, cipher: AESGCM, id: str) -> None:
+        self._path, self._final, self._cipher, self._id = path, final, cipher, id
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self._rest = b""
+        self._number = 0
+        self.handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def put(self, pieces: list[bytes], last: bool) -> None:
+        """Writes the whole chunks there are; at the end the rest too, and then gives the file its name."""
+        plain = memoryview(b"".join((self._rest, *pieces)))
+        whole = max(0, len(plain) - 1) // CHUNK
+        for number in range(whole):
+            self._chunk(plain[number * CHUNK : (number + 1) * CHUNK], False)
+        self._rest = bytes(plain[whole * CHUNK :])
+        if last:
+            self._chunk(memoryview(self._rest), True)
+            os.fsync(self.handle)
+            self._path.rename(self._final)
+            sync_folder(self._final.parent)
+
+    def _chunk(self, plain: memoryview, last: bool) -> None:
+        self._digest.update(plain)
+        _write_all(self.handle, self._cipher.encrypt(_nonce(self._number), plain, _aad(self._id, self._number, last)))
+        self._number += 1
+
+    def md5(self) -> str:
+        """Hex, of what was written."""
+        return self._digest.hexdigest()
+
+    def close(self, *, kept: bool) -> None:
+        """Lets go of the file; one that is not kept is removed under either name."""
+        os.close(self.handle)
+        if not kept:
+            self._path.unlink(missing_ok=True)
+            self._final.unlink(missing_ok=True)
+
+
+class _Stored:
+    """A range of a file that is read."""
+
+    def __init__(self, path: Path, cipher: AESGCM, id: str, start: int, end: int | None) -> None:
+        if start < 0 or (end is not None and end < 0):
+            raise ValueError("a range counts from the beginning")
+        self._cipher, self._id = cipher, id
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        stored = os.fstat(self._handle).st_size
+        self._count = max(1, -(-stored // _SEALED))
+        size = max(0, stored - self._count * _TAG)
+        self._start = min(start, size)
+        self._end = max(self._start, size if end is None else min(end, size))
+        first = min(self._start // CHUNK, self._count - 1)
+        # Whoever asks for nothing still learns whether the chunk that would hold it is sound.
+        self.numbers = range(first, max(first, (self._end - 1) // CHUNK) + 1)
+        self.small = stored <= SMALL + _TAG
+
+    def several(self) -> Iterator[range]:
+        """The numbers, a few at a time."""
+        for at in range(0, len(self.numbers), _BATCH):
+            yield self.numbers[at : at + _BATCH]
+
+    def take(self, numbers: range) -> bytes:
+        """The wanted bytes of these chunks; raises Damaged."""
+        found = []
+        for number in numbers:
+            sealed = os.pread(self._handle, _SEALED, number * _SEALED)
+            try:
+                plain = self._cipher.decrypt(_nonce(number), sealed, _aad(self._id, number, number == self._count - 1))
+            except InvalidTag:
+                raise Damaged(f"artifact {self._id} is damaged in chunk {number}") from None
+            base = number * CHUNK
+            if self._start > base or self._end < base + len(plain):
+                plain = plain[max(0, self._start - base) : max(0, self._end - base)]
+            found.append(plain)
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names in a folder are on the disk when this returns."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _create_all(files: list[tuple[Path, bytes]]) -> list[OSError | None]:
+    """Creates files and brings them to the disk: all are written before the first is synced, so that one commit of the
+    file system's journal takes them all."""
+    ended: list[OSError | None] = [None] * len(files)
+    handles: list[int] = []
+    try:
+        for index, (path, data) in enumerate(files):
+            try:
+                handles.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                _write_all(handles[index], data)
+            except OSError as error:
+                ended[index] = error
+                if len(handles) == index:
+                    handles.append(-1)
+        for index, handle in enumerate(handles):
+            if ended[index] is None:
+                try:
+                    os.fsync(handle)
+                except OSError as error:
+                    ended[index] = error
+    finally:
+        for handle in handles:
+            if handle >= 0:
+                os.close(handle)
+    folders: dict[Path, OSError | None] = {}
+    for index, (path, _) in enumerate(files):
+        folder = path.parent
+        if ended[index] is None:
+            if folder not in folders:
+                try:
+                    sync_folder(folder)
+                    folders[folder] = None
+                except OSError as error:
+                    folders[folder] = error
+            ended[index] = folders[folder]
+    return ended
 
 
 def _write_all(handle: int, data: bytes) -> None:
