@@ -220,6 +220,7 @@ def test_secrets_are_nowhere(platform: Running, account: Account) -> None:
             assert keys.secret.encode() not in file.read_bytes(), file
 
 
+@pytest.mark.control("IAM-01")
 def test_a_boundary_limits(platform: Running, account: Account) -> None:
     iam = account.client("iam")
     boundary = iam.create_policy(PolicyName="Limit", PolicyDocument=text("iam:GetUser"))["Policy"]["Arn"]
@@ -290,6 +291,7 @@ def test_names_of_nothing_reveal_nothing(platform: Running, account: Account) ->
     )
 
 
+@pytest.mark.control("ACC-01")
 def test_neighbours_stay_out(account: Account, neighbour: Account) -> None:
     arn = account.client("iam").create_policy(PolicyName="P", PolicyDocument=text("s3:*"))["Policy"]["Arn"]
     theirs = neighbour.client("iam")

@@ -82,6 +82,7 @@ def test_no_trust_and_no_role_look_the_same(account: Account) -> None:
     assert told[0] == told[1]
 
 
+@pytest.mark.control("ACC-01")
 def test_both_accounts_must_agree(platform: Running, account: Account, neighbour: Account) -> None:
     open_to = role(account, "Open", trusting({"AWS": neighbour.id}))
     assert refusal(platform.assume, open_to, account.keys) == DENIED

@@ -1,6 +1,7 @@
 """Identity and Access Management: users, roles, access keys, policies."""
 
 from bastide.kernel import Service
+from bastide.services.iam import simulation
 from bastide.services.iam.access_key import ACCESS_KEY
 from bastide.services.iam.facts import facts
 from bastide.services.iam.policy import POLICY
@@ -8,3 +9,5 @@ from bastide.services.iam.role import ROLE
 from bastide.services.iam.user import USER
 
 SERVICE = Service("iam", [USER, ROLE, POLICY, ACCESS_KEY], facts=facts)
+
+__all__ = ["SERVICE", "simulation"]
