@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 Instant = int
 """Microseconds since the epoch, UTC."""
@@ -23,6 +24,10 @@ def wall() -> Instant:
 
 def iso(at: Instant, *, fraction: bool = False) -> str:
     """``2026-11-24T01:02:03Z``, with microseconds if asked for."""
-    moment = datetime.fromtimestamp(at // MICROS, UTC)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    text = _second(at // MICROS)
     return f"{text}.{at % MICROS:06d}Z" if fraction else f"{text}Z"
+
+
+@lru_cache(1024)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")

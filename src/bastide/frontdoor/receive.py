@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bastide.domain import Clock, Instant, Refused
+from bastide.domain import Clock, Instant, Refused, new_id
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -55,7 +54,8 @@ class Received:
         """The next piece of the body, empty at its end; raises Refused when it comes too slowly or the client left."""
         while not self.finished:
             try:
-                message = await asyncio.wait_for(self.receive(), IDLE_SECONDS)
+                async with asyncio.timeout(IDLE_SECONDS):
+                    message = await self.receive()
             except TimeoutError:
                 raise Refused(
                     "RequestTimeout",
@@ -102,7 +102,7 @@ def receive(scope: Scope, source: Receive, listener: Listener, clock: Clock) -> 
         text = value.decode("latin-1")
         named[key] = f"{named[key]},{text}" if key in named else text
     received = Received(
-        id=str(uuid.uuid4()),
+        id=new_id(),
         at=clock(),
         listener=listener,
         method=scope["method"],

@@ -6,14 +6,13 @@ that were asked, with the whole request context, so that an entry can be decided
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import orjson
 
-from bastide.domain import Arn, Refused, iso
+from bastide.domain import Arn, Refused, iso, new_id
 from bastide.kernel.call import Call, Question
 from bastide.kernel.identity import Caller
 from bastide.protocol import codec
@@ -165,10 +164,10 @@ def entries(
         allowed = refused is None or caller.kind == "Anonymous"
         if allowed and question.account and question.account not in recipients:
             recipients.append(question.account)
-    shared = str(uuid.uuid4()) if len(recipients) > 1 else None
+    shared = new_id() if len(recipients) > 1 else None
     found = []
     for account in recipients or [home]:
-        record["eventID"] = str(uuid.uuid4())
+        record["eventID"] = new_id()
         record["recipientAccountId"] = account
         if shared is not None:
             record["sharedEventID"] = shared

@@ -47,9 +47,9 @@ class Bytes:
         return {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
-    """What is known of a request beside its content.
+    """What is known of a request beside its content; never changed once made.
 
     secure: came over TLS. via: services it was forwarded by, first first. protocol: wire protocol it was spoken in.
     """

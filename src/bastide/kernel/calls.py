@@ -5,12 +5,11 @@ authorise -> handle -> record, in one transaction where something changes. There
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from bastide.domain import Clock, Refused, wall
+from bastide.domain import Clock, Refused, new_id, wall
 from bastide.kernel import audit
 from bastide.kernel.authorise import authorise
 from bastide.kernel.call import Authorised, Body, Call, Request
@@ -245,7 +244,7 @@ class Calls:
         source: the service on whose behalf, which the record names as address. Raises Refused as the operation does.
         """
         held = self.registry.operations[service, operation]
-        request = Request(str(uuid.uuid4()), self.clock(), source, source, True, self._protocol(service))
+        request = Request(new_id(), self.clock(), source, source, True, self._protocol(service))
         where = "us-east-1" if held.global_ else region
         return await self.run(Call(held, input, caller, caller.account, where, request, body, dict(context or {})))
 
