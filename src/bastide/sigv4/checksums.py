@@ -67,8 +67,16 @@ def _new(algorithm: str) -> _Sum:
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
+def digest(algorithm: str, data: bytes) -> bytes:
+    """The checksum of `data`: crc32, crc32c, crc64nvme, sha1 or sha256."""
+    one = _new(algorithm)
+    one.update(data)
+    return one.digest()
+
+
 _SIZES = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}
 _PREFIX = "x-amz-checksum-"
+_NO_SUM = frozenset({_PREFIX + "mode", _PREFIX + "type", _PREFIX + "algorithm"})
 
 
 class Checksums:
@@ -83,19 +91,32 @@ class Checksums:
             given = named.get(_PREFIX + algorithm)
             if given is not None:
                 self._want(algorithm, given)
+        twice = False
+        for name in named:
+            if name.startswith(_PREFIX) and name not in _NO_SUM and name.removeprefix(_PREFIX) not in _SIZES:
+                # What cannot be verified must not be taken for verified.
+                raise Refused("InvalidRequest", f"The checksum of {name} is not one that Bastide computes.", 400)
         for trailer in named.get("x-amz-trailer", "").lower().split(","):
             algorithm = trailer.strip().removeprefix(_PREFIX)
             if algorithm in _SIZES and trailer.strip().startswith(_PREFIX):
+                twice = twice or algorithm in self._wanted
                 self._sums.setdefault(algorithm, _new(algorithm))
-        if len(self._sums) > 1:
+        if len(self._sums) > 1 or twice:
             raise Refused(
                 "InvalidRequest",
                 "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
                 400,
             )
+        if not self._sums and named.get("x-amz-sdk-checksum-algorithm"):
+            raise Refused(
+                "InvalidRequest",
+                "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers "
+                "were found.",
+                400,
+            )
         md5 = named.get("content-md5")
         if md5 is not None:
-            self._wanted["md5"] = _decoded(md5, 16, "The Content-MD5 you specified is not valid.")
+            self._wanted["md5"] = _decoded(md5, 16, "The Content-MD5 you specified was invalid.")
             self._sums["md5"] = _new("md5")
 
     def _want(self, algorithm: str, given: str) -> None:
