@@ -1,0 +1,50 @@
+"""S3: buckets and encrypted objects.
+
+Source: Amazon S3 API Reference and User Guide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bastide.kernel import Service
+from bastide.services.s3 import copying as _copying  # declares CopyObject
+from bastide.services.s3 import founding as _founding  # declares the operations that make and list buckets
+from bastide.services.s3 import listing as _listing  # declares the lists
+from bastide.services.s3 import object as _object  # declares the operations on objects
+from bastide.services.s3 import settings as _settings  # declares what is set on buckets
+from bastide.services.s3 import tagging as _tagging  # declares the tags of objects
+from bastide.services.s3.bucket import BUCKET, NAME, facts
+from bastide.services.s3.upload import PART, UPLOAD
+from bastide.services.s3.versions import MANIFEST, OBJECT, VERSION
+from bastide.store import View
+
+__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "alive"]
+
+SERVICE = Service("s3", kinds=[BUCKET, NAME, OBJECT, VERSION, MANIFEST, UPLOAD, PART], facts=facts)
+
+
+def alive(view: View) -> Callable[[str], bool]:
+    """Whether a file is named by some object or part. Reads all of them once: for the start of the platform."""
+    used: set[bytes] = set()
+    after_bucket: str | None = None
+    while names := view.scan(NAME.key, "", "", after=after_bucket, limit=1000):
+        for owner in {(str(row.doc["Account"]), str(row.doc["Region"])) for row in names}:
+            _collect(view, *owner, used)
+        after_bucket = names[-1].name
+    return lambda name: bytes.fromhex(name) in used
+
+
+def _collect(view: View, account: str, region: str, used: set[bytes]) -> None:
+    for kind in (OBJECT, VERSION, PART, MANIFEST):
+        after: str | None = None
+        while rows := view.scan(kind.key, account, region, after=after, limit=1000):
+            for row in rows:
+                if "id" in row.doc:
+                    used.add(bytes.fromhex(row.doc["id"]))
+                for part in row.doc.get("parts", ()):
+                    used.add(bytes.fromhex(part["id"]))
+            after = rows[-1].name
+
+
+del _copying, _founding, _listing, _object, _settings, _tagging

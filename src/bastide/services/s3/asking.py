@@ -1,0 +1,85 @@
+"""What S3 asks the policy engine: ARNs of buckets and objects, and the condition keys of its requests.
+
+Source: Service Authorization Reference, "Actions, resources, and condition keys for Amazon S3".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote
+
+from bastide.domain import Refused
+from bastide.kernel import Asked
+from bastide.services.s3.bucket import lookup
+
+Keys = dict[str, "str | Sequence[str]"]
+
+
+def object_arn(bucket: str, key: str) -> str:
+    """The ARN of an object."""
+    return f"arn:aws:s3:::{bucket}/{key}"
+
+
+def bucket_asked(asked: Asked) -> Iterable[str]:
+    """The bucket that the call names."""
+    return (f"arn:aws:s3:::{asked.call.input['Bucket']}",)
+
+
+def object_asked(asked: Asked) -> Iterable[str]:
+    """The object that the call names."""
+    given = asked.call.input
+    return (f"arn:aws:s3:::{given['Bucket']}/{given['Key']}",)
+
+
+def keys(asked: Asked) -> Keys:
+    """Condition keys of every request to S3."""
+    call = asked.call
+    found: Keys = {}
+    name = call.input.get("Bucket")
+    if name is not None:
+        bucket = lookup(asked.view, name)
+        if bucket is not None:
+            found["s3:resourceaccount"] = bucket.account
+    if call.request.tls.startswith("TLSv"):
+        found["s3:tlsversion"] = call.request.tls[4:]
+    return found
+
+
+def given_version(asked: Asked) -> bool:
+    """Whether the call names a version."""
+    return bool(asked.call.input.get("VersionId"))
+
+
+def no_version(asked: Asked) -> bool:
+    """Whether the call means the current version."""
+    return not asked.call.input.get("VersionId")
+
+
+def listing(asked: Asked) -> Keys:
+    """Condition keys of a list."""
+    found = keys(asked)
+    given = asked.call.input
+    if "Prefix" in given:
+        found["s3:prefix"] = str(given["Prefix"])
+    if "Delimiter" in given:
+        found["s3:delimiter"] = str(given["Delimiter"])
+    for member in ("MaxKeys", "MaxUploads"):
+        if member in given:
+            found["s3:max-keys"] = str(given[member])
+    return found
+
+
+def source_of(text: str) -> tuple[str, str, str | None]:
+    """Bucket, key and version of an ``x-amz-copy-source``; raises InvalidArgument for what is none."""
+    plain, _, query = text.partition("?")
+    path = unquote(plain)
+    version = unquote(query.removeprefix("versionId=")) if query.startswith("versionId=") else None
+    bucket, slash, key = path.removeprefix("/").partition("/")
+    if not bucket or not slash or not key or bucket.startswith("arn:"):
+        raise Refused(
+            "InvalidArgument",
+            "Invalid copy source object key",
+            400,
+            members={"ArgumentName": "x-amz-copy-source", "ArgumentValue": text[:1024]},
+        )
+    return bucket, key, version

@@ -1,0 +1,212 @@
+"""CopyObject: the source's bytes are decrypted for the caller and encrypted anew for the target.
+
+Source: S3 API Reference, CopyObject, "Permissions" and "Response and special errors".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bastide.domain import Refused
+from bastide.engines.artifacts import Artifacts
+from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.services.s3 import encryption, heads
+from bastide.services.s3.asking import Keys, object_arn, object_asked, source_of
+from bastide.services.s3.bucket import Bucket, bucket_of, expect, lookup, named
+from bastide.services.s3.object import (
+    Staged,
+    _check_write,
+    clear,
+    content,
+    etag_of,
+    find_version,
+    is_current,
+    undo,
+    writing,
+)
+from bastide.services.s3.versions import OBJECT, check_key, current, place, version
+from bastide.store import Row, Transaction, View
+
+_MOST_BYTES = 5 * 1024**3
+
+
+def source_asked(asked: Asked) -> Iterable[str]:
+    """The source's ARN."""
+    bucket, key, _ = source_of(asked.input["CopySource"])
+    return (object_arn(bucket, key),)
+
+
+def versioned(asked: Asked) -> bool:
+    """Whether the source names a version."""
+    return source_of(asked.input["CopySource"])[2] is not None
+
+
+def unversioned(asked: Asked) -> bool:
+    """Whether the source is the current version."""
+    return not versioned(asked)
+
+
+def _source_row(asked: Asked) -> Row | None:
+    name, key, id = source_of(asked.input["CopySource"])
+    bucket = lookup(asked.view, name)
+    if bucket is None:
+        return None
+    row = current(asked.view, bucket, key)
+    if id is None:
+        return row
+    try:
+        return version(asked.view, bucket, key, id, row)
+    except Refused:
+        return None
+
+
+def source_keys(asked: Asked) -> Keys:
+    """Condition keys of the questions about the source."""
+    name, _, id = source_of(asked.input["CopySource"])
+    found: Keys = {}
+    if id is not None:
+        found["s3:versionid"] = id
+    bucket = lookup(asked.view, name)
+    if bucket is not None:
+        found["s3:resourceaccount"] = bucket.account
+        if bucket.tagged:
+            row = _source_row(asked)
+            for key, value in row.tags.items() if row is not None else ():
+                found[f"s3:existingobjecttag/{key.lower()}"] = value
+    if asked.call.request.tls.startswith("TLSv"):
+        found["s3:tlsversion"] = asked.call.request.tls[4:]
+    return found
+
+
+def _target_keys(asked: Asked) -> Keys:
+    found = writing(asked)
+    found["s3:x-amz-copy-source"] = str(asked.input["CopySource"]).removeprefix("/")
+    if asked.input.get("MetadataDirective"):
+        found["s3:x-amz-metadata-directive"] = str(asked.input["MetadataDirective"])
+    if _tags_travel(asked):
+        row = _source_row(asked)
+        if row is not None:
+            for key, value in row.tags.items():
+                found[f"s3:requestobjecttag/{key.lower()}"] = value
+            found["s3:requestobjecttagkeys"] = tuple(row.tags)
+    return found
+
+
+def _tags_travel(asked: Asked) -> bool:
+    if asked.input.get("TaggingDirective", "COPY") != "COPY":
+        return False
+    bucket = lookup(asked.view, source_of(asked.input["CopySource"])[0])
+    if bucket is None or not bucket.tagged:
+        return False
+    row = _source_row(asked)
+    return row is not None and bool(row.tags)
+
+
+def _tags_written(asked: Asked) -> bool:
+    if asked.input.get("TaggingDirective") == "REPLACE":
+        return bool(asked.input.get("Tagging"))
+    return _tags_travel(asked)
+
+
+def source_bucket(view: View, given: dict[str, Any]) -> tuple[Bucket, str, str | None]:
+    """The source's bucket, key and version; raises NoSuchBucket, AccessDenied."""
+    name, key, id = source_of(given["CopySource"])
+    bucket = named(view, name)
+    expect(bucket, given.get("ExpectedSourceBucketOwner"))
+    return bucket, key, id
+
+
+async def _stage(a: Authorised) -> Staged:
+    given = a.input
+    key = given["Key"]
+    check_key(key)
+    described = heads.described(given)
+    if given.get("AnnotationDirective") not in (None, "COPY"):
+        raise Refused("NotImplemented", "Annotations are not supported by Bastide yet.", 501)
+    replace = given.get("MetadataDirective", "COPY") == "REPLACE"
+    mark = len(a.events)
+    with a.calls.store.reading() as view:
+        bucket = bucket_of(a, view)
+        source, source_key, id = source_bucket(view, given)
+        row = find_version(a, view, source, source_key, id)
+        heads.check_read(given, row.doc, "CopySource", copying=True)
+        _check_write(given, view, bucket, key)
+        doc = row.doc
+        if doc["size"] > _MOST_BYTES:
+            raise Refused(
+                "InvalidRequest", "The specified copy source is larger than the maximum allowable size: 5368709120", 400
+            )
+        how = encryption.wanted(given, bucket)
+        if (source.name, source_key) == (bucket.name, key) and id is None and not replace:
+            changed = given.get("ServerSideEncryption") or given.get("TaggingDirective") == "REPLACE"
+            if not changed and how.sse == doc["sse"] and given.get("StorageClass") is None:
+                raise Refused(
+                    "InvalidRequest",
+                    "This copy request is illegal because it is trying to copy an object to itself without changing the "
+                    "object's metadata, storage class, website redirect location or encryption attributes.",
+                    400,
+                )
+        tags = (
+            heads.header_tags(given.get("Tagging"))
+            if given.get("TaggingDirective", "COPY") == "REPLACE"
+            else dict(row.tags)
+        )
+        stream = content(a, view, source, source_key, doc, None)
+    staged = Staged(
+        described if replace else {name: doc[name] for name in ("type", "head", "meta") if name in doc}, tags
+    )
+    data_key, kept = encryption.new_key(a, bucket, key, how)
+    staged.asked = a.events[mark:]
+    written = staged.written = await a.engine(Artifacts).write(stream, data_key)
+    staged.doc.update(kept)
+    staged.doc |= {"id": written.id, "size": written.size, "etag": etag_of(kept["sse"], written.md5)}
+    if doc.get("sums") and doc.get("sumtype", "FULL_OBJECT") == "FULL_OBJECT":
+        staged.doc["sums"] = doc["sums"]
+    staged.more = row.doc["v"] if source.versioning else None
+    return staged
+
+
+@OBJECT.operation(
+    "CopyObject",
+    asks=[
+        Ask("s3:GetObject", source_asked, more=source_keys, when=unversioned),
+        Ask("s3:GetObjectVersion", source_asked, more=source_keys, when=versioned),
+        Ask(
+            "s3:GetObjectTagging",
+            source_asked,
+            more=source_keys,
+            when=lambda asked: unversioned(asked) and _tags_travel(asked),
+        ),
+        Ask(
+            "s3:GetObjectVersionTagging",
+            source_asked,
+            more=source_keys,
+            when=lambda asked: versioned(asked) and _tags_travel(asked),
+        ),
+        Ask("s3:PutObject", object_asked, more=_target_keys),
+        Ask("s3:PutObjectTagging", object_asked, more=_target_keys, when=_tags_written),
+    ],
+    data=True,
+    before=_stage,
+    after=clear,
+    undo=undo,
+)
+def copy(a: Authorised, tx: Transaction) -> Output:
+    staged: Staged = a.staged
+    a.events += staged.asked
+    key = a.input["Key"]
+    bucket = bucket_of(a, tx)
+    _check_write(a.input, tx, bucket, key)
+    doc = staged.doc
+    staged.placed = is_current(bucket, key, doc["id"])
+    id = place(tx, bucket, key, doc, staged.tags, a.now, staged.garbage)
+    output: Output = {
+        "CopyObjectResult": {"ETag": f'"{doc["etag"]}"', "LastModified": doc["t"], **heads.checksums(doc)},
+        **encryption.shown(doc),
+    }
+    if id is not None:
+        output["VersionId"] = id
+    if staged.more is not None:
+        output["CopySourceVersionId"] = staged.more
+    return output

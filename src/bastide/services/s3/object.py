@@ -1,0 +1,544 @@
+"""Objects: put, got, deleted.
+
+An upload is written to a file of its own, under a key of its own, before the transaction that gives it its name; what it
+replaces is removed when that is on the disk. Source: S3 API Reference, PutObject, GetObject, HeadObject, DeleteObject,
+DeleteObjects.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bastide.domain import Refused
+from bastide.engines import keys as engine
+from bastide.engines.artifacts import Artifacts, Written
+from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output
+from bastide.kernel.authorise import authorise
+from bastide.services.s3 import encryption, heads
+from bastide.services.s3.asking import Keys, given_version, keys, no_version, object_asked
+from bastide.services.s3.bucket import Bucket, bucket_of, lookup
+from bastide.services.s3.versions import MANIFEST, OBJECT, Garbage, check_key, current, place, remove, version
+from bastide.store import Event, Row, Transaction, View
+
+SMALL: Final = 64 * 1024
+"""Uploads up to this size are gathered before they are written."""
+_MOST_DELETED: Final = 1000
+
+
+@dataclass(slots=True)
+class Staged:
+    """What an upload has come to before its transaction.
+
+    doc: of the new version. asked: records of the calls that were made for it. placed: its transaction has been run.
+    """
+
+    doc: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    written: Written | None = None
+    asked: list[Event] = field(default_factory=list)
+    garbage: Garbage = field(default_factory=Garbage)
+    placed: Callable[[View], bool] | None = None
+    more: Any = None
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+def found_row(asked: Asked) -> tuple[Bucket, Row] | None:
+    """The version that a call names."""
+    given = asked.call.input
+    bucket = lookup(asked.view, given["Bucket"])
+    if bucket is None:
+        return None
+    row = current(asked.view, bucket, given["Key"])
+    id = given.get("VersionId")
+    if id:
+        with contextlib.suppress(Refused):
+            row = version(asked.view, bucket, given["Key"], id, row)
+    return (bucket, row) if row is not None else None
+
+
+def existing(asked: Asked) -> Keys:
+    """Condition keys of a question about an object that may be there."""
+    found = keys(asked)
+    given = asked.call.input
+    id = given.get("VersionId")
+    if id:
+        found["s3:versionid"] = id
+    bucket = lookup(asked.view, given["Bucket"])
+    if bucket is not None and bucket.tagged:
+        there = found_row(asked)
+        if there is not None:
+            for key, value in there[1].tags.items():
+                found[f"s3:existingobjecttag/{key.lower()}"] = value
+    return found
+
+
+_GIVEN: Final = (
+    ("ServerSideEncryption", "s3:x-amz-server-side-encryption"),
+    ("SSEKMSKeyId", "s3:x-amz-server-side-encryption-aws-kms-key-id"),
+    ("SSECustomerAlgorithm", "s3:x-amz-server-side-encryption-customer-algorithm"),
+    ("ACL", "s3:x-amz-acl"),
+    ("StorageClass", "s3:x-amz-storage-class"),
+    ("IfMatch", "s3:if-match"),
+    ("IfNoneMatch", "s3:if-none-match"),
+    ("GrantFullControl", "s3:x-amz-grant-full-control"),
+    ("GrantRead", "s3:x-amz-grant-read"),
+)
+
+
+def writing(asked: Asked) -> Keys:
+    """Condition keys of a question about an object that is to be written."""
+    found = keys(asked)
+    given = asked.call.input
+    for member, key in _GIVEN:
+        value = given.get(member)
+        if value:
+            found[key] = str(value)
+    if given.get("Tagging"):
+        found.update(_request_tags(given["Tagging"]))
+    bucket = lookup(asked.view, given["Bucket"])
+    if bucket is not None and bucket.tagged:
+        row = current(asked.view, bucket, given["Key"])
+        if row is not None:
+            for name, value in row.tags.items():
+                found[f"s3:existingobjecttag/{name.lower()}"] = value
+    return found
+
+
+def _request_tags(text: Any) -> Keys:
+    if isinstance(text, Mapping):
+        tags = {str(tag["Key"]): str(tag["Value"]) for tag in text.get("TagSet") or ()}
+    else:
+        try:
+            tags = heads.header_tags(str(text))
+        except Refused:
+            return {}
+    found: Keys = {f"s3:requestobjecttag/{key.lower()}": value for key, value in tags.items()}
+    found["s3:requestobjecttagkeys"] = tuple(tags)
+    return found
+
+
+def tagging(asked: Asked) -> bool:
+    """Whether a call brings tags in a header."""
+    return bool(asked.call.input.get("Tagging"))
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+async def write_body(a: Authorised, data_key: bytes) -> Written:
+    """Streams the call's body into a file under `data_key`; on the disk when this returns."""
+    artifacts = a.engine(Artifacts)
+    body = a.call.body
+    if body is None:
+        body = Bytes(a.input.get("Body") or b"")
+    length = body.length
+    if length is not None and length <= SMALL:
+        pieces = [piece async for piece in body.chunks()]
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(data) <= SMALL:
+            return await artifacts.write_small(data, data_key)
+        return await artifacts.write(Bytes(data).chunks(), data_key)
+    return await artifacts.write(body.chunks(), data_key)
+
+
+def etag_of(sse: str, md5: str) -> str:
+    """An ETag: the MD5, but for objects under KMS, of which nobody is to learn a digest (S3 API Reference, Object)."""
+    return md5 if sse == "AES256" else secrets.token_hex(16)
+
+
+async def _stage_put(a: Authorised) -> Staged:
+    given = a.input
+    key = given["Key"]
+    check_key(key)
+    staged = Staged(heads.described(given), heads.header_tags(given.get("Tagging")))
+    mark = len(a.events)
+    with a.calls.store.reading() as view:
+        bucket = bucket_of(a, view)
+        _check_write(given, view, bucket, key)
+    data_key, kept = encryption.new_key(a, bucket, key, encryption.wanted(given, bucket))
+    staged.asked = a.events[mark:]
+    written = staged.written = await write_body(a, data_key)
+    doc = staged.doc
+    doc.update(kept)
+    doc["id"] = written.id
+    doc["size"] = written.size
+    doc["etag"] = etag_of(doc["sse"], written.md5)
+    sums = a.call.body.checksums() if a.call.body is not None else None
+    if sums:
+        doc["sums"] = dict(sums)
+    return staged
+
+
+def _check_write(given: Mapping[str, Any], view: View, bucket: Bucket, key: str) -> None:
+    if given.get("IfMatch") is None and given.get("IfNoneMatch") is None:
+        return
+    row = current(view, bucket, key)
+    heads.check_write(given, None if row is None or row.doc.get("dm") else row.doc, key)
+
+
+async def undo(a: Authorised) -> None:
+    """Removes the file of an upload whose transaction did not come to be."""
+    staged = a.staged
+    if not isinstance(staged, Staged) or staged.written is None:
+        return
+    placed = staged.placed
+    # Whoever was cancelled while the disk was waited for does not know how it ended; a later transaction does.
+    if placed is not None and await a.calls.store.write(placed):
+        return
+    await a.engine(Artifacts).delete(staged.written.id)
+
+
+async def clear(a: Authorised, output: Output) -> Output:
+    """Removes the files that nobody names any more."""
+    ids = a.staged.garbage.ids
+    if ids:
+        artifacts = a.engine(Artifacts)
+        for id in ids:
+            await artifacts.delete(id)
+    return output
+
+
+async def stage_nothing(a: Authorised) -> Staged:
+    """For an operation whose files go after its transaction."""
+    return Staged()
+
+
+def is_current(bucket: Bucket, key: str, id: str) -> Callable[[View], bool]:
+    """Whether some version of a key has the file `id`."""
+
+    def look(view: View) -> bool:
+        row = current(view, bucket, key)
+        if row is None:
+            return False
+        if row.doc.get("id") == id:
+            return True
+        older = view.scan(
+            "s3:ObjectVersion", bucket.account, bucket.region, prefix=f"{bucket.name}/{key}\0", limit=1000
+        )
+        return any(one.doc.get("id") == id for one in older)
+
+    return look
+
+
+@OBJECT.operation(
+    "PutObject",
+    asks=[
+        Ask("s3:PutObject", object_asked, more=writing),
+        Ask("s3:PutObjectTagging", object_asked, more=writing, when=tagging),
+    ],
+    data=True,
+    before=_stage_put,
+    after=clear,
+    undo=undo,
+)
+def put(a: Authorised, tx: Transaction) -> Output:
+    staged: Staged = a.staged
+    a.events += staged.asked
+    given = a.input
+    key = given["Key"]
+    bucket = bucket_of(a, tx)
+    _check_write(given, tx, bucket, key)
+    doc = staged.doc
+    staged.placed = is_current(bucket, key, doc["id"])
+    id = place(tx, bucket, key, doc, staged.tags, a.now, staged.garbage)
+    output: Output = {"ETag": f'"{doc["etag"]}"', **encryption.shown(doc)}
+    if doc.get("sums"):
+        output.update(heads.checksums(doc))
+    if id is not None:
+        output["VersionId"] = id
+    return output
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def no_such_key(a: Authorised, view: View, bucket: Bucket, key: str, *, marker: str | None = None) -> Refused:
+    """What is said of a key that has no object: that there is none, to those who may list the bucket; to others that
+    they may not (S3 API Reference, GetObject, "Permissions")."""
+    listing = a.calls.registry.operations["s3", "HeadBucket"]
+    try:
+        authorise(a.calls, view, Call(listing, {"Bucket": bucket.name}, a.caller, a.account, a.region, a.request))
+    except Refused as refused:
+        return Refused("AccessDenied", refused.message, 403, kept={"questions": list(a.questions)})
+    sent = [("x-amz-delete-marker", "true"), ("x-amz-version-id", marker)] if marker else []
+    return Refused("NoSuchKey", "The specified key does not exist.", 404, members={"Key": key}, kept={"headers": sent})
+
+
+def find_version(a: Authorised, view: View, bucket: Bucket, key: str, id: str | None) -> Row:
+    """The version that is asked for; raises NoSuchKey, NoSuchVersion, MethodNotAllowed, or AccessDenied for those who may
+    not know."""
+    row = current(view, bucket, key)
+    if not id:
+        if row is None:
+            raise no_such_key(a, view, bucket, key)
+        if row.doc.get("dm"):
+            raise no_such_key(a, view, bucket, key, marker=row.doc["v"])
+        return row
+    found = version(view, bucket, key, id, row)
+    if found is None:
+        refused = no_such_key(a, view, bucket, key)
+        if refused.code == "NoSuchKey":
+            raise Refused(
+                "NoSuchVersion",
+                "The specified version does not exist.",
+                404,
+                members={"Key": key, "VersionId": id},
+            )
+        raise refused
+    if found.doc.get("dm"):
+        raise Refused(
+            "MethodNotAllowed",
+            "The specified method is not allowed against this resource.",
+            405,
+            members={"Method": "GET", "ResourceType": "DeleteMarker"},
+            kept={"headers": [("x-amz-delete-marker", "true"), ("x-amz-version-id", id), ("allow", "DELETE")]},
+        )
+    return found
+
+
+def _read(a: Authorised, view: View) -> tuple[Bucket, Row, Output, tuple[int, int] | None]:
+    given = a.input
+    heads.refuse_unsupported(given)
+    encryption.refuse_customer_keys(given)
+    instead = heads.chosen(given, anonymous=a.caller.kind == "Anonymous")
+    bucket = bucket_of(a, view)
+    row = find_version(a, view, bucket, given["Key"], given.get("VersionId"))
+    doc = row.doc
+    heads.check_read(given, doc)
+    output = heads.shown(doc, row.tags, bucket)
+    if instead:
+        output.update(instead)
+    size = doc["size"]
+    span = heads.span(given.get("Range"), size)
+    if span is None:
+        output["ContentLength"] = size
+        if given.get("ChecksumMode") == "ENABLED" and "sums" in doc:
+            output.update(heads.checksums(doc))
+    else:
+        output["ContentLength"] = span[1] - span[0]
+        output["ContentRange"] = f"bytes {span[0]}-{span[1] - 1}/{size}"
+    return bucket, row, output, span
+
+
+def content(
+    a: Authorised, view: View, bucket: Bucket, key: str, doc: dict[str, Any], span: tuple[int, int] | None
+) -> AsyncIterator[bytes]:
+    """An object's bytes, or those of a range; raises Refused if the caller may not use the key."""
+    data_key = encryption.open_key(a, view, bucket, key, doc)
+    artifacts = a.engine(Artifacts)
+    if "id" in doc:
+        start, end = (0, None) if span is None else span
+        return artifacts.open(doc["id"], data_key, start, end)
+    row = view.get(MANIFEST.key, bucket.account, bucket.region, doc["mf"])
+    parts = row.doc["parts"] if row is not None else []
+    return _joined(artifacts, data_key, parts, *(span or (0, doc["size"])))
+
+
+def part_key(data_key: bytes, blob: bytes) -> bytes:
+    """The key of one part, which is wrapped by the key of its object."""
+    return engine.decrypt(data_key, blob, {})
+
+
+async def _joined(
+    artifacts: Artifacts, data_key: bytes, parts: list[dict[str, Any]], start: int, end: int
+) -> AsyncIterator[bytes]:
+    at = 0
+    for part in parts:
+        below, above = max(start, at), min(end, at + part["size"])
+        if below < above:
+            key = part_key(data_key, base64.b64decode(part["k"]))
+            async for piece in artifacts.open(part["id"], key, below - at, above - at):
+                yield piece
+        at += part["size"]
+
+
+async def begin(a: Authorised, output: Output) -> Output:
+    """Opens the file before the answer begins, so that what is deleted meanwhile is still read to its end."""
+    stream = output["Body"]
+    first = await anext(stream, None)
+    output["Body"] = _from(first, stream)
+    return output
+
+
+async def _from(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first is not None:
+        if first:
+            yield first
+        async for piece in rest:
+            yield piece
+
+
+@OBJECT.reads(
+    "GetObject",
+    asks=[
+        Ask("s3:GetObject", object_asked, more=existing, when=no_version),
+        Ask("s3:GetObjectVersion", object_asked, more=existing, when=given_version),
+    ],
+    data=True,
+    after=begin,
+)
+def get(a: Authorised, view: View) -> Output:
+    bucket, row, output, span = _read(a, view)
+    output["Body"] = content(a, view, bucket, a.input["Key"], row.doc, span)
+    return output
+
+
+@OBJECT.reads(
+    "HeadObject",
+    asks=[
+        Ask("s3:GetObject", object_asked, more=existing, when=no_version),
+        Ask("s3:GetObjectVersion", object_asked, more=existing, when=given_version),
+    ],
+    data=True,
+)
+def head(a: Authorised, view: View) -> Output:
+    bucket, row, output, _ = _read(a, view)
+    if a.input.get("ChecksumMode") == "ENABLED":
+        encryption.open_key(a, view, bucket, a.input["Key"], row.doc)
+    return output
+
+
+_ATTRIBUTES: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize")
+
+
+@OBJECT.reads(
+    "GetObjectAttributes",
+    asks=[
+        Ask("s3:GetObject", object_asked, more=existing, when=no_version),
+        Ask("s3:GetObjectAttributes", object_asked, more=existing, when=no_version),
+        Ask("s3:GetObjectVersion", object_asked, more=existing, when=given_version),
+        Ask("s3:GetObjectVersionAttributes", object_asked, more=existing, when=given_version),
+    ],
+    data=True,
+)
+def attributes(a: Authorised, view: View) -> Output:
+    given = a.input
+    encryption.refuse_customer_keys(given)
+    bucket = bucket_of(a, view)
+    doc = find_version(a, view, bucket, given["Key"], given.get("VersionId")).doc
+    encryption.open_key(a, view, bucket, given["Key"], doc)
+    wanted = given["ObjectAttributes"]
+    output: Output = {"LastModified": doc["t"]}
+    if bucket.versioning:
+        output["VersionId"] = doc["v"]
+    if "ETag" in wanted:
+        output["ETag"] = doc["etag"]
+    if "StorageClass" in wanted:
+        output["StorageClass"] = "STANDARD"
+    if "ObjectSize" in wanted:
+        output["ObjectSize"] = doc["size"]
+    if "Checksum" in wanted and doc.get("sums"):
+        output["Checksum"] = heads.checksums(doc)
+    if "ObjectParts" in wanted and "mf" in doc:
+        row = view.get(MANIFEST.key, bucket.account, bucket.region, doc["mf"])
+        output["ObjectParts"] = {"TotalPartsCount": len(row.doc["parts"]) if row is not None else 0}
+    return output
+
+
+# -- deleting ----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_governance(given: Mapping[str, Any]) -> None:
+    heads.refuse_unsupported(given)
+    for member in ("IfMatchLastModifiedTime", "IfMatchSize"):
+        if given.get(member) is not None:
+            raise Refused("NotImplemented", f"{member} is not supported by Bastide yet.", 501)
+
+
+def _delete(a: Authorised, tx: Transaction, bucket: Bucket, given: Mapping[str, Any]) -> tuple[bool | None, str | None]:
+    key = given["Key"]
+    check_key(key)
+    if given.get("IfMatch") is not None:
+        _check_write({"IfMatch": given["IfMatch"]}, tx, bucket, key)
+    return remove(tx, bucket, key, given.get("VersionId") or None, a.now, a.staged.garbage)
+
+
+@OBJECT.operation(
+    "DeleteObject",
+    asks=[
+        Ask("s3:DeleteObject", object_asked, more=existing, when=no_version),
+        Ask("s3:DeleteObjectVersion", object_asked, more=existing, when=given_version),
+    ],
+    data=True,
+    before=stage_nothing,
+    after=clear,
+)
+def delete(a: Authorised, tx: Transaction) -> Output:
+    _refuse_governance(a.input)
+    marker, id = _delete(a, tx, bucket_of(a, tx), a.input)
+    return {"DeleteMarker": marker, "VersionId": id}
+
+
+def _each_object(asked: Asked) -> list[str]:
+    given = asked.call.input
+    return [f"arn:aws:s3:::{given['Bucket']}/{one['Key']}" for one in given["Delete"]["Objects"]]
+
+
+@OBJECT.operation(
+    "DeleteObjects",
+    # Asked for nobody here, and for everybody else object by object below: one refusal is not that of the others.
+    asks=[Ask("s3:DeleteObject", _each_object, more=keys, needless=True)],
+    data=True,
+    before=stage_nothing,
+    after=clear,
+)
+def delete_many(a: Authorised, tx: Transaction) -> Output:
+    """Deletes up to 1,000 objects. If the caller may delete none of them, the whole call is refused, and is recorded as
+    a refusal; AWS answers with one error an object also then."""
+    given = a.input
+    _refuse_governance(given)
+    wanted = given["Delete"]["Objects"]
+    if not wanted or len(wanted) > _MOST_DELETED:
+        raise Refused("MalformedXML", "The XML you provided was not well-formed or did not validate against our "
+                      "published schema", 400)  # fmt: skip
+    single = a.calls.registry.operations["s3", "DeleteObject"]
+    questions: list[Any] = []
+    errors: list[dict[str, Any]] = []
+    allowed: list[dict[str, Any]] = []
+    first: Refused | None = None
+    for one in wanted:
+        input = {"Bucket": given["Bucket"], "Key": one["Key"]}
+        if one.get("VersionId"):
+            input["VersionId"] = one["VersionId"]
+        try:
+            proof = authorise(a.calls, tx, Call(single, input, a.caller, a.account, a.region, a.request))
+        except Refused as refused:
+            first = first or refused
+            questions += refused.kept.get("questions", ())
+            errors.append({**_which(one), "Code": "AccessDenied", "Message": "Access Denied"})
+        else:
+            questions += proof.questions
+            allowed.append(one)
+    if not allowed and first is not None:
+        raise Refused(first.code, first.message, first.status, kept={"questions": questions})
+    a.questions = questions
+    bucket = bucket_of(a, tx)
+    deleted: list[dict[str, Any]] = []
+    for one in allowed:
+        try:
+            _refuse_governance({"IfMatchSize": one.get("Size"), "IfMatchLastModifiedTime": one.get("LastModifiedTime")})
+            marker, id = _delete(a, tx, bucket, {**one, "IfMatch": one.get("ETag")})
+        except Refused as refused:
+            errors.append({**_which(one), "Code": refused.code, "Message": refused.message})
+            continue
+        done = _which(one)
+        if marker:
+            done |= {"DeleteMarker": True, "DeleteMarkerVersionId": id}
+        deleted.append(done)
+    if given["Delete"].get("Quiet"):
+        deleted = []
+    return {"Deleted": deleted, "Errors": errors}
+
+
+def _which(one: Mapping[str, Any]) -> dict[str, Any]:
+    found = {"Key": one["Key"]}
+    if one.get("VersionId"):
+        found["VersionId"] = one["VersionId"]
+    return found

@@ -1,0 +1,62 @@
+"""Tags of objects. Source: S3 API Reference, PutObjectTagging, GetObjectTagging, DeleteObjectTagging."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bastide.domain import tag_list
+from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.services.s3 import heads
+from bastide.services.s3.asking import Keys, given_version, no_version, object_asked
+from bastide.services.s3.bucket import Bucket, bucket_of, set_tagged
+from bastide.services.s3.object import _request_tags, existing, find_version
+from bastide.services.s3.versions import OBJECT
+from bastide.store import Row, Transaction, View
+
+
+def _keys(asked: Asked) -> Keys:
+    found = existing(asked)
+    found.update(_request_tags(asked.input.get("Tagging") or {"TagSet": []}))
+    return found
+
+
+def _asks(action: str, more: Any = existing) -> list[Ask]:
+    versioned = action.replace("Object", "ObjectVersion")
+    return [
+        Ask(f"s3:{action}", object_asked, more=more, when=no_version),
+        Ask(f"s3:{versioned}", object_asked, more=more, when=given_version),
+    ]
+
+
+def _row(a: Authorised, view: View) -> tuple[Bucket, Row]:
+    bucket = bucket_of(a, view)
+    return bucket, find_version(a, view, bucket, a.input["Key"], a.input.get("VersionId"))
+
+
+def _version(bucket: Bucket, row: Row) -> Output:
+    return {"VersionId": row.doc["v"]} if bucket.versioning else {}
+
+
+@OBJECT.operation("PutObjectTagging", asks=_asks("PutObjectTagging", _keys), data=True)
+def put(a: Authorised, tx: Transaction) -> Output:
+    tags = heads.checked_tags([(str(tag["Key"]), str(tag["Value"])) for tag in a.input["Tagging"]["TagSet"]])
+    bucket, row = _row(a, tx)
+    row.tags = tags
+    tx.update(row, keep=False)
+    if tags:
+        set_tagged(tx, bucket)
+    return _version(bucket, row)
+
+
+@OBJECT.reads("GetObjectTagging", asks=_asks("GetObjectTagging"), data=True)
+def get(a: Authorised, view: View) -> Output:
+    bucket, row = _row(a, view)
+    return {"TagSet": tag_list(row.tags), **_version(bucket, row)}
+
+
+@OBJECT.operation("DeleteObjectTagging", asks=_asks("DeleteObjectTagging"), data=True)
+def delete(a: Authorised, tx: Transaction) -> Output:
+    bucket, row = _row(a, tx)
+    row.tags = {}
+    tx.update(row, keep=False)
+    return _version(bucket, row)
