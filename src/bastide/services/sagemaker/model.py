@@ -56,6 +56,17 @@ def _foreign(asked: Asked) -> Iterable[str]:
     return [one for one in packages(asked) if one.split(":")[4] != asked.call.account]
 
 
+_KEYS: Final = {
+    **keys(
+        NetworkIsolation="EnableNetworkIsolation",
+        VpcSubnets_="VpcConfig.Subnets",
+        VpcSecurityGroupIds_="VpcConfig.SecurityGroupIds",
+    ),
+    # Not AWS's: lets a guardrail demand that every model comes from the registry.
+    "bastide:ModelPackageArn": packages,
+}
+
+
 async def _before(a: Authorised) -> None:
     if a.input.get("ExecutionRoleArn"):
         await check_role(a.calls, a.input["ExecutionRoleArn"], account=a.account, region=a.region)
@@ -64,20 +75,9 @@ async def _before(a: Authorised) -> None:
 @MODEL.operation(
     "CreateModel",
     asks=[
-        Ask(
-            "sagemaker:CreateModel",
-            MODEL.this,
-            given={
-                **keys(
-                    NetworkIsolation="EnableNetworkIsolation",
-                    VpcSubnets_="VpcConfig.Subnets",
-                    VpcSecurityGroupIds_="VpcConfig.SecurityGroupIds",
-                ),
-                # Not AWS's: lets a guardrail demand that every model comes from the registry.
-                "bastide:ModelPackageArn": packages,
-            },
-        ),
-        Ask("sagemaker:CreateModel", _foreign),
+        Ask("sagemaker:CreateModel", MODEL.this, given=_KEYS),
+        # The same keys: they are the request's, whichever resource is asked about.
+        Ask("sagemaker:CreateModel", _foreign, given=_KEYS),
         passing(MODEL, "ExecutionRoleArn"),
         tagging(MODEL, "CreateModel"),
     ],
