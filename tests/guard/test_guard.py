@@ -86,8 +86,10 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "ou-zzzz-zzzzzzzz"
     if lower == "policyid":
         return "p-zzzzzzzz"
-    if lower == "targetid":
+    if lower in ("targetid", "childid", "resourceid"):
         return account
+    if lower == "versionid":
+        return "v1"
     if lower == "createaccountrequestid":
         return "car-" + "0" * 32
     if lower == "email":

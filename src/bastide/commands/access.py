@@ -9,8 +9,8 @@ from pathlib import Path
 import botocore.exceptions
 import click
 
-from bastide.commands.cli import DATA_OPTION
 from bastide.commands.client import Platform
+from bastide.commands.options import DATA_OPTION
 
 _ACCOUNT_ROLE = "OrganizationAccountAccessRole"
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import click
 
-_DEFAULT = Path(os.environ.get("XDG_DATA_HOME", str(Path.home() / ".local" / "share"))) / "bastide"
-
-DATA_OPTION = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="BASTIDE_DATA",
-    default=_DEFAULT,
-    show_default=True,
-    help="The platform's data directory (also BASTIDE_DATA).",
-)
+from bastide.commands.access import credentials
+from bastide.commands.demo import demo
+from bastide.commands.doctor import doctor
+from bastide.commands.status import inventory, status
+from bastide.commands.why import why
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -40,7 +32,5 @@ def cli() -> None:
     """
 
 
-from bastide.commands import access, demo, doctor, status, why  # noqa: E402
-
-for command in (access.credentials, demo.demo, doctor.doctor, status.status, status.inventory, why.why):
+for command in (credentials, demo, doctor, status, inventory, why):
     cli.add_command(command)

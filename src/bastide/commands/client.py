@@ -45,7 +45,7 @@ class Platform:
             told = json.loads(self.directory.endpoint.read_text())
         except FileNotFoundError:
             raise click.ClickException(
-                f"the platform in {self.directory.root} does not run; start it with `bastide up --data {self.directory.root}`"
+                f"no platform runs in {self.directory.root}; start it with `bastide up --data {self.directory.root}`"
             ) from None
         return str(told["url"])
 

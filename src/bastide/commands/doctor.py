@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bastide.jail import probe
+from bastide.jail.probe import probe
 
 
 @click.command()

@@ -13,8 +13,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bastide.commands.cli import DATA_OPTION
 from bastide.commands.client import Credentials, Platform
+from bastide.commands.options import DATA_OPTION
 
 _ROLE = "OrganizationAccountAccessRole"
 _SHAPE = click.option("--format", "shape", type=click.Choice(["table", "json"]), default="table", show_default=True)

@@ -12,8 +12,8 @@ import botocore.exceptions
 import click
 from rich.console import Console
 
-from bastide.commands.cli import DATA_OPTION
 from bastide.commands.client import Credentials, Platform
+from bastide.commands.options import DATA_OPTION
 
 
 def _mine() -> Credentials | None:

@@ -78,7 +78,7 @@ class Router:
             return found
         target = received.named.get("x-amz-target")
         if target is not None:
-            prefix = target.partition(".")[0]
+            prefix = target.rpartition(".")[0]
             return [one for many in self._by_name.values() for one in many if one.target_prefix == prefix]
         form = received.named.get("content-type", "").startswith("application/x-www-form-urlencoded")
         if received.method == "POST" and (form or received.raw_path.startswith(b"/service/")):
@@ -88,7 +88,9 @@ class Router:
                 for one in many
                 if {"query", "ec2", "smithy-rpc-v2-cbor"} & set(one.protocols)
             ]
-        return self._by_name.get("s3", [])
+        # S3 answers whoever did not sign; other services' paths are known only to be refused under their own name.
+        rest = [one for many in self._by_name.values() for one in many if one.protocol == "rest-json"]
+        return [*self._by_name.get("s3", []), *rest]
 
     def _bucket_of(self, host: str) -> str | None:
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host

@@ -137,7 +137,7 @@ def entries(
         "userAgent": request.user_agent,
         "requestParameters": _safely(operation.service, operation.name, False, call.input),
         "responseElements": _safely(operation.service, operation.name, True, output)
-        if output is not None and operation.mutates and not operation.data
+        if output is not None and (operation.mutates or operation.tells) and not operation.data
         else None,
         "requestID": request.id,
         "readOnly": operation.read_only,

@@ -113,7 +113,8 @@ FactsOf = Callable[[View, Arn, str], "Facts | None"]
 class Operation:
     """An API operation: its questions and its handler.
 
-    mutates: runs in a transaction. data: its record is a data event. before: runs between authorisation and handler,
+    mutates: runs in a transaction. data: its record is a data event. tells: its record shows the answer though nothing
+    changed (who got which session). before: runs between authorisation and handler,
     outside of any transaction (receives a streamed body); what it returns is the handler's `a.staged`, and the questions
     are asked again in the handler's transaction. after: runs when the handler's work is on the disk.
     """
@@ -124,6 +125,7 @@ class Operation:
     handle: Handler
     mutates: bool
     data: bool = False
+    tells: bool = False
     global_: bool = False
     before: Before | None = None
     after: After | None = None

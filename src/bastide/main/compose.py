@@ -25,6 +25,7 @@ from bastide.services.organizations.tree import OrganisationTree
 from bastide.store import Journal, SqliteStore
 from bastide.store.directory import Configuration, DataDirectory
 
+
 @dataclass(slots=True)
 class Platform:
     """A running platform, everything in one process."""

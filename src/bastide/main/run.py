@@ -201,6 +201,15 @@ async def _run(directory: DataDirectory, listen: tuple[str, int], plain: tuple[s
     click.echo("draining: no new connections, running calls finish, jobs are taken up at the next start")
     for server in servers:
         server.should_exit = True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while any(server.server_state.tasks for server in servers):
+                await asyncio.sleep(0.02)
+    # What is connected now is idle; waiting for its client to say goodbye over TLS would take half a minute.
+    for server in servers:
+        for connection in list(server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
     await asyncio.gather(*tasks, return_exceptions=True)
     await platform.close()
     directory.endpoint.unlink(missing_ok=True)

@@ -291,6 +291,8 @@ def _against_the_rules(story: Story) -> None:
         lambda: sagemaker.create_training_job(**(wanted | {"ResourceConfig": costly})),
         bank.guardrails["instance-types"],
     )
+    started = sagemaker.list_training_jobs()["TrainingJobSummaries"]
+    story.check(started == [], f"a refused training job was started all the same: {started}")
     telling.done("nothing was started by any of them")
 
 

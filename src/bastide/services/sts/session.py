@@ -161,6 +161,7 @@ def _role_arn(asked: Asked) -> Iterable[str]:
 
 @SESSION.reads(
     "AssumeRole",
+    tells=True,
     asks=[
         Ask("sts:AssumeRole", _role_arn, given=_given()),
         Ask("sts:TagSession", _role_arn, given=_given(), when=_tagged),
