@@ -5,6 +5,7 @@ Source: AWS KMS Developer Guide, "Encryption context"; KMS API Reference, Encryp
 
 from __future__ import annotations
 
+import hmac
 import os
 import struct
 from collections.abc import Mapping
@@ -14,9 +15,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bastide.domain import Refused
 
-_MAGIC = b"BKM1"
+_MAGIC = b"BKM2"
 _HEAD = struct.Struct(">4sHI")
-_NONCE = 12
+_SALT = 16
+_TAG = 16
+_ONCE = bytes(12)
+"""The nonce of a key that encrypts one thing only."""
 
 
 def new_material() -> bytes:
@@ -33,17 +37,22 @@ def _aad(head: bytes, context: Mapping[str, str]) -> bytes:
     parts = [head]
     for key in sorted(context):
         for text in (key, context[key]):
-            raw = text.encode()
+            raw = text.encode("utf-8", "surrogatepass")
             parts += (struct.pack(">I", len(raw)), raw)
     return b"".join(parts)
+
+
+def _cipher(material: bytes, salt: bytes) -> AESGCM:
+    # A key for each message, derived with 128 random bits as KMS does: one key may encrypt without counting how often.
+    return AESGCM(hmac.digest(material, b"bastide/envelope/" + salt, "sha256"))
 
 
 def encrypt(material: bytes, key_id: str, version: int, plaintext: bytes, context: Mapping[str, str]) -> bytes:
     """A ciphertext of `plaintext` under version `version` of the key `key_id` (its ARN)."""
     name = key_id.encode()
     head = _HEAD.pack(_MAGIC, len(name), version) + name
-    nonce = os.urandom(_NONCE)
-    return head + nonce + AESGCM(material).encrypt(nonce, plaintext, _aad(head, context))
+    salt = os.urandom(_SALT)
+    return head + salt + _cipher(material, salt).encrypt(_ONCE, plaintext, _aad(head, context))
 
 
 def key_of(blob: bytes) -> tuple[str, int]:
@@ -53,7 +62,7 @@ def key_of(blob: bytes) -> tuple[str, int]:
         name = blob[_HEAD.size : _HEAD.size + length].decode()
     except (struct.error, UnicodeDecodeError):
         raise _invalid() from None
-    if magic != _MAGIC or not name or len(blob) < _HEAD.size + length + _NONCE + 16:
+    if magic != _MAGIC or not name or len(blob) < _HEAD.size + length + _SALT + _TAG:
         raise _invalid()
     return name, version
 
@@ -63,6 +72,7 @@ def decrypt(material: bytes, blob: bytes, context: Mapping[str, str]) -> bytes:
     name, _ = key_of(blob)
     at = _HEAD.size + len(name.encode())
     try:
-        return AESGCM(material).decrypt(blob[at : at + _NONCE], blob[at + _NONCE :], _aad(blob[:at], context))
+        salt, sealed = blob[at : at + _SALT], blob[at + _SALT :]
+        return _cipher(material, salt).decrypt(_ONCE, sealed, _aad(blob[:at], context))
     except InvalidTag:
         raise _invalid() from None
