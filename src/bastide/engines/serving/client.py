@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import httptools
 
@@ -39,8 +40,8 @@ class _Connection(asyncio.Protocol):
         self.began = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # A cast, because uvloop's transports are no subclasses of asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
 
     async def ask(self, request: bytes, body: bytes) -> Answer:
         """One request at a time; raises Lost."""
