@@ -107,8 +107,8 @@ def test_the_record_names_who_what_when_and_why(told: Told) -> None:
     """Session, issuer, source, parameters, error and the absence of secrets are checked by the story itself."""
     told.line(r"Management events, from each account's LookupEvents")
     told.line(r"Data events, from the trail's files")
-    told.line(r"ada \(DataScientist,\s+data-science\)")
-    told.line(r"\d+ management events in 5 accounts since the bank was founded, \d+ data events in the trail")
+    told.line(r"ada as DataScientist")
+    told.line(r"\d+ management events of the story in 5 accounts, \d+ data events in the trail")
 
 
 def test_it_takes_less_than_ninety_seconds(told: Told) -> None:

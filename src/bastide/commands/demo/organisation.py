@@ -19,6 +19,7 @@ ACCOUNTS = ("shared-services", "data-science", "test", "production")
 GROUP = "mortgage-denial"
 ENDPOINT = "mortgage-denial"
 TRAIL = "organization-trail"
+FOUNDER = "founder"
 _DOCUMENTS = resources.files("bastide.commands.demo") / "policies"
 _CONFIG = botocore.config.Config(retries={"max_attempts": 1, "mode": "standard"}, connect_timeout=5, read_timeout=90)
 _GUARDRAILS = {
@@ -176,7 +177,7 @@ def _accounts(bank: Bank) -> None:
         organizations.move_account(AccountId=account, SourceParentId=root["Id"], DestinationParentId=unit)
         bank.ids[name] = account
         bank.inside[name] = bank.desk.assume(
-            bank.administrator, f"arn:aws:iam::{account}:role/OrganizationAccountAccessRole", "founder"
+            bank.administrator, f"arn:aws:iam::{account}:role/OrganizationAccountAccessRole", FOUNDER
         )
 
 

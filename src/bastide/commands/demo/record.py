@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from bastide.commands.client import Credentials
-from bastide.commands.demo.organisation import ACCOUNTS, Bank
+from bastide.commands.demo.organisation import ACCOUNTS, FOUNDER, Bank
 from bastide.commands.demo.telling import StoryError, Telling
 
 _DELIVERY_SECONDS = 20.0
@@ -23,6 +23,7 @@ _NOISE = {
     "Decrypt",
     "CreateGrant",
 }
+_KINDS = {"scp": "service control policy", "identity": "identity-based policy", "resource": "resource-based policy"}
 _READS = ("Describe", "List", "Get", "Lookup", "Head")
 
 
@@ -32,8 +33,8 @@ def show(bank: Bank, telling: Telling, began: float, attempts: dict[str, str]) -
     managed: dict[str, list[dict[str, Any]]] = {}
     for name in ACCOUNTS:
         auditor = bank.desk.assume(iris, f"arn:aws:iam::{bank.ids[name]}:role/Auditor", "iris")
-        managed[name] = _history(bank, auditor, began)
-    managed["management"] = _history(bank, iris, began)
+        managed[name] = _history(bank, auditor, began, attempts)
+    managed["management"] = _history(bank, iris, began, attempts)
     seen = {one["requestID"] for events in managed.values() for one in events}
     waited_for = set(attempts) - seen
 
@@ -44,7 +45,7 @@ def show(bank: Bank, telling: Telling, began: float, attempts: dict[str, str]) -
         return f"{len(records)} events", records if not left and reads else None
 
     delivered = telling.until("the auditor reads the trail's files", poll, _DELIVERY_SECONDS)
-    data = [one for one in delivered if one["eventCategory"] == "Data" and _stamp(one) >= began - 1]
+    data = [one for one in delivered if one["eventCategory"] == "Data" and not _founding(bank, one)]
     _happened(bank, telling, managed)
     _data_events(bank, telling, data)
     _refused(bank, telling, managed, data, attempts)
@@ -52,7 +53,7 @@ def show(bank: Bank, telling: Telling, began: float, attempts: dict[str, str]) -
     total = sum(map(len, managed.values()))
     telling.say("")
     telling.say(
-        f"{total} management events in {len(managed)} accounts since the bank was founded, {len(data)} data events in the "
+        f"{total} management events of the story in {len(managed)} accounts, {len(data)} data events in the "
         f"trail, {len(attempts)} attempts refused and recorded"
     )
 
@@ -76,11 +77,21 @@ def _whole(bank: Bank, events: list[dict[str, Any]], attempts: dict[str, str]) -
             raise StoryError(f"the event {one['eventID']} ({one['eventName']}) gives a secret away")
 
 
-def _history(bank: Bank, signer: Credentials, began: float) -> list[dict[str, Any]]:
-    start = datetime.datetime.fromtimestamp(began - 1, datetime.UTC)
+def _history(bank: Bank, signer: Credentials, began: float, attempts: dict[str, str]) -> list[dict[str, Any]]:
+    """An account's management events of the story, the oldest first, without the founding."""
+    start = datetime.datetime.fromtimestamp(began, datetime.UTC)
     pages = bank.desk.client("cloudtrail", signer).get_paginator("lookup_events").paginate(StartTime=start)
     found = [json.loads(event["CloudTrailEvent"]) for page in pages for event in page["Events"]]
-    return found[::-1]
+    return [one for one in reversed(found) if one["requestID"] in attempts or not _founding(bank, one)]
+
+
+def _founding(bank: Bank, one: dict[str, Any]) -> bool:
+    """Start times are told in whole seconds, so the founding's last ones are found too."""
+    identity = one["userIdentity"]
+    by_hand = str(identity.get("arn", "")) == bank.administrator_arn or str(identity.get("arn", "")).endswith(
+        f"/{FOUNDER}"
+    )
+    return by_hand or identity.get("invokedBy") == "organizations.amazonaws.com"
 
 
 def _delivered(bank: Bank, signer: Credentials) -> list[dict[str, Any]]:
@@ -102,20 +113,22 @@ def _is_archive_read(bank: Bank, one: dict[str, Any]) -> bool:
     )
 
 
-def _stamp(one: dict[str, Any]) -> float:
-    return datetime.datetime.fromisoformat(one["eventTime"].replace("Z", "+00:00")).timestamp()
-
-
 def _who(bank: Bank, one: dict[str, Any]) -> str:
     identity = one["userIdentity"]
     arn = str(identity.get("arn") or identity.get("invokedBy") or "nobody")
     if ":assumed-role/" in arn:
         role, _, session = arn.partition(":assumed-role/")[2].partition("/")
         account = bank.name(arn.split(":")[4])
-        return (
-            f"{role} of {account}" if len(session) > 12 or not session.islower() else f"{session} ({role}, {account})"
-        )
+        return f"{session} as {role}" if session in (*bank.people, FOUNDER) else f"{role} of {account}"
     return arn.rpartition("/")[2]
+
+
+def _is_refusal(one: dict[str, Any]) -> bool:
+    return str(one.get("errorCode", "")).startswith("AccessDenied")
+
+
+def _outcome(one: dict[str, Any]) -> str:
+    return "ok" if "errorCode" not in one else f"{'refused' if _is_refusal(one) else 'error'}: {one['errorCode']}"
 
 
 def _what(one: dict[str, Any]) -> str:
@@ -129,9 +142,9 @@ def _happened(bank: Bank, telling: Telling, managed: dict[str, list[dict[str, An
     first: dict[tuple[str, str, str, str, str], str] = {}
     for account, events in managed.items():
         for one in events:
-            if one["eventName"] in _NOISE or (one["eventName"].startswith(_READS) and "errorCode" not in one):
+            if one["eventName"] in _NOISE or (one["eventName"].startswith(_READS) and not _is_refusal(one)):
                 continue
-            outcome = f"refused: {one['errorCode']}" if "errorCode" in one else "ok"
+            outcome = _outcome(one)
             key = (account, _who(bank, one), one["eventName"], _what(one), outcome)
             counted[key] += 1
             if key not in first:
@@ -158,7 +171,7 @@ def _data_events(bank: Bank, telling: Telling, data: list[dict[str, Any]]) -> No
         what = _what(one)
         if bank.log_bucket in what:
             continue
-        outcome = f"refused: {one['errorCode']}" if "errorCode" in one else "ok"
+        outcome = _outcome(one)
         counted[(_who(bank, one), one["eventName"], what, outcome)] += 1
     telling.table(
         "Data events, from the trail's files",
@@ -185,10 +198,13 @@ def _refused(
             for question in one["additionalEventData"]["bastide"]["questions"]
             if question["verdict"] != "Allowed"
         )
-        why = {"ExplicitlyDenied": "denied by", "ImplicitlyDenied": "not allowed by"}[decisive["verdict"]]
-        source = decisive.get("policy") or "any policy of the caller"
-        named = next((name for name, arn in bank.guardrails.items() if arn == source), "")
-        kind = decisive.get("layer", "")
-        reason = f"{why} {f'guardrail {named}: ' if named else ''}{decisive.get('sid') or ''} {kind} {source}"
-        rows.append([attempt, _who(bank, one), decisive["action"], " ".join(reason.split()), request])
-    telling.table("Refused, and why", ["attempt", "who", "action", "why", "request"], rows)
+        source = str(decisive.get("policy") or "")
+        guardrail = next((name for name, arn in bank.guardrails.items() if arn == source), None)
+        kind = _KINDS.get(decisive.get("layer", ""), decisive.get("layer", "policy"))
+        if decisive["verdict"] == "ExplicitlyDenied":
+            place = f"guardrail {guardrail}" if guardrail else source
+            reason = f"denied by {kind}: {place}, statement {decisive.get('sid') or decisive.get('statement')}"
+        else:
+            reason = f"no {kind} allows it"
+        rows.append([attempt, _who(bank, one), reason, request])
+    telling.table("Refused, and why", ["attempt", "who", "why", "request"], rows)

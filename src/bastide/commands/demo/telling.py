@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,9 +104,13 @@ class Telling:
         """How to look on."""
         where = f"--data {shlex.quote(str(data))}"
         self.console.print("\n[bold]To look further[/]")
-        lines = (
-            [] if running else [("bastide demo --keep", f"tells it again and leaves the platform running in ./{data}")]
-        )
+        lines: list[tuple[str, str]] = []
+        if shutil.which("bastide") is None:
+            lines += [
+                (f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH", "bastide and aws are there")
+            ]
+        if not running:
+            lines += [("bastide demo --keep", f"tells it again and leaves the platform running in ./{data}")]
         lines += [
             (f"bastide status {where}", "accounts, jobs, models, endpoints"),
             (f"bastide inventory {where}", "every endpoint traced to its registered version"),
