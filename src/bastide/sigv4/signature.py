@@ -36,6 +36,7 @@ STREAMING_FORMS = frozenset(
 _MOST_CREDENTIAL = 256
 _MOST_TOKEN = 16 * 1024
 _MOST_KEYS = 8192
+_MOST_NAMES = 8192
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -230,12 +231,13 @@ def _presented(
             f"'{stamp[:8]}', from '{stamp}'.",
             f'Invalid credential date "{date}". This date is not the same as X-Amz-Date: "{stamp[:8]}".',
         )
-    names = tuple(signed.split(";"))
-    if list(names) != sorted(set(names)) or "" in names or signed != signed.lower():
+    found = _names(signed) if len(signed) <= _MOST_NAMES else None
+    if found is None:
         raise wrong(
             "SignedHeaders must be lower-case header names in order, each once.", "the SignedHeaders are mal-formed."
         )
-    unsigned = [name for name in (b"host", *amazon) if name.decode("latin-1") not in names]
+    names, covered = found
+    unsigned = [name for name in (b"host", *amazon) if name not in covered]
     if unsigned:
         if not s3 and unsigned[0] == b"host":
             raise _incomplete("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
@@ -250,6 +252,15 @@ def _presented(
     if s3:
         _check_claim(body, form)
     return Presented(key, date, region, service, names, signature, form, token, at * MICROS, stamp, expires, body)
+
+
+@lru_cache(1024)
+def _names(signed: str) -> tuple[tuple[str, ...], frozenset[bytes]] | None:
+    # The same few lists come with every request.
+    names = tuple(signed.split(";"))
+    if list(names) != sorted(set(names)) or "" in names or signed != signed.lower():
+        return None
+    return names, frozenset(name.encode("latin-1") for name in names)
 
 
 def _check_claim(body: str, form: str) -> None:
@@ -372,15 +383,13 @@ def verify(
     now: the wall clock, microseconds. Raises Refused: SignatureDoesNotMatch (also for what is too old or too early),
     RequestTimeTooSkewed (S3), AccessDenied for a presigned URL of S3 outside its time.
     """
-    values: dict[str, str] = {}
-    names = presented.signed_headers
+    values: dict[bytes, bytes] = {}
     for name, value in headers:
-        key = name.decode("latin-1").lower()
-        if key in names:
-            text = b" ".join(value.split()).decode("latin-1")
-            values[key] = f"{values[key]},{text}" if key in values else text
+        key = name.lower()
+        values[key] = values[key] + b"," + b" ".join(value.split()) if key in values else b" ".join(value.split())
+    names = presented.signed_headers
     try:
-        lines = "".join([f"{name}:{values[name]}\n" for name in names])
+        lines = "".join([f"{name}:{values[name.encode('latin-1')].decode('latin-1')}\n" for name in names])
     except KeyError:
         raise _mismatch(presented.service) from None
     canonical = (
