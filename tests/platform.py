@@ -18,6 +18,8 @@ import botocore.config
 
 HOME = "111122223333"
 REGION = "us-east-1"
+SESSION = boto3.session.Session()
+"""One for all: it keeps the service models it has read."""
 PROGRAM = [sys.executable, "-m", "bastide"]
 
 
@@ -104,7 +106,7 @@ class Running:
         """A boto3 client; the administrator's without keys."""
         held = keys or self.administrator
         settings: dict[str, Any] = {"retries": {"max_attempts": 1, "mode": "standard"}, "read_timeout": 90, **config}
-        return boto3.session.Session().client(
+        return SESSION.client(
             service,
             region_name=region,
             endpoint_url=self.http if plain else self.url,

@@ -138,6 +138,10 @@ class View(Protocol):
         `limit` before `before`; both are a line's time and sequence."""
         ...
 
+    def blob(self, id: str) -> bytes | None:
+        """A few bytes kept in the store itself, because a file of their own would cost more than they do."""
+        ...
+
     def meta(self, key: str) -> str | None:
         """A named value of the platform itself."""
         ...
@@ -190,6 +194,14 @@ class Transaction(View, Protocol):
 
     def record(self, events: Iterable[Event]) -> None:
         """Stores audit entries; one whose id and account are there already is left alone."""
+        ...
+
+    def put_blob(self, id: str, data: bytes) -> None:
+        """Keeps a few bytes (at most 64 KiB) under a new id."""
+        ...
+
+    def drop_blob(self, id: str) -> None:
+        """Forgets them."""
         ...
 
     def append_log(self, stream: str, lines: Iterable[tuple[Instant, str]]) -> None:

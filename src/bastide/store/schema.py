@@ -13,6 +13,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE INDEX resource_created ON resource (kind, account, region, created, name)""",
         """CREATE INDEX resource_status ON resource (kind, account, region, status, created, name)
             WHERE status <> ''""",
+        """CREATE TABLE blob (id TEXT PRIMARY KEY, data BLOB NOT NULL)""",
         """CREATE TABLE history (
             id INTEGER PRIMARY KEY, kind TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL,
             generation INTEGER NOT NULL, at INTEGER NOT NULL, event TEXT NOT NULL, request_id TEXT NOT NULL,

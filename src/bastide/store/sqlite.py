@@ -243,6 +243,10 @@ class _View:
         lines = [LogLine(*one) for one in found]
         return lines if forward else lines[::-1]
 
+    def blob(self, id: str) -> bytes | None:
+        found = self._db.execute("SELECT data FROM blob WHERE id=?", (id,)).fetchone()
+        return None if found is None else bytes(found[0])
+
     def meta(self, key: str) -> str | None:
         found = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
         return None if found is None else str(found[0])
@@ -375,6 +379,12 @@ class _Transaction(_View):
                 for e in events
             ],
         )  # fmt: skip
+
+    def put_blob(self, id: str, data: bytes) -> None:
+        self._db.execute("INSERT INTO blob (id, data) VALUES (?,?)", (id, data))
+
+    def drop_blob(self, id: str) -> None:
+        self._db.execute("DELETE FROM blob WHERE id=?", (id,))
 
     def append_log(self, stream: str, lines: Iterable[tuple[Instant, str]]) -> None:
         self._db.executemany(

@@ -173,6 +173,22 @@ class Artifacts:
             raise
         return Written(id, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
 
+    def seal(self, data: bytes, data_key: bytes) -> tuple[Written, bytes]:
+        """What a small file would hold, for keeping it elsewhere: the store, with the row that names it."""
+        if len(data) > SMALL:
+            raise ValueError(f"more than {SMALL} bytes are a stream")
+        id = self._new_id()
+        sealed = _cipher(data_key, id).encrypt(_nonce(0), data, _aad(id, 0, True))
+        return Written(id, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest()), sealed
+
+    def unseal(self, id: str, sealed: bytes, data_key: bytes, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes `start` to `end` of what `seal` made; raises Damaged."""
+        try:
+            plain = _cipher(data_key, id).decrypt(_nonce(0), sealed, _aad(id, 0, True))
+        except InvalidTag:
+            raise Damaged(f"artifact {id} is damaged") from None
+        return plain[start:end]
+
     async def read(self, id: str, data_key: bytes, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive; None: all); raises Damaged, and FileNotFoundError."""
         file = _Stored(self._path(id), _cipher(data_key, id), id, start, end)

@@ -48,7 +48,10 @@ def unversioned(asked: Asked) -> bool:
 
 
 def _source_row(asked: Asked) -> Row | None:
-    name, key, id = source_of(asked.input["CopySource"])
+    try:
+        name, key, id = source_of(asked.input["CopySource"])
+    except Refused:
+        return None  # The questions about the source say so, behind those about the target.
     bucket = lookup(asked.view, name)
     if bucket is None:
         return None
@@ -95,9 +98,6 @@ def _target_keys(asked: Asked) -> Keys:
 
 def _tags_travel(asked: Asked) -> bool:
     if asked.input.get("TaggingDirective", "COPY") != "COPY":
-        return False
-    bucket = lookup(asked.view, source_of(asked.input["CopySource"])[0])
-    if bucket is None or not bucket.tagged:
         return False
     row = _source_row(asked)
     return row is not None and bool(row.tags)
@@ -170,6 +170,8 @@ async def _stage(a: Authorised) -> Staged:
 @OBJECT.operation(
     "CopyObject",
     asks=[
+        Ask("s3:PutObject", object_asked, more=_target_keys),
+        Ask("s3:PutObjectTagging", object_asked, more=_target_keys, when=_tags_written),
         Ask("s3:GetObject", source_asked, more=source_keys, when=unversioned),
         Ask("s3:GetObjectVersion", source_asked, more=source_keys, when=versioned),
         Ask(
@@ -184,8 +186,6 @@ async def _stage(a: Authorised) -> Staged:
             more=source_keys,
             when=lambda asked: versioned(asked) and _tags_travel(asked),
         ),
-        Ask("s3:PutObject", object_asked, more=_target_keys),
-        Ask("s3:PutObjectTagging", object_asked, more=_target_keys, when=_tags_written),
     ],
     data=True,
     before=_stage,

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines import keys as engine
-from bastide.engines.artifacts import Artifacts, Written
+from bastide.engines.artifacts import Artifacts, Damaged, Written
 from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output
 from bastide.kernel.authorise import authorise
 from bastide.services.s3 import encryption, heads
@@ -27,6 +27,8 @@ from bastide.store import Event, Row, Transaction, View
 
 SMALL: Final = 64 * 1024
 """Uploads up to this size are gathered before they are written."""
+INLINE: Final = 16 * 1024
+"""Uploads up to this size are kept in the store, encrypted like any other: one sync names and keeps them."""
 _MOST_DELETED: Final = 1000
 
 
@@ -40,6 +42,7 @@ class Staged:
     doc: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     written: Written | None = None
+    sealed: bytes | None = None
     asked: list[Event] = field(default_factory=list)
     garbage: Garbage = field(default_factory=Garbage)
     placed: Callable[[View], bool] | None = None
@@ -164,9 +167,15 @@ async def _stage_put(a: Authorised) -> Staged:
         _check_write(given, view, bucket, key)
     data_key, kept = encryption.new_key(a, bucket, key, encryption.wanted(given, bucket))
     staged.asked = a.events[mark:]
-    written = staged.written = await write_body(a, data_key)
     doc = staged.doc
     doc.update(kept)
+    body = a.call.body
+    if body is not None and body.length is not None and body.length <= INLINE:
+        data = b"".join([piece async for piece in body.chunks()])
+        written, staged.sealed = a.engine(Artifacts).seal(data, data_key)
+        doc["in"] = True
+    else:
+        written = staged.written = await write_body(a, data_key)
     doc["id"] = written.id
     doc["size"] = written.size
     doc["etag"] = etag_of(doc["sse"], written.md5)
@@ -247,6 +256,8 @@ def put(a: Authorised, tx: Transaction) -> Output:
     _check_write(given, tx, bucket, key)
     doc = staged.doc
     staged.placed = is_current(bucket, key, doc["id"])
+    if staged.sealed is not None:
+        tx.put_blob(doc["id"], staged.sealed)
     id = place(tx, bucket, key, doc, staged.tags, a.now, staged.garbage)
     output: Output = {"ETag": f'"{doc["etag"]}"', **encryption.shown(doc)}
     if doc.get("sums"):
@@ -335,10 +346,19 @@ def content(
     artifacts = a.engine(Artifacts)
     if "id" in doc:
         start, end = (0, None) if span is None else span
+        if doc.get("in"):
+            sealed = view.blob(doc["id"])
+            if sealed is None:
+                raise Damaged(f"artifact {doc['id']} is gone")
+            return _whole(artifacts.unseal(doc["id"], sealed, data_key, start, end))
         return artifacts.open(doc["id"], data_key, start, end)
     row = view.get(MANIFEST.key, bucket.account, bucket.region, doc["mf"])
     parts = row.doc["parts"] if row is not None else []
     return _joined(artifacts, data_key, parts, *(span or (0, doc["size"])))
+
+
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def part_key(data_key: bytes, blob: bytes) -> bytes:

@@ -279,9 +279,9 @@ async def _stage_part_copy(a: Authorised) -> Staged:
 @PART.operation(
     "UploadPartCopy",
     asks=[
+        Ask("s3:PutObject", object_asked, more=_part_keys),
         Ask("s3:GetObject", source_asked, more=source_keys, when=unversioned),
         Ask("s3:GetObjectVersion", source_asked, more=source_keys, when=versioned),
-        Ask("s3:PutObject", object_asked, more=_part_keys),
     ],
     data=True,
     before=_stage_part_copy,

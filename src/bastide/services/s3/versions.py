@@ -106,7 +106,9 @@ def version(view: View, bucket: Bucket, key: str, id: str, now: Row | None) -> R
 
 def release(tx: Transaction, bucket: Bucket, doc: dict[str, Any], garbage: Garbage) -> None:
     """Gives up a version's bytes."""
-    if "id" in doc:
+    if doc.get("in"):
+        tx.drop_blob(doc["id"])
+    elif "id" in doc:
         garbage.ids.append(doc["id"])
     elif "mf" in doc:
         row = tx.get(MANIFEST.key, bucket.account, bucket.region, doc["mf"])
