@@ -168,9 +168,9 @@ class EndpointFlow:
             await session.caller()
         except Refused:
             raise Failed("ClientError", cannot_assume(variant["role"]).message) from None
-        volumes = self.calls.engine(Volumes)  # type: ignore[type-abstract]
+        volumes = self.calls.engine(Volumes)
         placement = self.calls.engine(Placement)
-        sandboxes = self.calls.engine(Sandboxes)  # type: ignore[type-abstract]
+        sandboxes = self.calls.engine(Sandboxes)
         digest = hashlib.sha256(f"{run.id}/{variant['VariantName']}/{number}".encode()).hexdigest()[:24]
         place = f"endpoint-{digest}"
         held: dict[str, Any] = {}

@@ -231,7 +231,7 @@ class JobFlow(ABC):
         resources = self.resources(row)
         key = await volume_key(session, resources.get("VolumeKmsKeyId"))
         size = int(resources.get("VolumeSizeInGB") or 30) * GIB
-        volumes = self.calls.engine(Volumes)  # type: ignore[type-abstract]
+        volumes = self.calls.engine(Volumes)
         name = self.place(run)
         await volumes.close(name)
         run.held["volume"] = name
@@ -283,7 +283,7 @@ class JobFlow(ABC):
             hosts=(HOST,),
         )
         await self.show(run, "Training", "Training image download completed. Training in progress.")
-        sandboxes = self.calls.engine(Sandboxes)  # type: ignore[type-abstract]
+        sandboxes = self.calls.engine(Sandboxes)
         try:
             run.held["running"] = await sandboxes.start(spec)
         except ValueError as error:
@@ -409,7 +409,7 @@ class JobFlow(ABC):
             await log.abandon()
         volume = held.pop("volume", None)
         if volume is not None:
-            await self.calls.engine(Volumes).close(volume)  # type: ignore[type-abstract]
+            await self.calls.engine(Volumes).close(volume)
         claim: Claim | None = held.pop("claim", None)
         if claim is not None:
             self.calls.engine(Placement).release(claim)
