@@ -55,7 +55,7 @@ def test_what_no_key_may_be(s3: Any, bucket: str) -> None:
     assert refused(s3.put_object, Bucket=bucket, Key="a\0b", Body=b"")[1] == "InvalidArgument"
 
 
-@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 262144, 262145, 3_000_000])
+@pytest.mark.parametrize("size", [0, 1, 16384, 16385, 65536, 65537, 262144, 262145, 3_000_000])
 def test_sizes_and_ranges(s3: Any, bucket: str, size: int) -> None:
     data = os.urandom(size)
     s3.put_object(Bucket=bucket, Key="k", Body=data)
@@ -123,10 +123,11 @@ def test_no_bytes_are_left(s3: Any, home: Account, bucket: str) -> None:
         return {path.name for path in (home.platform.data / "objects").rglob("*") if path.is_file()}
 
     before = files()
+    body = b"x" * 100_000  # too large to be kept in the store itself
     for _ in range(3):
-        s3.put_object(Bucket=bucket, Key="k", Body=b"x" * 100)
+        s3.put_object(Bucket=bucket, Key="k", Body=body)
     assert len(files() - before) == 1
-    assert refused(s3.put_object, Bucket=bucket, Key="k", Body=b"x", IfNoneMatch="*")[0] == 412
+    assert refused(s3.put_object, Bucket=bucket, Key="k", Body=body, IfNoneMatch="*")[0] == 412
     assert len(files() - before) == 1
     upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
     s3.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=1, Body=b"part")
@@ -259,3 +260,30 @@ def test_tags(s3: Any, home: Account, bucket: str) -> None:
     s3.delete_object_tagging(Bucket=bucket, Key="open")
     assert s3.get_object_tagging(Bucket=bucket, Key="open")["TagSet"] == []
     assert refused(s3.put_object, Bucket=bucket, Key="x", Body=b"", Tagging="a=1&a=2")[1] == "InvalidArgument"
+
+
+def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
+    running = Running(tmp_path / "data")
+    running.start()
+    try:
+        s3 = running.client("s3")
+        name = f"kept-{uuid.uuid4().hex[:12]}"
+        s3.create_bucket(Bucket=name)
+        kept = {f"k{size}": os.urandom(size) for size in (0, 1000, 20_000, 300_000)}
+        for key, body in kept.items():
+            s3.put_object(Bucket=name, Key=key, Body=body)
+        upload = s3.create_multipart_upload(Bucket=name, Key="m", ServerSideEncryption="aws:kms")["UploadId"]
+        part = s3.upload_part(Bucket=name, Key="m", UploadId=upload, PartNumber=1, Body=b"part")
+        running.kill()
+        orphan = running.data / "objects" / "00" / ("0" * 32)
+        orphan.write_bytes(b"left by a killed upload")
+        running.launch()
+        assert not orphan.exists()
+        s3 = running.client("s3")
+        for key, body in kept.items():
+            assert s3.get_object(Bucket=name, Key=key)["Body"].read() == body
+        parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+        s3.complete_multipart_upload(Bucket=name, Key="m", UploadId=upload, MultipartUpload=parts)
+        assert s3.get_object(Bucket=name, Key="m")["Body"].read() == b"part"
+    finally:
+        running.stop()
