@@ -38,8 +38,12 @@ def _ask(action: str, names: About, member: str = "EncryptionContext") -> Ask:
 
 
 def _blob(asked: Asked) -> Iterable[str]:
-    """The key that a ciphertext names; the one the caller names must be the same."""
-    return (key_of(bytes(asked.input["CiphertextBlob"]))[0],)
+    """The key that a ciphertext names; the one the caller names must be the same. Of what is no ciphertext only those
+    learn that who may decrypt under any key: a refusal comes before everything that could be told."""
+    try:
+        return (key_of(bytes(asked.input.get("CiphertextBlob") or b""))[0],)
+    except Refused:
+        return ("*",)
 
 
 def _arn(row: Row) -> str:
@@ -71,7 +75,7 @@ def encrypt(a: Authorised, view: View) -> Output:
 
 
 def _opened(a: Authorised, view: View, context: Mapping[str, str], claimed: str | None) -> tuple[bytes, str]:
-    blob = bytes(a.input["CiphertextBlob"])
+    blob = bytes(a.input.get("CiphertextBlob") or b"")
     arn, _ = key_of(blob)
     account, region, key_id = locate(view, arn, a.account, a.region)
     if claimed and locate(view, claimed, a.account, a.region) != (account, region, key_id):
