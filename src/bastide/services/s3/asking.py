@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from bastide.domain import Refused
 from bastide.kernel import Asked
-from bastide.services.s3.bucket import lookup
+from bastide.services.s3.bucket import Bucket, lookup
 
 Keys = dict[str, "str | Sequence[str]"]
 
@@ -33,15 +33,18 @@ def object_asked(asked: Asked) -> Iterable[str]:
 
 def keys(asked: Asked) -> Keys:
     """Condition keys of every request to S3."""
-    call = asked.call
+    name = asked.call.input.get("Bucket")
+    return keys_for(asked, None if name is None else lookup(asked.view, name))
+
+
+def keys_for(asked: Asked, bucket: Bucket | None) -> Keys:
+    """The same for a bucket that has been looked up."""
     found: Keys = {}
-    name = call.input.get("Bucket")
-    if name is not None:
-        bucket = lookup(asked.view, name)
-        if bucket is not None:
-            found["s3:resourceaccount"] = bucket.account
-    if call.request.tls.startswith("TLSv"):
-        found["s3:tlsversion"] = call.request.tls[4:]
+    if bucket is not None:
+        found["s3:resourceaccount"] = bucket.account
+    tls = asked.call.request.tls
+    if tls.startswith("TLSv"):
+        found["s3:tlsversion"] = tls[4:]
     return found
 
 

@@ -20,7 +20,7 @@ from bastide.engines.artifacts import Artifacts, Damaged, Written
 from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output
 from bastide.kernel.authorise import authorise
 from bastide.services.s3 import encryption, heads
-from bastide.services.s3.asking import Keys, given_version, keys, no_version, object_asked
+from bastide.services.s3.asking import Keys, given_version, keys, keys_for, no_version, object_asked
 from bastide.services.s3.bucket import Bucket, bucket_of, lookup
 from bastide.services.s3.versions import MANIFEST, OBJECT, Garbage, check_key, current, place, remove, version
 from bastide.store import Event, Row, Transaction, View
@@ -68,12 +68,12 @@ def found_row(asked: Asked) -> tuple[Bucket, Row] | None:
 
 def existing(asked: Asked) -> Keys:
     """Condition keys of a question about an object that may be there."""
-    found = keys(asked)
     given = asked.call.input
+    bucket = lookup(asked.view, given["Bucket"])
+    found = keys_for(asked, bucket)
     id = given.get("VersionId")
     if id:
         found["s3:versionid"] = id
-    bucket = lookup(asked.view, given["Bucket"])
     if bucket is not None and bucket.tagged:
         there = found_row(asked)
         if there is not None:
@@ -97,15 +97,15 @@ _GIVEN: Final = (
 
 def writing(asked: Asked) -> Keys:
     """Condition keys of a question about an object that is to be written."""
-    found = keys(asked)
     given = asked.call.input
+    bucket = lookup(asked.view, given["Bucket"])
+    found = keys_for(asked, bucket)
     for member, key in _GIVEN:
         value = given.get(member)
         if value:
             found[key] = str(value)
     if given.get("Tagging"):
         found.update(_request_tags(given["Tagging"]))
-    bucket = lookup(asked.view, given["Bucket"])
     if bucket is not None and bucket.tagged:
         row = current(asked.view, bucket, given["Key"])
         if row is not None:
