@@ -196,7 +196,7 @@ def test_a_body_that_is_not_what_was_signed(platform: Running, account: Account)
     connection.request(
         "POST",
         "/",
-        b"Action=GetSessionToken&Version=2011-06-15",
+        b"Action=GetAccessKeyInfo&Version=2011-06-15&AccessKeyId=AKIAZZZZZZZZZZZZZZZZ",
         signed(platform, account.keys, "sts", "POST", "/", good, form),
     )
     answer = connection.getresponse()

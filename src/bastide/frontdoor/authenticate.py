@@ -85,11 +85,20 @@ def authenticate(
         )
     except Refused as refused:
         raise _refused_known(refused, caller) from None
-    upload = Upload(received, presented, secret, claimed) if streamed else None
-    if upload is None and claimed.startswith("STREAMING-"):
-        upload = Upload(received, presented, secret, claimed, whole=body or b"")
-        body = upload.all()
-    return Authenticated(caller, presented.region, body or b"", upload if streamed else None)
+    if streamed:
+        return Authenticated(caller, presented.region, b"", Upload(received, presented, secret, claimed))
+    if claimed.startswith("STREAMING-"):
+        body = Upload(received, presented, secret, claimed, whole=body or b"").all()
+    elif s3 and body:
+        _check_sums(received, body)
+    return Authenticated(caller, presented.region, body or b"", None)
+
+
+def _check_sums(received: Received, body: bytes) -> None:
+    """What a request says of its body's checksum holds; raises Refused BadDigest."""
+    sums = sigv4.Checksums(received.named)
+    sums.update(body)
+    sums.finish({})
 
 
 def _credentials(calls: Calls, received: Received, presented: Presented) -> tuple[Caller, str]:

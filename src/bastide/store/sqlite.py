@@ -1,14 +1,15 @@
 """The embedded driver: SQLite in WAL mode, one writer, grouped commits that reach the disk before the answer.
 
 Two connections belong to the event loop's thread: the writer, whose concurrent pieces of work are savepoints of one
-commit, and the reader, which sees the last committed state. Only the commit itself, which waits for the disk, runs on a
-thread of its own; while it runs, the next group gathers.
+commit, and the reader, which sees the last committed state. The commit waits for the disk: on a thread of its own while the
+next group gathers, unless the disk is so quick of late that the thread would cost more than the wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ _ROW = "kind, account, region, name, doc, status, tags, created, modified, gener
 _NO_TAGS = b"{}"
 _LAST = "\U0010ffff"
 _MEMO_LIMIT = 50_000
+_QUICK_SECONDS = 0.001
+"""A disk that syncs faster than this is waited for: handing the commit to a thread would cost more."""
 
 
 def _row(found: tuple[Any, ...]) -> Row:
@@ -449,6 +452,8 @@ class SqliteStore:
         self._snapshot = False
         self._waiting: list[tuple[Callable[[Transaction], Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self._pace = _QUICK_SECONDS
+        """How long commits take of late, in seconds."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self.committed: Callable[[], None] = lambda: None
 
@@ -523,7 +528,10 @@ class SqliteStore:
                     results.append((done, result, None))
                 except Exception as error:
                     results.append((done, None, error))
-            await loop.run_in_executor(self._disk, self._commit)
+            if self._pace < _QUICK_SECONDS:
+                self._commit()
+            else:
+                await loop.run_in_executor(self._disk, self._commit)
         except BaseException as error:
             tx._memo = _Memo()
             if self._writer.in_transaction:
@@ -546,7 +554,9 @@ class SqliteStore:
         self.committed()
 
     def _commit(self) -> None:
+        began = time.perf_counter()
         self._writer.execute("COMMIT")
+        self._pace += (time.perf_counter() - began - self._pace) / 8
 
     def close(self) -> None:
         """Closes both connections; work that waits is lost, and was never acknowledged."""
