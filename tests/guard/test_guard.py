@@ -60,6 +60,8 @@ def _text(shape: Any, name: str, account: str) -> str:
     service = {"rolearn": "iam", "executionrolearn": "iam"}.get(lower)
     if service or lower == "policysourcearn":
         return f"arn:aws:iam::{account}:role/nothing-here"
+    if lower == "modelpackagearn":
+        return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower == "policyarn":
         return f"arn:aws:iam::{account}:policy/nothing-here"
     if lower in ("policydocument", "assumerolepolicydocument", "policy", "content", "resourcepolicy"):
@@ -68,6 +70,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         )
     if lower.endswith("arn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:training-job/nothing-here"
+    if lower == "copysource":
+        return "a-bucket-of-nobody-here/key"
     if lower == "bucket":
         return "a-bucket-of-nobody-here"
     if lower in ("s3uri", "s3outputpath", "modeldataurl"):

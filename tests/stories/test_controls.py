@@ -50,8 +50,8 @@ def test_an_administrator_has_nothing_in_another_account(account: Account, neigh
     neighbour.role("target", allow("s3:*"))
     sts = account.client("sts")
     arn = f"arn:aws:iam::{neighbour.id}:role/target"
-    assert refused(sts.assume_role, RoleArn=arn, RoleSessionName="x") == "AccessDenied"
-    assert refused(sts.assume_role, RoleArn=arn + "-missing", RoleSessionName="x") == "AccessDenied"
+    assert refused(sts.assume_role, RoleArn=arn, RoleSessionName="xx") == "AccessDenied"
+    assert refused(sts.assume_role, RoleArn=arn + "-missing", RoleSessionName="xx") == "AccessDenied"
 
 
 @pytest.mark.control("ACC-01")
@@ -65,11 +65,11 @@ def test_a_pair_works_and_breaks_when_either_side_is_removed(account: Account, n
     account.client("iam").put_role_policy(
         RoleName="caller", PolicyName="inline", PolicyDocument=json.dumps(allow("s3:*"))
     )
-    assert refused(sts.assume_role, RoleArn=target, RoleSessionName="x") == "AccessDenied"
+    assert refused(sts.assume_role, RoleArn=target, RoleSessionName="xx") == "AccessDenied"
     account.client("iam").put_role_policy(
         RoleName="caller", PolicyName="inline", PolicyDocument=json.dumps(allow("sts:AssumeRole", resource=target))
     )
-    sts.assume_role(RoleArn=target, RoleSessionName="x")
+    sts.assume_role(RoleArn=target, RoleSessionName="xx")
     trust = {
         "Version": "2012-10-17",
         "Statement": [
@@ -77,7 +77,7 @@ def test_a_pair_works_and_breaks_when_either_side_is_removed(account: Account, n
         ],
     }
     neighbour.client("iam").update_assume_role_policy(RoleName="target", PolicyDocument=json.dumps(trust))
-    assert refused(sts.assume_role, RoleArn=target, RoleSessionName="x") == "AccessDenied"
+    assert refused(sts.assume_role, RoleArn=target, RoleSessionName="xx") == "AccessDenied"
 
 
 # -- IAM-01 ------------------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_plain_http_is_not_secure_transport(account: Account) -> None:
 
 @pytest.mark.control("AUD-02")
 def test_each_event_names_who_what_when_and_from_where(account: Account) -> None:
-    account.role("auditee", allow("iam:CreateUser"))
+    account.role("auditee", allow("iam:CreateUser", "iam:TagUser"))
     keys = account.as_role("auditee", session="alice")
     iam = account.client("iam", keys)
     iam.create_user(UserName="made", Tags=[{"Key": "team", "Value": "risk"}])

@@ -60,18 +60,23 @@ def authenticate(
     if presented is None:
         if target.service.service != "s3":
             raise Refused("MissingAuthenticationToken", "Request is missing Authentication Token", 403)
-        upload = Upload(received, None, "", None) if target.body is None else None
-        return Authenticated(ANONYMOUS, default_region, target.body or b"", upload)
+        claimed = received.named.get("x-amz-content-sha256", "")
+        if not claimed.startswith("STREAMING-UNSIGNED"):
+            claimed = ""
+        if target.body is None:
+            return Authenticated(ANONYMOUS, default_region, b"", Upload(received, None, "", claimed))
+        body = Upload(received, None, "", claimed, whole=target.body).all() if claimed else target.body
+        return Authenticated(ANONYMOUS, default_region, body, None)
     caller, secret = _credentials(calls, received, presented)
-    body = target.body
-    streamed = body is None
+    whole = target.body
+    streamed = whole is None
     s3 = target.service.service == "s3"
     if s3:
         claimed = presented.body or "UNSIGNED-PAYLOAD"
         if not streamed and len(claimed) == 64:
-            claimed = hashlib.sha256(body or b"").hexdigest()
+            claimed = hashlib.sha256(whole or b"").hexdigest()
     else:
-        claimed = hashlib.sha256(body or b"").hexdigest()
+        claimed = hashlib.sha256(whole or b"").hexdigest()
     try:
         sigv4.verify(
             presented,
@@ -88,10 +93,10 @@ def authenticate(
     if streamed:
         return Authenticated(caller, presented.region, b"", Upload(received, presented, secret, claimed))
     if claimed.startswith("STREAMING-"):
-        body = Upload(received, presented, secret, claimed, whole=body or b"").all()
-    elif s3 and body:
-        _check_sums(received, body)
-    return Authenticated(caller, presented.region, body or b"", None)
+        whole = Upload(received, presented, secret, claimed, whole=whole or b"").all()
+    elif s3 and whole:
+        _check_sums(received, whole)
+    return Authenticated(caller, presented.region, whole or b"", None)
 
 
 def _check_sums(received: Received, body: bytes) -> None:

@@ -30,18 +30,13 @@ class Upload:
         self._whole = whole
         named = received.named
         self._chunked: Chunked | None = None
+        self.length: int | None = received.length
         if self._claimed.startswith("STREAMING-"):
             self._chunked = Chunked(presented, secret, named)
             decoded = named.get("x-amz-decoded-content-length", "")
-            if not decoded.isdigit():
-                raise Refused("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)
-            self.length: int | None = int(decoded)
-        else:
-            self.length = received.length
-            if self.length is None or ("content-length" not in named and received.method == "PUT"):
-                raise Refused("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)
-        if self.length > MOST_UPLOAD_BYTES:
-            raise Refused("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.", 400)
+            self.length = int(decoded) if decoded.isascii() and decoded.isdigit() else None
+        elif "content-length" not in named and received.method == "PUT":
+            self.length = None
         self._checks = Checksums(named)
         self._sha = hashlib.sha256() if len(self._claimed) == 64 else None
         self._size = 0
@@ -49,6 +44,7 @@ class Upload:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The decoded, verified bytes."""
         chunked = self._chunked
+        self._bounded()
         while data := await self._received.more():
             for piece in chunked.feed(data) if chunked is not None else (data,):
                 self._seen(piece)
@@ -58,11 +54,19 @@ class Upload:
     def all(self) -> bytes:
         """The decoded bytes of a body that was read whole."""
         assert self._whole is not None and self._chunked is not None
+        self._bounded()
         pieces = self._chunked.feed(self._whole)
         for piece in pieces:
             self._seen(piece)
         self._end()
         return b"".join(pieces)
+
+    def _bounded(self) -> None:
+        # Told only to whoever may upload: the questions come first.
+        if self.length is None:
+            raise Refused("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)
+        if self.length > MOST_UPLOAD_BYTES:
+            raise Refused("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.", 400)
 
     def _seen(self, piece: bytes) -> None:
         self._size += len(piece)

@@ -64,6 +64,8 @@ class FrontDoor:
             if target.codec.streaming_output is not None:
                 stream = output.pop(target.codec.streaming_output, None)
             answer = target.codec.answer(target.protocol, output, received.id)
+            if "ContentRange" in output and answer.status == 200:
+                answer = Answer(206, answer.headers, answer.body)
         except _Answered as answered:
             target, answer = answered.target, answered.answer
         except Refused as refused:
@@ -106,7 +108,9 @@ class FrontDoor:
             )
             return target, await self.calls.run(call)
         except Refused as refused:
-            raise _Answered(target, target.codec.error(target.protocol, refused, received.id)) from None
+            answer = target.codec.error(target.protocol, refused, received.id)
+            answer.headers.extend(refused.kept.get("headers", ()))
+            raise _Answered(target, answer) from None
         except Unforeseen as unforeseen:
             _log.exception("request %s failed: %s", received.id, unforeseen)
             raise _Answered(target, target.codec.error(target.protocol, _internal(), received.id)) from None
@@ -185,8 +189,13 @@ async def _send(
         headers.append((b"connection", b"close"))
     if request_id and not any(name.lower() in ("x-amzn-requestid", "x-amz-request-id") for name, _ in answer.headers):
         headers.append((b"x-amzn-requestid", request_id.encode()))
+    if answer.status in (204, 304):
+        headers = [(name, value) for name, value in headers if name.lower() not in (b"content-length", b"content-type")]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return
     if stream is None:
-        if not any(name.lower() == "content-length" for name, _ in answer.headers) and answer.status not in (204, 304):
+        if not any(name.lower() == "content-length" for name, _ in answer.headers):
             headers.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})

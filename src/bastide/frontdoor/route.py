@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from urllib.parse import unquote_to_bytes
 
 from bastide.domain import Refused
@@ -126,12 +127,29 @@ class Router:
                 refusal = _unknown(service, name, protocol)
                 continue
             held = service.operations[name]
+            if service.service == "s3" and not _needed(held) <= {key for key, _ in query}:
+                # A path and method alone do not mean an operation whose query has to say more (POST to a key).
+                refusal = refusal or Refused(
+                    "MethodNotAllowed", "The specified method is not allowed against this resource.", 405,
+                    kept={"protocol": protocol},
+                )  # fmt: skip
+                continue
             if body is None and not (held.streaming_input and service.service == "s3"):
                 body = await received.body()
             return Target(operation, held, service, protocol, head, body)
         raise refusal or Refused(
             "UnknownOperationException", "No service here has the operation that was asked for.", 404
         )
+
+
+@cache
+def _needed(held: OperationCodec) -> frozenset[str]:
+    """Query parameters that an operation cannot do without."""
+    shape = held.input_shape
+    if shape is None:
+        return frozenset()
+    found = [shape.members[name].serialization for name in shape.required_members]
+    return frozenset(one["name"] for one in found if one.get("location") == "querystring")
 
 
 def _unknown(service: Codec, name: str, protocol: str) -> Refused:

@@ -113,24 +113,29 @@ class _View:
             where.append("status=? AND status<>''")
             values.append(status)
         if prefix:
-            where.append("name>=? AND name<?")
-            values += [prefix, prefix + _LAST]
-        if at_or_after is not None:
-            where.append("name>=?")
-            values.append(at_or_after)
+            where.append("name<?")
+            values.append(prefix + _LAST)
+        # Of several lower bounds SQLite seeks by one it likes: it is given the greatest, as one.
+        least = max(prefix, at_or_after or "")
+        if isinstance(after, str) and not descending and after >= least:
+            where.append("name>?")
+            values.append(after)
+        else:
+            if least:
+                where.append("name>=?")
+                values.append(least)
+            if isinstance(after, str) and descending:
+                where.append("name<?")
+                values.append(after)
         if created_from is not None:
             where.append("created>=?")
             values.append(created_from)
         if created_to is not None:
             where.append("created<=?")
             values.append(created_to)
-        if after is not None:
-            if isinstance(after, tuple):
-                where.append(f"(created,name){beyond}(?,?)")
-                values += after
-            else:
-                where.append(f"name{beyond}?")
-                values.append(after)
+        if isinstance(after, tuple):
+            where.append(f"(created,name){beyond}(?,?)")
+            values += after
         by = f"created {way}, name {way}" if order == "created" else f"name {way}"
         # The planner has no statistics of a young table, so the index is named; AWS's lists are short of surprises.
         index = "resource_name" if order == "name" else "resource_status" if status else "resource_created"

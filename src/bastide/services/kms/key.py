@@ -27,6 +27,7 @@ KEY = Kind(
 )
 ALIAS_KEY = "kms:Alias"
 MANAGED_SERVICES = ("s3", "sagemaker", "ebs")
+_VIA = {"ebs": "ec2"}
 _NAMESPACE = uuid.UUID("5a3c7f0e-6d0b-4f3e-9a35-0d7a4d5c9f11")
 _LONGEST_POLICY = 32 * 1024
 _DAY = 24 * 3600 * MICROS
@@ -65,7 +66,7 @@ def managed(account: str, region: str, key_id: str) -> Row | None:
 
 def _managed_policy(account: str, region: str, service: str) -> str:
     uses = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"]
-    via = {"kms:CallerAccount": account, "kms:ViaService": f"{service}.{region}.amazonaws.com"}
+    via = {"kms:CallerAccount": account, "kms:ViaService": f"{_VIA.get(service, service)}.{region}.amazonaws.com"}
     statements = [
         {
             "Sid": f"Allow access through {service} for all principals in the account that are authorized to use {service}",
