@@ -140,7 +140,10 @@ def recorded(running: Running, request_id: str) -> dict[str, Any] | None:
     import sqlite3
 
     with sqlite3.connect(f"file:{running.data / 'bastide.db'}?mode=ro", uri=True) as db:
-        found = db.execute("SELECT body FROM event WHERE request_id=?", (request_id,)).fetchone()
+        found = db.execute(
+            "SELECT body FROM event WHERE request_id=?1 UNION ALL SELECT body FROM event_new WHERE request_id=?1",
+            (request_id,),
+        ).fetchone()
     db.close()
     return json.loads(found[0]) if found else None
 

@@ -119,12 +119,7 @@ def matrix(platform: Running) -> tuple[Account, str]:
 @pytest.mark.control("IAM-01")
 @pytest.mark.parametrize(
     ("identity", "resource", "boundary", "session", "scp"),
-    [
-        one
-        for one in itertools.product(
-            (False, True), (False, True), (None, False, True), (None, False, True), (False, True)
-        )
-    ],
+    list(itertools.product((False, True), (False, True), (None, False, True), (None, False, True), (False, True))),
 )
 def test_the_documented_order_of_evaluation(
     matrix: tuple[Account, str], identity: bool, resource: bool, boundary: bool | None, session: bool | None, scp: bool

@@ -43,6 +43,6 @@ def test_locks_carry_no_index_address() -> None:
 
 def test_the_pages_of_the_services_are_those_of_the_registry() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "docs.py"), "--check"], capture_output=True, text=True
+        [sys.executable, str(ROOT / "scripts" / "docs.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout

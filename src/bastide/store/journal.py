@@ -111,14 +111,18 @@ class Journal:
 
     async def _record(self, events: list[Event]) -> None:
         def work(tx: Transaction) -> None:
-            tx.record(events)
+            tx.settle(events)
 
         await self._store.write(work)
 
     async def flush(self) -> None:
         """Syncs, and makes everything appended so far searchable."""
         async with self._moving:
+            with self._store.reading() as view:
+                waiting = view.unsettled()
             if not self._pending:
+                if waiting:
+                    await self._record([])
                 return
             file, number, rotate = self._file, self._number, self._size >= _ROTATE
             events, self._pending = self._pending, []

@@ -119,6 +119,10 @@ class View(Protocol):
         """Audit entries of an account, newest first; `where` is a column of Event and the value wanted."""
         ...
 
+    def unsettled(self) -> bool:
+        """Whether recorded entries wait to be made searchable."""
+        ...
+
     def events_after(self, seq: int, *, limit: int = 1000) -> list[Event]:
         """Audit entries of all accounts in the order they were stored, for delivery."""
         ...
@@ -193,7 +197,12 @@ class Transaction(View, Protocol):
         ...
 
     def record(self, events: Iterable[Event]) -> None:
-        """Stores audit entries; one whose id and account are there already is left alone."""
+        """Stores audit entries; `settle` makes them searchable."""
+        ...
+
+    def settle(self, events: Iterable[Event]) -> None:
+        """Makes what was recorded so far searchable, and `events` with it; one whose id and account are there already
+        is left alone."""
         ...
 
     def put_blob(self, id: str, data: bytes) -> None:

@@ -13,7 +13,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE INDEX resource_created ON resource (kind, account, region, created, name)""",
         """CREATE INDEX resource_status ON resource (kind, account, region, status, created, name)
             WHERE status <> ''""",
-        """CREATE TABLE blob (id TEXT PRIMARY KEY, data BLOB NOT NULL)""",
+        """CREATE TABLE blob (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID""",
         """CREATE TABLE history (
             id INTEGER PRIMARY KEY, kind TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL,
             generation INTEGER NOT NULL, at INTEGER NOT NULL, event TEXT NOT NULL, request_id TEXT NOT NULL,
@@ -22,8 +22,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE token (
             account TEXT NOT NULL, operation TEXT NOT NULL, token TEXT NOT NULL, at INTEGER NOT NULL,
             digest BLOB NOT NULL, answer BLOB NOT NULL, PRIMARY KEY (account, operation, token)) WITHOUT ROWID""",
-        """CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, topic TEXT NOT NULL,
+        """CREATE TABLE outbox (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, topic TEXT NOT NULL,
             body BLOB NOT NULL)""",
+        # Entries of changes and refusals as they are committed: one page a commit. They are moved below in batches.
+        """CREATE TABLE event_new (
+            seq INTEGER PRIMARY KEY, account TEXT NOT NULL, at INTEGER NOT NULL, id TEXT NOT NULL,
+            name TEXT NOT NULL, source TEXT NOT NULL, user TEXT NOT NULL, access_key TEXT NOT NULL,
+            read_only TEXT NOT NULL, category TEXT NOT NULL, error TEXT NOT NULL, request_id TEXT NOT NULL,
+            resources TEXT NOT NULL, body BLOB NOT NULL)""",
         """CREATE TABLE event (
             seq INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, at INTEGER NOT NULL, id TEXT NOT NULL,
             name TEXT NOT NULL, source TEXT NOT NULL, user TEXT NOT NULL, access_key TEXT NOT NULL,
@@ -35,7 +41,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE INDEX event_user ON event (account, user, at, seq)""",
         """CREATE INDEX event_refused ON event (account, at, seq) WHERE error <> ''""",
         """CREATE TABLE log_line (
-            seq INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, at INTEGER NOT NULL, ingested INTEGER NOT NULL,
+            seq INTEGER PRIMARY KEY, stream TEXT NOT NULL, at INTEGER NOT NULL, ingested INTEGER NOT NULL,
             message TEXT NOT NULL)""",
         """CREATE INDEX log_line_stream ON log_line (stream, at, seq)""",
         """CREATE TABLE execution (

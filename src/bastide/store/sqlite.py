@@ -24,6 +24,8 @@ from bastide.store.schema import MIGRATIONS
 
 T = TypeVar("T")
 
+_FIELDS = "account, at, id, name, source, user, access_key, read_only, category, error, request_id, resources, body"
+_RECORD = f"INSERT INTO {{}} ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _EVENT = "seq, account, at, id, name, source, user, access_key, read_only, category, error, request_id, resources, body"
 _ROW = "kind, account, region, name, doc, status, tags, created, modified, generation"
 _NO_TAGS = b"{}"
@@ -214,6 +216,9 @@ class _View:
         ).fetchall()
         return [_event(one) for one in found]
 
+    def unsettled(self) -> bool:
+        return self._db.execute("SELECT 1 FROM event_new LIMIT 1").fetchone() is not None
+
     def events_after(self, seq: int, *, limit: int = 1000) -> list[Event]:
         found = self._db.execute(
             f"SELECT {_EVENT} FROM event WHERE seq>? ORDER BY seq LIMIT ?",  # noqa: S608
@@ -286,6 +291,14 @@ class _View:
         return [{"step": s, "event": e, "at": at, "detail": orjson.loads(d)} for s, e, at, d in found]
 
 
+def _values(event: Event) -> tuple[Any, ...]:
+    return (
+        event.account, event.at, event.id, event.name, event.source, event.user, event.access_key,
+        "true" if event.read_only else "false", event.category, event.error, event.request_id,
+        "\n".join(event.resources), event.body,
+    )  # fmt: skip
+
+
 def _execution(found: tuple[Any, ...]) -> dict[str, Any]:
     keys = ("id", "flow", "status", "step", "due", "owner", "lease")
     return {**dict(zip(keys, found[:7], strict=True)), "doc": orjson.loads(found[7])}
@@ -296,6 +309,7 @@ class _Transaction(_View):
         super().__init__(connection)
         self.now: Instant = 0
         self.touched: set[tuple[str, str]] = set()
+        self.emitted = False
 
     def _touch(self, row: Row) -> None:
         scope = (row.kind, row.account)
@@ -373,20 +387,21 @@ class _Transaction(_View):
         )
 
     def emit(self, topic: str, body: dict[str, Any]) -> None:
+        self.emitted = True
         self._db.execute("INSERT INTO outbox (at, topic, body) VALUES (?,?,?)", (self.now, topic, orjson.dumps(body)))
 
     def record(self, events: Iterable[Event]) -> None:
+        self._db.executemany(_RECORD.format("event_new"), [_values(event) for event in events])
+
+    def settle(self, events: Iterable[Event]) -> None:
+        self._db.execute(
+            f"INSERT INTO event ({_FIELDS}) SELECT {_FIELDS} FROM event_new WHERE true ORDER BY seq "  # noqa: S608
+            "ON CONFLICT (id, account) DO NOTHING"
+        )
+        self._db.execute("DELETE FROM event_new")
         self._db.executemany(
-            "INSERT INTO event (account, at, id, name, source, user, access_key, read_only, category, error, "
-            "request_id, resources, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id, account) DO NOTHING",
-            [
-                (
-                    e.account, e.at, e.id, e.name, e.source, e.user, e.access_key, "true" if e.read_only else "false",
-                    e.category, e.error, e.request_id, "\n".join(e.resources), e.body,
-                )
-                for e in events
-            ],
-        )  # fmt: skip
+            _RECORD.format("event") + " ON CONFLICT (id, account) DO NOTHING", [_values(event) for event in events]
+        )
 
     def put_blob(self, id: str, data: bytes) -> None:
         self._db.execute("INSERT INTO blob (id, data) VALUES (?,?)", (id, data))
@@ -461,6 +476,7 @@ class SqliteStore:
         """How long commits take of late, in seconds."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self.committed: Callable[[], None] = lambda: None
+        """Called after a commit that put something into the outbox."""
 
     @staticmethod
     def _connect(path: Path) -> sqlite3.Connection:
@@ -526,6 +542,7 @@ class SqliteStore:
             self._writer.execute("BEGIN IMMEDIATE")
             tx.now = self._clock()
             tx.touched = set()
+            tx.emitted = False
             for work, done in group:
                 try:
                     with tx.savepoint():
@@ -556,7 +573,8 @@ class SqliteStore:
                 done.set_result(result)
             else:
                 done.set_exception(failed)
-        self.committed()
+        if tx.emitted:
+            self.committed()
 
     def _commit(self) -> None:
         began = time.perf_counter()
