@@ -201,6 +201,9 @@ async def _send(
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
         return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    held = b""
     async for piece in stream:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+        if held:
+            await send({"type": "http.response.body", "body": held, "more_body": True})
+        held = piece
+    await send({"type": "http.response.body", "body": held})

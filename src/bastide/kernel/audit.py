@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from bastide.domain import Arn, Refused, iso, new_id
+from bastide.domain import Arn, Refused, iso, new_id, timed_id
 from bastide.kernel.call import Call, Question
 from bastide.kernel.identity import Caller
 from bastide.protocol import codec
@@ -167,7 +167,7 @@ def entries(
     shared = new_id() if len(recipients) > 1 else None
     found = []
     for account in recipients or [home]:
-        record["eventID"] = new_id()
+        record["eventID"] = timed_id(request.at)
         record["recipientAccountId"] = account
         if shared is not None:
             record["sharedEventID"] = shared
