@@ -158,9 +158,8 @@ def _lists(console: Console, findings: Findings) -> None:
         table.add_section()
     console.print(table)
     console.print(
-        "[dim]A training job in Bastide is run, not noted down, so that jobs are made only up to "
-        f"{max(findings.plan.jobs):,} there (--jobs for more); models, which share its listing, show larger sizes. "
-        "The other products only keep a record of a job.[/dim]"
+        "[dim]A training job in Bastide is run, not noted down: up to 200 jobs were really run, beyond that the row of one "
+        "that ran was copied in the database. The other products only keep a record of a job.[/dim]"
     )
     for note in notes:
         console.print(f"[dim]{note}[/dim]")

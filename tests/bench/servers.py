@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -268,6 +269,35 @@ class Bastide(Server):
             bundle.write_text(self._bundle)
             self._bundle = str(bundle)
         return replace(user, url=f"https://127.0.0.1:{self.secure_port}", ca=self._bundle)
+
+    def copy_jobs(self, size: int) -> None:
+        """Copies the row of a job that ran under other names until the account has `size` of them.
+
+        Done beside the running platform, which sees the rows after its next commit: the audit of the next call.
+        """
+        kind = "sagemaker:TrainingJob"
+        with sqlite3.connect(self.data / "bastide.db", timeout=30) as db:
+            found = db.execute(
+                "SELECT account, region, generation, created, modified, status, tags, doc FROM resource "
+                "WHERE kind=? AND status='Completed' ORDER BY created DESC LIMIT 1",
+                (kind,),
+            ).fetchone()
+            if found is None:
+                raise RuntimeError("no training job has completed; there is nothing to copy")
+            account, region, generation, created, modified, *rest = found
+            stored = db.execute(
+                "SELECT count(*) FROM resource WHERE kind=? AND account=? AND region=?", (kind, account, region)
+            ).fetchone()[0]
+            db.executemany(
+                "INSERT INTO resource (kind, account, region, name, generation, created, modified, status, tags, doc) "
+                "VALUES (?,?,?,?,?,?,?,?,?,?)",
+                [
+                    (kind, account, region, f"copied-{n:05d}", generation, created + n, modified + n, *rest)
+                    for n in range(stored, size)
+                ],
+            )
+        db.close()
+        time.sleep(0.5)
 
     def model_server_socket(self, answers: Callable[[Path], bool]) -> Path | None:
         """The unix socket of a running model server below the data folder: the first that ``answers``."""
