@@ -105,7 +105,6 @@ class Platform:
         return {
             "status": "ok",
             "version": bastide.__version__,
-            "account": self.configuration.account,
             "regions": self.configuration.regions,
             "services": sorted(self.calls.registry.services),
             "enforcement": self.enforcement(False),
