@@ -8,31 +8,61 @@ import stat
 import tarfile
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 _MOST_MEMBERS: Final = 100_000
 _CHUNK: Final = 1 << 20
+_MOST_HEAD: Final = 4 << 20
+"""Bytes that may stand in front of a member: names and attributes are read into memory by tarfile, however long."""
 
 
 class Unfit(Exception):  # noqa: N818
     """The archive is not one that may be unpacked; the message says why."""
 
 
-def files(folder: Path) -> list[tuple[str, Path]]:
-    """The regular files below a folder with their names in it, sorted; links and devices are left out."""
+def plain_folder(base: Path, relative: str) -> Path:
+    """The folder at `relative` below `base`, whether it is there or not.
+
+    Raises Unfit if something else stands on the way to it: the job owned everything below `base`, and may have left a
+    link to where only the platform can read.
+    """
+    here = base
+    for part in relative.split("/"):
+        here = here / part
+        try:
+            mode = here.stat(follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            break
+        if not stat.S_ISDIR(mode):
+            raise Unfit(f"`{relative}` is a link or a file, not a folder")
+    return base / relative
+
+
+def files(folder: Path, *, most_bytes: int) -> list[tuple[str, Path]]:
+    """The regular files below a folder (see `plain_folder`) with their names in it, sorted; links and devices are left out.
+
+    Raises Unfit for more than `most_bytes` as they are read: files with holes take no room on their volume, and all of it
+    where they are copied to.
+    """
     found: list[tuple[str, Path]] = []
+    left = most_bytes
     for root, folders, names in os.walk(folder, followlinks=False):
         folders.sort()
         for name in names:
             path = Path(root) / name
-            if stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
+            told = path.stat(follow_symlinks=False)
+            if stat.S_ISREG(told.st_mode):
+                left -= told.st_size
+                if left < 0:
+                    raise Unfit(f"it holds more than {most_bytes} bytes")
                 found.append((str(path.relative_to(folder)), path))
     return sorted(found)
 
 
-def pack(folder: Path, target: Path) -> int:
-    """Writes the regular files below `folder` to a ``.tar.gz``; returns how many. Times and owners are left out."""
-    every = files(folder)
+def pack(folder: Path, target: Path, *, most_bytes: int) -> int:
+    """Writes the regular files below `folder` to a ``.tar.gz``; returns how many. Times and owners are left out. Raises
+    Unfit as `files` does."""
+    every = files(folder, most_bytes=most_bytes)
     with (
         target.open("xb") as raw,
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
@@ -49,6 +79,26 @@ def pack(folder: Path, target: Path) -> int:
     return len(every)
 
 
+class _Bounded:
+    """What tarfile reads from: it may read `left` bytes before somebody allows more."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed = packed
+        self.left = _MOST_HEAD
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise Unfit(f"a name or an attribute in it is longer than {_MOST_HEAD} bytes")
+        return self._packed.read(size)
+
+    def seek(self, place: int) -> int:
+        return self._packed.seek(place)
+
+    def tell(self) -> int:
+        return self._packed.tell()
+
+
 def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
     """Unpacks a ``.tar.gz`` of plain files and folders into `folder`.
 
@@ -57,8 +107,11 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
     left = most_bytes
     members = 0
     try:
-        with tarfile.open(path, "r:gz") as tar:
-            for info in tar:
+        with gzip.open(path, "rb") as packed, tarfile.open(fileobj=(bounded := _Bounded(packed)), mode="r:") as tar:
+            while True:
+                bounded.left = _MOST_HEAD
+                if (info := tar.next()) is None:
+                    break
                 members += 1
                 if members > _MOST_MEMBERS:
                     raise Unfit(f"it holds more than {_MOST_MEMBERS} files")
@@ -81,6 +134,7 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
                 with os.fdopen(os.open(target, flags, mode), "wb") as file:
                     while piece := source.read(_CHUNK):
+                        bounded.left = _MOST_HEAD
                         file.write(piece)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Unfit(f"it is not a tar.gz archive ({type(error).__name__})") from None

@@ -25,7 +25,7 @@ from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Ended, Limits, Running, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
-from bastide.services.sagemaker import objects
+from bastide.services.sagemaker import archive, objects
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
@@ -353,6 +353,8 @@ class JobFlow(ABC):
             return {"delivered": await self.deliver(run, row, run.held["ml"])}
         except Refused as refused:
             raise Failed("ClientError", f"Artifact upload failed: {_said(refused)}") from None
+        except archive.Unfit as unfit:
+            raise Failed("ClientError", f"Artifact upload failed: {unfit}") from None
 
     async def settle(self, run: Run) -> dict[str, Any]:
         """The last status, whatever happened; what was held is let go of."""
@@ -440,11 +442,12 @@ def seconds_between(start: int | None, end: int) -> int:
     return 0 if start is None else max(1, -(-(end - start) // MICROS))
 
 
-def text_of(path: Path, most: int) -> str:
-    """The beginning of a small file that a job left; empty if there is none or it is no plain file."""
+def text_of(base: Path, folder: str, name: str, most: int) -> str:
+    """The beginning of a small file that a job left; empty if there is none or it is no plain file in a plain folder."""
     try:
+        path = archive.plain_folder(base, folder) / name
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except (OSError, archive.Unfit):
         return ""
     with os.fdopen(handle, "rb") as file:
         try:

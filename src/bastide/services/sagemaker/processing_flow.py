@@ -12,7 +12,7 @@ import orjson
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
 from bastide.services.sagemaker import archive, objects
-from bastide.services.sagemaker.job_flow import HOST, JobFlow, Source, text_of
+from bastide.services.sagemaker.job_flow import GIB, HOST, JobFlow, Source, text_of
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB, local_path
 from bastide.store import Row
 
@@ -66,10 +66,11 @@ class ProcessingFlow(JobFlow):
     async def deliver(self, run: Run, row: Row, ml: Path) -> dict[str, Any]:
         kms_key = row.doc["ProcessingOutputConfig"].get("KmsKeyId") or None if self._outputs(row) else None
         found: dict[str, Any] = {}
+        most = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
         for one in self._outputs(row):
             bucket, base = objects.split(one["S3Output"]["S3Uri"])
-            folder = ml / local_path(one["S3Output"]["LocalPath"], one["OutputName"])
-            every = await asyncio.to_thread(archive.files, folder)
+            folder = archive.plain_folder(ml, local_path(one["S3Output"]["LocalPath"], one["OutputName"]))
+            every = await asyncio.to_thread(archive.files, folder, most_bytes=most)
             for name, path in every:
                 key = f"{base.rstrip('/')}/{name}" if base else name
                 await objects.store(run.held["session"], bucket, key, path, kms_key)
@@ -77,7 +78,7 @@ class ProcessingFlow(JobFlow):
         return found
 
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
-        outcome["message"] = text_of(ml / "output" / "message", 1024)
+        outcome["message"] = text_of(ml, "output", "message", 1024)
         outcome["failure"] = outcome["message"]
 
     def finish(self, row: Row, status: str, run: Run, now: int) -> None:

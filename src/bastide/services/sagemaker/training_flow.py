@@ -12,7 +12,7 @@ import orjson
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
 from bastide.services.sagemaker import archive, objects
-from bastide.services.sagemaker.job_flow import HOST, JobFlow, Source, seconds_between, text_of
+from bastide.services.sagemaker.job_flow import GIB, HOST, JobFlow, Source, seconds_between, text_of
 from bastide.services.sagemaker.training_job import TRAINING_JOB, submitted, transition
 from bastide.store import Row
 
@@ -96,19 +96,21 @@ class TrainingFlow(JobFlow):
         kms_key = row.doc["OutputDataConfig"].get("KmsKeyId") or None
         folder = "/".join(part for part in (base.strip("/"), row.name, "output") if part)
         found: dict[str, Any] = {}
+        most = int(self.resources(row)["VolumeSizeInGB"]) * GIB
         for source, name in (("model", "model.tar.gz"), ("output/data", "output.tar.gz")):
-            if source == "output/data" and not await asyncio.to_thread(archive.files, ml / source):
+            made = archive.plain_folder(ml, source)
+            if source == "output/data" and not await asyncio.to_thread(archive.files, made, most_bytes=most):
                 continue
             packed = ml.parent / name  # on the volume: what the job made is never in the clear on the disk
             packed.unlink(missing_ok=True)
-            await asyncio.to_thread(archive.pack, ml / source, packed)
+            await asyncio.to_thread(archive.pack, made, packed, most_bytes=most)
             await objects.store(run.held["session"], bucket, f"{folder}/{name}", packed, kms_key)
             packed.unlink()
             found[name] = f"s3://{bucket}/{folder}/{name}"
         return found
 
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
-        outcome["failure"] = text_of(ml / "output" / "failure", 1024)
+        outcome["failure"] = text_of(ml, "output", "failure", 1024)
 
     def secondary(self, row: Row, status: str, message: str, now: int) -> bool:
         if row.doc["SecondaryStatus"] == status:
