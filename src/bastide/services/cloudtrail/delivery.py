@@ -51,15 +51,17 @@ class Delivery:
                 with self._calls.store.reading() as view:
                     trails = [row.name for row in view.scan(INDEX, "", "", limit=1000)]
                 for trail in trails:
-                    await self._deliver(Arn.parse(trail))
+                    while await self._deliver(Arn.parse(trail)):
+                        await asyncio.sleep(0)
             except Exception:
                 _log.exception("a trail could not be delivered")
 
-    async def _deliver(self, trail: Arn) -> None:
+    async def _deliver(self, trail: Arn) -> bool:
+        """Delivers the next batch; whether there may be more that can be delivered now."""
         with self._calls.store.reading() as view:
             row = TRAIL.get(view, trail.account, trail.region, trail.name)
-            if row is None or not row.doc["IsLogging"]:
-                return
+            if row is None or "StartLoggingTime" not in row.doc:
+                return False
             events = view.events_after(row.doc["Cursor"], limit=_BATCH)
             members = None
             if row.doc["IsOrganizationTrail"]:
@@ -67,11 +69,14 @@ class Delivery:
                     one.account for one in events if self._calls.organisation.place(view, one.account) is not None
                 }
         if not events:
-            return
+            return False
+        silent = [(start, until) for start, until in row.doc["Silent"] if until is None or until > events[0].at]
         accounts = {trail.account} if members is None else members | {trail.account}
         groups: dict[tuple[str, str], list[Event]] = {}
         for event in events:
-            if event.account not in accounts or event.at < row.doc.get("StartLoggingTime", 0):
+            if event.account not in accounts or any(
+                start < event.at and (until is None or event.at < until) for start, until in silent
+            ):
                 continue
             record = orjson.loads(event.body)
             if record["userIdentity"].get("invokedBy") == _PRINCIPAL or not _selected(record, row.doc["Selectors"]):
@@ -83,10 +88,11 @@ class Delivery:
         refused: str | None = None
         for (account, region), chosen in groups.items():
             refused = await self._put(trail, row.doc, account, region, chosen) or refused
-        if refused is None or groups == {}:
-            await self._advance(trail, events[-1].seq, None)
-        else:
+        if refused is not None:
             await self._advance(trail, row.doc["Cursor"], refused)
+            return False
+        await self._advance(trail, events[-1].seq, None, delivered=bool(groups))
+        return len(events) == _BATCH
 
     async def _put(self, trail: Arn, doc: dict[str, Any], account: str, region: str, events: list[Event]) -> str | None:
         records = b",".join(event.body for event in events)
@@ -107,6 +113,7 @@ class Delivery:
                 {
                     "Bucket": doc["S3BucketName"],
                     "Key": key,
+                    "ACL": "bucket-owner-full-control",
                     "ContentType": "application/json",
                     "ContentEncoding": "gzip",
                 },
@@ -119,13 +126,13 @@ class Delivery:
             return error.code
         return None
 
-    async def _advance(self, trail: Arn, cursor: int, error: str | None) -> None:
+    async def _advance(self, trail: Arn, cursor: int, error: str | None, *, delivered: bool = False) -> None:
         def work(tx: Transaction) -> None:
             row = TRAIL.get(tx, trail.account, trail.region, trail.name)
             if row is None or (row.doc["Cursor"] == cursor and row.doc.get("LatestDeliveryError") == error):
                 return
             row.doc |= {"Cursor": cursor, "LatestDeliveryError": error}
-            if error is None:
+            if delivered:
                 row.doc["LatestDeliveryTime"] = tx.now
             tx.update(row, keep=False)
 

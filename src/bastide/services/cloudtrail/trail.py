@@ -17,6 +17,8 @@ TRAIL = Kind(
     missing=("TrailNotFoundException", "Unknown trail: {arn}", 400),
     taken=("TrailAlreadyExistsException", "Trail {name} already exists", 400),
 )
+# `Silent` in a trail's document: spans of time, both ends excluded, whose events are not delivered; the last is open while
+# the trail does not log. What lies before a stop and is not delivered yet still is: nobody hides by stopping in time.
 INDEX = "cloudtrail:TrailIndex"
 """Under account "": which trails exist, for delivery."""
 
@@ -62,6 +64,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         "IsLogging": False,
         "Selectors": _MANAGEMENT,
         "Cursor": 0,
+        "Silent": [[0, None]],
     }
     tags = tags_of_list(a)
     row = TRAIL.create(a, tx, str(a.input["Name"]), doc, tags=tags)
@@ -111,6 +114,7 @@ def start(a: Authorised, tx: Transaction) -> Output:
     """Events from now on are delivered."""
     row = _find(a, tx)
     if not row.doc["IsLogging"]:
+        row.doc["Silent"][-1][1] = a.now
         row.doc |= {"IsLogging": True, "StartLoggingTime": a.now}
         TRAIL.change(tx, row, "StartLogging", a.request.id)
     return {}
@@ -118,10 +122,12 @@ def start(a: Authorised, tx: Transaction) -> Output:
 
 @TRAIL.operation("StopLogging", asks=[Ask("cloudtrail:StopLogging", _named("Name"))])
 def stop(a: Authorised, tx: Transaction) -> Output:
-    """Delivery ends; recording does not."""
+    """Events from now on are not delivered, this one is; recording does not end."""
     row = _find(a, tx)
-    row.doc |= {"IsLogging": False, "StopLoggingTime": a.now}
-    TRAIL.change(tx, row, "StopLogging", a.request.id)
+    if row.doc["IsLogging"]:
+        row.doc["Silent"].append([a.now, None])
+        row.doc |= {"IsLogging": False, "StopLoggingTime": a.now}
+        TRAIL.change(tx, row, "StopLogging", a.request.id)
     return {}
 
 
