@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import urllib.error
+from typing import Any
+
+import botocore.exceptions
 import click
 
 from bastide.commands.access import credentials
@@ -11,7 +15,24 @@ from bastide.commands.status import inventory, status
 from bastide.commands.why import why
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """Says what the platform refused, or that it cannot be reached, in a sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; raises ClickException for what a client of the platform can meet."""
+        try:
+            return super().invoke(ctx)
+        except botocore.exceptions.ClientError as error:
+            raise click.ClickException(error.response["Error"]["Message"]) from None
+        except (
+            botocore.exceptions.ConnectionError,
+            botocore.exceptions.HTTPClientError,
+            urllib.error.URLError,
+        ) as error:
+            raise click.ClickException(f"the platform cannot be reached: {error}") from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="bastide")
 def cli() -> None:
     """Bastide: the governed SageMaker that you can run, prove and audit offline.

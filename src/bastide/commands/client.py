@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Platform:
     """A running platform as its clients see it."""
 
     def __init__(self, data: Path) -> None:
-        """Reads where it listens; raises ClickException if it does not run."""
+        """Reads where it listens; raises ClickException if there is none."""
         self.directory = DataDirectory(data)
         if not self.directory.configuration.exists():
             raise click.ClickException(f"{data} holds no platform; make one with `bastide init --data {data}`")
@@ -43,7 +44,8 @@ class Platform:
         """Its TLS endpoint; raises ClickException if it does not run."""
         try:
             told = json.loads(self.directory.endpoint.read_text())
-        except FileNotFoundError:
+            os.kill(told["pid"], 0)  # a platform that was killed leaves the file behind
+        except (FileNotFoundError, ProcessLookupError):
             raise click.ClickException(
                 f"no platform runs in {self.directory.root}; start it with `bastide up --data {self.directory.root}`"
             ) from None

@@ -36,8 +36,11 @@ def find(platform: Platform, credentials: Credentials, request_id: str) -> dict[
     return None
 
 
-def statement(platform: Platform, credentials: Credentials, question: dict[str, Any]) -> str:
-    """The deciding statement as JSON, or why it is not shown."""
+def statement(
+    platform: Platform, credentials: Credentials, question: dict[str, Any], inside: Credentials | None = None
+) -> str:
+    """The deciding statement as JSON, or why it is not shown. inside: what reads policies of the record's own account,
+    where these are others than `credentials`."""
     source = question.get("policy", "")
     number = question.get("statement")
     try:
@@ -45,7 +48,7 @@ def statement(platform: Platform, credentials: Credentials, question: dict[str, 
             policy = platform.client("organizations", credentials).describe_policy(PolicyId=source.rpartition("/")[2])
             document = json.loads(policy["Policy"]["Content"])
         elif ":iam:" in source and ":policy/" in source:
-            iam = platform.client("iam", credentials)
+            iam = platform.client("iam", inside or credentials)
             version = iam.get_policy(PolicyArn=source)["Policy"]["DefaultVersionId"]
             found = iam.get_policy_version(PolicyArn=source, VersionId=version)["PolicyVersion"]["Document"]
             document = found if isinstance(found, dict) else json.loads(unquote(found))
@@ -71,11 +74,15 @@ def why(data: Path, request_id: str) -> None:
     mine = _mine()
     held = mine or platform.administrator()
     record = find(platform, held, request_id)
+    inside = None
     if record is None and mine is None:
         for account in platform.accounts(held):
             if account["Id"] == platform.configuration.account:
                 continue
-            inside = platform.assume(held, account["Id"], "OrganizationAccountAccessRole", "bastide-why")
+            try:
+                inside = platform.assume(held, account["Id"], "OrganizationAccountAccessRole", "bastide-why")
+            except botocore.exceptions.ClientError:
+                continue  # an account whose doors are closed to the administrator keeps its record to itself
             record = find(platform, inside, request_id)
             if record is not None:
                 break
@@ -96,7 +103,7 @@ def why(data: Path, request_id: str) -> None:
             console.print(f"  decided by: {question['layer']} {question.get('policy', '')}")
         if question["verdict"] == "ExplicitlyDenied":
             console.print("  the statement:")
-            console.print(statement(platform, held, question), markup=False)
+            console.print(statement(platform, held, question, inside), markup=False)
         if question["verdict"] != "Allowed":
             console.print("  the condition values it saw:")
             for key, value in sorted(question["context"].items()):

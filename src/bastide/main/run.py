@@ -54,6 +54,7 @@ def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple
         account = str(secrets.randbelow(9 * 10**11) + 10**11)
     if not legal_account(account):
         raise click.ClickException(f"`{account}` is not an account id: it needs twelve digits")
+    os.umask(0o077)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     data.chmod(0o700)
     configuration = Configuration(account, regions or REGIONS, ("localhost", *hosts))
