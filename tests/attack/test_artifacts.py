@@ -50,7 +50,8 @@ def test_a_model_folder_that_is_a_link_carries_nothing_of_the_host_away(platform
     stolen: list[str] = []
     for key in keys:
         body = workshop.s3.get_object(Bucket=workshop.bucket, Key=key)["Body"].read()
-        stolen += tarfile.open(fileobj=io.BytesIO(body)).getnames()
+        with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+            stolen += tar.getnames()
     assert stolen == []
     assert found["TrainingJobStatus"] == "Failed"
     assert "is a link" in found["FailureReason"]

@@ -188,7 +188,11 @@ class Kind:
         return f"arn:aws:{self.arn_service}:{where}:{self.pattern.replace('{}', name)}"
 
     def locate(self, given: str, account: str, region: str) -> tuple[str, str, str]:
-        """Account, region and name of what a caller names by name or by ARN; raises Refused for an alien ARN."""
+        """Account, region and name of what a caller names by name or by ARN; raises Refused for an alien ARN.
+
+        An ARN is taken only as `arn` writes it, because questions are about the ARN as it was given: another partition,
+        an empty account or region would find the same row under a name that no policy speaks of.
+        """
         if not given.startswith("arn:"):
             return account, self.region(region), given
         try:
@@ -201,7 +205,9 @@ class Kind:
         ):
             raise Refused("ValidationException", f"`{given}` is not the ARN of a {self.name}.")
         name = arn.resource[len(before) : len(arn.resource) - len(behind)]
-        return arn.account or account, self.region(arn.region or region), name
+        if given != self.arn(arn.account, arn.region, name) or (self.arn_account and not arn.account):
+            raise Refused("ValidationException", f"`{given}` is not the ARN of a {self.name}.")
+        return arn.account or account, self.region(arn.region), name
 
     def this(self, asked: Asked) -> Iterable[str]:
         """The ARN of the resource that the call names."""

@@ -210,10 +210,12 @@ def simulate(a: Authorised, view: View) -> Output:
     keys = _context(a, view, who, source)
     layers = _layers(a, view, source)
     resources = a.input.get("ResourceArns") or ["*"]
-    pairs = [(str(action), str(resource)) for action in a.input["ActionNames"] for resource in resources]
-    output = sliced(a, "EvaluationResults", pairs)
+    actions = a.input["ActionNames"]
+    # Pairs by number: all of them at once may be hundreds of millions.
+    output = sliced(a, "EvaluationResults", range(len(actions) * len(resources)))
     found: list[Any] = []
-    for action, resource in output["EvaluationResults"]:
+    for number in output["EvaluationResults"]:
+        action, resource = str(actions[number // len(resources)]), str(resources[number % len(resources)])
         held, kind = _resource(a, action)
         bound = Layers(
             identity=layers.identity,

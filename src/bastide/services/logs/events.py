@@ -95,7 +95,7 @@ def _fitting(lines: list[LogLine], forward: bool) -> list[LogLine]:
 
 @LOG_STREAM.reads("GetLogEvents", asks=[Ask("logs:GetLogEvents", stream_asked)])
 def get(a: Authorised, view: View) -> Output:
-    row = find(a, view, group_name(a.input, a.account), a.input["logStreamName"])
+    row = find(a, view, group_name(a.input, a.account, a.region), a.input["logStreamName"])
     limit = int(a.input.get("limit") or _MOST_EVENTS)
     token = a.input.get("nextToken")
     forward = bool(a.input.get("startFromHead"))
@@ -179,7 +179,7 @@ def _walk(view: View, row: Row, after: tuple[int, int] | None, within: dict[str,
 
 @LOG_STREAM.reads("FilterLogEvents", asks=[Ask("logs:FilterLogEvents", group_asked)])
 def search(a: Authorised, view: View) -> Output:
-    group = group_name(a.input, a.account)
+    group = group_name(a.input, a.account, a.region)
     need_group(view, a.account, a.region, group)
     names, prefix = a.input.get("logStreamNames"), a.input.get("logStreamNamePrefix")
     if names and prefix:

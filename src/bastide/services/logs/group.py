@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from bastide.domain import Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, pages
 from bastide.services.logs.stream import LOG_STREAM, missing_group
+from bastide.services.logs.stream import group_of as named_group
 from bastide.store import Row, Transaction, View
 
 LOG_GROUP = Kind(
@@ -109,16 +110,13 @@ def delete(a: Authorised, tx: Transaction) -> Output:
 
 
 def _tagged(asked: Asked) -> Iterable[str]:
-    return (str(asked.input.get("resourceArn", "")),)
+    return (str(asked.input.get("resourceArn", "")).removesuffix(":*"),)
 
 
 def _row(a: Authorised, view: View) -> Row:
-    try:
-        arn = Arn.parse(a.input["resourceArn"].removesuffix(":*"))
-    except ValueError:
-        arn = Arn("", "", "", "")
-    row = LOG_GROUP.get(view, arn.account, arn.region, group_of(arn)) if arn.service == "logs" else None
-    if row is None or arn.account != a.account:
+    arn = named_group(a.input["resourceArn"])
+    row = LOG_GROUP.get(view, arn.account, arn.region, arn.name) if arn is not None else None
+    if row is None or row.account != a.account:
         raise missing_group()
     return row
 

@@ -31,9 +31,21 @@ def missing_group() -> Refused:
     return Refused("ResourceNotFoundException", "The specified log group does not exist.")
 
 
-def group_name(given: dict[str, Any], account: str) -> str:
+def group_of(given: str) -> Arn | None:
+    """The ARN of a group, read from that or from one with ``:*`` behind; None for everything else. Only ARNs that are
+    written as policies write them name a group: a question about another spelling would be about nothing."""
+    try:
+        arn = Arn.parse(given.removesuffix(":*"))
+    except ValueError:
+        return None
+    before, _, name = arn.resource.partition(":")
+    plain = (arn.partition, arn.service, before) == ("aws", "logs", "log-group")
+    return arn if plain and name and ":" not in name and arn.account and arn.region else None
+
+
+def group_name(given: dict[str, Any], account: str, region: str) -> str:
     """The group that `logGroupName` or `logGroupIdentifier` (a name or an ARN) names; raises Refused for both, neither,
-    or a group of another account."""
+    or a group of another account or region."""
     name, identifier = given.get("logGroupName"), given.get("logGroupIdentifier")
     if bool(name) == bool(identifier):
         raise Refused("InvalidParameterException", "Exactly one of logGroupName and logGroupIdentifier is needed.")
@@ -41,10 +53,10 @@ def group_name(given: dict[str, Any], account: str) -> str:
         return str(name)
     if not str(identifier).startswith("arn:"):
         return str(identifier)
-    arn = Arn.parse(str(identifier))
-    if arn.account != account:
+    arn = group_of(str(identifier))
+    if arn is None or (arn.account, arn.region) != (account, region):
         raise missing_group()
-    return arn.resource.removeprefix("log-group:").split(":", 1)[0]
+    return arn.name
 
 
 def group_asked(asked: Asked) -> Iterable[str]:
@@ -111,7 +123,7 @@ def _shown(row: Row) -> Output:
 
 @LOG_STREAM.reads("DescribeLogStreams", asks=[Ask("logs:DescribeLogStreams", group_asked)])
 def describe(a: Authorised, view: View) -> Output:
-    group = group_name(a.input, a.account)
+    group = group_name(a.input, a.account, a.region)
     need_group(view, a.account, a.region, group)
     limit = int(a.input.get("limit") or _MOST)
     backwards = bool(a.input.get("descending"))

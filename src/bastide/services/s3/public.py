@@ -6,6 +6,7 @@ on where or who. Source: S3 User Guide, "Blocking public access to your Amazon S
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from functools import lru_cache
 from typing import Any, Final
@@ -21,7 +22,8 @@ _FIXING: Final = frozenset(
 _POSITIVE: Final = frozenset(
     {"stringequals", "stringequalsignorecase", "stringlike", "arnequals", "arnlike", "ipaddress"}
 )
-_WHOLE_NET: Final = frozenset({"0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"})
+_WIDEST: Final = {4: 8, 6: 32}
+"""Prefix lengths of the widest range of addresses that still is "where"; wider ones are public (the same page)."""
 
 
 def _list(value: Any) -> list[Any]:
@@ -37,6 +39,15 @@ def _anybody(statement: dict[str, Any]) -> bool:
     return isinstance(principal, dict) and "*" in _list(principal.get("AWS", []))
 
 
+def _wide(text: str) -> bool:
+    """Whether a value of a condition on addresses is a range so wide that it fixes nothing, however it is written."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return True
+    return network.prefixlen < _WIDEST[network.version]
+
+
 def _fixed(statement: dict[str, Any]) -> bool:
     """Whether some condition ties a statement to fixed values."""
     for operator, block in (statement.get("Condition") or {}).items():
@@ -45,7 +56,8 @@ def _fixed(statement: dict[str, Any]) -> bool:
         for key, wanted in block.items():
             values = [str(one) for one in _list(wanted)]
             wild = any(char in one for one in values for char in "*?$")
-            if key.lower() in _FIXING and values and not wild and not any(one in _WHOLE_NET for one in values):
+            wide = operator.lower() == "ipaddress" and any(_wide(one) for one in values)
+            if key.lower() in _FIXING and values and not wild and not wide:
                 return True
     return False
 

@@ -8,7 +8,7 @@ import stat
 import tarfile
 import zlib
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 _MOST_MEMBERS: Final = 100_000
 _CHUNK: Final = 1 << 20
@@ -79,24 +79,17 @@ def pack(folder: Path, target: Path, *, most_bytes: int) -> int:
     return len(every)
 
 
-class _Bounded:
+class _Bounded(gzip.GzipFile):
     """What tarfile reads from: it may read `left` bytes before somebody allows more."""
 
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._packed = packed
-        self.left = _MOST_HEAD
+    left = _MOST_HEAD
 
-    def read(self, size: int) -> bytes:
-        self.left -= size
-        if size < 0 or self.left < 0:
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes; raises Unfit beyond `left`."""
+        if size is None or size < 0 or size > self.left:
             raise Unfit(f"a name or an attribute in it is longer than {_MOST_HEAD} bytes")
-        return self._packed.read(size)
-
-    def seek(self, place: int) -> int:
-        return self._packed.seek(place)
-
-    def tell(self) -> int:
-        return self._packed.tell()
+        self.left -= size
+        return super().read(size)
 
 
 def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
@@ -107,7 +100,7 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
     left = most_bytes
     members = 0
     try:
-        with gzip.open(path, "rb") as packed, tarfile.open(fileobj=(bounded := _Bounded(packed)), mode="r:") as tar:
+        with _Bounded(path, "rb") as bounded, tarfile.open(fileobj=bounded, mode="r:") as tar:
             while True:
                 bounded.left = _MOST_HEAD
                 if (info := tar.next()) is None:
