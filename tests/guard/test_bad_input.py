@@ -231,3 +231,17 @@ def test_garbage_on_the_socket(platform: Running) -> None:
             raw.shutdown(socket.SHUT_WR)
             raw.recv(4096)
     assert platform.client("sts").get_caller_identity()["Account"]
+
+
+def test_a_head_without_end_is_cut_off(platform: Running) -> None:
+    host, port = urlsplit(platform.http).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        answer = b""
+        try:
+            for number in range(5000):
+                raw.sendall(b"X-%d: %s\r\n" % (number, b"y" * 900))
+            answer = raw.recv(4096)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+    assert answer == b"" or b" 400 " in answer.split(b"\r\n")[0] + b" "

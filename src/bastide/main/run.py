@@ -120,11 +120,49 @@ def up(data: Path, listen: str, plain: str | None, log_level: str) -> None:
     uvloop.run(_run(directory, address, loopback))
 
 
+_MOST_HEAD_BYTES = 128 * 1024
+_HEAD_SECONDS = 30.0
+
+
 class _Protocol(HttpToolsProtocol):
-    """Tells the application which TLS version the connection speaks."""
+    """Tells the application which TLS version a connection speaks, and ends one whose request's head is endless, in
+    bytes or in time: no application has seen such a request yet."""
+
+    _head = 0
+    _late: asyncio.TimerHandle | None = None
+    _in_head = True
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head += len(data)
+            if self._head > _MOST_HEAD_BYTES:
+                self.send_400_response("The request's head is too long.")
+                return
+        super().data_received(data)
+        if self._in_head:
+            if self._late is None:
+                self._late = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+        elif self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        super().connection_lost(exc)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._late = self.loop.call_later(_HEAD_SECONDS, transport.abort)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.app_state = {**self.app_state, "tls": tls.version() or "TLS"}
