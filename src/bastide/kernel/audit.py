@@ -26,6 +26,8 @@ _SECRET_MEMBERS = frozenset(
         "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode",
     }
 )  # fmt: skip
+_CONTENT_MEMBERS = frozenset({"logEvents"})
+"""What is content, not a parameter: lines of logs are for who may read logs, not for who reads the record."""
 _LONGEST = 2000
 _DEEPEST = 12
 
@@ -52,15 +54,20 @@ def _shown_shape(shape: Any, known: dict[str, _Shown], depth: int) -> _Shown:
     if kind == "structure":
         members: dict[str, tuple[str, _Shown]] = {}
         for name, below in shape.members.items():
-            shown = (lambda _: HIDDEN) if name in _SECRET_MEMBERS else _shown_shape(below, known, depth + 1)
+            if name in _SECRET_MEMBERS:
+                shown: _Shown = lambda _: HIDDEN  # noqa: E731
+            elif name in _CONTENT_MEMBERS:
+                shown = _counted
+            else:
+                shown = _shown_shape(below, known, depth + 1)
             members[name] = (name[:1].lower() + name[1:], shown)
 
         def structure(value: Any) -> Any:
             found = {}
             for name, one in value.items():
                 if one is not None and name in members:
-                    label, shown = members[name]
-                    found[label] = shown(one)
+                    label, show = members[name]
+                    found[label] = show(one)
             return found
 
         return structure
@@ -77,6 +84,10 @@ def _shown_shape(shape: Any, known: dict[str, _Shown], depth: int) -> _Shown:
     if kind == "string":
         return lambda value: value if len(value) <= _LONGEST else value[:_LONGEST] + "..."
     return lambda value: value
+
+
+def _counted(value: Any) -> str:
+    return f"<{len(value)} entries>"
 
 
 def identity(caller: Caller) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Source: IAM User Guide, "AWS global condition context keys".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bastide.domain import MICROS, Arn, Instant, iso
@@ -87,8 +87,7 @@ def _request_tags(context: Context, tags: Sequence[Mapping[str, Any]] | Mapping[
             for tag in tags
             if isinstance(tag, Mapping)
         ]
-    for key, value in pairs:
-        context["aws:requesttag/" + key.lower()] = value
+    context.update(tag_keys("aws:requesttag/", pairs))
     context["aws:tagkeys"] = tuple(key for key, _ in pairs)
 
 
@@ -96,10 +95,23 @@ def resource_keys(context: Context, resource: str, account: str, tags: Mapping[s
     """Adds the keys of the resource that a question is about."""
     if account:
         context["aws:resourceaccount"] = account
-    for key, value in tags.items():
-        lower = key.lower()
-        context["aws:resourcetag/" + lower] = value
-        context[service + ":resourcetag/" + lower] = value
+    for key, value in tag_keys("", tags.items()).items():
+        context["aws:resourcetag/" + key] = value
+        context[service + ":resourcetag/" + key] = value
+
+
+def tag_keys(prefix: str, tags: Iterable[tuple[str, str]]) -> Context:
+    """Condition keys of tags. Keys of tags differ in case and condition keys do not: two tags that become one key give it
+    both values, so that what is allowed holds for both and what is denied for either."""
+    found: Context = {}
+    for key, value in tags:
+        name = prefix + key.lower()
+        held = found.get(name)
+        if held is None:
+            found[name] = value
+        elif value not in ((held,) if isinstance(held, str) else held):
+            found[name] = (*((held,) if isinstance(held, str) else held), value)
+    return found
 
 
 def service_of(resource: str, action: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from bastide.domain import Refused
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.kernel.context import tag_keys
 from bastide.services.s3 import encryption, heads
 from bastide.services.s3.asking import Keys, object_arn, object_asked, source_of
 from bastide.services.s3.bucket import Bucket, bucket_of, expect, lookup, named
@@ -75,8 +76,8 @@ def source_keys(asked: Asked) -> Keys:
         found["s3:resourceaccount"] = bucket.account
         if bucket.tagged:
             row = _source_row(asked)
-            for key, value in row.tags.items() if row is not None else ():
-                found[f"s3:existingobjecttag/{key.lower()}"] = value
+            if row is not None:
+                found.update(tag_keys("s3:existingobjecttag/", row.tags.items()))
     if asked.call.request.tls.startswith("TLSv"):
         found["s3:tlsversion"] = asked.call.request.tls[4:]
     return found
@@ -84,14 +85,19 @@ def source_keys(asked: Asked) -> Keys:
 
 def _target_keys(asked: Asked) -> Keys:
     found = writing(asked)
-    found["s3:x-amz-copy-source"] = str(asked.input["CopySource"]).removeprefix("/")
+    # As it is understood, not as it was encoded: a Deny on a source must not depend on its spelling.
+    try:
+        bucket, key, id = source_of(asked.input["CopySource"])
+        found["s3:x-amz-copy-source"] = f"{bucket}/{key}" + (f"?versionId={id}" if id is not None else "")
+    except Refused:
+        # The questions about the source say so, behind those about the target.
+        found["s3:x-amz-copy-source"] = str(asked.input["CopySource"])
     if asked.input.get("MetadataDirective"):
         found["s3:x-amz-metadata-directive"] = str(asked.input["MetadataDirective"])
     if _tags_travel(asked):
         row = _source_row(asked)
         if row is not None:
-            for key, value in row.tags.items():
-                found[f"s3:requestobjecttag/{key.lower()}"] = value
+            found.update(tag_keys("s3:requestobjecttag/", row.tags.items()))
             found["s3:requestobjecttagkeys"] = tuple(row.tags)
     return found
 

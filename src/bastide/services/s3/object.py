@@ -19,6 +19,7 @@ from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts, Damaged, Written
 from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output
 from bastide.kernel.authorise import authorise
+from bastide.kernel.context import tag_keys
 from bastide.services.s3 import encryption, heads
 from bastide.services.s3.asking import Keys, given_version, keys, keys_for, no_version, object_asked
 from bastide.services.s3.bucket import Bucket, bucket_of, lookup
@@ -77,8 +78,7 @@ def existing(asked: Asked) -> Keys:
     if bucket is not None and bucket.tagged:
         there = found_row(asked)
         if there is not None:
-            for key, value in there[1].tags.items():
-                found[f"s3:existingobjecttag/{key.lower()}"] = value
+            found.update(tag_keys("s3:existingobjecttag/", there[1].tags.items()))
     return found
 
 
@@ -109,8 +109,7 @@ def writing(asked: Asked) -> Keys:
     if bucket is not None and bucket.tagged:
         row = current(asked.view, bucket, given["Key"])
         if row is not None:
-            for name, value in row.tags.items():
-                found[f"s3:existingobjecttag/{name.lower()}"] = value
+            found.update(tag_keys("s3:existingobjecttag/", row.tags.items()))
     return found
 
 
@@ -122,7 +121,7 @@ def _request_tags(text: Any) -> Keys:
             tags = heads.header_tags(str(text))
         except Refused:
             return {}
-    found: Keys = {f"s3:requestobjecttag/{key.lower()}": value for key, value in tags.items()}
+    found: Keys = {**tag_keys("s3:requestobjecttag/", tags.items())}
     found["s3:requestobjecttagkeys"] = tuple(tags)
     return found
 

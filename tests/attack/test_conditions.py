@@ -1,0 +1,99 @@
+"""Condition keys that the caller words: no spelling of tags or sources slips past a Deny or into an Allow."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.platform import Account
+
+
+def _session(account: Account, service: str, *statements: dict[str, Any]) -> Any:
+    account.role("bound", {"Version": "2012-10-17", "Statement": list(statements)})
+    return account.client(service, account.as_role("bound"))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_tag_in_other_case_does_not_stand_in_for_the_one_that_is_asked_for(account: Account, first: int) -> None:
+    bound = _session(
+        account,
+        "sagemaker",
+        {
+            "Effect": "Allow",
+            "Action": ["sagemaker:CreateModelPackageGroup", "sagemaker:AddTags"],
+            "Resource": "*",
+            "Condition": {"StringEquals": {"aws:RequestTag/team": "mine"}},
+        },
+    )
+    tags = [{"Key": "team", "Value": "mine"}, {"Key": "Team", "Value": "theirs"}]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        bound.create_model_package_group(ModelPackageGroupName="g", Tags=tags[first:] + tags[:first])
+    bound.create_model_package_group(ModelPackageGroupName="g", Tags=tags[:1])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_tag_in_other_case_does_not_hide_one_that_is_denied(account: Account, first: int) -> None:
+    s3 = account.client("s3")
+    bucket = f"b-{account.id}"
+    s3.create_bucket(Bucket=bucket)
+    tags = ["class=secret", "Class=public"]
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", Tagging="&".join(tags[first:] + tags[:first]))
+    bound = _session(
+        account,
+        "s3",
+        {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
+        {
+            "Effect": "Deny",
+            "Action": "s3:GetObject",
+            "Resource": "*",
+            "Condition": {"StringEquals": {"s3:ExistingObjectTag/class": "secret"}},
+        },
+    )
+    with pytest.raises(ClientError, match="AccessDenied"):
+        bound.get_object(Bucket=bucket, Key="k")
+
+
+@pytest.mark.parametrize("spelling", ["{}/k", "/{}/k", "{}/%6b", "/%62-{}/k"])
+def test_a_denied_source_is_denied_however_it_is_encoded(account: Account, spelling: str) -> None:
+    s3 = account.client("s3")
+    source, target = f"b-{account.id}", f"t-{account.id}"
+    for bucket in (source, target):
+        s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=source, Key="k", Body=b"x")
+    bound = _session(
+        account,
+        "s3",
+        {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
+        {
+            "Effect": "Deny",
+            "Action": "s3:PutObject",
+            "Resource": "*",
+            "Condition": {"StringEquals": {"s3:x-amz-copy-source": f"{source}/k"}},
+        },
+    )
+    written = spelling.format(account.id if "%62-" in spelling else source)
+
+    def reword(params: dict[str, Any], **_: Any) -> None:
+        params["headers"]["x-amz-copy-source"] = written
+
+    bound.meta.events.register("before-call.s3.CopyObject", reword)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        bound.copy_object(Bucket=target, Key="k", CopySource=f"{source}/k")
+
+
+def test_lines_of_logs_are_not_in_the_record(account: Account) -> None:
+    """Who reads the record does not read every log by it."""
+    logs = account.client("logs")
+    logs.create_log_group(logGroupName="x")
+    logs.create_log_stream(logGroupName="x", logStreamName="s")
+    line = f"a secret line of {account.id}"
+    events = [{"timestamp": int(time.time() * 1000), "message": line}]
+    logs.put_log_events(logGroupName="x", logStreamName="s", logEvents=events)
+    assert logs.get_log_events(logGroupName="x", logStreamName="s")["events"][0]["message"] == line
+    data = account.platform.data
+    times = sum(one.read_bytes().count(line.encode()) for one in data.glob("bastide.db*"))
+    times += sum(one.read_bytes().count(line.encode()) for one in (data / "journal").glob("*"))
+    assert times == 1  # the log itself
