@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from botocore.exceptions import ClientError
 
 from bastide.services.s3.public import is_public
 from tests.platform import Account, allow
@@ -65,3 +66,18 @@ def test_many_actions_on_many_resources_are_not_listed_for_one_page(account: Acc
         ("s3:A0", "arn:aws:s3:::b2"),
     ]
     assert answer["IsTruncated"]
+
+
+def test_an_account_has_few_trails(account: Account) -> None:
+    """Every trail reads every event: thousands of one account would keep everybody's record from being delivered."""
+    bucket = f"trail-{account.id}"
+    account.client("s3").create_bucket(Bucket=bucket)
+    trails = account.client("cloudtrail")
+    for number in range(5):
+        trails.create_trail(Name=f"trail-{number}", S3BucketName=bucket)
+    with pytest.raises(ClientError, match="MaximumNumberOfTrailsExceeded"):
+        trails.create_trail(Name="trail-5", S3BucketName=bucket)
+    with pytest.raises(ClientError, match=r"MaximumNumberOfTrailsExceeded|AlreadyExists"):
+        trails.create_trail(Name="trail-1", S3BucketName=bucket)
+    trails.delete_trail(Name="trail-4")
+    trails.create_trail(Name="trail-5", S3BucketName=bucket)

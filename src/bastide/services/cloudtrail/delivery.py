@@ -47,14 +47,25 @@ class Delivery:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
-            try:
-                with self._calls.store.reading() as view:
-                    trails = [row.name for row in view.scan(INDEX, "", "", limit=1000)]
+            after: str | None = None
+            while trails := self._trails(after):
                 for trail in trails:
-                    while await self._deliver(Arn.parse(trail)):
-                        await asyncio.sleep(0)
-            except Exception:
-                _log.exception("a trail could not be delivered")
+                    # Each by itself: no account's trail may keep those of others waiting.
+                    try:
+                        while await self._deliver(Arn.parse(trail)):
+                            await asyncio.sleep(0)
+                    except Exception:
+                        _log.exception("the trail %s could not be delivered", trail)
+                after = trails[-1]
+
+    def _trails(self, after: str | None) -> list[str]:
+        """ARNs of the next trails behind one; empty too if they cannot be read now."""
+        try:
+            with self._calls.store.reading() as view:
+                return [row.name for row in view.scan(INDEX, "", "", after=after, limit=500)]
+        except Exception:
+            _log.exception("the trails could not be read")
+            return []
 
     async def _deliver(self, trail: Arn) -> bool:
         """Delivers the next batch; whether there may be more that can be delivered now."""

@@ -22,6 +22,8 @@ TRAIL = Kind(
 INDEX = "cloudtrail:TrailIndex"
 """Under account "": which trails exist, for delivery."""
 
+_MOST = 5
+"""Trails of an account in a region (CloudTrail User Guide, "Quotas")."""
 _MANAGEMENT: list[dict[str, Any]] = [{"ReadWriteType": "All", "IncludeManagementEvents": True, "DataResources": []}]
 
 
@@ -52,6 +54,10 @@ def create(a: Authorised, tx: Transaction) -> Output:
     for member in ("SnsTopicName", "CloudWatchLogsLogGroupArn", "KmsKeyId", "EnableLogFileValidation"):
         if a.input.get(member):
             raise Refused("UnsupportedOperationException", f"{member} is not supported by Bastide yet.")
+    if len(tx.scan(TRAIL.key, a.account, a.region, limit=_MOST)) >= _MOST:
+        raise Refused(
+            "MaximumNumberOfTrailsExceededException", f"User: {a.account} already has {_MOST} trails in {a.region}."
+        )
     organisation = bool(a.input.get("IsOrganizationTrail"))
     if organisation and a.account != a.calls.home:
         raise Refused("NotOrganizationMasterAccountException", "Only the management account makes organization trails.")
