@@ -201,3 +201,26 @@ def test_without_any_permission(
     platform: Running, somebody: Account, nobody_special: Keys, service: str, operation: str
 ) -> None:
     refused(platform, send(platform, service, operation, nobody_special, somebody.id), service, operation)
+
+
+def _names(service: str, operation: str, account: str) -> bool:
+    """Whether the example of an operation names something of that account."""
+    model = botocore.model.ServiceModel(_LOADER.load_service_model(service, "service-2"), service).operation_model(
+        operation
+    )
+    if model.input_shape is None:
+        return False
+    return account in json.dumps(example(model.input_shape, "", account), default=str)
+
+
+_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Role")}
+"""They are about an entity of the caller's own account, and only mention a policy's ARN."""
+ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
+
+
+@pytest.mark.control("ACC-01")
+@pytest.mark.parametrize(("service", "operation"), ACROSS)
+def test_the_administrator_of_a_neighbour_account(
+    platform: Running, somebody: Account, powerful_neighbour: Account, service: str, operation: str
+) -> None:
+    refused(platform, send(platform, service, operation, powerful_neighbour.keys, somebody.id), service, operation)
