@@ -287,3 +287,15 @@ def test_no_secret_reaches_the_record(account: Account) -> None:
     )
     for hidden in (secret, "PLAINTEXT-MARKER", session.secret):
         assert hidden.encode() not in raw, "a secret lies in the data directory in the clear"
+
+
+@pytest.mark.control("AUD-02")
+def test_what_failed_after_it_was_allowed_names_its_resource(account: Account) -> None:
+    iam = account.client("iam")
+    iam.create_user(UserName="twice")
+    assert refused(iam.create_user, UserName="twice") == "EntityAlreadyExists"
+    found = account.client("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "ResourceName", "AttributeValue": f"arn:aws:iam::{account.id}:user/twice"}]
+    )["Events"]
+    records = [json.loads(event["CloudTrailEvent"]) for event in found]
+    assert sorted(record.get("errorCode", "") != "" for record in records) == [False, True]

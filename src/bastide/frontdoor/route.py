@@ -135,7 +135,9 @@ class Router:
                 )  # fmt: skip
                 continue
             if body is None and not (held.streaming_input and service.service == "s3"):
-                body = await received.body()
+                # Who did not sign is refused without being read.
+                unread = presented is None and service.service != "s3"
+                body = b"" if unread else await received.body()
             return Target(operation, held, service, protocol, head, body)
         raise refusal or Refused(
             "UnknownOperationException", "No service here has the operation that was asked for.", 404

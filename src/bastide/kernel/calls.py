@@ -77,13 +77,14 @@ class Calls:
 
     async def _read(self, call: Call) -> Output:
         events: list[Event] = []
+        a: Authorised | None = None
         with self.store.reading() as view:
             try:
                 a = self._authorise(view, call, events)
                 output = call.operation.handle(a, view)
                 events += self._told(call, a, output, None)
             except Refused as refused:
-                events += self._told(call, None, None, refused)
+                events += self._told(call, a, None, refused)
                 failed: Exception = refused
             except Exception as error:
                 failed = self._unforeseen(call, events, error)
@@ -98,6 +99,7 @@ class Calls:
             events: list[Event] = []
             failed: Exception | None = None
             output: Output | None = None
+            a: Authorised | None = None
             try:
                 with tx.savepoint():
                     a = self._authorise(tx, call, events)
@@ -107,7 +109,7 @@ class Calls:
                     events += self._told(call, a, output, None)
             except Refused as refused:
                 # What was allowed on the way is undone; that it was asked stays on record.
-                events += self._told(call, None, None, refused)
+                events += self._told(call, a, None, refused)
                 failed = refused
             except Exception as error:
                 failed = self._unforeseen(call, events, error)

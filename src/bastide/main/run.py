@@ -105,6 +105,8 @@ def up(data: Path, listen: str, plain: str | None, log_level: str) -> None:
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Whoever talks nonsense to a socket must not fill the log with it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     directory = DataDirectory(data)
     if not directory.configuration.exists():
         raise click.ClickException(f"{data} holds no platform; make one with `bastide init --data {data}`")

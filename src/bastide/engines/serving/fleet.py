@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import shutil
+import subprocess
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ _PING_SECONDS: Final = 2.0
 _GRACE: Final = 30.0
 _LONGEST_BACK_OFF: Final = 60.0
 _MOST_ANSWER: Final = 25 << 20
+_SOCKET_BYTES = 64 * 1024
 
 
 class Unhealthy(Exception):  # noqa: N818
@@ -172,23 +174,43 @@ class _Fleet:
         await asyncio.gather(*(server.close(grace) for server in self.every()), return_exceptions=True)
 
 
+def _release(folder: Path) -> None:
+    """Removes a socket's folder, its file system first."""
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class Serving:
     """What answers invocations, by key (an endpoint's ARN)."""
 
     def __init__(self, folder: Path) -> None:
         """folder: for sockets; of this platform alone, emptied at the start, made if missing (0700)."""
         self._folder = folder
-        shutil.rmtree(folder, ignore_errors=True)
+        self._clear()
         folder.mkdir(parents=True, mode=0o700)
         self._fleets: dict[str, _Fleet] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     def place(self, name: str) -> Path:
-        """A new folder for a server's socket."""
+        """A new folder for a server's socket: a little file system of its own, since the server may write to it, and must
+        not fill the machine's disk with it. Raises OSError if it cannot be mounted."""
         folder = self._folder / name
-        shutil.rmtree(folder, ignore_errors=True)
+        _release(folder)
         folder.mkdir(mode=0o700)
+        options = f"size={_SOCKET_BYTES},nr_inodes=16,mode=0700,nosuid,nodev,noexec"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "bastide", str(folder)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise OSError(f"the folder of a model server's socket could not be mounted: {done.stderr.strip()}")
         return folder
+
+    def _clear(self) -> None:
+        if self._folder.exists():
+            for folder in self._folder.iterdir():
+                _release(folder)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def deploy(
         self, key: str, owner: str, variants: Sequence[Variant], *, healthy_seconds: float = 240.0
@@ -248,4 +270,4 @@ class Serving:
         """Ends every server."""
         fleets, self._fleets = list(self._fleets.values()), {}
         await asyncio.gather(*(fleet.close(1.0) for fleet in fleets), *self._leaving, return_exceptions=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._clear()
