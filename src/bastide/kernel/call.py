@@ -114,6 +114,7 @@ class Authorised:
         "questions",
         "region",
         "request",
+        "seen",
         "staged",
         "touched",
     )
@@ -131,6 +132,8 @@ class Authorised:
         self.region = call.region
         self.request = call.request
         self.staged: Any = None
+        self.seen = -1
+        """Which state the questions were answered in (`View.changes`)."""
         self.events: list[Event] = []
         """The record of the whole request; calls forwarded to other services add theirs."""
         self.touched: list[str] = []

@@ -102,9 +102,14 @@ class Calls:
             a: Authorised | None = None
             try:
                 with tx.savepoint():
-                    a = self._authorise(tx, call, events)
-                    if first is not None:
-                        a.staged = first.staged
+                    if first is not None and first.seen == tx.changes:
+                        # Nothing was written since the questions were answered: the same answers, without asking.
+                        a = first
+                        a.events = events
+                    else:
+                        a = self._authorise(tx, call, events)
+                        if first is not None:
+                            a.staged = first.staged
                     output = call.operation.handle(a, tx)
                     events += self._told(call, a, output, None)
             except Refused as refused:
@@ -165,6 +170,7 @@ class Calls:
     def _authorise(self, view: View, call: Call, events: list[Event]) -> Authorised:
         a = authorise(self, view, call)
         a.events = events
+        a.seen = view.changes
         return a
 
     def _told(self, call: Call, a: Authorised | None, output: Output | None, refused: Refused | None) -> list[Event]:

@@ -72,6 +72,9 @@ Order = Literal["name", "created"]
 class View(Protocol):
     """A consistent reading of the state."""
 
+    changes: int
+    """Grows whenever something may have been written: two views with the same number see the same state."""
+
     def get(self, kind: str, account: str, region: str, name: str) -> Row | None:
         """One row, or None."""
         ...

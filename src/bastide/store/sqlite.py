@@ -81,6 +81,7 @@ class _View:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._memo = _Memo()
+        self.changes = 0
 
     def memo(self, key: Any, scopes: Sequence[tuple[str, str]], load: Callable[[], T]) -> T:
         return self._memo.get(key, scopes, load)
@@ -550,12 +551,14 @@ class SqliteStore:
                     results.append((done, result, None))
                 except Exception as error:
                     results.append((done, None, error))
+                tx.changes += 1
             if self._pace < _QUICK_SECONDS:
                 self._commit()
             else:
                 await loop.run_in_executor(self._disk, self._commit)
         except BaseException as error:
             tx._memo = _Memo()
+            tx.changes += 1
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             for _, done in group:
@@ -565,6 +568,7 @@ class SqliteStore:
                 raise
             return
         self._refresh()
+        self._view.changes = tx.changes
         self._view._memo.touch(tx.touched)
         for done, result, failed in results:
             if done.done():

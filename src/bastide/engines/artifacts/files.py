@@ -15,6 +15,7 @@ import hmac
 import os
 import secrets
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -177,7 +178,8 @@ class Artifacts:
         """What a small file would hold, for keeping it elsewhere: the store, with the row that names it."""
         if len(data) > SMALL:
             raise ValueError(f"more than {SMALL} bytes are a stream")
-        id = self._new_id()
+        # In the order of time, so that what is kept together is found together.
+        id = f"{time.time_ns() // 1000:016x}{secrets.token_hex(8)}"
         sealed = _cipher(data_key, id).encrypt(_nonce(0), data, _aad(id, 0, True))
         return Written(id, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest()), sealed
 
