@@ -45,6 +45,15 @@ class Controls:
             state = "not cited" if not tests else "proved" if set(ended) == {"passed"} else "BROKEN"
             held += state == "proved"
             write(f"{control['id']}  {state:9}  {control['carried_by']:14} {control['title']}")
-            for test, end in zip(tests, ended, strict=True):
-                write(f"        {end:8} {test}")
+            for test, ends in _by_function(tests, ended).items():
+                count = f" ({len(ends)} cases)" if len(ends) > 1 else ""
+                write(f"        {'passed' if set(ends) == {'passed'} else 'FAILED':8} {test}{count}")
         write(f"{held} of {len(self.controls)} controls are proved by tests")
+
+
+def _by_function(tests: list[str], ended: list[str]) -> dict[str, list[str]]:
+    """How the cases of each test function ended."""
+    found: dict[str, list[str]] = {}
+    for test, end in zip(tests, ended, strict=True):
+        found.setdefault(test.partition("[")[0], []).append(end)
+    return found
