@@ -31,9 +31,8 @@ _ROW = "kind, account, region, name, doc, status, tags, created, modified, gener
 _NO_TAGS = b"{}"
 _LAST = "\U0010ffff"
 _MEMO_LIMIT = 50_000
-_QUICK_SECONDS = 0.003
-_FEW = 2
-"""A small group on a disk that syncs faster than this is waited for: handing it to a thread would cost more."""
+_QUICK_SECONDS = 0.002
+"""A disk that syncs faster than this is waited for: handing the commit to a thread would cost more."""
 
 
 def _row(found: tuple[Any, ...]) -> Row:
@@ -553,7 +552,7 @@ class SqliteStore:
                 except Exception as error:
                     results.append((done, None, error))
                 tx.changes += 1
-            if len(group) <= _FEW and self._pace < _QUICK_SECONDS:
+            if self._pace < _QUICK_SECONDS:
                 self._commit()
             else:
                 await loop.run_in_executor(self._disk, self._commit)
