@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bastide.domain import MICROS, Arn, Instant, iso
+from bastide.domain import MICROS, Arn, iso
 from bastide.kernel.call import Call
 
 Context = dict[str, "str | tuple[str, ...]"]
@@ -117,8 +117,3 @@ def tag_keys(prefix: str, tags: Iterable[tuple[str, str]]) -> Context:
 def service_of(resource: str, action: str) -> str:
     """The prefix of a service's own condition keys."""
     return action.partition(":")[0].lower() if resource == "*" else Arn.parse(resource).service
-
-
-def instant_text(at: Instant) -> str:
-    """An instant as condition values write it."""
-    return iso(at)

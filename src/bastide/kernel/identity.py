@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
-from bastide.domain import MICROS, Instant, Refused
+from bastide.domain import Instant, Refused
 from bastide.policy import Attached, Principal
 from bastide.store import View
 
@@ -158,8 +158,3 @@ class Sessions:
         if now >= session.expires:
             raise Refused("ExpiredToken", "The security token included in the request is expired", 403)
         return session, secret
-
-
-def session_seconds(session: Session) -> int:
-    """Length of a session in seconds."""
-    return (session.expires - session.issued) // MICROS

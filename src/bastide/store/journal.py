@@ -2,8 +2,8 @@
 
 A read changes nothing, so waiting for a commit would cost more than the read. Its entry is appended to a file with one
 write: from then on the operating system holds it, and killing the program loses nothing. A task syncs the file and
-moves entries into the store, in one transaction with the mark of how far it got, so that after a crash none is missing and
-none is there twice.
+moves entries into the store in batches. After a crash the whole file is moved again: an entry's id keeps it from being
+there twice, and none is missing.
 """
 
 from __future__ import annotations
