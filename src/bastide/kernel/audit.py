@@ -14,7 +14,7 @@ import orjson
 
 from bastide.domain import Arn, Refused, iso, new_id, timed_id
 from bastide.kernel.call import Call, Question
-from bastide.kernel.identity import Caller
+from bastide.kernel.identity import Caller, Session
 from bastide.protocol import codec
 from bastide.store import Event
 
@@ -94,6 +94,11 @@ def identity(caller: Caller) -> dict[str, Any]:
     """CloudTrail's userIdentity."""
     if caller.kind == "Service":
         return {"type": "AWSService", "invokedBy": caller.arn}
+    if caller.kind == "Federated":
+        kind = "SAMLUser" if ":saml-provider/" in caller.arn else "WebIdentityUser"
+        return {"type": kind, "principalId": caller.user_id, "userName": caller.name, "identityProvider": caller.arn}
+    if caller.kind == "IdentityCenterUser":
+        return {"type": "IdentityCenterUser", "accountId": caller.account, "onBehalfOf": {"userId": caller.user_id}}
     if caller.kind == "Anonymous":
         return {"type": "Unknown", "principalId": "ANONYMOUS_PRINCIPAL", "accountId": "ANONYMOUS_PRINCIPAL"}
     known: dict[str, Any] = {
@@ -106,7 +111,17 @@ def identity(caller: Caller) -> dict[str, Any]:
     if caller.kind == "User":
         known["userName"] = caller.name
     session = caller.session
-    if session is not None:
+    if session is not None and session.kind != "role":
+        known["sessionContext"] = {"attributes": _attributes(session)}
+        if session.kind == "federated":
+            known["sessionContext"]["sessionIssuer"] = {
+                "type": "IAMUser",
+                "principalId": session.role_id,
+                "arn": session.role,
+                "accountId": session.account,
+                "userName": session.role.rpartition("/")[2],
+            }
+    elif session is not None:
         known["sessionContext"] = {
             "sessionIssuer": {
                 "type": "Role",
@@ -115,11 +130,17 @@ def identity(caller: Caller) -> dict[str, Any]:
                 "accountId": session.account,
                 "userName": session.role.rpartition("/")[2],
             },
-            "attributes": {"creationDate": iso(session.issued), "mfaAuthenticated": "false"},
+            "attributes": _attributes(session),
         }
+        if session.provider:
+            known["sessionContext"]["webIdFederationData"] = {"federatedProvider": session.provider}
         if session.source_identity:
             known["sessionContext"]["sourceIdentity"] = session.source_identity
     return known
+
+
+def _attributes(session: Session) -> dict[str, str]:
+    return {"creationDate": iso(session.issued), "mfaAuthenticated": "true" if session.mfa else "false"}
 
 
 def entries(
@@ -159,6 +180,8 @@ def entries(
     }
     if request.via:
         record["userIdentity"]["invokedBy"] = request.via[-1]
+    elif request.vpce:
+        record["vpcEndpointId"] = request.vpce
     if refused is not None:
         record["errorCode"] = refused.code
         record["errorMessage"] = refused.message

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bastide import policy
 from bastide.domain import Refused
 from bastide.kernel import context as contexts
 from bastide.kernel.call import _MADE_BY_AUTHORISE, Authorised, Call, Question
+from bastide.kernel.identity import SIGNED, Caller, Endpoint
 from bastide.kernel.kind import Ask, Asked
 from bastide.store import View
 
@@ -29,9 +31,12 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
     operation = call.operation
     caller = call.caller
     service = calls.registry.services[operation.service]
-    signed = caller.kind not in ("Anonymous", "Service")
-    place = calls.organisation.place(view, caller.account) if signed else None
-    base = contexts.base(call, place)
+    signed = caller.kind in SIGNED
+    place = calls.organisation.place(view, caller.account) if caller.account else None
+    endpoint = _endpoint(calls, view, call)
+    base = contexts.base(
+        call, place, endpoint, calls.organisation.place(view, endpoint.account) if endpoint is not None else None
+    )
     asked = Asked(call, view)
     questions: list[Question] = []
     layers: policy.Layers | None = None
@@ -39,7 +44,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
     for ask in operation.asks:
         if ask.when is not None and not ask.when(asked):
             continue
-        if ask.needless and signed:
+        if ask.needless and (signed or caller.kind == "IdentityCenterUser"):
             questions.append(Question(ask.action, "*", caller.account, base, "Allowed", "needless"))
             continue
         for resource in ask.about(asked):
@@ -54,7 +59,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
                 context["aws:resourceorgid"] = place[0]
                 context["aws:resourceorgpaths"] = (place[1],)
             if layers is None:
-                layers = _layers(calls, view, call)
+                layers = _layers(calls, view, call, endpoint)
             request = policy.Request(principal, ask.action, resource, facts.account or None, context)
             decision = policy.decide(
                 request,
@@ -64,8 +69,10 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
                     session=layers.session,
                     resource=facts.policy,
                     scps=layers.scps,
-                    rcps=(),
+                    rcps=_rcps(calls, view, caller, ask.action, facts.account),
+                    endpoint=layers.endpoint,
                     resource_kind=facts.policy_kind,
+                    grants=facts.grants,
                 ),
             )
             question = Question(
@@ -109,11 +116,45 @@ def _context(
     return context
 
 
-def _layers(calls: Calls, view: View, call: Call) -> policy.Layers:
+_RCP_SERVICES = frozenset(
+    {
+        "aoss", "cognito-identity", "cognito-idp", "dynamodb", "ecr", "kms", "logs", "s3", "secretsmanager", "sqs", "sts",
+    }
+)  # fmt: skip
+"""Services whose resources resource control policies bind (Organizations User Guide, "Resource control policies")."""
+_LINKED = ":role/aws-service-role/"
+
+
+def _rcps(calls: Calls, view: View, caller: Caller, action: str, account: str) -> Sequence[Sequence[policy.Attached]]:
+    """The levels of resource control policies over a resource; they bind no service-linked role."""
+    if not account or action.partition(":")[0] not in _RCP_SERVICES or _LINKED in caller.principal_arn:
+        return ()
+    return calls.organisation.rcps(view, account)
+
+
+def _endpoint(calls: Calls, view: View, call: Call) -> Endpoint | None:
+    """The VPC endpoint that the caller itself used; a service that calls for it does not come through it.
+
+    Raises Refused when the endpoint is gone or leads to other services only."""
+    request = call.request
+    if not request.vpce or request.via:
+        return None
+    found = calls.network.endpoint(view, request.vpce)
+    if found is None or call.operation.service not in found.services:
+        raise Refused(
+            denied_code(request.protocol, call.operation.service),
+            f"The VPC endpoint {request.vpce} does not lead to {call.operation.service}.",
+            403,
+        )
+    return found
+
+
+def _layers(calls: Calls, view: View, call: Call, endpoint: Endpoint | None) -> policy.Layers:
     caller = call.caller
-    if caller.kind in ("Anonymous", "Service"):
+    guard = endpoint.policy if endpoint is not None else None
+    if caller.kind not in SIGNED:
         return policy.Layers(
-            identity=(), boundary=None, session=None, resource=None, scps=(), rcps=(), resource_kind=""
+            identity=(), boundary=None, session=None, resource=None, scps=(), rcps=(), endpoint=guard, resource_kind=""
         )
     identity, boundary = calls.directory.policies(view, caller)
     return policy.Layers(
@@ -121,7 +162,8 @@ def _layers(calls: Calls, view: View, call: Call) -> policy.Layers:
         boundary=boundary,
         session=calls.directory.session_policies(view, caller) if caller.session is not None else None,
         resource=None,
-        scps=calls.organisation.scps(view, caller.account),
+        scps=() if _LINKED in caller.principal_arn else calls.organisation.scps(view, caller.account),
         rcps=(),
+        endpoint=guard,
         resource_kind="",
     )

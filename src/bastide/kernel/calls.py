@@ -13,7 +13,7 @@ from bastide.domain import Clock, Refused, new_id, wall
 from bastide.kernel import audit
 from bastide.kernel.authorise import authorise
 from bastide.kernel.call import Authorised, Body, Call, Request
-from bastide.kernel.identity import Caller, Directory, Organisation, Sealer, Sessions, service_caller
+from bastide.kernel.identity import Caller, Directory, Network, Organisation, Sealer, Sessions, service_caller
 from bastide.kernel.kind import Operation, Output, Registry
 from bastide.protocol import codec
 from bastide.store import Event, Journal, Store, Transaction, View
@@ -36,6 +36,7 @@ class Calls:
         registry: Registry,
         directory: Directory,
         organisation: Organisation,
+        network: Network,
         sessions: Sessions,
         sealer: Sealer,
         engines: Mapping[type, object],
@@ -47,6 +48,7 @@ class Calls:
         self.registry = registry
         self.directory = directory
         self.organisation = organisation
+        self.network = network
         self.sessions = sessions
         self.sealer = sealer
         self.home = home
@@ -168,6 +170,9 @@ class Calls:
         return output
 
     def _authorise(self, view: View, call: Call, events: list[Event]) -> Authorised:
+        if call.operation.identify is not None:
+            call.caller = call.operation.identify(self, view, call)
+            call.account = call.caller.account
         a = authorise(self, view, call)
         a.events = events
         a.seen = view.changes
@@ -257,14 +262,23 @@ class Calls:
         return await self.run(Call(held, input, caller, caller.account, where, request, body, dict(context or {})))
 
     async def assume(
-        self, service: str, role_arn: str, session_name: str, *, account: str, region: str, seconds: int = 3600
+        self,
+        service: str,
+        role_arn: str,
+        session_name: str,
+        *,
+        account: str,
+        region: str,
+        seconds: int = 3600,
+        source_arn: str = "",
     ) -> Caller:
-        """A service takes on a role that trusts it, for something in `account`; returns the session's caller.
+        """A service takes on a role that trusts it, for something in `account` (`source_arn`, if it has a name); returns
+        the session's caller.
 
         Raises Refused when the role's trust policy does not let it.
         """
         output = await self.act(
-            service_caller(service, account),
+            service_caller(service, account, source_arn),
             "sts",
             "AssumeRole",
             {"RoleArn": role_arn, "RoleSessionName": session_name, "DurationSeconds": seconds},

@@ -10,20 +10,33 @@ from typing import Any
 
 from bastide.domain import MICROS, Arn, iso
 from bastide.kernel.call import Call
+from bastide.kernel.identity import SIGNED, Endpoint
 
 Context = dict[str, "str | tuple[str, ...]"]
 
 _TYPES = {
     "User": "User",
     "AssumedRole": "AssumedRole",
+    "FederatedUser": "FederatedUser",
+    "Federated": "FederatedUser",
+    "IdentityCenterUser": "IdentityCenterUser",
     "Root": "Account",
     "Service": "AWSService",
     "Anonymous": "Anonymous",
 }
 
 
-def base(call: Call, place: tuple[str, str] | None) -> Context:
-    """Keys of the principal and of the request; `place` is organisation id and path of the principal's account."""
+def base(
+    call: Call,
+    place: tuple[str, str] | None,
+    endpoint: Endpoint | None = None,
+    endpoint_place: tuple[str, str] | None = None,
+) -> Context:
+    """Keys of the principal and of the request.
+
+    place: organisation id and path of the principal's account (of the account it acts for, if it is a service).
+    endpoint: the VPC endpoint that the call came through, and the place of its account.
+    """
     caller, request = call.caller, call.request
     context: Context = {
         "aws:currenttime": iso(request.at),
@@ -43,13 +56,27 @@ def base(call: Call, place: tuple[str, str] | None) -> Context:
         context["aws:calledvia"] = request.via
         context["aws:calledviafirst"] = request.via[0]
         context["aws:calledvialast"] = request.via[-1]
+    elif endpoint is not None:
+        context["aws:sourcevpce"] = endpoint.id
+        context["aws:sourcevpc"] = endpoint.vpc
+        context["aws:vpcsourceip"] = request.source_ip
+        context["aws:vpceaccount"] = endpoint.account
+        if endpoint_place is not None:
+            context["aws:vpceorgid"] = endpoint_place[0]
+            context["aws:vpceorgpaths"] = (endpoint_place[1],)
     elif request.source_ip and request.source_ip[-1] != "m":  # a service's name ends in amazonaws.com, no address does
         context["aws:sourceip"] = request.source_ip
     if caller.kind == "Service":
         context["aws:principalservicename"] = caller.arn
+        context["aws:principalservicenameslist"] = (caller.arn,)
         context["aws:sourceaccount"] = caller.account
-    elif caller.kind != "Anonymous":
-        context["aws:principalarn"] = caller.principal_arn
+        if caller.source_arn:
+            context["aws:sourcearn"] = caller.source_arn
+        if place is not None:
+            context["aws:sourceorgid"] = place[0]
+            context["aws:sourceorgpaths"] = (place[1],)
+    elif caller.kind in SIGNED:
+        context["aws:principalarn"] = caller.arn if caller.kind == "FederatedUser" else caller.principal_arn
         context["aws:principalaccount"] = caller.account
         if caller.kind == "User":
             context["aws:username"] = caller.name
@@ -58,10 +85,15 @@ def base(call: Call, place: tuple[str, str] | None) -> Context:
     session = caller.session
     if session is not None:
         context["aws:tokenissuetime"] = iso(session.issued)
-        context["aws:multifactorauthpresent"] = "false"
+        context["aws:multifactorauthpresent"] = "true" if session.mfa else "false"
+        if session.mfa:
+            context["aws:multifactorauthage"] = str(max(0, (request.at - session.mfa) // MICROS))
+        if session.provider:
+            context["aws:federatedprovider"] = session.provider
+        context.update(session.keys)
         if session.source_identity:
             context["aws:sourceidentity"] = session.source_identity
-    if place is not None:
+    if place is not None and caller.kind in SIGNED:
         context["aws:principalorgid"] = place[0]
         context["aws:principalorgpaths"] = (place[1],)
     if request.signed:

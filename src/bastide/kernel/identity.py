@@ -14,12 +14,23 @@ from bastide.domain import Instant, Refused
 from bastide.policy import Attached, Principal
 from bastide.store import View
 
-CallerKind = Literal["User", "AssumedRole", "Root", "Service", "Anonymous"]
+CallerKind = Literal[
+    "User", "AssumedRole", "FederatedUser", "Root", "Service", "Federated", "IdentityCenterUser", "Anonymous"
+]
+"""Federated: whom an identity provider asserts, while a role is taken on. IdentityCenterUser: who signed in to the access
+portal; what they may do there is decided by their assignments, so no policy speaks of them."""
+SIGNED = frozenset({"User", "AssumedRole", "FederatedUser", "Root"})
+"""Kinds of callers that have policies and belong to an account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A role session, whole inside its own session token; the platform keeps no row for it."""
+    """A session, whole inside its own session token; the platform keeps no row for it.
+
+    kind: "role" (AssumeRole and its like), "user" (GetSessionToken) or "federated" (GetFederationToken). role, role_id:
+    of a role session; of the others the user's ARN and id. mfa: when a second factor was shown, 0 if none was. provider:
+    the identity provider that a federated session began at. keys: further condition keys of the session, lower case.
+    """
 
     id: str
     access_key: str
@@ -35,6 +46,10 @@ class Session:
     transitive: tuple[str, ...] = ()
     source_identity: str = ""
     chained: bool = False
+    kind: Literal["role", "user", "federated"] = "role"
+    mfa: Instant = 0
+    provider: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +69,25 @@ class Caller:
     access_key: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     session: Session | None = None
+    source_arn: str = ""
+    """For a service acting by itself: the resource it acts for, as ``aws:SourceArn``."""
 
     def principal(self) -> Principal:
         """The same in the policy engine's words."""
+        if self.kind == "IdentityCenterUser":
+            return Principal("Anonymous", None, "", "")
         return Principal(self.kind, self.account or None, self.arn, self.principal_arn)
 
 
 ANONYMOUS = Caller("Anonymous", "", "", "", "ANONYMOUS_PRINCIPAL", "anonymous")
 
 
-def service_caller(principal: str, account: str) -> Caller:
-    """An AWS service acting by itself, for something in `account`: ``sagemaker.amazonaws.com``."""
-    return Caller("Service", account, principal, principal, principal, principal)
+def service_caller(principal: str, account: str, source_arn: str = "") -> Caller:
+    """An AWS service acting by itself, for something in `account`: ``sagemaker.amazonaws.com``.
+
+    source_arn: the resource it acts for, as ``aws:SourceArn``.
+    """
+    return Caller("Service", account, principal, principal, principal, principal, source_arn=source_arn)
 
 
 class Sealer(Protocol):
@@ -107,8 +129,32 @@ class Organisation(Protocol):
         """Service control policies in force, a list a level, root first; empty for the management account."""
         ...
 
+    def rcps(self, view: View, account: str) -> Sequence[Sequence[Attached]]:
+        """Resource control policies in force for resources of the account, a list a level, root first; empty for the
+        management account. RCPFullAWSAccess is implied."""
+        ...
+
     def place(self, view: View, account: str) -> tuple[str, str] | None:
         """Organisation id and the account's path (``o-x/r-y/ou-z/``); None outside an organisation."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A VPC endpoint that a call came through. services: botocore's names of those it leads to."""
+
+    id: str
+    vpc: str
+    account: str
+    services: frozenset[str]
+    policy: Attached | None
+
+
+class Network(Protocol):
+    """What EC2 knows of the ways in."""
+
+    def endpoint(self, view: View, id: str) -> Endpoint | None:
+        """The endpoint, or None when it is gone: then nothing comes through it any more."""
         ...
 
 

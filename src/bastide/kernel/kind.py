@@ -12,11 +12,14 @@ from bastide.store import Row, Stale, Taken, Transaction, View
 
 if TYPE_CHECKING:
     from bastide.kernel.call import Authorised, Call
+    from bastide.kernel.calls import Calls
+    from bastide.kernel.identity import Caller
 
 Output = dict[str, Any]
 Handler = Callable[["Authorised", Any], Output]
 Before = Callable[["Authorised"], Awaitable[Any]]
 After = Callable[["Authorised", Output], Awaitable[Output]]
+Identify = Callable[["Calls", View, "Call"], "Caller"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class Facts:
     policy: Attached | None = None
     policy_kind: str = ""
     type: str = ""
+    grants: Sequence[Attached] = ()
+    """Of a KMS key: each grant as a policy that allows its grantee."""
 
 
 FactsOf = Callable[[View, Arn, str], "Facts | None"]
@@ -116,7 +121,9 @@ class Operation:
     mutates: runs in a transaction. data: its record is a data event. tells: its record shows the answer though nothing
     changed (who got which session). before: runs between authorisation and handler,
     outside of any transaction (receives a streamed body); what it returns is the handler's `a.staged`, and the questions
-    are asked again in the handler's transaction. after: runs when the handler's work is on the disk.
+    are asked again in the handler's transaction. after: runs when the handler's work is on the disk. identify: who calls,
+    for an operation that needs no signature because its input tells (an assertion, a token); raises Refused for an input
+    that does not. What it puts into the call's context, the questions see.
     """
 
     service: str
@@ -130,6 +137,7 @@ class Operation:
     before: Before | None = None
     after: After | None = None
     undo: Callable[[Authorised], Awaitable[None]] | None = None
+    identify: Identify | None = None
     event_name: str = ""
 
     @property

@@ -15,15 +15,22 @@ from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
-from bastide.kernel import Calls, Registry, Sessions
+from bastide.kernel import Calls, Endpoint, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
 from bastide.services import s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.organizations.tree import OrganisationTree
-from bastide.store import Journal, SqliteStore
+from bastide.store import Journal, SqliteStore, View
 from bastide.store.directory import Configuration, DataDirectory
+
+
+class _NoNetwork:
+    """While there is no EC2, no call comes through an endpoint."""
+
+    def endpoint(self, view: View, id: str) -> Endpoint | None:
+        return None
 
 
 @dataclass(slots=True)
@@ -71,6 +78,7 @@ class Platform:
             registry=Registry(SERVICES),
             directory=IamDirectory(root),
             organisation=OrganisationTree(configuration.account),
+            network=_NoNetwork(),
             sessions=Sessions(root),
             sealer=root,
             engines=engines,

@@ -82,6 +82,8 @@ class Layers:
     rcps: Sequence[Policies]
     endpoint: Attached | None = None
     resource_kind: str = ""
+    grants: Policies = ()
+    """Grants of a KMS key, each as a policy that allows its grantee: beside the key's policy, never against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,10 @@ def _granted(request: Request, layers: Layers, action: str) -> Decision:
     if layers.resource is not None:
         named, granting = _resource_allow(layers.resource, request, action)
     by_resource = _yes(_resource_layer(layers), layers.resource, granting)
+    for grant in layers.grants:
+        strength, statement = _resource_allow(grant, request, action)
+        if strength > named:
+            named, by_resource = strength, _yes("resource", grant, statement)
     needs_resource = _no(_resource_layer(layers), layers.resource)
     if who.kind in _POLICYLESS:
         # A role is never assumed by nobody, even if its trust policy says "*".

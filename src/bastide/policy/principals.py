@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from bastide.policy.faults import malformed, shown
 
-Kind = Literal["User", "AssumedRole", "Role", "Root", "Service", "Federated", "Anonymous"]
+Kind = Literal["User", "AssumedRole", "FederatedUser", "Role", "Root", "Service", "Federated", "Anonymous"]
 
 
 @dataclass(slots=True)
@@ -23,7 +23,8 @@ class Principal:
 
     arn: of the user, of the session (``arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION``), of the account's root, the
     provider of a federated identity or the name of a service; "" for nobody. principal_arn: the role's ARN for a
-    session, else the same as arn. account: None where the principal belongs to none.
+    session, the user's for a federated user session (GetFederationToken), else the same as arn. account: None where the
+    principal belongs to none.
     """
 
     kind: Kind
@@ -73,7 +74,7 @@ class Names:
                 return Named.ROLE
         elif who.arn in self.arns:
             return Named.DIRECT
-        elif kind == "AssumedRole" and who.principal_arn in self.arns:
+        elif kind in ("AssumedRole", "FederatedUser") and who.principal_arn in self.arns:
             return Named.ROLE
         return Named.ACCOUNT if who.account in self.accounts else Named.NOT
 
@@ -97,7 +98,9 @@ class Names:
             return False
         if who.kind == "Root":
             return True
-        return who.arn in self.arns and (who.kind != "AssumedRole" or who.principal_arn in self.arns)
+        return who.arn in self.arns and (
+            who.kind not in ("AssumedRole", "FederatedUser") or who.principal_arn in self.arns
+        )
 
 
 Chosen = Callable[[Principal, bool], Named]
@@ -106,7 +109,9 @@ Chosen = Callable[[Principal, bool], Named]
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")
 _ROOT: Final = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):root")
 _ENTITY: Final = re.compile(
-    r"arn:aws[a-z-]*:(iam::[0-9]{12}:(user|role)/[!-~]+|sts::[0-9]{12}:assumed-role/[\w+=,.@-]+/[\w+=,.@-]+)", re.ASCII
+    r"arn:aws[a-z-]*:(iam::[0-9]{12}:(user|role)/[!-~]+"
+    r"|sts::[0-9]{12}:(assumed-role/[\w+=,.@-]+/[\w+=,.@-]+|federated-user/[\w+=,.@-]+))",
+    re.ASCII,
 )
 _SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*\.[a-z0-9.-]*[a-z0-9]")
 _PROVIDER: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(saml-provider|oidc-provider)/[!-~]+|[a-z0-9][a-z0-9.-]*")

@@ -80,6 +80,8 @@ class IamDirectory:
 
     def by_session(self, view: View, session: Session) -> Caller | None:
         """The caller of a session; None when its role is gone or was made anew, or the session was revoked."""
+        if session.kind != "role":
+            return None
         account = session.account
         return view.memo(
             ("iam:session", session.id),

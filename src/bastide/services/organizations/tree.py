@@ -72,6 +72,10 @@ class OrganisationTree:
             return ()
         return tuple(tuple(_attached(view, policy) for policy in row.doc["policies"]) for row in path(view, account))
 
+    def rcps(self, view: View, account: str) -> Sequence[Sequence[Attached]]:
+        """Resource control policies in force: none, while Organizations has no such policy type."""
+        return ()
+
     def place(self, view: View, account: str) -> tuple[str, str] | None:
         """Organisation id and the account's path (``o-x/r-y/ou-z/``); None outside an organisation."""
         return view.memo(("organizations:place", account), SCOPES, lambda: self._place(view, account))
