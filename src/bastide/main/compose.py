@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import bastide
 from bastide.domain import wall
 from bastide.engines.artifacts import Artifacts
+from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey
 from bastide.engines.placement import Placement
 from bastide.engines.sandbox import Sandboxes, Volumes
@@ -46,6 +47,7 @@ class Platform:
     workflows: Workflows
     serving: Serving
     delivery: Delivery
+    issuers: Issuers
 
     @classmethod
     async def start(cls, directory: DataDirectory) -> Platform:
@@ -64,6 +66,7 @@ class Platform:
         artifacts = Artifacts(directory.objects)
         placement = Placement()
         serving = Serving(run / "serving")
+        issuers = Issuers(directory.authority)
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -71,6 +74,7 @@ class Platform:
             Volumes: volumes,
             Placement: placement,
             Serving: serving,
+            Issuers: issuers,
         }
         calls = Calls(
             store=store,
@@ -94,7 +98,7 @@ class Platform:
         with store.reading() as view:
             alive = s3.alive(view)
         artifacts.sweep(alive)
-        platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery)
+        platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery, issuers)
         journal.start()
         await workflows.recover()
         workflows.run()
@@ -127,6 +131,8 @@ class Platform:
             "enforced: every call recorded; changes and refusals are on the disk before the answer",
             "enforced: objects, volumes and keys encrypted at rest; TLS 1.2 or later on the public listener",
         ]
+        if self.issuers.loopback:
+            lines.append("notice: OIDC issuers on this machine are believed, as the platform listens on loopback only")
         if plain:
             lines.append("notice: a plain listener stands on loopback; requests through it are not aws:SecureTransport")
         return lines
