@@ -23,7 +23,7 @@ NEEDLESS = {("sts", "GetCallerIdentity"), ("sts", "GetAccessKeyInfo"), ("sts", "
 _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-    "InvalidSignatureException", "403", "Forbidden",
+    "InvalidSignatureException", "403", "Forbidden", "InvalidIdentityToken",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
 
@@ -60,6 +60,8 @@ def _text(shape: Any, name: str, account: str) -> str:
     service = {"rolearn": "iam", "executionrolearn": "iam"}.get(lower)
     if service or lower == "policysourcearn":
         return f"arn:aws:iam::{account}:role/nothing-here"
+    if lower == "principalarn":
+        return f"arn:aws:iam::{account}:saml-provider/nothing-here"
     if lower == "modelpackagearn":
         return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower == "policyarn":
@@ -118,7 +120,8 @@ def send(
         if keys is None:
             for header in ("Authorization", "X-Amz-Security-Token"):
                 request.headers.pop(header, None)
-        elif spoil:
+        elif spoil and "Authorization" in request.headers:
+            # An operation that needs no signature is refused for what it brings instead.
             held = request.headers["Authorization"]
             head, _, signature = (held if isinstance(held, str) else held.decode()).rpartition("Signature=")
             del request.headers["Authorization"]

@@ -153,7 +153,7 @@ class Issuers:
         """An address of a host that may be an issuer; raises ValueError. What is checked is what is connected to, so that
         the name cannot mean something else a moment later."""
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [ipaddress.ip_address(one[4][0].partition("%")[0]) for one in found]
+        addresses = [ipaddress.ip_address(str(one[4][0]).partition("%")[0]) for one in found]
         for one in addresses:
             plain = getattr(one, "ipv4_mapped", None) or one
             if plain.is_loopback and not self.loopback:

@@ -1,7 +1,7 @@
 """AssumeRoleWithSAML: taking on a role with a signed response of a SAML 2.0 identity provider.
 
-Source: STS API reference, "AssumeRoleWithSAML"; IAM User Guide, "Configure SAML assertions for the authentication response",
-"Available keys for SAML-based AWS STS federation", "Pass session tags in AWS STS".
+Source: STS API reference, "AssumeRoleWithSAML"; IAM User Guide, "Configure SAML assertions for the authentication
+response", "Available keys for SAML-based AWS STS federation", "Pass session tags in AWS STS".
 """
 
 from __future__ import annotations

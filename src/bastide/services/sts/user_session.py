@@ -1,4 +1,4 @@
-"""Sessions of users: GetSessionToken (the user again, for a while) and GetFederationToken (somebody for whom a user vouches).
+"""Sessions of users: GetSessionToken (the user again, for a while), GetFederationToken (somebody a user vouches for).
 
 Source: STS API reference, "GetSessionToken", "GetFederationToken"; IAM User Guide, "Compare AWS STS credentials",
 "Permissions for GetFederationToken". What such sessions may never do is refused by `bastide.kernel.authorise`.

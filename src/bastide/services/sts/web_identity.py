@@ -1,7 +1,8 @@
 """AssumeRoleWithWebIdentity: taking on a role with an ID token of an OpenID Connect provider.
 
 Source: STS API reference, "AssumeRoleWithWebIdentity"; IAM User Guide, "Pass session tags in AWS STS" (session tags with
-AssumeRoleWithWebIdentity), "Available keys for AWS OIDC federation", "Monitor and control actions taken with assumed roles".
+AssumeRoleWithWebIdentity), "Available keys for AWS OIDC federation", "Monitor and control actions taken with
+assumed roles".
 """
 
 from __future__ import annotations
