@@ -60,8 +60,16 @@ def _text(shape: Any, name: str, account: str) -> str:
     service = {"rolearn": "iam", "executionrolearn": "iam"}.get(lower)
     if service or lower == "policysourcearn":
         return f"arn:aws:iam::{account}:role/nothing-here"
-    if lower == "principalarn":
+    if lower in ("principalarn", "samlproviderarn"):
         return f"arn:aws:iam::{account}:saml-provider/nothing-here"
+    if lower == "openidconnectproviderarn":
+        return f"arn:aws:iam::{account}:oidc-provider/nothing-here.example.com"
+    if lower == "serialnumber":
+        return f"arn:aws:iam::{account}:mfa/nothing-here"
+    if lower in ("authenticationcode1", "authenticationcode2", "tokencode"):
+        return "123456"
+    if lower == "url":
+        return "https://nothing-here.example.com"
     if lower == "modelpackagearn":
         return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower == "policyarn":
@@ -216,8 +224,10 @@ def _names(service: str, operation: str, account: str) -> bool:
     return account in json.dumps(example(model.input_shape, "", account), default=str)
 
 
-_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Role")}
-"""They are about an entity of the caller's own account, and only mention a policy's ARN."""
+_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Role")} | {
+    ("iam", f"{verb}MFADevice") for verb in ("Enable", "Deactivate", "Resync", "Get")
+}
+"""They are about an entity of the caller's own account, and only mention the ARN of a policy or a device."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

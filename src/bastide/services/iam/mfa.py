@@ -183,7 +183,7 @@ def _of_account(a: Authorised, view: View, serial: str) -> Row:
 def _this(asked: Asked) -> Iterable[str]:
     serial = str(asked.input["SerialNumber"])
     # Hardware devices have serial numbers that are no ARN; there are none here.
-    return (serial,) if serial.startswith(f"arn:aws:iam::{asked.call.account}:mfa/") else ("*",)
+    return (serial,) if serial.startswith("arn:aws:iam::") else ("*",)
 
 
 @DEVICE.operation("DeleteVirtualMFADevice", asks=[Ask("iam:DeleteVirtualMFADevice", _this)])
