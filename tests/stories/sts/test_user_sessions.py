@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import datetime
 import hmac
 import json
@@ -118,6 +119,24 @@ def test_a_second_factor(platform: Running, account: Account) -> None:
     person.session(SerialNumber=serial, TokenCode=next_code)
 
 
+def test_a_code_is_good_once_also_at_the_same_moment(platform: Running, account: Account) -> None:
+    person = Person(platform, account, "nia")
+    serial = person.device()
+    given = {"SerialNumber": serial, "TokenCode": code(person.seed, now())}
+    clients = [person.sts() for _ in range(6)]
+
+    def ask(client: Any) -> bool:
+        try:
+            client.get_session_token(**given)
+        except botocore.exceptions.ClientError as error:
+            assert error.response["Error"]["Code"] == "AccessDenied"
+            return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(ask, clients)) == 1
+
+
 def test_guessing_codes(platform: Running, account: Account) -> None:
     person = Person(platform, account, "carl")
     serial = person.device()
@@ -143,6 +162,12 @@ def test_a_role_that_wants_a_second_factor(platform: Running, account: Account) 
     given = {"RoleArn": arn, "RoleSessionName": "me"}
     assert refusal(sts.assume_role, **given) == DENIED
     assert refusal(sts.assume_role, **given, SerialNumber=serial, TokenCode="000000") == DENIED
+    attributes = [{"AttributeKey": "EventName", "AttributeValue": "AssumeRole"}]
+    events = account.client("cloudtrail").lookup_events(LookupAttributes=attributes)["Events"]
+    failed = [json.loads(one["CloudTrailEvent"]) for one in events if one.get("Username") == "dora"]
+    assert [one["errorCode"] for one in failed] == ["AccessDenied", "AccessDenied"]
+    assert "MultiFactorAuthentication failed" in failed[0]["errorMessage"]
+    assert failed[0]["requestParameters"]["tokenCode"] == "HIDDEN_DUE_TO_SECURITY_REASONS"
     keys = keys_of(sts.assume_role(**given, SerialNumber=serial, TokenCode=code(person.seed, now())))
     # The factor was shown to the trust policy; the role's own requests do not carry it.
     assert refusal(platform.client("iam", keys).get_role, RoleName="Careful") == DENIED

@@ -32,8 +32,6 @@ from bastide.engines.idp.rejected import Rejected
 
 Key = Mapping[str, Any]
 
-_SECONDS: Final = 5.0
-"""Of one exchange, from the name's look-up to the last byte."""
 _MOST_BYTES: Final = 256 * 1024
 _MOST_KEYS: Final = 100
 _FRESH: Final = 600.0
@@ -41,7 +39,7 @@ _FRESH: Final = 600.0
 _PAUSE: Final = 10.0
 """Seconds between two fetches that an unknown key id or a failure asks for."""
 _MOST_ISSUERS: Final = 1000
-_AT_ONCE: Final = 8
+_AT_ONCE: Final = 64
 
 
 @dataclass(slots=True)
@@ -55,12 +53,14 @@ class _Known:
 
 
 class Issuers:
-    """Fetches and remembers the keys of issuers. authority: the platform's own certificate authority (PEM)."""
+    """Fetches and remembers the keys of issuers. authority: the platform's own certificate authority (PEM). seconds: of
+    one exchange, from the look-up of the name to the last byte."""
 
-    def __init__(self, authority: Path) -> None:
+    def __init__(self, authority: Path, *, seconds: float = 5.0) -> None:
         self.loopback = False
         """Whether issuers on this machine count: only while nobody from outside reaches the platform (development)."""
         self._authority = authority
+        self._seconds = seconds
         self._known: OrderedDict[tuple[str, tuple[str, ...]], _Known] = OrderedDict()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._context: ssl.SSLContext | None = None
@@ -111,7 +111,7 @@ class Issuers:
         return tuple(key for key in keys if isinstance(key, dict))
 
     async def _document(self, where: SplitResult, path: str, thumbprints: Sequence[str]) -> dict[str, Any]:
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(self._seconds):
             reader, writer = await self._connect(where, thumbprints)
             try:
                 body = await _get(reader, writer, where.netloc, path)
@@ -127,9 +127,22 @@ class Issuers:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host = where.hostname or ""
         port = where.port or (443 if where.scheme == "https" else 80)
-        address = await self._address(host, port, where.scheme)
-        if where.scheme == "http":
-            return await asyncio.open_connection(address, port)
+        failed: OSError = OSError("no address")
+        for address in await self._addresses(host, port, where.scheme):
+            try:
+                if where.scheme == "http":
+                    return await asyncio.open_connection(address, port)
+                return await self._believed(address, port, host, thumbprints)
+            except ssl.SSLCertVerificationError:
+                raise
+            except OSError as error:
+                failed = error
+        raise failed
+
+    async def _believed(
+        self, address: str, port: int, host: str, thumbprints: Sequence[str]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection whose certificate is the issuer's; raises ValueError, OSError."""
         if self._context is None:
             self._context = await asyncio.to_thread(_trusting, self._authority)
         try:
@@ -149,9 +162,9 @@ class Issuers:
             raise
         return reader, writer
 
-    async def _address(self, host: str, port: int, scheme: str) -> str:
-        """An address of a host that may be an issuer; raises ValueError. What is checked is what is connected to, so that
-        the name cannot mean something else a moment later."""
+    async def _addresses(self, host: str, port: int, scheme: str) -> list[str]:
+        """The addresses of a host that may be an issuer; raises ValueError if it has one that may not. What is checked is
+        what is connected to, so that the name cannot mean something else a moment later."""
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [ipaddress.ip_address(str(one[4][0]).partition("%")[0]) for one in found]
         for one in addresses:
@@ -162,9 +175,7 @@ class Issuers:
                 raise ValueError("an issuer elsewhere speaks TLS")
             if plain.is_link_local or plain.is_multicast or plain.is_unspecified:
                 raise ValueError("no issuer has such an address")
-        if not addresses:
-            raise ValueError("no address")
-        return str(addresses[0])
+        return [str(one) for one in addresses]
 
 
 def _unreachable(message: str) -> Rejected:

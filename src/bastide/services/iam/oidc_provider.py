@@ -29,6 +29,8 @@ DEVELOPMENT: Final = "bastide:development"
 _MOST_CLIENTS: Final = 100
 _MOST_THUMBPRINTS: Final = 5
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_PREFIXES: Final = frozenset({"aws", "saml", "sts", "iam"})
+"""Names whose condition keys (``NAME:sub``) could be taken for others."""
 _NETLOC: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~%!$&'()+,;=@-]*)*")
 
@@ -49,6 +51,8 @@ def _parts(url: str) -> tuple[str, str]:
         raise _invalid("Invalid Open ID Connect Provider URL: it must begin with https:// and have no query parameters")
     if split.query or split.fragment or name != split.netloc + split.path:
         raise _invalid("Invalid Open ID Connect Provider URL: it must begin with https:// and have no query parameters")
+    if name in _PREFIXES:
+        raise _invalid("Invalid Open ID Connect Provider URL: its condition keys would be AWS's own")
     if scheme == "http" and host not in _LOOPBACK:
         raise _invalid("Invalid Open ID Connect Provider URL: it must begin with https://")
     return scheme, name
