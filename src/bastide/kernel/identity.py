@@ -215,7 +215,7 @@ class Sessions:
         for name in ("policies", "policy_arns", "transitive"):
             fields[name] = tuple(fields[name])
         fields["keys"] = {
-            key: value if isinstance(value, str) else tuple(value) for key, value in fields["keys"].items()
+            key: value if isinstance(value, str) else tuple(value) for key, value in fields.get("keys", {}).items()
         }
         return Session(**fields), secret
 

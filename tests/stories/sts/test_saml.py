@@ -116,6 +116,9 @@ def test_what_does_not_make_a_session(company: Company, idp: SamlProvider) -> No
     assert with_(issued=120) == INVALID
     assert with_(audience="https://sp.example.com") == INVALID
     assert with_(recipient="https://signin.aws.amazon.com.example.com/saml") == INVALID
+    assert with_(destination="https://sp.example.com/acs") == INVALID
+    assert with_(condition="<saml:Condition/>") == INVALID
+    company.assume(arn, idp.encoded(arn, company.provider, condition="<saml:OneTimeUse/>"))
     assert with_(issuer="https://other.example.com/saml") == INVALID
     assert with_(signed="") == INVALID
     assert with_(algorithm="rsa-sha1", digest="sha1") == INVALID
@@ -284,6 +287,7 @@ def test_a_transitive_tag_goes_on(company: Company, platform: Running) -> None:
     tags = {f"{AWS}PrincipalTag:team": ["risk"]}
     keys = company.keys(first, attributes={**tags, f"{AWS}TransitiveTagKeys": ["team"]})
     platform.client("iam", platform.assume(next_role, keys)).get_role(RoleName="Next")
+    assert refusal(platform.assume, next_role, keys, DurationSeconds=3601) == ("ValidationError", 400)
     stays = platform.assume(next_role, company.keys(first, attributes=tags))
     assert refusal(platform.client("iam", stays).get_role, RoleName="Next") == DENIED
     assert refusal(company.keys, first, attributes={f"{AWS}TransitiveTagKeys": ["team"]}) == INVALID
