@@ -122,6 +122,7 @@ class SamlProvider:
         issued: float = 0,
         begins: float = -5,
         ends: float = 240,
+        confirmed: float | None = None,
         session_ends: float | None = None,
         id: str = "_assertion",
         condition: str = "",
@@ -133,13 +134,14 @@ class SamlProvider:
             + "</saml:Attribute>"
             for name, values in attributes.items()
         )
+        until = _stamp(ends if confirmed is None else confirmed)
         session = "" if session_ends is None else f'SessionNotOnOrAfter="{_stamp(session_ends)}"'
         text = (
             f'<saml:Assertion {_NAMES} ID="{id}" Version="2.0" IssueInstant="{_stamp(issued)}">'
             f'<saml:Issuer>{issuer or self.entity}</saml:Issuer><ds:Signature Id="placeholder"></ds:Signature>'
             '<saml:Subject><saml:NameID Format="urn:oasis:names:tc:SAML:2.0:nameid-format:persistent">'
             f'{escape(subject)}</saml:NameID><saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer">'
-            f'<saml:SubjectConfirmationData NotOnOrAfter="{_stamp(ends)}" Recipient="{recipient}"/>'
+            f'<saml:SubjectConfirmationData NotOnOrAfter="{until}" Recipient="{recipient}"/>'
             "</saml:SubjectConfirmation></saml:Subject>"
             f'<saml:Conditions NotBefore="{_stamp(begins)}" NotOnOrAfter="{_stamp(ends)}"><saml:AudienceRestriction>'
             f"<saml:Audience>{audience}</saml:Audience></saml:AudienceRestriction>{condition}</saml:Conditions>"

@@ -110,6 +110,8 @@ def test_what_does_not_make_a_session(company: Company, idp: SamlProvider) -> No
         return refusal(company.assume, arn, idp.encoded(arn, company.provider, **more))
 
     assert with_(ends=-1) == EXPIRED
+    assert with_(ends=-1, confirmed=60) == EXPIRED
+    assert with_(confirmed=-1) == EXPIRED
     assert with_(issued=-301) == EXPIRED
     assert with_(session_ends=-1) == EXPIRED
     assert with_(begins=120) == INVALID
