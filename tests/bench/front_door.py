@@ -8,6 +8,7 @@ The stages are taken in a second pass with a clock around each, which costs some
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import subprocess
@@ -29,7 +30,7 @@ from bastide.frontdoor import Listener, pipeline
 from bastide.kernel import audit, calls
 from bastide.main.compose import Platform
 from bastide.protocol import OperationCodec
-from bastide.store import Journal
+from bastide.store import Journal, SqliteStore
 from bastide.store.directory import DataDirectory
 
 from .servers import Endpoint
@@ -119,19 +120,23 @@ async def _ask(application: Application, scope: Scope, body: bytes) -> int:
     return told[0]
 
 
-async def _play(application: Application, requests: list[tuple[Scope, bytes]], count: int) -> float:
+async def _play(application: Application, requests: list[tuple[Scope, bytes]], count: int, callers: int) -> float:
     """CPU microseconds a call."""
+
+    async def caller(first: int) -> None:
+        for index in range(first, count, callers):
+            scope, body = requests[index % len(requests)]
+            status = await _ask(application, scope, body)
+            if status != 200:
+                raise RuntimeError(f"answered {status}")
+
     began = time.process_time_ns()
-    for index in range(count):
-        scope, body = requests[index % len(requests)]
-        status = await _ask(application, scope, body)
-        if status != 200:
-            raise RuntimeError(f"answered {status}")
+    await asyncio.gather(*(caller(first) for first in range(callers)))
     return (time.process_time_ns() - began) / count / 1000
 
 
 @contextlib.contextmanager
-def _stages(clocks: Clocks, platform: Platform, operation: Any) -> Iterator[None]:
+def _stages(clocks: Clocks, disk: Clocks, operation: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
 
         def wrap(owner: Any, attribute: str, name: str) -> None:
@@ -146,22 +151,24 @@ def _stages(clocks: Clocks, platform: Platform, operation: Any) -> Iterator[None
         wrap(audit, "entries", "record: the entry")
         wrap(Journal, "append", "record: the journal")
         wrap(OperationCodec, "answer", "answer")
+        commit = disk.timed("record: the commit", SqliteStore._commit)
+        stack.enter_context(patch.object(SqliteStore, "_commit", commit))
         wrap(operation, "handle", "handler")
         yield
 
 
-async def _measure(name: str, platform: Platform, raw: list[bytes], key: tuple[str, str]) -> Row:
+async def _measure(name: str, platform: Platform, raw: list[bytes], key: tuple[str, str], callers: int = 1) -> Row:
     application = platform.door().at(Listener("bench", False))
     requests = [_scope(one) for one in raw]
-    await _play(application, requests, CALLS)
-    whole = median([await _play(application, requests, CALLS) for _ in range(ROUNDS)])
+    await _play(application, requests, CALLS, callers)
+    whole = median([await _play(application, requests, CALLS, callers) for _ in range(ROUNDS)])
     operation = platform.calls.registry.operations[key]
-    clocks = Clocks()
-    with _stages(clocks, platform, operation):
+    clocks, disk = Clocks(), Clocks()  # commits may run in a thread of their own
+    with _stages(clocks, disk, operation):
         began = time.perf_counter_ns()
-        await _play(application, requests, CALLS)
+        await _play(application, requests, CALLS, callers)
         all_of_it = time.perf_counter_ns() - began
-    stages = {stage: spent / CALLS / 1000 for stage, spent in clocks.spent.items()}
+    stages = {stage: spent / CALLS / 1000 for stage, spent in {**clocks.spent, **disk.spent}.items()}
     stages["route, ASGI and the rest"] = all_of_it / CALLS / 1000 - sum(stages.values())
     return Row(name, whole, stages.get("handler", 0.0), stages)
 
@@ -215,7 +222,9 @@ async def _all(platform: Platform, admin: tuple[str, str]) -> list[Row]:
         rows.append(await _measure(f"{service}:{name}", platform, raw, (service, name)))
     tags = [{"ResourceArn": group, "Tags": [{"Key": "team", "Value": f"n{n}"}]} for n in range(VARIETIES)]
     raw = prepare("sagemaker", "add_tags", endpoint, tags)
-    rows.append(await _measure("sagemaker:AddTags (a write)", platform, raw, ("sagemaker", "AddTags")))
+    for callers in (1, 16):
+        name = f"sagemaker:AddTags, a write, {callers} callers"
+        rows.append(await _measure(name, platform, raw, ("sagemaker", "AddTags"), callers))
     return rows
 
 
