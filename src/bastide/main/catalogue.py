@@ -12,6 +12,7 @@ from bastide.services import (
     s3,
     sagemaker,
     sagemaker_runtime,
+    secretsmanager,
     ssm,
     sts,
 )
@@ -25,6 +26,7 @@ SERVICES: tuple[Service, ...] = (
     s3.SERVICE,
     sagemaker.SERVICE,
     sagemaker_runtime.SERVICE,
+    secretsmanager.SERVICE,
     ssm.SERVICE,
     sts.SERVICE,
 )
