@@ -213,7 +213,7 @@ def _names(service: str, operation: str, account: str) -> bool:
     return account in json.dumps(example(model.input_shape, "", account), default=str)
 
 
-_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Role")}
+_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Group", "Role")}
 """They are about an entity of the caller's own account, and only mention a policy's ARN."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 

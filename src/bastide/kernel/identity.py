@@ -121,6 +121,10 @@ class Directory(Protocol):
         """Session policies; None if the session has none."""
         ...
 
+    def used(self, caller: Caller, service: str, region: str, at: Instant) -> None:
+        """Keeps, in memory, that a caller made a request of a service (by its prefix in policies)."""
+        ...
+
 
 class Organisation(Protocol):
     """What Organizations knows of accounts."""

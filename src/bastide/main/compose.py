@@ -21,6 +21,7 @@ from bastide.main.catalogue import SERVICES
 from bastide.services import s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
+from bastide.services.iam.last_use import LastUse
 from bastide.services.organizations.tree import OrganisationTree
 from bastide.store import Journal, SqliteStore, View
 from bastide.store.directory import Configuration, DataDirectory
@@ -46,6 +47,7 @@ class Platform:
     workflows: Workflows
     serving: Serving
     delivery: Delivery
+    last_use: LastUse
 
     @classmethod
     async def start(cls, directory: DataDirectory) -> Platform:
@@ -64,6 +66,7 @@ class Platform:
         artifacts = Artifacts(directory.objects)
         placement = Placement()
         serving = Serving(run / "serving")
+        last_use = LastUse(store)
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -71,12 +74,13 @@ class Platform:
             Volumes: volumes,
             Placement: placement,
             Serving: serving,
+            LastUse: last_use,
         }
         calls = Calls(
             store=store,
             journal=journal,
             registry=Registry(SERVICES),
-            directory=IamDirectory(root),
+            directory=IamDirectory(root, last_use),
             organisation=OrganisationTree(configuration.account),
             network=_NoNetwork(),
             sessions=Sessions(root),
@@ -94,12 +98,13 @@ class Platform:
         with store.reading() as view:
             alive = s3.alive(view)
         artifacts.sweep(alive)
-        platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery)
+        platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery, last_use)
         journal.start()
         await workflows.recover()
         workflows.run()
         outbox.start()
         delivery.start()
+        last_use.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -137,5 +142,6 @@ class Platform:
         await self.serving.close()
         await self.delivery.close()
         await self.outbox.close()
+        await self.last_use.close()
         await self.journal.close()
         self.store.close()

@@ -81,7 +81,13 @@ def test_conditions_and_what_is_missing(account: Account) -> None:
     entry = {"ContextKeyName": "aws:RequestedRegion", "ContextKeyValues": ["eu-west-1"], "ContextKeyType": "string"}
     found = iam.simulate_principal_policy(**given, ResourceArns=resources, ContextEntries=[entry])["EvaluationResults"]
     assert [one["EvalDecision"] for one in found] == ["allowed", "implicitDeny", "implicitDeny", "implicitDeny"]
-    assert found[0]["MatchedStatements"] == [{"SourcePolicyId": "role_Simulated_inline", "SourcePolicyType": "role"}]
+    at = json.dumps(policy).index("[{") + 2  # columns count from 1
+    place = {
+        "StartPosition": {"Line": 1, "Column": at},
+        "EndPosition": {"Line": 1, "Column": len(json.dumps(policy)) - 2},
+    }
+    matched = [{"SourcePolicyId": "role_Simulated_inline", "SourcePolicyType": "role", **place}]
+    assert found[0]["MatchedStatements"] == matched
     paged = iam.get_paginator("simulate_principal_policy").paginate(
         **given, ResourceArns=resources, PaginationConfig={"PageSize": 3}
     )
