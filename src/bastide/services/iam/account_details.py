@@ -21,6 +21,11 @@ from bastide.services.iam.user import shown as user_shown
 from bastide.store import Row, View
 
 
+def _without(shown: Output, *members: str) -> Output:
+    """What this operation does not tell is left out."""
+    return {name: value for name, value in shown.items() if name not in members}
+
+
 def _user(a: Authorised, view: View, row: Row) -> Output:
     found = {
         **user_shown(row, whole=True),
@@ -42,7 +47,7 @@ def _group(a: Authorised, view: View, row: Row) -> Output:
 
 def _role(a: Authorised, view: View, row: Row) -> Output:
     return {
-        **role_shown(a, view, row, whole=True),
+        **_without(role_shown(a, view, row, whole=True), "Description", "MaxSessionDuration"),
         "InstanceProfileList": [profile_shown(a, view, one, whole=False) for one in profiles_of(view, row)],
         "RolePolicyList": attachment.inline(row.doc),
         "AttachedManagedPolicies": attachment.attached(row.doc),
@@ -52,7 +57,7 @@ def _role(a: Authorised, view: View, row: Row) -> Output:
 def _policy(a: Authorised, view: View, row: Row) -> Output:
     newest = sorted(row.doc["versions"], key=lambda name: -int(name[1:]))
     return {
-        **policy_shown(row, whole=True),
+        **_without(policy_shown(row, whole=True), "Tags"),
         "PolicyVersionList": [version_of(row, name, whole=True) for name in newest],
     }
 

@@ -160,7 +160,8 @@ class Held:
 def held(view: View, row: Row) -> list[Held]:
     """The policies of a user (without its groups'), a group or a role."""
     found = [
-        Held(f"{row.doc['Arn']} inline policy {name}", name, "", text, row) for name, text in row.doc["inline"].items()
+        Held(f"inline policy {name} of {row.doc['Arn']}", name, "", text, row)
+        for name, text in row.doc["inline"].items()
     ]
     found += [Held(arn, policy_name(arn), arn, text_of(view, row.account, arn), row) for arn in row.doc["attached"]]
     return found
