@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from bastide.services.iam.managed import ADMINISTRATOR
 from tests.platform import Account, Running, allow
 from tests.stories.iam.test_entities import refusal, text, user
@@ -13,7 +11,6 @@ from tests.stories.iam.test_entities import refusal, text, user
 READ = "arn:aws:iam::aws:policy/IAMReadOnlyAccess"
 
 
-@pytest.mark.control("IAM-01")
 def test_members_may_what_their_groups_may(platform: Running, account: Account) -> None:
     iam = account.client("iam")
     mine = platform.client("iam", user(account, "Alice"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tests.platform import Account, Running, allow
 from tests.stories.iam.test_entities import TRUST, refusal, text, user
 
@@ -13,7 +11,6 @@ SERVICE = "organizations.amazonaws.com"
 NAME = "AWSServiceRoleForOrganizations"
 
 
-@pytest.mark.control("IAM-01")
 def test_a_role_of_a_service_is_changed_by_nobody_else(account: Account) -> None:
     iam = account.client("iam")
     made = iam.create_service_linked_role(AWSServiceName=SERVICE, Description="d")["Role"]
@@ -75,7 +72,6 @@ def test_who_may_make_one_for_which_service(platform: Running, account: Account)
     assert refusal(mine.delete_service_linked_role, RoleName=NAME) == ("AccessDenied", 403)
 
 
-@pytest.mark.control("IAM-01")
 def test_nobody_makes_a_role_that_guardrails_do_not_bind(account: Account) -> None:
     iam = account.client("iam")
     for path in ("/aws-service-role/", f"/aws-service-role/{SERVICE}/", "/aws-reserved/sso.amazonaws.com/"):

@@ -24,7 +24,6 @@ def refused_to_assume(platform: Running, arn: str, keys: Any) -> str:
     return str(caught.value.response["Error"]["Code"])
 
 
-@pytest.mark.control("IAM-01")
 def test_a_role_made_anew_under_an_old_name_is_not_trusted(platform: Running, account: Account) -> None:
     iam = account.client("iam")
     account.role("Caller", allow("sts:AssumeRole"))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from bastide.domain import Arn, Refused
+from bastide.domain import MICROS, Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything
 from bastide.protocol import codec
 from bastide.services.iam import attachment
@@ -28,6 +28,9 @@ from bastide.services.iam.user import USER
 from bastide.store import Row, Transaction, View
 
 JOB: Final = "iam:LastAccessedJob"
+_KEPT: Final = 24 * 3600 * MICROS
+"""How long a job's answer is there to be fetched."""
+_FEW: Final = 20
 ADVISOR = Kind("LastAccessedJob", service="iam", arn="access-advisor/{}", global_=True, tags=False)
 _KINDS: Final[Mapping[str, Entity]] = {"user": USER, "group": GROUP, "role": ROLE}
 
@@ -164,6 +167,8 @@ def generate(a: Authorised, tx: Transaction) -> Output:
                 "LastAuthenticatedRegion": use.region,
             }
         found.append(told)
+    for old in tx.scan(JOB, a.account, "", order="created", created_to=a.now - _KEPT, limit=_FEW):
+        tx.delete(old, keep=False)
     id = str(uuid.uuid4())
     tx.insert(Row(JOB, a.account, "", id, {"by": a.caller.principal_arn, "found": found}, created=a.now), keep=False)
     return {"JobId": id}

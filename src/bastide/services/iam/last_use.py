@@ -42,6 +42,8 @@ class LastUse:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._noted: dict[tuple[str, str], _Noted] = {}
+        self._leaving: dict[tuple[str, str], _Noted] = {}
+        """What is being written."""
         self._task: asyncio.Task[None] | None = None
 
     def note(self, caller: Caller, service: str, region: str, at: Instant) -> None:
@@ -65,6 +67,7 @@ class LastUse:
         """The last use of an id for each service that it was used for."""
         row = view.get(LAST_USE, account, "", id)
         found = {} if row is None else {**row.doc}
+        found |= self._leaving.get((account, id), {})
         found |= self._noted.get((account, id), {})
         return {service: Use(at, service, region, by) for service, (at, region, by) in found.items()}
 
@@ -75,22 +78,37 @@ class LastUse:
     def forget(self, tx: Transaction, account: str, id: str) -> None:
         """Nothing is known any more of an id that is gone."""
         self._noted.pop((account, id), None)
+        self._leaving.pop((account, id), None)
         row = tx.get(LAST_USE, account, "", id)
         if row is not None:
             tx.delete(row, keep=False)
 
     async def flush(self) -> None:
         """Writes what was noted."""
-        noted, self._noted = self._noted, {}
-        listed = list(noted.items())
-        for start in range(0, len(listed), _BATCH):
-            batch = listed[start : start + _BATCH]
-            try:
-                await self._store.write(lambda tx, batch=batch: _write(tx, batch))  # type: ignore[misc]
-            except BaseException:
-                for key, uses in listed[start:]:
-                    self._noted[key] = {**uses, **self._noted.get(key, {})}
-                raise
+        self._leaving, self._noted = self._noted, {}
+        try:
+            while self._leaving:
+                batch = list(self._leaving)[:_BATCH]
+                await self._store.write(lambda tx, batch=batch: self._write(tx, batch))  # type: ignore[misc]
+                for key in batch:
+                    self._leaving.pop(key, None)
+        except BaseException:
+            for key, uses in self._leaving.items():
+                self._noted[key] = {**uses, **self._noted.get(key, {})}
+            self._leaving = {}
+            raise
+
+    def _write(self, tx: Transaction, batch: list[tuple[str, str]]) -> None:
+        for account, id in batch:
+            uses = self._leaving.get((account, id))
+            if uses is None:  # forgotten in the meantime
+                continue
+            row = tx.get(LAST_USE, account, "", id)
+            if row is None:
+                tx.insert(Row(LAST_USE, account, "", id, dict(uses)), keep=False)
+            else:
+                row.doc.update(uses)
+                tx.update(row, keep=False)
 
     def start(self) -> None:
         """Writes once a minute from now on."""
@@ -109,13 +127,3 @@ class LastUse:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await self.flush()
-
-
-def _write(tx: Transaction, noted: list[tuple[tuple[str, str], _Noted]]) -> None:
-    for (account, id), uses in noted:
-        row = tx.get(LAST_USE, account, "", id)
-        if row is None:
-            tx.insert(Row(LAST_USE, account, "", id, dict(uses)), keep=False)
-        else:
-            row.doc.update(uses)
-            tx.update(row, keep=False)
