@@ -249,6 +249,12 @@ def test_which_services_were_used(platform: Running, account: Account, neighbour
         {"ServiceNamespace": "iam", "Policies": []},
     ]
     job = iam.generate_service_last_accessed_details(Arn=arn)["JobId"]
+    [who] = iam.get_service_last_accessed_details_with_entities(JobId=job, ServiceNamespace="s3")["EntityDetailsList"]
+    assert (who["EntityInfo"]["Arn"], who["EntityInfo"]["Type"]) == (arn, "USER") and just_now(who["LastAuthenticated"])
+    assert (
+        iam.get_service_last_accessed_details_with_entities(JobId=job, ServiceNamespace="logs")["EntityDetailsList"]
+        == []
+    )
     other = user(account, "Other", allow("iam:GetServiceLastAccessedDetails"))
     assert refusal(platform.client("iam", other).get_service_last_accessed_details, JobId=job) == ("NoSuchEntity", 404)
     assert refusal(neighbour.client("iam").generate_service_last_accessed_details, Arn=arn) == ("AccessDenied", 403)

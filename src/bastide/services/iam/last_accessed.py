@@ -146,11 +146,12 @@ def generate(a: Authorised, tx: Transaction) -> Output:
     row = _entity(a, tx, arn)
     texts = [one.text for one in _policies(tx, row)] if row is not None else [text_of(tx, a.account, arn)]
     last = a.engine(LastUse)
-    used: dict[str, list[tuple[Use, str]]] = {}
+    used: dict[str, list[tuple[Use, Row]]] = {}
     for id, who in _users_of(tx, a.account, row, arn).items():
         for service, use in last.by_service(tx, a.account, id).items():
-            used.setdefault(service, []).append((use, str(who.doc["Arn"])))
+            used.setdefault(service, []).append((use, who))
     found: list[Output] = []
+    entities: dict[str, list[Output]] = {}
     for service, name in _services(a).items():
         if not any(text is not None and _grants(text, service) for text in texts):
             continue
@@ -160,32 +161,72 @@ def generate(a: Authorised, tx: Transaction) -> Output:
             "TotalAuthenticatedEntities": len(used.get(service, ())),
         }
         if used.get(service):
-            use, by = max(used[service], key=lambda one: one[0].at)
+            newest = sorted(used[service], key=lambda one: -one[0].at)
+            use, by = newest[0]
             told |= {
                 "LastAuthenticated": use.at,
-                "LastAuthenticatedEntity": by,
+                "LastAuthenticatedEntity": str(by.doc["Arn"]),
                 "LastAuthenticatedRegion": use.region,
             }
+            entities[service] = [_who(who, one) for one, who in newest]
         found.append(told)
     for old in tx.scan(JOB, a.account, "", order="created", created_to=a.now - _KEPT, limit=_FEW):
         tx.delete(old, keep=False)
     id = str(uuid.uuid4())
-    tx.insert(Row(JOB, a.account, "", id, {"by": a.caller.principal_arn, "found": found}, created=a.now), keep=False)
+    tx.insert(
+        Row(
+            JOB, a.account, "", id, {"by": a.caller.principal_arn, "found": found, "entities": entities}, created=a.now
+        ),
+        keep=False,
+    )
     return {"JobId": id}
+
+
+def _who(row: Row, use: Use) -> Output:
+    kind = USER if row.kind == USER.key else ROLE
+    return {
+        "EntityInfo": {
+            "Arn": row.doc["Arn"],
+            "Name": row.doc[kind.named_by],
+            "Type": kind.name.upper(),
+            "Id": kind.id_of(row),
+            "Path": row.doc["Path"],
+        },
+        "LastAuthenticated": use.at,
+    }
+
+
+def _job(a: Authorised, view: View) -> Row:
+    """The job, for the principal that began it only (IAM API reference, "GetServiceLastAccessedDetails")."""
+    row = view.get(JOB, a.account, "", str(a.input["JobId"]))
+    if row is None or row.doc["by"] != a.caller.principal_arn:
+        raise no_entity(f"Job {a.input['JobId']} cannot be found.")
+    return row
 
 
 @ADVISOR.reads("GetServiceLastAccessedDetails", asks=[Ask("iam:GetServiceLastAccessedDetails", anything)])
 def details(a: Authorised, view: View) -> Output:
-    """For the principal that began the job only (IAM API reference, "GetServiceLastAccessedDetails")."""
-    row = view.get(JOB, a.account, "", str(a.input["JobId"]))
-    if row is None or row.doc["by"] != a.caller.principal_arn:
-        raise no_entity(f"Job {a.input['JobId']} cannot be found.")
+    row = _job(a, view)
     return {
         "JobStatus": "COMPLETED",
         "JobType": "SERVICE_LEVEL",
         "JobCreationDate": row.created,
         "JobCompletionDate": row.created,
         **sliced(a, "ServicesLastAccessed", row.doc["found"]),
+    }
+
+
+@ADVISOR.reads(
+    "GetServiceLastAccessedDetailsWithEntities", asks=[Ask("iam:GetServiceLastAccessedDetailsWithEntities", anything)]
+)
+def entities(a: Authorised, view: View) -> Output:
+    row = _job(a, view)
+    service = str(a.input["ServiceNamespace"]).lower()
+    return {
+        "JobStatus": "COMPLETED",
+        "JobCreationDate": row.created,
+        "JobCompletionDate": row.created,
+        **sliced(a, "EntityDetailsList", row.doc["entities"].get(service, ())),
     }
 
 
