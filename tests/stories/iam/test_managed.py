@@ -156,6 +156,23 @@ def test_which_policies_are_in_use_and_by_whom(account: Account) -> None:
     iam.delete_policy(PolicyArn=own)
 
 
+def test_a_policy_of_aws_limits_sessions_and_entities(platform: Running, account: Account) -> None:
+    iam = account.client("iam")
+    arn = account.role("Wide", allow("sagemaker:*", "iam:ListRoles"))
+    policies = [{"arn": READ_ONLY}]
+    limited = platform.client("sagemaker", platform.assume(arn, account.keys, PolicyArns=policies))
+    limited.list_models()
+    assert refusal(limited.create_model_package_group, ModelPackageGroupName="g") == ("AccessDeniedException", 400)
+    whole = platform.client("sagemaker", account.as_role("Wide"))
+    whole.create_model_package_group(ModelPackageGroupName="g")
+    iam.put_role_permissions_boundary(RoleName="Wide", PermissionsBoundary=READ_ONLY)
+    whole.list_models()
+    assert refusal(whole.delete_model_package_group, ModelPackageGroupName="g") == ("AccessDeniedException", 400)
+    assert iam.get_policy(PolicyArn=READ_ONLY)["Policy"]["PermissionsBoundaryUsageCount"] == 1
+    iam.delete_role_permissions_boundary(RoleName="Wide")
+    whole.delete_model_package_group(ModelPackageGroupName="g")
+
+
 def test_a_policy_for_services_is_for_their_own_roles_only(account: Account) -> None:
     iam = account.client("iam")
     iam.get_policy(PolicyArn=LINKED)
