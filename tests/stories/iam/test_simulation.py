@@ -272,6 +272,23 @@ def test_a_scenario_needs_all_of_its_resources(account: Account) -> None:
         iam.simulate_custom_policy(PolicyInputList=whole, ResourceArns=[image], **given)
 
 
+def test_roles_of_services_are_free_of_guardrails(platform: Running, account: Account) -> None:
+    iam, org = account.client("iam"), platform.client("organizations")
+    scp = org.create_policy(
+        Name=f"scp-{uuid.uuid4().hex[:8]}",
+        Description="",
+        Type="SERVICE_CONTROL_POLICY",
+        Content=json.dumps(deny("ecr:*")),
+    )["Policy"]["PolicySummary"]["Id"]
+    linked = iam.create_service_linked_role(AWSServiceName="replication.ecr.amazonaws.com")["Role"]["Arn"]
+    plain = account.role("Plain", allow("ecr:CreateRepository"))
+    given = {"ActionNames": ["ecr:CreateRepository"]}
+    org.attach_policy(PolicyId=scp, TargetId=account.id)
+    said = [decisions(iam.simulate_principal_policy(PolicySourceArn=arn, **given)) for arn in (linked, plain)]
+    org.detach_policy(PolicyId=scp, TargetId=account.id)
+    assert said == [["allowed"], ["explicitDeny"]]
+
+
 def test_which_context_keys_policies_speak_of(account: Account) -> None:
     iam = account.client("iam")
     first = allow(

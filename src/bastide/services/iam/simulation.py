@@ -26,7 +26,7 @@ from bastide.services.iam.group import GROUP, groups_of
 from bastide.services.iam.managed import MANAGED
 from bastide.services.iam.policy import POLICY, policy_name, text_of
 from bastide.services.iam.positions import statements
-from bastide.services.iam.role import ROLE
+from bastide.services.iam.role import LINKED, ROLE
 from bastide.services.iam.user import USER
 from bastide.store import Row, View
 
@@ -190,7 +190,9 @@ def _of_principal(a: Authorised, view: View) -> _Simulated:
     identity = [one for one in identity if one.source not in held or not out.policy(held[one.source])]
     if bound is not None and out.boundary(bound.source):
         bound = None
-    scps: Sequence[Sequence[Attached]] = () if row.kind == GROUP.key else a.calls.organisation.scps(view, row.account)
+    # Neither a group nor a service-linked role is bound by the organisation.
+    free = row.kind == GROUP.key or str(row.doc["Path"]).startswith(LINKED)
+    scps: Sequence[Sequence[Attached]] = () if free else a.calls.organisation.scps(view, row.account)
     if out.types & {"scp"}:
         scps = ()
     elif out.arns:
