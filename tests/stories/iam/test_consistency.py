@@ -95,7 +95,7 @@ def both_sides(account: Account, own: str) -> None:
     assert used == {arn for arn, uses in attached.items() if uses} | {ADMINISTRATOR}
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(STEPS, min_size=10, max_size=40))
 def test_indexes_never_part_from_what_they_index(platform: Running, steps: list[tuple[str, ...]]) -> None:
     account = platform.account()
