@@ -129,6 +129,10 @@ class Directory(Protocol):
         waits. Writes either way, so the answer must not be raised out of the transaction."""
         ...
 
+    def used(self, caller: Caller, service: str, region: str, at: Instant) -> None:
+        """Keeps, in memory, that a caller made a request of a service (by its prefix in policies)."""
+        ...
+
 
 class Organisation(Protocol):
     """What Organizations knows of accounts."""

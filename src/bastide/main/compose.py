@@ -22,6 +22,7 @@ from bastide.main.catalogue import SERVICES
 from bastide.services import s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
+from bastide.services.iam.last_use import LastUse
 from bastide.services.organizations.tree import OrganisationTree
 from bastide.store import Journal, SqliteStore, View
 from bastide.store.directory import Configuration, DataDirectory
@@ -48,6 +49,7 @@ class Platform:
     serving: Serving
     delivery: Delivery
     issuers: Issuers
+    last_use: LastUse
 
     @classmethod
     async def start(cls, directory: DataDirectory) -> Platform:
@@ -67,6 +69,7 @@ class Platform:
         placement = Placement()
         serving = Serving(run / "serving")
         issuers = Issuers(directory.authority)
+        last_use = LastUse(store)
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -75,12 +78,13 @@ class Platform:
             Placement: placement,
             Serving: serving,
             Issuers: issuers,
+            LastUse: last_use,
         }
         calls = Calls(
             store=store,
             journal=journal,
             registry=Registry(SERVICES),
-            directory=IamDirectory(root),
+            directory=IamDirectory(root, last_use),
             organisation=OrganisationTree(configuration.account),
             network=_NoNetwork(),
             sessions=Sessions(root),
@@ -98,12 +102,15 @@ class Platform:
         with store.reading() as view:
             named = s3.files(view)
         artifacts.sweep(lambda name: bytes.fromhex(name) in named)
-        platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery, issuers)
+        platform = cls(
+            configuration, directory, store, journal, calls, outbox, workflows, serving, delivery, issuers, last_use
+        )
         journal.start()
         await workflows.recover()
         workflows.run()
         outbox.start()
         delivery.start()
+        last_use.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -143,5 +150,6 @@ class Platform:
         await self.serving.close()
         await self.delivery.close()
         await self.outbox.close()
+        await self.last_use.close()
         await self.journal.close()
         self.store.close()
