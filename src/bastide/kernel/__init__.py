@@ -23,6 +23,7 @@ from bastide.kernel.kind import (
     Ask,
     Asked,
     Facts,
+    Fills,
     Kind,
     Operation,
     Output,
@@ -30,6 +31,7 @@ from bastide.kernel.kind import (
     Service,
     anything,
     each,
+    fills,
     member,
 )
 from bastide.kernel.regular import fill, page, regular, tags_of
@@ -48,6 +50,7 @@ __all__ = [
     "Directory",
     "Endpoint",
     "Facts",
+    "Fills",
     "Kind",
     "Network",
     "Operation",
@@ -64,6 +67,7 @@ __all__ = [
     "anything",
     "each",
     "fill",
+    "fills",
     "member",
     "new_secret",
     "once",

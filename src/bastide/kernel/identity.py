@@ -148,6 +148,7 @@ class Endpoint:
     account: str
     services: frozenset[str]
     policy: Attached | None
+    region: str = ""
 
 
 class Network(Protocol):

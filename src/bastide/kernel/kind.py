@@ -44,7 +44,8 @@ class Ask:
     """One question to the policy engine: may the caller do `action` to each resource that `about` names?
 
     given: condition keys that this question fills from the request; None and empty leave a key out. more: further
-    keys, where their names come from the request too (``kms:EncryptionContext:...``).
+    keys, where their names come from the request too (``kms:EncryptionContext:...``) or one look finds several; declared
+    with `fills`.
     when: the question is asked only if this holds. needless: AWS answers every authenticated caller
     (sts:GetCallerIdentity); the question is recorded, and Anonymous is refused.
     """
@@ -55,6 +56,27 @@ class Ask:
     more: Callable[[Asked], Mapping[str, str | Sequence[str]]] | None = None
     when: Callable[[Asked], bool] | None = None
     needless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fills:
+    """A reader of condition keys that says which ones it may find, so that a page and the tests can tell."""
+
+    names: tuple[str, ...]
+    read: Callable[[Asked], Mapping[str, str | Sequence[str]]]
+
+    def __call__(self, asked: Asked) -> Mapping[str, str | Sequence[str]]:
+        return self.read(asked)
+
+
+def fills(*names: str) -> Callable[[Callable[[Asked], Mapping[str, str | Sequence[str]]]], Fills]:
+    """Declares the keys that the function below it finds, as the Service Authorization Reference writes them: a part that
+    the request words is ``${...}`` (``kms:EncryptionContext:${EncryptionContextKey}``)."""
+
+    def declare(read: Callable[[Asked], Mapping[str, str | Sequence[str]]]) -> Fills:
+        return Fills(names, read)
+
+    return declare
 
 
 def anything(_: Asked) -> Iterable[str]:
@@ -109,6 +131,8 @@ class Facts:
     type: str = ""
     grants: Sequence[Attached] = ()
     """Of a KMS key: each grant as a policy that allows its grantee."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Further condition keys that the resource brings; its kind declares them (`Kind.fills`)."""
 
 
 FactsOf = Callable[[View, Arn, str], "Facts | None"]
@@ -164,9 +188,11 @@ class Kind:
         history: bool = True,
         missing: tuple[str, str, int] = ("ValidationException", "Could not find {what} `{name}`.", 400),
         taken: tuple[str, str, int] = ("ResourceInUse", "{what} already exists: {arn}", 400),
+        fills: Sequence[str] = (),
     ) -> None:
         """service: botocore's name of the service. arn: the ARN's resource part with ``{}`` for the name.
-        missing, taken: error code, message and status; ``{what}``, ``{name}`` and ``{arn}`` are filled in."""
+        missing, taken: error code, message and status; ``{what}``, ``{name}`` and ``{arn}`` are filled in.
+        fills: condition keys that a resource of this kind brings to every question about it (`Facts.keys`)."""
         self.name = name
         self.service = service
         self.key = f"{service}:{name}"
@@ -180,6 +206,7 @@ class Kind:
         self.history = history
         self.missing = missing
         self.taken = taken
+        self.fills = tuple(fills)
         self.operations: list[Operation] = []
         self.type, _, _ = arn.partition("{")
         self.policy_of: Callable[[View, Row], Attached | None] | None = None

@@ -167,7 +167,7 @@ class JobFlow(ABC):
     async def assume(self, run: Run) -> dict[str, Any]:
         """Credentials of the execution role, for this attempt only."""
         row = self.row(run)
-        session = RoleSession(self.calls, row.doc["RoleArn"], account=row.account, region=row.region)
+        session = RoleSession(self.calls, row.doc["RoleArn"], account=row.account, region=row.region, source_arn=run.id)
         try:
             await session.caller()
         except Refused:
