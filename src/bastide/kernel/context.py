@@ -62,6 +62,8 @@ GLOBAL: Final[Mapping[str, str]] = {
 }
 """The keys that the kernel fills for every operation, and when. Source: IAM User Guide, "AWS global condition context
 keys"."""
+FORWARDED: Final[Mapping[str, str]] = {"kms:ViaService": "a service uses the key on the caller's behalf"}
+"""Keys that a service adds when it calls another one; callers cannot."""
 TAG_MEMBERS: Final = ("Tags", "tags", "TagsList")
 """Members of an input that bring tags."""
 TAG_KEY_MEMBERS: Final = ("TagKeys", "tagKeys")

@@ -426,7 +426,8 @@ async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:
     if not kms_key:
         return os.urandom(32)
     try:
-        made = await session.act("kms", "GenerateDataKey", {"KeyId": kms_key, "KeySpec": "AES_256"})
+        via = {"kms:viaservice": f"sagemaker.{session.region}.amazonaws.com"}
+        made = await session.act("kms", "GenerateDataKey", {"KeyId": kms_key, "KeySpec": "AES_256"}, context=via)
     except Refused as refused:
         raise Failed("ClientError", f"The volume's key cannot be used: {_said(refused)} ({kms_key})") from None
     key: bytes = made["Plaintext"]
