@@ -197,7 +197,8 @@ def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) 
 
 
 def inputs(operation: Operation, registry: Registry) -> Iterator[dict[str, Any]]:
-    """Examples of an operation's input; where it names any resource of the service by ARN, one a kind that has tags."""
+    """Examples of an operation's input: where it names any resource of the service by ARN, one a kind that has tags; also
+    without a version, and with a key's alias."""
     shape = codec(operation.service).operations[operation.name].input_shape
     service = registry.services[operation.service]
     kinds = {kind.name.lower(): kind for kind in service.kinds}
@@ -208,9 +209,11 @@ def inputs(operation: Operation, registry: Registry) -> Iterator[dict[str, Any]]
             yield {**given, named: kind.arn(ACCOUNT, REGION, _name(kind))}
     if named is None:
         yield given
-        for optional in ("VersionId", "CopySource"):
-            if optional == "VersionId" and optional in given:
-                yield {key: value for key, value in given.items() if key != optional}
+        if "VersionId" in given:
+            yield {key: value for key, value in given.items() if key != "VersionId"}
+        by_alias = {key: _TEXTS["aliasname"] for key, value in given.items() if value == _TEXTS["keyid"]}
+        if by_alias:
+            yield {**given, **by_alias}
 
 
 @dataclass
@@ -234,8 +237,12 @@ class Question:
         if known is None:
             return {}
         found = dict(known.keys)
+        held = reference()[self.action.partition(":")[0]]["resources"]
         for type in self.types:
-            found.update(known.of_type.get(type, {}))
+            of_it = known.of_type.get(type)
+            if of_it is None:
+                of_it = {plain(key): key for key in held.get(type, {}).get("condition_keys", ())}
+            found.update(of_it)
         return found
 
 
