@@ -28,10 +28,7 @@ PROCESSING_JOB = Kind(
     ),
 )
 
-_UNSUPPORTED: Final = (
-    "NetworkConfig.EnableInterContainerTrafficEncryption",
-    "ProcessingResources.ClusterConfig.InstancePreferences",
-)
+_UNSUPPORTED: Final = ("ProcessingResources.ClusterConfig.InstancePreferences",)
 
 
 def local_path(given: str | None, what: str) -> str:

@@ -56,7 +56,6 @@ _UNSUPPORTED: Final = (
     "ResourceConfig.TrainingPlanArn",
     "ResourceConfig.InstancePlacementConfig",
     "ResourceConfig.InstancePreferences",
-    "EnableInterContainerTrafficEncryption",
 )
 
 
@@ -150,7 +149,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
     doc.setdefault("EnableNetworkIsolation", False)
-    doc["EnableInterContainerTrafficEncryption"] = False
+    # A job has one container: there is no traffic between several that would be in clear.
+    doc.setdefault("EnableInterContainerTrafficEncryption", False)
     doc["EnableManagedSpotTraining"] = False
     doc["OutputDataConfig"] = {"KmsKeyId": "", **given["OutputDataConfig"]}
     doc["ResourceConfig"] = {"InstanceCount": 1, "VolumeSizeInGB": 30, **resources}
