@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from bastide.domain import Arn
+from bastide.domain import Arn, Refused
 from bastide.engines.keys import encrypt, new_material
 from bastide.kernel import Ask, Asked, Call, Caller, Fills, Kind, Operation, Registry, Request, Service
 from bastide.kernel.context import FORWARDED, GLOBAL, OWN_TAGS, TAG_KEY_MEMBERS, TAG_MEMBERS
@@ -248,12 +248,17 @@ class Question:
 
 def filled(ask: Ask) -> tuple[str, ...]:
     """The condition keys that a question fills from the request, as declared."""
-    more: tuple[str, ...] = ()
-    if ask.more is not None:
-        if not isinstance(ask.more, Fills):
-            raise TypeError(f"{ask.action}: what `more` finds is not declared; see bastide.kernel.fills")
-        more = ask.more.names
-    return (*ask.given, *more)
+    return (*ask.given, *(ask.more.names if isinstance(ask.more, Fills) else ()))
+
+
+def undeclared(registry: Registry) -> list[str]:
+    """Questions whose `more` does not say what it finds (`bastide.kernel.fills`)."""
+    return [
+        f"{service}:{name} ({ask.action})"
+        for (service, name), operation in registry.operations.items()
+        for ask in operation.asks
+        if ask.more is not None and not isinstance(ask.more, Fills)
+    ]
 
 
 def _caller() -> Caller:
@@ -277,11 +282,19 @@ def questions(operation: Operation, registry: Registry, view: View) -> list[Ques
             keys.append(REQUEST_TAG)
         for given in inputs(operation, registry):
             call = Call(operation, given, _caller(), ACCOUNT, REGION, request)
-            for arn in ask.about(Asked(call, view)):
+            for arn in _about(ask, Asked(call, view)):
                 one.types.add(type_of(arn, ask.action))
                 keys += _resource_keys(arn, registry)
         one.keys.update({plain(key): key for key in keys})
     return list(found.values())
+
+
+def _about(ask: Ask, asked: Asked) -> list[str]:
+    """What a question is about; of an example that it refuses to understand, nothing."""
+    try:
+        return list(ask.about(asked))
+    except Refused:
+        return []
 
 
 _WITHOUT_TAGS = {"s3"}

@@ -51,6 +51,10 @@ def test_no_difference_is_silent(section: str) -> None:
     assert not silent, f"{SECTIONS[section]}, and docs/authorization.yaml does not say why:\n" + "\n".join(silent)
 
 
+def test_every_question_declares_what_it_fills() -> None:
+    assert not authorization.undeclared(REGISTRY)
+
+
 def test_no_reason_is_idle() -> None:
     idle = [f"{one.section}: {one.where} {one.what}" for one in TOLD if not one.used]
     assert not idle, "docs/authorization.yaml explains what is no difference (any more):\n" + "\n".join(idle)
@@ -64,7 +68,8 @@ def test_every_reason_is_a_sentence() -> None:
 def test_every_operation_is_there() -> None:
     asked = {one.name for one in authorization.everything(REGISTRY)}
     assert asked == {f"{service}:{name}" for service, name in REGISTRY.operations}
-    assert all(one.types for one in authorization.everything(REGISTRY)), "an example names no resource"
+    unknown = [f"{one.name} ({one.action})" for one in authorization.everything(REGISTRY) if not one.types]
+    assert not unknown, f"no example (scripts/authorization.py) names their resources: {unknown}"
 
 
 def _without(operation: Operation, number: int, ask: Ask) -> Registry:

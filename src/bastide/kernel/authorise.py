@@ -10,7 +10,7 @@ from bastide.domain import Refused
 from bastide.kernel import context as contexts
 from bastide.kernel.call import _MADE_BY_AUTHORISE, Authorised, Call, Question
 from bastide.kernel.identity import SIGNED, Caller, Endpoint
-from bastide.kernel.kind import Ask, Asked, Facts
+from bastide.kernel.kind import Ask, Asked
 from bastide.store import View
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
             continue
         for resource in ask.about(asked):
             facts = calls.registry.facts(view, resource, caller.account, ask.action)
-            context = _context(ask, asked, base, resource, facts)
+            context = _context(ask, asked, base, resource, facts.account, facts.tags)
+            context.update(facts.keys)
             if facts.account and facts.account != caller.account:
                 owner = calls.organisation.place(view, facts.account)
                 if owner is not None:
@@ -97,15 +98,14 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
     return Authorised(_MADE_BY_AUTHORISE, call, calls, questions)
 
 
-def _context(ask: Ask, asked: Asked, base: contexts.Context, resource: str, facts: Facts) -> contexts.Context:
+def _context(
+    ask: Ask, asked: Asked, base: contexts.Context, resource: str, account: str, tags: object
+) -> contexts.Context:
     context = dict(base)
-    if facts.tags:
-        service = contexts.service_of(resource, ask.action)
-        contexts.resource_keys(context, resource, facts.account, facts.tags, service)
-    elif facts.account:
-        context["aws:resourceaccount"] = facts.account
-    for key, held in facts.keys.items():
-        context[key.lower()] = held
+    if isinstance(tags, dict) and tags:
+        contexts.resource_keys(context, resource, account, tags, contexts.service_of(resource, ask.action))
+    elif account:
+        context["aws:resourceaccount"] = account
     for key, given in ask.given.items():
         value = given(asked)
         if value is None or value == "" or (not isinstance(value, str) and not value):

@@ -132,7 +132,7 @@ class Facts:
     grants: Sequence[Attached] = ()
     """Of a KMS key: each grant as a policy that allows its grantee."""
     keys: Mapping[str, str] = field(default_factory=dict)
-    """Further condition keys that the resource brings; its kind declares them (`Kind.fills`)."""
+    """Condition keys that follow from the resource itself, lower case: ``ec2:vpc`` of a subnet."""
 
 
 FactsOf = Callable[[View, Arn, str], "Facts | None"]

@@ -54,11 +54,11 @@ def facts(view: View, arn: Arn) -> Facts:
 def _current(row: Row) -> dict[str, str]:
     stage = row.doc.get("ModelLifeCycle") or {}
     found = {
-        "sagemaker:CurrentModelLifeCycleStage": stage.get("Stage"),
-        "sagemaker:CurrentModelLifeCycleStageStatus": stage.get("StageStatus"),
+        "sagemaker:currentmodellifecyclestage": stage.get("Stage"),
+        "sagemaker:currentmodellifecyclestagestatus": stage.get("StageStatus"),
     }
     for key, value in (row.doc.get("CustomerMetadataProperties") or {}).items():
-        found[f"sagemaker:CurrentCustomerMetadataProperties/{key}"] = value
+        found[f"sagemaker:currentcustomermetadataproperties/{key.lower()}"] = value
     return {key: str(value) for key, value in found.items() if value}
 
 
