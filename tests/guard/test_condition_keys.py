@@ -264,6 +264,7 @@ TAGGED = sorted(
         (one.operation.service, one.operation.name, one.action)
         for one in authorization.everything(REGISTRY)
         if authorization.plain(authorization.TAG_KEYS) in one.documented()
+        and authorization.plain(authorization.TAG_KEYS) in one.keys
         and not any(authorization.TAG_KEYS in authorization.filled(ask) for ask in one.operation.asks)
     }
 )
