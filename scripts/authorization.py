@@ -148,6 +148,7 @@ _CIPHERTEXT = encrypt(new_material(), _TEXTS["keyid"], 1, b"text", {})
 _ROWS = (
     Row("organizations:Organization", "", "", "o-zzzzzzzzzz", {"Id": "o-zzzzzzzzzz", "MasterAccountId": ACCOUNT}),
     Row("kms:Alias", ACCOUNT, REGION, "alias/name", {"TargetKeyId": _TEXTS["targetkeyid"]}),
+    Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""
 
