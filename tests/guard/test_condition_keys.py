@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,19 +17,17 @@ from typing import Any
 import pytest
 
 from bastide.domain import MICROS, Refused
-from bastide.engines.artifacts import Artifacts
-from bastide.engines.keys import RootKey
-from bastide.engines.placement import Placement
-from bastide.kernel import Ask, Asked, Bytes, Call, Caller, Calls, Operation, Registry, Request, Sessions
+from bastide.kernel import Ask, Asked, Bytes, Call, Caller, Calls, Operation, Registry, Request
 from bastide.kernel.authorise import authorise
 from bastide.kernel.context import FORWARDED, TAG_KEY_MEMBERS, TAG_MEMBERS
 from bastide.main.catalogue import SERVICES
-from bastide.services.iam.directory import IamDirectory
-from bastide.services.organizations.tree import OrganisationTree
-from bastide.store import Journal, Row, SqliteStore, Transaction, View
+from bastide.main.compose import Platform
+from bastide.store import Row, Transaction
+from bastide.store.directory import DataDirectory
 from tests.guard import samples
 from tests.guard.reference import authorization
 from tests.guard.samples import ACCOUNT, BUCKET, OTHER, REGION
+from tests.platform import PROGRAM
 
 NOW = 1_000_000 * MICROS
 REGISTRY = Registry(SERVICES)
@@ -45,13 +44,6 @@ FILLED = sorted(
     }
 )
 """Needless questions are put to nobody but those who did not sign, who have no policies."""
-
-
-class NoNetwork:
-    """No call comes through an endpoint."""
-
-    def endpoint(self, view: View, id: str) -> None:
-        return None
 
 
 @dataclass
@@ -170,27 +162,17 @@ async def _furnish(calls: Calls) -> tuple[Row, str, str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("keys")
-    store = SqliteStore(folder / "bastide.db")
-    root = RootKey(bytes(range(32)))
-    (folder / "objects").mkdir()
-    (folder / "journal").mkdir()
-    calls = Calls(
-        store=store,
-        journal=Journal(folder / "journal", store),
-        registry=REGISTRY,
-        directory=IamDirectory(root),
-        organisation=OrganisationTree(ACCOUNT),
-        network=NoNetwork(),
-        sessions=Sessions(root),
-        sealer=root,
-        engines={RootKey: root, Artifacts: Artifacts(folder / "objects"), Placement: Placement()},
-        home=ACCOUNT,
-        clock=lambda: NOW,
-    )
-    role, version, upload = asyncio.run(_furnish(calls))
-    yield Place(calls, role, version, upload)
-    store.close()
+    """A platform as it is composed, in this process; nobody listens."""
+    data = tmp_path_factory.mktemp("keys") / "data"
+    subprocess.run([*PROGRAM, "init", "--data", str(data), "--account-id", ACCOUNT], check=True, capture_output=True)
+    loop = asyncio.new_event_loop()
+    platform = loop.run_until_complete(Platform.start(DataDirectory(data)))
+    try:
+        yield Place(platform.calls, *loop.run_until_complete(_furnish(platform.calls)))
+    finally:
+        loop.run_until_complete(platform.close())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
 
 
 def _written(place: Place, service: str) -> samples.Samples:
