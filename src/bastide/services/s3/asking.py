@@ -15,6 +15,7 @@ from bastide.services.s3.bucket import Bucket, lookup
 
 Keys = dict[str, "str | Sequence[str]"]
 
+_AUTH_TYPES: Final = {"query": "REST-QUERY-STRING", "form": "POST"}
 EVERY: Final = (
     "s3:authType",
     "s3:ResourceAccount",
@@ -58,7 +59,7 @@ def keys_for(asked: Asked, bucket: Bucket | None) -> Keys:
         found["s3:resourceaccount"] = bucket.account
     if call.caller.kind != "Anonymous":
         # Services call over no wire; on AWS they sign in the header, and policies that demand it mean them, too.
-        found["s3:authtype"] = "REST-QUERY-STRING" if request.signed == "query" else "REST-HEADER"
+        found["s3:authtype"] = _AUTH_TYPES.get(request.signed, "REST-HEADER")
         found["s3:signatureversion"] = "AWS4-HMAC-SHA256"
         at = request.signed_at or request.at
         found["s3:signatureage"] = str(max(0, (request.at - at) // 1000))
