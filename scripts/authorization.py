@@ -276,7 +276,7 @@ def questions(operation: Operation, registry: Registry, view: View) -> list[Ques
     for ask in operation.asks:
         one = found.setdefault(ask.action, Question(operation, ask.action, True))
         one.conditional = one.conditional and ask.when is not None
-        keys = list(filled(ask))
+        keys = [*filled(ask), *operation.fills]
         if members & {*TAG_MEMBERS, *TAG_KEY_MEMBERS}:
             keys.append(TAG_KEYS)
         if members & set(TAG_MEMBERS):

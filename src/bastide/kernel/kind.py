@@ -147,7 +147,7 @@ class Operation:
     outside of any transaction (receives a streamed body); what it returns is the handler's `a.staged`, and the questions
     are asked again in the handler's transaction. after: runs when the handler's work is on the disk. identify: who calls,
     for an operation that needs no signature because its input tells (an assertion, a token); raises Refused for an input
-    that does not. What it puts into the call's context, the questions see.
+    that does not. What it puts into the call's context, the questions see; fills: which condition keys those are.
     """
 
     service: str
@@ -158,6 +158,7 @@ class Operation:
     data: bool = False
     tells: bool = False
     global_: bool = False
+    fills: tuple[str, ...] = ()
     before: Before | None = None
     after: After | None = None
     undo: Callable[[Authorised], Awaitable[None]] | None = None
