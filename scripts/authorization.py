@@ -118,6 +118,8 @@ _TEXTS = {
     "accountid": ACCOUNT,
     "bucket": "a-bucket",
     "childid": "444455556666",
+    "cloudtrail.resourceid": f"arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/name",
+    "cloudtrail.resourceidlist": f"arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/name",
     "copysource": "a-bucket/key",
     "createaccountrequestid": "car-" + "0" * 32,
     "destinationkeyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
@@ -157,8 +159,10 @@ def _text(shape: Any, member: str, kinds: Mapping[str, Kind]) -> str:
     if shape.enum:
         return str(shape.enum[0])
     lower = member.lower()
-    if lower in _TEXTS:
-        return _TEXTS[lower]
+    service = next(iter(kinds.values())).service if kinds else ""
+    for name in (f"{service}.{lower}", lower):
+        if name in _TEXTS:
+            return _TEXTS[name]
     if lower.endswith("s3uri") or lower in ("s3outputpath", "modeldataurl"):
         return "s3://a-bucket/key"
     if lower.endswith("arn"):
