@@ -124,6 +124,7 @@ _TEXTS = {
     "createaccountrequestid": "car-" + "0" * 32,
     "destinationkeyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
     "destinationparentid": "ou-zzzz-zzzzzzzz",
+    "ec2.resources": "vpc-00000000000000007",
     "executionrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "handshakeid": "h-" + "0" * 32,
     "keyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
