@@ -1,9 +1,12 @@
-"""Writes docs/services/<service>.md from the registry: what is there, what each operation asks, and what is missing."""
+"""Writes docs/services/<service>.md from the registry: what is there, what each operation asks, and what is missing; and
+docs/authorization.md, where that stands key by key beside the published reference."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import authorization
 
 from bastide.kernel import Operation, Service
 from bastide.main.catalogue import SERVICES
@@ -42,9 +45,9 @@ def main() -> int:
     """Writes the pages; with `--check` only compares, and ends with 1 if one is stale."""
     stale = []
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for service in SERVICES:
-        path = FOLDER / f"{service.name}.md"
-        text = page(service)
+    pages = {FOLDER / f"{service.name}.md": page(service) for service in SERVICES}
+    pages[FOLDER.parent / "authorization.md"] = authorization.page(SERVICES)
+    for path, text in pages.items():
         if "--check" in sys.argv[1:]:
             if not path.exists() or path.read_text() != text:
                 stale.append(path.name)

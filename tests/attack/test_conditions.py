@@ -97,3 +97,70 @@ def test_lines_of_logs_are_not_in_the_record(account: Account) -> None:
     times = sum(one.read_bytes().count(line.encode()) for one in data.glob("bastide.db*"))
     times += sum(one.read_bytes().count(line.encode()) for one in (data / "journal").glob("*"))
     assert times == 1  # the log itself
+
+
+def _bound(account: Account, **condition: Any) -> Any:
+    """SageMaker for whom creations under a condition are denied, over everything else allowed."""
+    create = ["sagemaker:CreateTrainingJob", "sagemaker:CreateEndpointConfig", "sagemaker:CreateModelPackage"]
+    everything = {"Effect": "Allow", "Action": ["sagemaker:*", "iam:PassRole"], "Resource": "*"}
+    return _session(
+        account, "sagemaker", everything, {"Effect": "Deny", "Action": create, "Resource": "*", "Condition": condition}
+    )
+
+
+def _job(**more: Any) -> dict[str, Any]:
+    return {
+        "TrainingJobName": "j",
+        "RoleArn": "arn:aws:iam::111122223333:role/r",
+        "AlgorithmSpecification": {"TrainingImage": "i", "TrainingInputMode": "File"},
+        "OutputDataConfig": {"S3OutputPath": "s3://b/o"},
+        "StoppingCondition": {},
+        "ResourceConfig": {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["sagemaker:NetworkIsolation", "sagemaker:InterContainerTrafficEncryption", "sagemaker:EnableRemoteDebug"],
+)
+def test_who_says_nothing_says_the_default(account: Account, key: str) -> None:
+    """A guardrail as it is often published, with Bool and without IfExists, is not passed by leaving the parameter out."""
+    bound = _bound(account, Bool={key: "false"})
+    with pytest.raises(ClientError, match=r"AccessDenied.*CreateTrainingJob"):
+        bound.create_training_job(**_job())
+
+
+def test_a_longest_time_that_is_not_given_is_the_longest(account: Account) -> None:
+    bound = _bound(account, NumericGreaterThan={"sagemaker:MaxRuntimeInSeconds": "3600"})
+    with pytest.raises(ClientError, match=r"AccessDenied.*CreateTrainingJob"):
+        bound.create_training_job(**_job())
+    # It passes the guardrail, and is stopped where the example passes a role that is not its account's.
+    with pytest.raises(ClientError, match="iam:PassRole"):
+        bound.create_training_job(**_job(StoppingCondition={"MaxRuntimeInSeconds": 3600}))
+
+
+def test_no_second_place_smuggles_an_instance_type(account: Account) -> None:
+    """Wherever a request may name one, it counts: groups of instances, shadow variants."""
+    wide = {"ForAnyValue:StringNotLike": {"sagemaker:InstanceTypes": ["ml.t2.*", "ml.t3.*"]}}
+    bound = _bound(account, **wide)
+    groups = [{"InstanceType": "ml.p4d.24xlarge", "InstanceCount": 1, "InstanceGroupName": "g"}]
+    with pytest.raises(ClientError, match=r"AccessDenied.*CreateTrainingJob"):
+        bound.create_training_job(**_job(ResourceConfig={"InstanceGroups": groups, "VolumeSizeInGB": 1}))
+    small = {"VariantName": "a", "ModelName": "m", "InstanceType": "ml.t2.medium", "InitialInstanceCount": 1}
+    large = {**small, "VariantName": "b", "InstanceType": "ml.p4d.24xlarge"}
+    with pytest.raises(ClientError, match=r"AccessDenied.*CreateEndpointConfig"):
+        bound.create_endpoint_config(
+            EndpointConfigName="c", ProductionVariants=[small], ShadowProductionVariants=[large]
+        )
+    with pytest.raises(ClientError, match="ValidationException"):
+        bound.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[small])
+
+
+def test_a_package_is_registered_as_pending_unless_it_says_otherwise(account: Account) -> None:
+    account.client("sagemaker").create_model_package_group(ModelPackageGroupName="g")
+    bound = _bound(account, StringNotEquals={"sagemaker:ModelApprovalStatus": "PendingManualApproval"})
+    for status in ("Approved", "Rejected"):
+        with pytest.raises(ClientError, match=r"AccessDenied.*CreateModelPackage"):
+            bound.create_model_package(ModelPackageGroupName="g", ModelApprovalStatus=status)
+    assert bound.create_model_package(ModelPackageGroupName="g")["ModelPackageArn"].endswith("/g/1")

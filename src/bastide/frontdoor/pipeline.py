@@ -191,6 +191,10 @@ def _request(received: Received, target: Target, presented: sigv4.Presented | No
         signed=presented.form if presented is not None else "",
         signed_at=presented.signed_at if presented is not None else 0,
         vpce=received.listener.vpce,
+        referer=received.named.get("referer", "")[:2048],
+        content_sha256=(presented.body if presented is not None else received.named.get("x-amz-content-sha256", ""))[
+            :64
+        ],
     )
 
 

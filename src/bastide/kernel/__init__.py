@@ -24,6 +24,7 @@ from bastide.kernel.kind import (
     Ask,
     Asked,
     Facts,
+    Fills,
     Kind,
     Operation,
     Output,
@@ -31,6 +32,7 @@ from bastide.kernel.kind import (
     Service,
     anything,
     each,
+    fills,
     member,
 )
 from bastide.kernel.regular import fill, page, regular, tags_of
@@ -49,6 +51,7 @@ __all__ = [
     "Directory",
     "Endpoint",
     "Facts",
+    "Fills",
     "Kind",
     "Network",
     "Operation",
@@ -66,6 +69,7 @@ __all__ = [
     "anything",
     "each",
     "fill",
+    "fills",
     "member",
     "new_secret",
     "once",

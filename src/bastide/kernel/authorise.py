@@ -52,6 +52,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
         for resource in ask.about(asked):
             facts = calls.registry.facts(view, resource, caller.account, ask.action)
             context = _context(ask, asked, base, resource, facts.account, facts.tags)
+            context.update(facts.keys)
             if facts.account and facts.account != caller.account:
                 owner = calls.organisation.place(view, facts.account)
                 if owner is not None:

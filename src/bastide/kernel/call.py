@@ -52,6 +52,7 @@ class Request:
     """What is known of a request beside its content; never changed once made.
 
     secure: came over TLS. via: services it was forwarded by, first first. protocol: wire protocol it was spoken in.
+    content_sha256: what the request says of its body's hash (``x-amz-content-sha256``).
     """
 
     id: str
@@ -66,6 +67,8 @@ class Request:
     signed: str = ""
     signed_at: Instant = 0
     vpce: str = ""
+    referer: str = ""
+    content_sha256: str = ""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ Source: IAM User Guide, "AWS global condition context keys".
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bastide.domain import MICROS, Arn, iso
 from bastide.kernel.call import Call
@@ -14,7 +14,66 @@ from bastide.kernel.identity import SIGNED, Endpoint
 
 Context = dict[str, "str | tuple[str, ...]"]
 
-_AUTH_TYPES = {"query": "REST-QUERY-STRING", "header": "REST-HEADER", "form": "POST"}
+GLOBAL: Final[Mapping[str, str]] = {
+    "aws:CalledVia": "a service calls on the caller's behalf",
+    "aws:CalledViaFirst": "a service calls on the caller's behalf",
+    "aws:CalledViaLast": "a service calls on the caller's behalf",
+    "aws:CurrentTime": "always",
+    "aws:EpochTime": "always",
+    "aws:FederatedProvider": "a session that began at an identity provider",
+    "aws:MultiFactorAuthAge": "a session that a second factor was shown for",
+    "aws:MultiFactorAuthPresent": "a session",
+    "aws:PrincipalAccount": "a user, a session, the root",
+    "aws:PrincipalArn": "a user, a session, the root; of a role session the role's ARN",
+    "aws:PrincipalIsAWSService": "always",
+    "aws:PrincipalOrgID": "the caller's account is in an organisation",
+    "aws:PrincipalOrgPaths": "the caller's account is in an organisation",
+    "aws:PrincipalServiceName": "a service by itself",
+    "aws:PrincipalServiceNamesList": "a service by itself",
+    "aws:PrincipalTag/${TagKey}": "tags of the user or role, and of the session",
+    "aws:PrincipalType": "always",
+    "aws:referer": "the header is sent",
+    "aws:RequestTag/${TagKey}": "the request brings tags",
+    "aws:RequestedRegion": "always; of a global service us-east-1",
+    "aws:ResourceAccount": "the resource's owner is known",
+    "aws:ResourceOrgID": "the owner's account is in an organisation",
+    "aws:ResourceOrgPaths": "the owner's account is in an organisation",
+    "aws:ResourceTag/${TagKey}": "tags of the resource, read where the call is handled",
+    "aws:SecureTransport": "always",
+    "aws:SourceAccount": "a service by itself: the account it acts for",
+    "aws:SourceArn": "a service by itself, for something that has an ARN",
+    "aws:SourceIdentity": "a session that has one",
+    "aws:SourceIp": "the caller itself, through no VPC endpoint",
+    "aws:SourceOrgID": "a service by itself, for an account of an organisation",
+    "aws:SourceOrgPaths": "a service by itself, for an account of an organisation",
+    "aws:SourceVpc": "through a VPC endpoint",
+    "aws:SourceVpcArn": "through a VPC endpoint whose region is known",
+    "aws:SourceVpce": "through a VPC endpoint",
+    "aws:TagKeys": "the request brings tags, or names tags to be removed",
+    "aws:TokenIssueTime": "a session",
+    "aws:UserAgent": "the header is sent",
+    "aws:userid": "always",
+    "aws:username": "a user",
+    "aws:ViaAWSService": "always",
+    "aws:VpceAccount": "through a VPC endpoint",
+    "aws:VpceOrgID": "through a VPC endpoint of an account in an organisation",
+    "aws:VpceOrgPaths": "through a VPC endpoint of an account in an organisation",
+    "aws:VpcSourceIp": "through a VPC endpoint",
+}
+"""The keys that the kernel fills for every operation, and when. Source: IAM User Guide, "AWS global condition context
+keys"."""
+FORWARDED: Final[Mapping[str, str]] = {"kms:ViaService": "a service uses the key on the caller's behalf"}
+"""Keys that a service adds when it calls another one; callers cannot."""
+TAG_MEMBERS: Final = ("Tags", "tags", "TagsList")
+"""Members of an input that bring tags."""
+TAG_KEY_MEMBERS: Final = ("TagKeys", "tagKeys")
+"""Members of an input that name tags."""
+OWN_TAGS: Final = frozenset(
+    {"autoscaling", "ec2", "ecr", "ecs", "elasticloadbalancing", "iam", "ram", "sagemaker", "secretsmanager", "ssm"}
+)
+"""Services that have their own name of a resource's tags, beside ``aws:ResourceTag``: ``sagemaker:ResourceTag/${TagKey}``.
+Source: Service Authorization Reference."""
+
 _TYPES = {
     "User": "User",
     "AssumedRole": "AssumedRole",
@@ -51,6 +110,8 @@ def base(
         context["aws:userid"] = caller.user_id
     if request.user_agent:
         context["aws:useragent"] = request.user_agent
+    if request.referer:
+        context["aws:referer"] = request.referer
     if call.region:
         context["aws:requestedregion"] = call.region
     if request.via:
@@ -62,6 +123,8 @@ def base(
         context["aws:sourcevpc"] = endpoint.vpc
         context["aws:vpcsourceip"] = request.source_ip
         context["aws:vpceaccount"] = endpoint.account
+        if endpoint.region:
+            context["aws:sourcevpcarn"] = f"arn:aws:ec2:{endpoint.region}:{endpoint.account}:vpc/{endpoint.vpc}"
         if endpoint_place is not None:
             context["aws:vpceorgid"] = endpoint_place[0]
             context["aws:vpceorgpaths"] = (endpoint_place[1],)
@@ -97,16 +160,13 @@ def base(
     if place is not None and caller.kind in SIGNED:
         context["aws:principalorgid"] = place[0]
         context["aws:principalorgpaths"] = (place[1],)
-    if request.signed:
-        context["s3:authtype"] = _AUTH_TYPES[request.signed]
-        context["s3:signatureversion"] = "AWS4-HMAC-SHA256"
-        if request.signed_at:
-            context["s3:signatureage"] = str(max(0, (request.at - request.signed_at) // 1000))
-    tags = call.input.get("Tags") or call.input.get("tags")
-    if tags:
-        _request_tags(context, tags)
-    if "TagKeys" in call.input:
-        context["aws:tagkeys"] = tuple(str(key) for key in call.input["TagKeys"])
+    for member in TAG_MEMBERS:
+        tags = call.input.get(member)
+        if tags:
+            _request_tags(context, tags)
+    for member in TAG_KEY_MEMBERS:
+        if call.input.get(member):
+            context["aws:tagkeys"] = tuple(str(key) for key in call.input[member])
     context.update(call.context)
     return context
 
@@ -130,7 +190,8 @@ def resource_keys(context: Context, resource: str, account: str, tags: Mapping[s
         context["aws:resourceaccount"] = account
     for key, value in tag_keys("", tags.items()).items():
         context["aws:resourcetag/" + key] = value
-        context[service + ":resourcetag/" + key] = value
+        if service in OWN_TAGS:
+            context[service + ":resourcetag/" + key] = value
 
 
 def tag_keys(prefix: str, tags: Iterable[tuple[str, str]]) -> Context:

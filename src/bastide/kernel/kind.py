@@ -45,7 +45,8 @@ class Ask:
     """One question to the policy engine: may the caller do `action` to each resource that `about` names?
 
     given: condition keys that this question fills from the request; None and empty leave a key out. more: further
-    keys, where their names come from the request too (``kms:EncryptionContext:...``).
+    keys, where their names come from the request too (``kms:EncryptionContext:...``) or one look finds several; declared
+    with `fills`.
     when: the question is asked only if this holds. needless: AWS answers every authenticated caller
     (sts:GetCallerIdentity); the question is recorded, and Anonymous is refused.
     """
@@ -56,6 +57,27 @@ class Ask:
     more: Callable[[Asked], Mapping[str, str | Sequence[str]]] | None = None
     when: Callable[[Asked], bool] | None = None
     needless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fills:
+    """A reader of condition keys that says which ones it may find, so that a page and the tests can tell."""
+
+    names: tuple[str, ...]
+    read: Callable[[Asked], Mapping[str, str | Sequence[str]]]
+
+    def __call__(self, asked: Asked) -> Mapping[str, str | Sequence[str]]:
+        return self.read(asked)
+
+
+def fills(*names: str) -> Callable[[Callable[[Asked], Mapping[str, str | Sequence[str]]]], Fills]:
+    """Declares the keys that the function below it finds, as the Service Authorization Reference writes them: a part that
+    the request words is ``${...}`` (``kms:EncryptionContext:${EncryptionContextKey}``)."""
+
+    def declare(read: Callable[[Asked], Mapping[str, str | Sequence[str]]]) -> Fills:
+        return Fills(names, read)
+
+    return declare
 
 
 def anything(_: Asked) -> Iterable[str]:
@@ -110,6 +132,8 @@ class Facts:
     type: str = ""
     grants: Sequence[Attached] = ()
     """Of a KMS key: each grant as a policy that allows its grantee."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Condition keys that follow from the resource itself, lower case: ``ec2:vpc`` of a subnet."""
 
 
 FactsOf = Callable[[View, Arn, str], "Facts | None"]
@@ -124,9 +148,10 @@ class Operation:
     outside of any transaction (receives a streamed body); what it returns is the handler's `a.staged`, and the questions
     are asked again in the handler's transaction. after: runs when the handler's work is on the disk. identify: who calls,
     for an operation that needs no signature because its input tells (an assertion, a token); raises Refused for an input
-    that does not. What it puts into the call's context, the questions see. prepare: runs before the store is opened for
-    the questions, when nothing has been allowed yet: fetches an issuer's keys, verifies an assertion, spends a one-time
-    code; what it found is the call's `prepared`. A call forwarded by another service is not prepared.
+    that does not. What it puts into the call's context, the questions see; fills: which condition keys those are. prepare:
+    runs before the store is opened for the questions, when nothing has been allowed yet: fetches an issuer's keys,
+    verifies an assertion, spends a one-time code; what it found is the call's `prepared`. A call forwarded by another
+    service is not prepared.
     """
 
     service: str
@@ -137,6 +162,7 @@ class Operation:
     data: bool = False
     tells: bool = False
     global_: bool = False
+    fills: tuple[str, ...] = ()
     before: Before | None = None
     after: After | None = None
     undo: Callable[[Authorised], Awaitable[None]] | None = None
@@ -168,9 +194,11 @@ class Kind:
         history: bool = True,
         missing: tuple[str, str, int] = ("ValidationException", "Could not find {what} `{name}`.", 400),
         taken: tuple[str, str, int] = ("ResourceInUse", "{what} already exists: {arn}", 400),
+        fills: Sequence[str] = (),
     ) -> None:
         """service: botocore's name of the service. arn: the ARN's resource part with ``{}`` for the name.
-        missing, taken: error code, message and status; ``{what}``, ``{name}`` and ``{arn}`` are filled in."""
+        missing, taken: error code, message and status; ``{what}``, ``{name}`` and ``{arn}`` are filled in.
+        fills: condition keys that a resource of this kind brings to every question about it (`Facts.keys`)."""
         self.name = name
         self.service = service
         self.key = f"{service}:{name}"
@@ -184,6 +212,7 @@ class Kind:
         self.history = history
         self.missing = missing
         self.taken = taken
+        self.fills = tuple(fills)
         self.operations: list[Operation] = []
         self.type, _, _ = arn.partition("{")
         self.policy_of: Callable[[View, Row], Attached | None] | None = None

@@ -226,7 +226,7 @@ def test_one_sagemaker_operation_is_allowed_and_every_other_is_refused(workshop:
         found = re.fullmatch(
             f"User: {re.escape(who)} is not authorized to perform: (sagemaker:\\w+) "
             r"on resource: (?:\*|arn:aws:sagemaker:.*) "
-            r"because no identity-based policy allows the \1 action",
+            r"because no identity-based policy allows the \1 action Encoded authorization failure message: [\w.-]+",
             error["Message"],
         )
         assert found is not None and found[1] in actions, (operation, error["Message"])

@@ -118,7 +118,7 @@ class Delivery:
         )
         try:
             await self._calls.act(
-                service_caller(_PRINCIPAL, trail.account),
+                service_caller(_PRINCIPAL, trail.account, str(trail)),
                 "s3",
                 "PutObject",
                 {
@@ -131,7 +131,6 @@ class Delivery:
                 region=trail.region,
                 source=_PRINCIPAL,
                 body=Bytes(content),
-                context={"aws:sourcearn": str(trail)},
             )
         except Refused as error:
             return error.code

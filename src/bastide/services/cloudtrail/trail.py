@@ -48,7 +48,13 @@ def _told(row: Row) -> dict[str, Any]:
     }
 
 
-@TRAIL.operation("CreateTrail", asks=[Ask("cloudtrail:CreateTrail", _named("Name"))])
+@TRAIL.operation(
+    "CreateTrail",
+    asks=[
+        Ask("cloudtrail:CreateTrail", _named("Name")),
+        Ask("cloudtrail:AddTags", _named("Name"), when=lambda asked: bool(asked.input.get("TagsList"))),
+    ],
+)
 def create(a: Authorised, tx: Transaction) -> Output:
     """A new trail; it logs when StartLogging says so."""
     for member in ("SnsTopicName", "CloudWatchLogsLogGroupArn", "KmsKeyId", "EnableLogFileValidation"):

@@ -9,7 +9,7 @@ from bastide.domain import Refused
 from bastide.engines.keys import decrypt as open_envelope
 from bastide.engines.keys import encrypt as make_envelope
 from bastide.engines.keys import key_of
-from bastide.kernel import About, Ask, Asked, Authorised, Output
+from bastide.kernel import About, Ask, Asked, Authorised, Output, fills
 from bastide.services.kms.key import CALLER, KEY, about, find, locate, material, named, usable
 from bastide.store import Row, View
 
@@ -17,6 +17,7 @@ _SIZES = {"AES_256": 32, "AES_128": 16}
 
 
 def _context(member: str) -> Callable[[Asked], Mapping[str, str | Sequence[str]]]:
+    @fills("kms:EncryptionContext:${EncryptionContextKey}", "kms:EncryptionContextKeys", "kms:RequestAlias")
     def keys(asked: Asked) -> Mapping[str, str | Sequence[str]]:
         given = asked.input.get(member) or {}
         found: dict[str, str | Sequence[str]] = {

@@ -32,13 +32,24 @@ def this(asked: Asked) -> Iterable[str]:
     return (f"{LOG_GROUP.arn(asked.call.account, asked.call.region, name)}:log-stream:",)
 
 
+def _made(asked: Asked) -> Iterable[str]:
+    return (LOG_GROUP.arn(asked.call.account, asked.call.region, str(asked.input.get("logGroupName", ""))),)
+
+
 def _unsupported(a: Authorised, *members: str) -> None:
     for member in members:
         if a.input.get(member):
             raise Refused("InvalidParameterException", f"{member} is not supported by Bastide yet.")
 
 
-@LOG_GROUP.operation("CreateLogGroup", asks=[Ask("logs:CreateLogGroup", this)])
+@LOG_GROUP.operation(
+    "CreateLogGroup",
+    asks=[
+        Ask("logs:CreateLogGroup", this),
+        # API Reference, CreateLogGroup, "tags".
+        Ask("logs:TagResource", _made, when=lambda asked: bool(asked.input.get("tags"))),
+    ],
+)
 def create(a: Authorised, tx: Transaction) -> Output:
     _unsupported(a, "kmsKeyId", "deletionProtectionEnabled")
     if a.input.get("logGroupClass", "STANDARD") != "STANDARD":

@@ -6,23 +6,27 @@ Source: S3 API Reference, CopyObject, "Permissions" and "Response and special er
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines.artifacts import Artifacts
-from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.kernel import Ask, Asked, Authorised, Output, fills
 from bastide.kernel.context import tag_keys
 from bastide.services.s3 import encryption, heads
-from bastide.services.s3.asking import Keys, object_arn, object_asked, source_of
+from bastide.services.s3.asking import Keys, keys_for, object_arn, object_asked, source_of
 from bastide.services.s3.bucket import Bucket, bucket_of, expect, lookup, named
 from bastide.services.s3.object import (
+    WRITING,
     Staged,
     _check_write,
     clear,
     content,
     etag_of,
+    existing,
+    existing_version,
     find_version,
     is_current,
+    tags_brought,
     undo,
     writing,
 )
@@ -65,41 +69,57 @@ def _source_row(asked: Asked) -> Row | None:
         return None
 
 
-def source_keys(asked: Asked) -> Keys:
-    """Condition keys of the questions about the source."""
-    name, _, id = source_of(asked.input["CopySource"])
-    found: Keys = {}
-    if id is not None:
-        found["s3:versionid"] = id
-    bucket = lookup(asked.view, name)
-    if bucket is not None:
-        found["s3:resourceaccount"] = bucket.account
-        if bucket.tagged:
-            row = _source_row(asked)
-            if row is not None:
-                found.update(tag_keys("s3:existingobjecttag/", row.tags.items()))
-    if asked.call.request.tls.startswith("TLSv"):
-        found["s3:tlsversion"] = asked.call.request.tls[4:]
+def _source(asked: Asked) -> Keys:
+    bucket = lookup(asked.view, source_of(asked.input["CopySource"])[0])
+    found = keys_for(asked, bucket)
+    if bucket is not None and bucket.tagged:
+        row = _source_row(asked)
+        if row is not None:
+            found.update(tag_keys("s3:existingobjecttag/", row.tags.items()))
     return found
 
 
-def _target_keys(asked: Asked) -> Keys:
-    found = writing(asked)
-    # As it is understood, not as it was encoded: a Deny on a source must not depend on its spelling.
+source_keys: Final = fills(*existing.names)(_source)
+"""Condition keys of the questions about the source: of its current version."""
+
+
+@fills(*existing_version.names)
+def source_version_keys(asked: Asked) -> Keys:
+    """The same of the version that is named."""
+    return {**_source(asked), "s3:versionid": str(source_of(asked.input["CopySource"])[2])}
+
+
+def copied(asked: Asked, found: Keys) -> Keys:
+    """Adds the source as it is understood, not as it was encoded: a Deny on a source must not depend on its spelling."""
     try:
         bucket, key, id = source_of(asked.input["CopySource"])
         found["s3:x-amz-copy-source"] = f"{bucket}/{key}" + (f"?versionId={id}" if id is not None else "")
     except Refused:
         # The questions about the source say so, behind those about the target.
         found["s3:x-amz-copy-source"] = str(asked.input["CopySource"])
-    if asked.input.get("MetadataDirective"):
-        found["s3:x-amz-metadata-directive"] = str(asked.input["MetadataDirective"])
+    return found
+
+
+def _travelling(asked: Asked, found: Keys) -> Keys:
     if _tags_travel(asked):
         row = _source_row(asked)
         if row is not None:
             found.update(tag_keys("s3:requestobjecttag/", row.tags.items()))
             found["s3:requestobjecttagkeys"] = tuple(row.tags)
     return found
+
+
+@fills(*WRITING, "s3:x-amz-copy-source", "s3:x-amz-metadata-directive")
+def _target_keys(asked: Asked) -> Keys:
+    found = copied(asked, dict(writing(asked)))
+    if asked.input.get("MetadataDirective"):
+        found["s3:x-amz-metadata-directive"] = str(asked.input["MetadataDirective"])
+    return _travelling(asked, found)
+
+
+@fills(*tags_brought.names)
+def _target_tags(asked: Asked) -> Keys:
+    return _travelling(asked, dict(tags_brought(asked)))
 
 
 def _tags_travel(asked: Asked) -> bool:
@@ -177,9 +197,9 @@ async def _stage(a: Authorised) -> Staged:
     "CopyObject",
     asks=[
         Ask("s3:PutObject", object_asked, more=_target_keys),
-        Ask("s3:PutObjectTagging", object_asked, more=_target_keys, when=_tags_written),
+        Ask("s3:PutObjectTagging", object_asked, more=_target_tags, when=_tags_written),
         Ask("s3:GetObject", source_asked, more=source_keys, when=unversioned),
-        Ask("s3:GetObjectVersion", source_asked, more=source_keys, when=versioned),
+        Ask("s3:GetObjectVersion", source_asked, more=source_version_keys, when=versioned),
         Ask(
             "s3:GetObjectTagging",
             source_asked,
@@ -189,7 +209,7 @@ async def _stage(a: Authorised) -> Staged:
         Ask(
             "s3:GetObjectVersionTagging",
             source_asked,
-            more=source_keys,
+            more=source_version_keys,
             when=lambda asked: versioned(asked) and _tags_travel(asked),
         ),
     ],

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines.keys import RootKey, new_material
-from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
-from bastide.services.s3.asking import bucket_asked, keys
+from bastide.kernel import Ask, Asked, Authorised, Output, anything, fills, pages
+from bastide.kernel.context import tag_keys
+from bastide.services.s3.asking import EVERY, bucket_asked, keys, own
 from bastide.services.s3.bucket import (
     ALL_BLOCKED,
     BUCKET,
@@ -37,15 +38,41 @@ _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _MOST_LISTED: Final = 10_000
 
 
+_GIVEN: Final = (
+    ("ACL", "s3:x-amz-acl"),
+    ("BucketNamespace", "s3:x-amz-bucket-namespace"),
+    ("GrantFullControl", "s3:x-amz-grant-full-control"),
+    ("GrantRead", "s3:x-amz-grant-read"),
+    ("GrantReadACP", "s3:x-amz-grant-read-acp"),
+    ("GrantWrite", "s3:x-amz-grant-write"),
+    ("GrantWriteACP", "s3:x-amz-grant-write-acp"),
+    ("ObjectOwnership", "s3:x-amz-object-ownership"),
+)
+
+
+_TAGS: Final = ("aws:RequestTag/${TagKey}", "aws:TagKeys")
+
+
+@fills(*EVERY, *_TAGS)
+def _tagging(asked: Asked) -> dict[str, str | Sequence[str]]:
+    found = dict(own(asked))
+    wanted = asked.input.get("CreateBucketConfiguration") or {}
+    tags = [(str(tag["Key"]), str(tag["Value"])) for tag in wanted.get("Tags") or ()]
+    if tags:
+        found.update(tag_keys("aws:requesttag/", tags))
+        found["aws:tagkeys"] = tuple(key for key, _ in tags)
+    return found
+
+
+@fills(*EVERY, *(key for _, key in _GIVEN), "s3:locationconstraint", *_TAGS)
 def _creating(asked: Asked) -> dict[str, str | Sequence[str]]:
-    found = keys(asked)
+    found = dict(_tagging(asked))
     wanted = asked.input.get("CreateBucketConfiguration") or {}
     if wanted.get("LocationConstraint"):
         found["s3:locationconstraint"] = str(wanted["LocationConstraint"])
-    if asked.input.get("ACL"):
-        found["s3:x-amz-acl"] = str(asked.input["ACL"])
-    if asked.input.get("ObjectOwnership"):
-        found["s3:x-amz-object-ownership"] = str(asked.input["ObjectOwnership"])
+    for member, key in _GIVEN:
+        if asked.input.get(member):
+            found[key] = str(asked.input[member])
     return found
 
 
@@ -74,10 +101,11 @@ def _place(a: Authorised, wanted: dict[str, Any]) -> str:
     "CreateBucket",
     asks=[
         Ask("s3:CreateBucket", bucket_asked, more=_creating),
+        # API Reference, CreateBucketConfiguration, "Tags".
         Ask(
-            "s3:PutBucketTagging",
+            "s3:TagResource",
             bucket_asked,
-            more=_creating,
+            more=_tagging,
             when=lambda asked: bool((asked.input.get("CreateBucketConfiguration") or {}).get("Tags")),
         ),
     ],
@@ -158,7 +186,7 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-@BUCKET.reads("ListBuckets", asks=[Ask("s3:ListAllMyBuckets", anything)])
+@BUCKET.reads("ListBuckets", asks=[Ask("s3:ListAllMyBuckets", anything, more=own)])
 def list_(a: Authorised, view: View) -> Output:
     given = a.input
     limit = int(given.get("MaxBuckets") or _MOST_LISTED)

@@ -10,18 +10,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bastide.domain import Refused
+from bastide.domain import MICROS, Refused, iso
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts, Damaged, Written
-from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output
+from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output, fills
 from bastide.kernel.authorise import authorise
 from bastide.kernel.context import tag_keys
 from bastide.services.s3 import encryption, heads
-from bastide.services.s3.asking import Keys, given_version, keys, keys_for, no_version, object_asked
+from bastide.services.s3.asking import EVERY, Keys, given_version, keys, keys_for, no_version, object_asked
 from bastide.services.s3.bucket import Bucket, bucket_of, lookup
 from bastide.services.s3.versions import MANIFEST, OBJECT, Garbage, check_key, current, place, remove, version
 from bastide.store import Event, Row, Transaction, View
@@ -67,14 +67,9 @@ def found_row(asked: Asked) -> tuple[Bucket, Row] | None:
     return (bucket, row) if row is not None else None
 
 
-def existing(asked: Asked) -> Keys:
-    """Condition keys of a question about an object that may be there."""
-    given = asked.call.input
-    bucket = lookup(asked.view, given["Bucket"])
+def _existing(asked: Asked) -> Keys:
+    bucket = lookup(asked.view, asked.call.input["Bucket"])
     found = keys_for(asked, bucket)
-    id = given.get("VersionId")
-    if id:
-        found["s3:versionid"] = id
     if bucket is not None and bucket.tagged:
         there = found_row(asked)
         if there is not None:
@@ -82,28 +77,104 @@ def existing(asked: Asked) -> Keys:
     return found
 
 
-_GIVEN: Final = (
+def _version_named(asked: Asked, found: Keys) -> Keys:
+    found["s3:versionid"] = str(asked.call.input["VersionId"])
+    return found
+
+
+EXISTING_TAGS: Final = "s3:ExistingObjectTag/${key}"
+REQUEST_TAGS: Final = ("s3:RequestObjectTag/${key}", "s3:RequestObjectTagKeys")
+
+existing: Final = fills(*EVERY, EXISTING_TAGS)(_existing)
+"""Condition keys of a question about an object that may be there: of its current version."""
+
+
+@fills(*existing.names, "s3:versionid")
+def existing_version(asked: Asked) -> Keys:
+    """The same of a version that the call names."""
+    return _version_named(asked, _existing(asked))
+
+
+@fills(*EVERY, "s3:if-match")
+def _removing(asked: Asked) -> Keys:
+    found = keys_for(asked, lookup(asked.view, asked.call.input["Bucket"]))
+    if asked.call.input.get("IfMatch"):
+        found["s3:if-match"] = str(asked.call.input["IfMatch"])
+    return found
+
+
+@fills(*EVERY, "s3:versionid")
+def _removing_version(asked: Asked) -> Keys:
+    return _version_named(asked, keys_for(asked, lookup(asked.view, asked.call.input["Bucket"])))
+
+
+ENCRYPTED: Final = (
     ("ServerSideEncryption", "s3:x-amz-server-side-encryption"),
     ("SSEKMSKeyId", "s3:x-amz-server-side-encryption-aws-kms-key-id"),
-    ("SSECustomerAlgorithm", "s3:x-amz-server-side-encryption-customer-algorithm"),
+)
+CUSTOMER: Final = ("SSECustomerAlgorithm", "s3:x-amz-server-side-encryption-customer-algorithm")
+CONDITIONS: Final = (("IfMatch", "s3:if-match"), ("IfNoneMatch", "s3:if-none-match"))
+_GIVEN: Final = (
+    *ENCRYPTED,
+    CUSTOMER,
     ("ACL", "s3:x-amz-acl"),
-    ("StorageClass", "s3:x-amz-storage-class"),
-    ("IfMatch", "s3:if-match"),
-    ("IfNoneMatch", "s3:if-none-match"),
     ("GrantFullControl", "s3:x-amz-grant-full-control"),
     ("GrantRead", "s3:x-amz-grant-read"),
+    ("GrantReadACP", "s3:x-amz-grant-read-acp"),
+    ("GrantWriteACP", "s3:x-amz-grant-write-acp"),
+    ("ObjectLockLegalHoldStatus", "s3:object-lock-legal-hold"),
+    ("ObjectLockMode", "s3:object-lock-mode"),
+    ("StorageClass", "s3:x-amz-storage-class"),
+    ("WebsiteRedirectLocation", "s3:x-amz-website-redirect-location"),
 )
+_RETAINED: Final = ("s3:object-lock-retain-until-date", "s3:object-lock-remaining-retention-days")
+CREATES: Final = "s3:ObjectCreationOperation"
+"""Whether the operation makes an object; to begin an upload and to send its parts does not yet (S3 User Guide, "Enforce
+conditional writes on Amazon S3 buckets")."""
+_DAY: Final = 86400 * MICROS
 
 
-def writing(asked: Asked) -> Keys:
-    """Condition keys of a question about an object that is to be written."""
+def given_keys(asked: Asked, table: Iterable[tuple[str, str]], found: Keys) -> Keys:
+    """Adds the keys of those members of the input that `table` names."""
     given = asked.call.input
-    bucket = lookup(asked.view, given["Bucket"])
-    found = keys_for(asked, bucket)
-    for member, key in _GIVEN:
+    for member, key in table:
         value = given.get(member)
         if value:
             found[key] = str(value)
+    return found
+
+
+def writing_keys(asked: Asked, creates: bool) -> Keys:
+    """What the request says of an object that is to be written."""
+    given = asked.call.input
+    found = keys_for(asked, lookup(asked.view, given["Bucket"]))
+    given_keys(asked, _GIVEN, found)
+    until = given.get("ObjectLockRetainUntilDate")
+    if until:
+        found["s3:object-lock-retain-until-date"] = iso(until)
+        found["s3:object-lock-remaining-retention-days"] = str(max(0, (until - asked.call.request.at) // _DAY))
+    if given.get("Tagging"):
+        found.update(_request_tags(given["Tagging"]))
+    found[CREATES.lower()] = "true" if creates else "false"
+    return found
+
+
+BEGINNING: Final = (*EVERY, *(key for _, key in _GIVEN), *_RETAINED, *REQUEST_TAGS, CREATES)
+WRITING: Final = (*BEGINNING, *(key for _, key in CONDITIONS))
+
+
+@fills(*WRITING)
+def writing(asked: Asked) -> Keys:
+    """Condition keys of a question about an object that is to be written."""
+    return given_keys(asked, CONDITIONS, writing_keys(asked, True))
+
+
+@fills(*EVERY, EXISTING_TAGS, *REQUEST_TAGS)
+def tags_brought(asked: Asked) -> Keys:
+    """Condition keys of a question about tags that come with a new object."""
+    given = asked.call.input
+    bucket = lookup(asked.view, given["Bucket"])
+    found = keys_for(asked, bucket)
     if given.get("Tagging"):
         found.update(_request_tags(given["Tagging"]))
     if bucket is not None and bucket.tagged:
@@ -239,7 +310,7 @@ def is_current(bucket: Bucket, key: str, id: str) -> Callable[[View], bool]:
     "PutObject",
     asks=[
         Ask("s3:PutObject", object_asked, more=writing),
-        Ask("s3:PutObjectTagging", object_asked, more=writing, when=tagging),
+        Ask("s3:PutObjectTagging", object_asked, more=tags_brought, when=tagging),
     ],
     data=True,
     before=_stage_put,
@@ -406,7 +477,7 @@ async def _from(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncIterato
     "GetObject",
     asks=[
         Ask("s3:GetObject", object_asked, more=existing, when=no_version),
-        Ask("s3:GetObjectVersion", object_asked, more=existing, when=given_version),
+        Ask("s3:GetObjectVersion", object_asked, more=existing_version, when=given_version),
     ],
     data=True,
     after=begin,
@@ -421,7 +492,7 @@ def get(a: Authorised, view: View) -> Output:
     "HeadObject",
     asks=[
         Ask("s3:GetObject", object_asked, more=existing, when=no_version),
-        Ask("s3:GetObjectVersion", object_asked, more=existing, when=given_version),
+        Ask("s3:GetObjectVersion", object_asked, more=existing_version, when=given_version),
     ],
     data=True,
 )
@@ -441,8 +512,8 @@ _ATTRIBUTES: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "Object
     asks=[
         Ask("s3:GetObject", object_asked, more=existing, when=no_version),
         Ask("s3:GetObjectAttributes", object_asked, more=existing, when=no_version),
-        Ask("s3:GetObjectVersion", object_asked, more=existing, when=given_version),
-        Ask("s3:GetObjectVersionAttributes", object_asked, more=existing, when=given_version),
+        Ask("s3:GetObjectVersion", object_asked, more=existing_version, when=given_version),
+        Ask("s3:GetObjectVersionAttributes", object_asked, more=existing_version, when=given_version),
     ],
     data=True,
 )
@@ -490,8 +561,8 @@ def _delete(a: Authorised, tx: Transaction, bucket: Bucket, given: Mapping[str, 
 @OBJECT.operation(
     "DeleteObject",
     asks=[
-        Ask("s3:DeleteObject", object_asked, more=existing, when=no_version),
-        Ask("s3:DeleteObjectVersion", object_asked, more=existing, when=given_version),
+        Ask("s3:DeleteObject", object_asked, more=_removing, when=no_version),
+        Ask("s3:DeleteObjectVersion", object_asked, more=_removing_version, when=given_version),
     ],
     data=True,
     before=stage_nothing,
@@ -534,6 +605,8 @@ def delete_many(a: Authorised, tx: Transaction) -> Output:
         input = {"Bucket": given["Bucket"], "Key": one["Key"]}
         if one.get("VersionId"):
             input["VersionId"] = one["VersionId"]
+        if one.get("ETag"):
+            input["IfMatch"] = one["ETag"]
         try:
             proof = authorise(a.calls, tx, Call(single, input, a.caller, a.account, a.region, a.request))
         except Refused as refused:

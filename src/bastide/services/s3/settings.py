@@ -15,7 +15,7 @@ from bastide.services.s3 import public
 from bastide.services.s3.asking import bucket_asked, given_version, keys, no_version, object_asked
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, fresh, not_implemented
 from bastide.services.s3.heads import checked_tags
-from bastide.services.s3.object import existing, find_version
+from bastide.services.s3.object import existing, existing_version, find_version
 from bastide.store import Row, Transaction, View
 
 _MOST_POLICY_BYTES: Final = 20 * 1024
@@ -279,7 +279,7 @@ def get_acl(a: Authorised, view: View) -> Output:
     "GetObjectAcl",
     asks=[
         Ask("s3:GetObjectAcl", object_asked, more=existing, when=no_version),
-        Ask("s3:GetObjectVersionAcl", object_asked, more=existing, when=given_version),
+        Ask("s3:GetObjectVersionAcl", object_asked, more=existing_version, when=given_version),
     ],
     data=True,
 )

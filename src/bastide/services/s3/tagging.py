@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bastide.domain import tag_list
-from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.kernel import Ask, Asked, Authorised, Fills, Output, fills
 from bastide.services.s3 import heads
 from bastide.services.s3.asking import Keys, given_version, no_version, object_asked
 from bastide.services.s3.bucket import Bucket, bucket_of, set_tagged
-from bastide.services.s3.object import _request_tags, existing, find_version
+from bastide.services.s3.object import REQUEST_TAGS, _request_tags, existing, existing_version, find_version
 from bastide.services.s3.versions import OBJECT
 from bastide.store import Row, Transaction, View
 
 
-def _keys(asked: Asked) -> Keys:
-    found = existing(asked)
-    found.update(_request_tags(asked.input.get("Tagging") or {"TagSet": []}))
-    return found
+def _brought(asked: Asked) -> Keys:
+    return _request_tags(asked.input.get("Tagging") or {"TagSet": []})
 
 
-def _asks(action: str, more: Any = existing) -> list[Ask]:
+@fills(*existing.names, *REQUEST_TAGS)
+def _putting(asked: Asked) -> Keys:
+    return {**existing(asked), **_brought(asked)}
+
+
+@fills(*existing_version.names, *REQUEST_TAGS)
+def _putting_version(asked: Asked) -> Keys:
+    return {**existing_version(asked), **_brought(asked)}
+
+
+def _asks(action: str, more: Fills = existing, more_of_version: Fills = existing_version) -> list[Ask]:
     versioned = action.replace("Object", "ObjectVersion")
     return [
         Ask(f"s3:{action}", object_asked, more=more, when=no_version),
-        Ask(f"s3:{versioned}", object_asked, more=more, when=given_version),
+        Ask(f"s3:{versioned}", object_asked, more=more_of_version, when=given_version),
     ]
 
 
@@ -37,7 +43,7 @@ def _version(bucket: Bucket, row: Row) -> Output:
     return {"VersionId": row.doc["v"]} if bucket.versioning else {}
 
 
-@OBJECT.operation("PutObjectTagging", asks=_asks("PutObjectTagging", _keys), data=True)
+@OBJECT.operation("PutObjectTagging", asks=_asks("PutObjectTagging", _putting, _putting_version), data=True)
 def put(a: Authorised, tx: Transaction) -> Output:
     tags = heads.checked_tags([(str(tag["Key"]), str(tag["Value"])) for tag in a.input["Tagging"]["TagSet"]])
     bucket, row = _row(a, tx)

@@ -19,24 +19,39 @@ from awscrt import checksums as crt
 from bastide.domain import Refused
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts
-from bastide.kernel import Ask, Asked, Authorised, Kind, Output
+from bastide.kernel import Ask, Asked, Authorised, Kind, Output, fills
 from bastide.services.s3 import encryption, heads
-from bastide.services.s3.asking import Keys, bucket_asked, keys, listing, object_asked
-from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, not_implemented
-from bastide.services.s3.copying import source_asked, source_bucket, source_keys, unversioned, versioned
+from bastide.services.s3.asking import EVERY, Keys, bucket_asked, keys, keys_for, object_asked
+from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, lookup, not_implemented
+from bastide.services.s3.copying import (
+    copied,
+    source_asked,
+    source_bucket,
+    source_keys,
+    source_version_keys,
+    unversioned,
+    versioned,
+)
 from bastide.services.s3.listing import behind, encoder, gather, walk
 from bastide.services.s3.object import (
+    BEGINNING,
+    CONDITIONS,
+    CREATES,
+    CUSTOMER,
+    ENCRYPTED,
     Staged,
     _check_write,
     clear,
     content,
     etag_of,
     find_version,
+    given_keys,
     stage_nothing,
     tagging,
+    tags_brought,
     undo,
     write_body,
-    writing,
+    writing_keys,
 )
 from bastide.services.s3.versions import MANIFEST, Garbage, check_key, place
 from bastide.store import Row, Transaction, View
@@ -44,6 +59,9 @@ from bastide.store import Row, Transaction, View
 UPLOAD = Kind("Upload", service="s3", arn="upload/{}", tags=False, history=False)
 PART = Kind("Part", service="s3", arn="part/{}", tags=False, history=False)
 
+_OF_UPLOADS: Final = ("by", "t", "said", "algorithm", "sumtype")
+"""What an upload's row keeps and its object does not. said: the condition keys that it began with and that its parts
+have."""
 _LEAST_PART: Final = 5 * 1024 * 1024
 _MOST_PARTS: Final = 10_000
 _MOST_BYTES: Final = 5 * 1024**4
@@ -111,11 +129,16 @@ async def _stage_create(a: Authorised) -> Staged:
     return staged
 
 
+@fills(*BEGINNING)
+def _beginning(asked: Asked) -> Keys:
+    return writing_keys(asked, False)
+
+
 @UPLOAD.operation(
     "CreateMultipartUpload",
     asks=[
-        Ask("s3:PutObject", object_asked, more=writing),
-        Ask("s3:PutObjectTagging", object_asked, more=writing, when=tagging),
+        Ask("s3:PutObject", object_asked, more=_beginning),
+        Ask("s3:PutObjectTagging", object_asked, more=tags_brought, when=tagging),
     ],
     data=True,
     before=_stage_create,
@@ -127,6 +150,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     bucket = bucket_of(a, tx)
     id = secrets.token_urlsafe(48)
     staged.doc["by"] = a.caller.arn
+    staged.doc["said"] = {key: str(a.input[member]) for member, key in ENCRYPTED if a.input.get(member)}
     staged.doc["t"] = a.now
     tx.insert(
         Row(UPLOAD.key, bucket.account, bucket.region, _name(bucket, key, id), staged.doc, tags=staged.tags), keep=False
@@ -222,8 +246,37 @@ def _place_part(a: Authorised, tx: Transaction) -> tuple[Row, dict[str, Any]]:
     return upload, doc
 
 
+_OF_THE_UPLOAD: Final = (*EVERY, *(key for _, key in ENCRYPTED), CUSTOMER[1], CREATES)
+
+
+def _of_the_upload(asked: Asked, creates: bool) -> Keys:
+    """Parts carry no word on encryption: what was said when the upload began holds for them, so that a policy that demands
+    it does not stop them."""
+    given = asked.call.input
+    bucket = lookup(asked.view, given["Bucket"])
+    found = given_keys(asked, (CUSTOMER,), keys_for(asked, bucket))
+    found[CREATES.lower()] = "true" if creates else "false"
+    id, key = str(given["UploadId"]), str(given["Key"])
+    if bucket is not None and "\0" not in id and "\0" not in key:
+        row = asked.view.get(UPLOAD.key, bucket.account, bucket.region, _name(bucket, key, id))
+        if row is not None:
+            found.update(row.doc.get("said") or {})
+    return found
+
+
+@fills(*_OF_THE_UPLOAD)
 def _part_keys(asked: Asked) -> Keys:
-    return keys(asked)
+    return _of_the_upload(asked, False)
+
+
+@fills(*_OF_THE_UPLOAD, "s3:x-amz-copy-source")
+def _part_copy_keys(asked: Asked) -> Keys:
+    return copied(asked, _of_the_upload(asked, False))
+
+
+@fills(*_OF_THE_UPLOAD, *(key for _, key in CONDITIONS))
+def _completing(asked: Asked) -> Keys:
+    return given_keys(asked, CONDITIONS, _of_the_upload(asked, True))
 
 
 @PART.operation(
@@ -277,9 +330,9 @@ async def _stage_part_copy(a: Authorised) -> Staged:
 @PART.operation(
     "UploadPartCopy",
     asks=[
-        Ask("s3:PutObject", object_asked, more=_part_keys),
+        Ask("s3:PutObject", object_asked, more=_part_copy_keys),
         Ask("s3:GetObject", source_asked, more=source_keys, when=unversioned),
-        Ask("s3:GetObjectVersion", source_asked, more=source_keys, when=versioned),
+        Ask("s3:GetObjectVersion", source_asked, more=source_version_keys, when=versioned),
     ],
     data=True,
     before=_stage_part_copy,
@@ -420,7 +473,7 @@ def _chosen(given: dict[str, Any], rows: dict[int, Row]) -> list[Row]:
 
 @UPLOAD.operation(
     "CompleteMultipartUpload",
-    asks=[Ask("s3:PutObject", object_asked, more=writing)],
+    asks=[Ask("s3:PutObject", object_asked, more=_completing)],
     data=True,
     before=stage_nothing,
     after=clear,
@@ -443,7 +496,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
     wanted = given.get("MpuObjectSize")
     if wanted is not None and int(wanted) != size:
         raise Refused("InvalidRequest", f"The object size {wanted} does not match the parts' {size}.", 400)
-    doc = {name: value for name, value in upload.doc.items() if name not in ("by", "t", "algorithm", "sumtype")}
+    doc = {name: value for name, value in upload.doc.items() if name not in _OF_UPLOADS}
     sums = _whole_sum(given, upload.doc, chosen)
     if sums:
         doc |= {"sums": sums, "sumtype": upload.doc["sumtype"]}
@@ -550,7 +603,7 @@ def _key(name: str) -> str:
     return name.partition("\0")[0]
 
 
-@BUCKET.reads("ListMultipartUploads", asks=[Ask("s3:ListBucketMultipartUploads", bucket_asked, more=listing)])
+@BUCKET.reads("ListMultipartUploads", asks=[Ask("s3:ListBucketMultipartUploads", bucket_asked, more=keys)])
 def list_uploads(a: Authorised, view: View) -> Output:
     given = a.input
     bucket = bucket_of(a, view)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bastide.domain import Refused
-from bastide.kernel import Ask, Asked, Authorised, Kind, each, member
+from bastide.kernel import About, Ask, Asked, Authorised, Kind, each, member
 from bastide.kernel.kind import Given
 from bastide.services.sagemaker.session import SAGEMAKER
 
@@ -19,15 +19,24 @@ def fixed(value: str) -> Given:
     return lambda _: value
 
 
-def several(path: str) -> Given:
-    """A key of several values, even when the request has one."""
-    read = each(path)
+def several(*paths: str) -> Given:
+    """A key of several values, even when the request has one; from all of the paths."""
+    reads = [each(path) for path in paths]
 
     def given(asked: Asked) -> str | Sequence[str] | None:
-        found = read(asked)
-        return (found,) if isinstance(found, str) else found
+        values: list[str] = []
+        for read in reads:
+            found = read(asked)
+            values += [found] if isinstance(found, str) else found or ()
+        return values
 
     return given
+
+
+def otherwise(path: str, default: str) -> Given:
+    """A key whose parameter, left out, counts as its default: a guardrail must not be passed by saying nothing."""
+    read = each(path)
+    return lambda asked: read(asked) or default
 
 
 def passing(kind: Kind, path: str) -> Ask:
@@ -43,22 +52,23 @@ def passing(kind: Kind, path: str) -> Ask:
     )
 
 
-def tagging(kind: Kind, operation: str) -> Ask:
+def tagging(kind: Kind, operation: str, about: About | None = None) -> Ask:
     """Tags given at creation are asked about as AddTags, with the operation that brings them."""
     return Ask(
         "sagemaker:AddTags",
-        kind.this,
+        about or kind.this,
         given={"sagemaker:TaggingAction": fixed(operation)},
         when=lambda asked: bool(asked.input.get("Tags")),
     )
 
 
-def keys(**paths: str) -> Mapping[str, Given]:
+def keys(**paths: str | Given) -> Mapping[str, Given]:
     """``sagemaker:`` condition keys from paths of the input; a name that ends in ``s_`` has several values."""
-    return {
-        f"sagemaker:{name.rstrip('_')}": several(path) if name.endswith("_") else each(path)
-        for name, path in paths.items()
-    }
+    found: dict[str, Given] = {}
+    for name, path in paths.items():
+        read = path if callable(path) else several(path) if name.endswith("_") else each(path)
+        found[f"sagemaker:{name.rstrip('_').replace('__', ':')}"] = read
+    return found
 
 
 def at(given: Any, path: str) -> Any:

@@ -7,8 +7,9 @@ from typing import Final
 
 from bastide.domain import Refused
 from bastide.engines.placement import Placement
-from bastide.kernel import Ask, Asked, Authorised, Kind, Output, each, regular, tags_of
-from bastide.services.sagemaker.asking import keys, tagging, unsupported
+from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
+from bastide.kernel.kind import Given
+from bastide.services.sagemaker.asking import keys, otherwise, passing, several, tagging, unsupported
 from bastide.services.sagemaker.model import MODEL
 from bastide.store import Transaction
 
@@ -43,9 +44,15 @@ _UNSUPPORTED_OF_VARIANTS: Final = (
 _MOST_INSTANCES: Final = 4
 
 
+_VARIANTS: Final = ("ProductionVariants", "ShadowProductionVariants")
+
+
+def _of_variants(path: str) -> Given:
+    return several(*(f"{variants}.{path}" for variants in _VARIANTS))
+
+
 def _models(asked: Asked) -> Sequence[str]:
-    found = each("ProductionVariants.ModelName")(asked)
-    names = [found] if isinstance(found, str) else found or []
+    names = _of_variants("ModelName")(asked) or ()
     return [MODEL.arn(asked.call.account, asked.call.region, name) for name in names]
 
 
@@ -55,21 +62,19 @@ def _models(asked: Asked) -> Sequence[str]:
         Ask(
             "sagemaker:CreateEndpointConfig",
             ENDPOINT_CONFIG.this,
-            given={
-                **keys(
-                    InstanceTypes_="ProductionVariants.InstanceType",
-                    AcceleratorTypes_="ProductionVariants.AcceleratorType",
-                    VolumeKmsKey="KmsKeyId",
-                    OutputKmsKey="AsyncInferenceConfig.OutputConfig.KmsKeyId",
-                    NetworkIsolation="EnableNetworkIsolation",
-                    VpcSubnets_="VpcConfig.Subnets",
-                    VpcSecurityGroupIds_="VpcConfig.SecurityGroupIds",
-                    ServerlessMaxConcurrency="ProductionVariants.ServerlessConfig.MaxConcurrency",
-                    ServerlessMemorySize="ProductionVariants.ServerlessConfig.MemorySizeInMB",
-                ),
-                "sagemaker:ModelArn": _models,
-            },
+            given=keys(
+                InstanceTypes=_of_variants("InstanceType"),
+                AcceleratorTypes=_of_variants("AcceleratorType"),
+                ModelArn=_models,
+                VolumeKmsKey="KmsKeyId",
+                NetworkIsolation=otherwise("EnableNetworkIsolation", "false"),
+                VpcSubnets_="VpcConfig.Subnets",
+                VpcSecurityGroupIds_="VpcConfig.SecurityGroupIds",
+                ServerlessMaxConcurrency=_of_variants("ServerlessConfig.MaxConcurrency"),
+                ServerlessMemorySize=_of_variants("ServerlessConfig.MemorySizeInMB"),
+            ),
         ),
+        passing(ENDPOINT_CONFIG, "ExecutionRoleArn"),
         tagging(ENDPOINT_CONFIG, "CreateEndpointConfig"),
     ],
 )

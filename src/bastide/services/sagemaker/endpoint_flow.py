@@ -163,7 +163,9 @@ class EndpointFlow:
         self, run: Run, variant: dict[str, Any], environment: images.Environment, number: int
     ) -> Instance:
         """A server's volume with the model in it; what starts the server, and what frees all that."""
-        session = RoleSession(self.calls, variant["role"], account=run.state["account"], region=run.state["region"])
+        where = {"account": run.state["account"], "region": run.state["region"]}
+        model = MODEL.arn(where["account"], where["region"], variant["ModelName"])
+        session = RoleSession(self.calls, variant["role"], **where, source_arn=model)
         try:
             await session.caller()
         except Refused:

@@ -167,7 +167,7 @@ class JobFlow(ABC):
     async def assume(self, run: Run) -> dict[str, Any]:
         """Credentials of the execution role, for this attempt only."""
         row = self.row(run)
-        session = RoleSession(self.calls, row.doc["RoleArn"], account=row.account, region=row.region)
+        session = RoleSession(self.calls, row.doc["RoleArn"], account=row.account, region=row.region, source_arn=run.id)
         try:
             await session.caller()
         except Refused:
@@ -426,7 +426,8 @@ async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:
     if not kms_key:
         return os.urandom(32)
     try:
-        made = await session.act("kms", "GenerateDataKey", {"KeyId": kms_key, "KeySpec": "AES_256"})
+        via = {"kms:viaservice": f"sagemaker.{session.region}.amazonaws.com"}
+        made = await session.act("kms", "GenerateDataKey", {"KeyId": kms_key, "KeySpec": "AES_256"}, context=via)
     except Refused as refused:
         raise Failed("ClientError", f"The volume's key cannot be used: {_said(refused)} ({kms_key})") from None
     key: bytes = made["Plaintext"]

@@ -8,7 +8,7 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker.asking import keys, passing, tagging, unsupported
+from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -58,7 +58,7 @@ def _foreign(asked: Asked) -> Iterable[str]:
 
 _KEYS: Final = {
     **keys(
-        NetworkIsolation="EnableNetworkIsolation",
+        NetworkIsolation=otherwise("EnableNetworkIsolation", "false"),
         VpcSubnets_="VpcConfig.Subnets",
         VpcSecurityGroupIds_="VpcConfig.SecurityGroupIds",
     ),
@@ -69,7 +69,8 @@ _KEYS: Final = {
 
 async def _before(a: Authorised) -> None:
     if a.input.get("ExecutionRoleArn"):
-        await check_role(a.calls, a.input["ExecutionRoleArn"], account=a.account, region=a.region)
+        arn = MODEL.arn(a.account, a.region, a.input["ModelName"])
+        await check_role(a.calls, a.input["ExecutionRoleArn"], account=a.account, region=a.region, source_arn=arn)
 
 
 @MODEL.operation(

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from bastide.domain import Arn, Refused
 from bastide.engines import images
-from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, fill, once, pages, regular, tags_of
+from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, fill, fills, once, pages, regular, tags_of
 from bastide.protocol import codec
-from bastide.services.sagemaker.asking import keys, unsupported
+from bastide.services.sagemaker.asking import keys, otherwise, tagging, unsupported
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP, policy_of, who
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import SAGEMAKER
@@ -20,6 +20,11 @@ MODEL_PACKAGE = Kind(
     service="sagemaker",
     arn="model-package/{}",
     missing=("ValidationException", "ModelPackage {arn} does not exist.", 400),
+    fills=(
+        "sagemaker:CurrentModelLifeCycleStage",
+        "sagemaker:CurrentModelLifeCycleStageStatus",
+        "sagemaker:CurrentCustomerMetadataProperties/${MetadataKey}",
+    ),
 )
 """A version's row is named ``GROUP/VERSION``, as its ARN is."""
 
@@ -41,7 +46,20 @@ def facts(view: View, arn: Arn) -> Facts:
     name = arn.resource.removeprefix(MODEL_PACKAGE.type)
     group = MODEL_PACKAGE_GROUP.get(view, arn.account, arn.region, name.partition("/")[0])
     row = MODEL_PACKAGE.get(view, arn.account, arn.region, name)
-    return Facts(arn.account, row.tags if row is not None else {}, policy_of(group), type="ModelPackage")
+    if row is None:
+        return Facts(arn.account, {}, policy_of(group), type="ModelPackage")
+    return Facts(arn.account, row.tags, policy_of(group), type="ModelPackage", keys=_current(row))
+
+
+def _current(row: Row) -> dict[str, str]:
+    stage = row.doc.get("ModelLifeCycle") or {}
+    found = {
+        "sagemaker:currentmodellifecyclestage": stage.get("Stage"),
+        "sagemaker:currentmodellifecyclestagestatus": stage.get("StageStatus"),
+    }
+    for key, value in (row.doc.get("CustomerMetadataProperties") or {}).items():
+        found[f"sagemaker:currentcustomermetadataproperties/{key.lower()}"] = value
+    return {key: str(value) for key, value in found.items() if value}
 
 
 def _group(given: str, account: str, region: str) -> tuple[str, str, str]:
@@ -95,11 +113,28 @@ def _inference(a: Authorised, view: View) -> dict[str, Any] | None:
     return {**specification, "Containers": pinned(a, view, specification["Containers"])}
 
 
+_PENDING: Final = "PendingManualApproval"
+_STAGE: Final = keys(
+    ModelLifeCycle__Stage="ModelLifeCycle.Stage", ModelLifeCycle__StageStatus="ModelLifeCycle.StageStatus"
+)
+
+
+@fills("sagemaker:CustomerMetadataProperties/${MetadataKey}")
+def _properties(asked: Asked) -> dict[str, str]:
+    given = asked.input.get("CustomerMetadataProperties") or {}
+    return {f"sagemaker:CustomerMetadataProperties/{key}": str(value) for key, value in given.items()}
+
+
 @MODEL_PACKAGE.operation(
     "CreateModelPackage",
     asks=[
-        Ask("sagemaker:CreateModelPackage", _next, given=keys(ModelApprovalStatus="ModelApprovalStatus")),
-        Ask("sagemaker:AddTags", _next, when=lambda asked: bool(asked.input.get("Tags"))),
+        Ask(
+            "sagemaker:CreateModelPackage",
+            _next,
+            given={**_STAGE, **keys(ModelApprovalStatus=otherwise("ModelApprovalStatus", _PENDING))},
+            more=_properties,
+        ),
+        tagging(MODEL_PACKAGE, "CreateModelPackage", _next),
     ],
 )
 def create(a: Authorised, tx: Transaction) -> Output:
@@ -121,7 +156,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         doc |= {
             "ModelPackageGroupName": group.name,
             "ModelPackageVersion": version,
-            "ModelApprovalStatus": a.input.get("ModelApprovalStatus") or "PendingManualApproval",
+            "ModelApprovalStatus": a.input.get("ModelApprovalStatus") or _PENDING,
             "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
             "CreatedBy": who(a),
         }
@@ -206,26 +241,20 @@ def _this(asked: Asked) -> Iterable[str]:
     return (str(asked.input["ModelPackageArn"]),)
 
 
-def _more(asked: Asked) -> dict[str, str]:
-    given = asked.input.get("CustomerMetadataProperties") or {}
-    return {f"sagemaker:CustomerMetadataProperties/{key}": str(value) for key, value in given.items()}
-
-
 @MODEL_PACKAGE.operation(
     "UpdateModelPackage",
     asks=[
         Ask(
             "sagemaker:UpdateModelPackage",
             _this,
-            given=keys(
-                **{
-                    "ModelApprovalStatus": "ModelApprovalStatus",
-                    "ModelLifeCycle:stage": "ModelLifeCycle.Stage",
-                    "ModelLifeCycle:stageStatus": "ModelLifeCycle.StageStatus",
-                    "CustomerMetadataPropertiesToRemove_": "CustomerMetadataPropertiesToRemove",
-                }
-            ),
-            more=_more,
+            given={
+                **_STAGE,
+                **keys(
+                    ModelApprovalStatus="ModelApprovalStatus",
+                    CustomerMetadataPropertiesToRemove_="CustomerMetadataPropertiesToRemove",
+                ),
+            },
+            more=_properties,
         )
     ],
 )

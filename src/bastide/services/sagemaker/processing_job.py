@@ -9,10 +9,10 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker.asking import keys, passing, tagging, unsupported
+from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
-from bastide.services.sagemaker.training_job import no_network
+from bastide.services.sagemaker.training_job import LONGEST, no_network
 from bastide.store import Transaction
 
 PROCESSING_JOB = Kind(
@@ -28,10 +28,7 @@ PROCESSING_JOB = Kind(
     ),
 )
 
-_UNSUPPORTED: Final = (
-    "NetworkConfig.EnableInterContainerTrafficEncryption",
-    "ProcessingResources.ClusterConfig.InstancePreferences",
-)
+_UNSUPPORTED: Final = ("ProcessingResources.ClusterConfig.InstancePreferences",)
 
 
 def local_path(given: str | None, what: str) -> str:
@@ -43,7 +40,8 @@ def local_path(given: str | None, what: str) -> str:
 
 
 async def _before(a: Authorised) -> None:
-    await check_role(a.calls, a.input["RoleArn"], account=a.account, region=a.region)
+    arn = PROCESSING_JOB.arn(a.account, a.region, a.input["ProcessingJobName"])
+    await check_role(a.calls, a.input["RoleArn"], account=a.account, region=a.region, source_arn=arn)
 
 
 @PROCESSING_JOB.operation(
@@ -56,9 +54,11 @@ async def _before(a: Authorised) -> None:
                 InstanceTypes_="ProcessingResources.ClusterConfig.InstanceType",
                 VolumeKmsKey="ProcessingResources.ClusterConfig.VolumeKmsKeyId",
                 OutputKmsKey="ProcessingOutputConfig.KmsKeyId",
-                NetworkIsolation="NetworkConfig.EnableNetworkIsolation",
-                InterContainerTrafficEncryption="NetworkConfig.EnableInterContainerTrafficEncryption",
-                MaxRuntimeInSeconds="StoppingCondition.MaxRuntimeInSeconds",
+                NetworkIsolation=otherwise("NetworkConfig.EnableNetworkIsolation", "false"),
+                InterContainerTrafficEncryption=otherwise(
+                    "NetworkConfig.EnableInterContainerTrafficEncryption", "false"
+                ),
+                MaxRuntimeInSeconds=otherwise("StoppingCondition.MaxRuntimeInSeconds", str(LONGEST)),
                 VpcSubnets_="NetworkConfig.VpcConfig.Subnets",
                 VpcSecurityGroupIds_="NetworkConfig.VpcConfig.SecurityGroupIds",
             ),
@@ -110,7 +110,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     name = given["ProcessingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "ProcessingJobName")}
     doc["ProcessingResources"] = {"ClusterConfig": {"InstanceCount": 1, **cluster}}
-    doc["StoppingCondition"] = given.get("StoppingCondition") or {"MaxRuntimeInSeconds": 86400}
+    doc["StoppingCondition"] = given.get("StoppingCondition") or {"MaxRuntimeInSeconds": LONGEST}
     PROCESSING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
     return {"ProcessingJobArn": PROCESSING_JOB.arn(a.account, a.region, name)}
 

@@ -12,11 +12,13 @@ _SPARE = 600 * MICROS  # a session is renewed this long before it ends, so that 
 
 
 class RoleSession:
-    """Acts with a role's permissions, for something in `account`. The credentials stay in this process's memory; the role
+    """Acts with a role's permissions, for something in `account` (`source_arn`, its ARN, which the role's trust policy and
+    the record see). The credentials stay in this process's memory; the role
     is assumed anew before they end, so that a role that was removed or no longer trusts us ends the work."""
 
-    def __init__(self, calls: Calls, role_arn: str, *, account: str, region: str) -> None:
+    def __init__(self, calls: Calls, role_arn: str, *, account: str, region: str, source_arn: str = "") -> None:
         self.calls = calls
+        self.source_arn = source_arn
         self.role_arn = role_arn
         self.account = account
         self.region = region
@@ -27,7 +29,12 @@ class RoleSession:
         held = self._caller
         if held is None or held.session is None or held.session.expires - _SPARE < self.calls.clock():
             held = await self.calls.assume(
-                SAGEMAKER, self.role_arn, "SageMaker", account=self.account, region=self.region
+                SAGEMAKER,
+                self.role_arn,
+                "SageMaker",
+                account=self.account,
+                region=self.region,
+                source_arn=self.source_arn,
             )
             self._caller = held
         return held
@@ -52,11 +59,11 @@ def cannot_assume(role_arn: str) -> Refused:
     )
 
 
-async def check_role(calls: Calls, role_arn: str, *, account: str, region: str) -> None:
+async def check_role(calls: Calls, role_arn: str, *, account: str, region: str, source_arn: str) -> None:
     """Raises Refused, as AWS does at once and not when the work begins, if the role cannot be assumed."""
     if f":{account}:" not in role_arn:
         raise Refused("ValidationException", "Cross-account pass role is not allowed.")
     try:
-        await RoleSession(calls, role_arn, account=account, region=region).caller()
+        await RoleSession(calls, role_arn, account=account, region=region, source_arn=source_arn).caller()
     except Refused:
         raise cannot_assume(role_arn) from None

@@ -8,7 +8,7 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker.asking import at, keys, passing, tagging, unsupported
+from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
 from bastide.store import Row, Transaction
@@ -27,6 +27,8 @@ TRAINING_JOB = Kind(
     ),
 )
 
+LONGEST: Final = 86400
+"""Seconds a job may take that says nothing of it."""
 WITHOUT_EFFECT: Final = (
     "DebugHookConfig",
     "DebugRuleConfigurations",
@@ -54,7 +56,6 @@ _UNSUPPORTED: Final = (
     "ResourceConfig.TrainingPlanArn",
     "ResourceConfig.InstancePlacementConfig",
     "ResourceConfig.InstancePreferences",
-    "EnableInterContainerTrafficEncryption",
 )
 
 
@@ -78,7 +79,8 @@ def transition(row: Row, status: str, message: str, now: int) -> None:
 
 
 async def _before(a: Authorised) -> None:
-    await check_role(a.calls, a.input["RoleArn"], account=a.account, region=a.region)
+    arn = TRAINING_JOB.arn(a.account, a.region, a.input["TrainingJobName"])
+    await check_role(a.calls, a.input["RoleArn"], account=a.account, region=a.region, source_arn=arn)
 
 
 @TRAINING_JOB.operation(
@@ -88,16 +90,20 @@ async def _before(a: Authorised) -> None:
             "sagemaker:CreateTrainingJob",
             TRAINING_JOB.this,
             given=keys(
-                InstanceTypes_="ResourceConfig.InstanceType",
+                FileSystemAccessMode="InputDataConfig.DataSource.FileSystemDataSource.FileSystemAccessMode",
+                FileSystemDirectoryPath="InputDataConfig.DataSource.FileSystemDataSource.DirectoryPath",
+                FileSystemId="InputDataConfig.DataSource.FileSystemDataSource.FileSystemId",
+                FileSystemType="InputDataConfig.DataSource.FileSystemDataSource.FileSystemType",
+                InstanceTypes_=several("ResourceConfig.InstanceType", "ResourceConfig.InstanceGroups.InstanceType"),
                 VolumeKmsKey="ResourceConfig.VolumeKmsKeyId",
                 OutputKmsKey="OutputDataConfig.KmsKeyId",
-                NetworkIsolation="EnableNetworkIsolation",
-                InterContainerTrafficEncryption="EnableInterContainerTrafficEncryption",
-                MaxRuntimeInSeconds="StoppingCondition.MaxRuntimeInSeconds",
+                NetworkIsolation=otherwise("EnableNetworkIsolation", "false"),
+                InterContainerTrafficEncryption=otherwise("EnableInterContainerTrafficEncryption", "false"),
+                MaxRuntimeInSeconds=otherwise("StoppingCondition.MaxRuntimeInSeconds", str(LONGEST)),
                 VpcSubnets_="VpcConfig.Subnets",
                 VpcSecurityGroupIds_="VpcConfig.SecurityGroupIds",
                 KeepAlivePeriod="ResourceConfig.KeepAlivePeriodInSeconds",
-                EnableRemoteDebug="RemoteDebugConfig.EnableRemoteDebug",
+                EnableRemoteDebug=otherwise("RemoteDebugConfig.EnableRemoteDebug", "false"),
             ),
         ),
         passing(TRAINING_JOB, "RoleArn"),
@@ -143,11 +149,12 @@ def create(a: Authorised, tx: Transaction) -> Output:
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
     doc.setdefault("EnableNetworkIsolation", False)
-    doc["EnableInterContainerTrafficEncryption"] = False
+    # A job has one container: there is no traffic between several that would be in clear.
+    doc.setdefault("EnableInterContainerTrafficEncryption", False)
     doc["EnableManagedSpotTraining"] = False
     doc["OutputDataConfig"] = {"KmsKeyId": "", **given["OutputDataConfig"]}
     doc["ResourceConfig"] = {"InstanceCount": 1, "VolumeSizeInGB": 30, **resources}
-    doc["StoppingCondition"] = {"MaxRuntimeInSeconds": 86400, **(given.get("StoppingCondition") or {})}
+    doc["StoppingCondition"] = {"MaxRuntimeInSeconds": LONGEST, **(given.get("StoppingCondition") or {})}
     doc["SecondaryStatusTransitions"] = []
     row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
     transition(row, "Starting", "Starting the training job", tx.now)

@@ -131,7 +131,11 @@ def facts(view: View, where: Arn, action: str) -> Facts | None:
     return Facts(account, row.tags, policy, type="Secret")
 
 
-GIVEN: Final[dict[str, Any]] = {"secretsmanager:SecretId": lambda asked: named_arn(asked, str(asked.input["SecretId"]))}
+GIVEN: Final[dict[str, Any]] = {
+    "secretsmanager:SecretId": lambda asked: named_arn(asked, str(asked.input["SecretId"])),
+    # Secrets have no replicas: the region that is asked is the first.
+    "secretsmanager:SecretPrimaryRegion": lambda asked: asked.call.region,
+}
 
 
 # -- making ------------------------------------------------------------------------------------------------------------

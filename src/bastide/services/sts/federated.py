@@ -69,6 +69,12 @@ def identify(calls: Calls, view: View, call: Call) -> Caller:
     return found.caller
 
 
+BRINGS: Final = (
+    "aws:RequestTag/${TagKey}", "aws:TagKeys", "sts:RoleSessionName", "sts:SourceIdentity", "sts:TransitiveTagKeys",
+)  # fmt: skip
+"""Condition keys that every verified assertion or token may bring."""
+
+
 def asks(action: str) -> list[Ask]:
     """The questions of taking on a role with an assertion; who calls and what they bring stands in the context."""
     arn = member("RoleArn")

@@ -18,6 +18,7 @@ from bastide.engines.idp import Assertion, Metadata, Rejected, verify_response
 from bastide.kernel import Authorised, Call, Caller, Calls, Output
 from bastide.services.sts import role as roles
 from bastide.services.sts.federated import (
+    BRINGS,
     Identity,
     asks,
     identify,
@@ -65,6 +66,12 @@ _ONE: Final = {
     "urn:oid:0.9.2342.19200300.100.1.3": "mail", "urn:oid:0.9.2342.19200300.100.1.45": "organizationstatus",
 }  # fmt: skip
 """Attributes that become condition keys of one value."""
+
+
+_BRINGS: Final = (
+    "namequalifier", "sub", "sub_type", "aud", "iss", "doc", "commonname",
+    *dict.fromkeys((*_MANY.values(), *_ONE.values())),
+)  # fmt: skip
 
 
 async def _verified(calls: Calls, call: Call) -> None:
@@ -184,7 +191,12 @@ def _duration(attributes: Mapping[str, tuple[str, ...]]) -> int | None:
 
 
 @SESSION.reads(
-    "AssumeRoleWithSAML", tells=True, prepare=_verified, identify=identify, asks=asks("sts:AssumeRoleWithSAML")
+    "AssumeRoleWithSAML",
+    tells=True,
+    prepare=_verified,
+    identify=identify,
+    fills=(*BRINGS, *(f"saml:{name}" for name in _BRINGS)),
+    asks=asks("sts:AssumeRoleWithSAML"),
 )
 def assume_role_with_saml(a: Authorised, view: View) -> Output:
     return taken_on(a, view)

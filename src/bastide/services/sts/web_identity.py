@@ -15,7 +15,7 @@ from bastide.domain import Refused
 from bastide.engines.idp import Claims, Issuers, Rejected, issuer_of, verify_token
 from bastide.kernel import Authorised, Call, Caller, Calls, Output
 from bastide.services.sts import role as roles
-from bastide.services.sts.federated import Identity, asks, identify, refused, role_of_call, taken_on
+from bastide.services.sts.federated import BRINGS, Identity, asks, identify, refused, role_of_call, taken_on
 from bastide.services.sts.session import SESSION
 from bastide.store import View
 
@@ -115,6 +115,7 @@ def _tags(claims: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
     tells=True,
     prepare=_verified,
     identify=identify,
+    fills=(*BRINGS, *(f"accounts.google.com:{claim}" for claim in ("aud", "oaud", "sub"))),
     asks=asks("sts:AssumeRoleWithWebIdentity"),
 )
 def assume_role_with_web_identity(a: Authorised, view: View) -> Output:
