@@ -89,7 +89,7 @@ def _invite(a: Authorised, tx: Transaction, held: Row) -> Output:
     ]
     if a.input.get("Notes"):
         resources.append({"Type": "NOTES", "Value": a.input["Notes"]})
-    doc = {
+    doc: dict[str, Any] = {
         "Id": id,
         "Arn": address(held, id),
         "Parties": [{"Id": organisation_id, "Type": "ORGANIZATION"}, dict(a.input["Target"])],
