@@ -146,6 +146,11 @@ class Organisation(Protocol):
         """Whether the account's effective tag policy forbids this tag on resources of the type (``s3:bucket``)."""
         ...
 
+    def tag_faults(self, view: View, account: str, tags: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """Of a resource's tags, what its account's effective tag policy would have otherwise, enforced or not: keys of
+        the wrong case, and keys with a wrong value."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

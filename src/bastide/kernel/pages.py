@@ -11,8 +11,11 @@ from bastide.domain import Refused
 from bastide.kernel.call import Authorised
 
 _NOT_FILTERS = frozenset(
-    {"NextToken", "nextToken", "Marker", "ContinuationToken", "MaxResults", "maxResults", "MaxItems"}
-)
+    {
+        "NextToken", "nextToken", "Marker", "ContinuationToken", "MaxResults", "maxResults", "MaxItems", "PaginationToken",
+        "ResourcesPerPage", "TagsPerPage",
+    }
+)  # fmt: skip
 
 
 def _bound_to(a: Authorised) -> str:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from bastide.kernel import Service
-from bastide.services import cloudtrail, iam, kms, logs, organizations, s3, sagemaker, sagemaker_runtime, sts
+from bastide.services import (
+    cloudtrail,
+    iam,
+    kms,
+    logs,
+    organizations,
+    resourcegroupstaggingapi,
+    s3,
+    sagemaker,
+    sagemaker_runtime,
+    sts,
+)
 
 SERVICES: tuple[Service, ...] = (
     cloudtrail.SERVICE,
@@ -11,6 +22,7 @@ SERVICES: tuple[Service, ...] = (
     kms.SERVICE,
     logs.SERVICE,
     organizations.SERVICE,
+    resourcegroupstaggingapi.SERVICE,
     s3.SERVICE,
     sagemaker.SERVICE,
     sagemaker_runtime.SERVICE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -203,15 +203,13 @@ class Rule:
 
 
 def rules(effective: dict[str, Any]) -> dict[str, Rule]:
-    """The enforced rules of an effective policy, by the key in lower case."""
+    """The rules of an effective policy, by the key in lower case; without types where nothing is enforced."""
     found: dict[str, Rule] = {}
     for key, settings in effective.get("tags", {}).items():
-        types = settings.get("enforced_for")
-        if not types:
-            continue
         values = settings.get("tag_value")
         patterns = None if values is None else tuple(_pattern(one) for one in values)
-        found[key] = Rule(settings["tag_key"], patterns, frozenset(one.lower() for one in types))
+        types = frozenset(one.lower() for one in settings.get("enforced_for", ()))
+        found[key] = Rule(settings["tag_key"], patterns, types)
     return found
 
 
@@ -220,11 +218,28 @@ def _pattern(value: str) -> re.Pattern[str]:
     return re.compile(re.escape(head) + (".*" if star else "") + re.escape(tail), re.DOTALL)
 
 
-def forbids(rules: dict[str, Rule], type: str, key: str, value: str) -> bool:
-    """Whether a rule forbids the tag on resources of the type."""
+def forbids(rules: Mapping[str, Rule], type: str, key: str, value: str) -> bool:
+    """Whether a rule that is enforced forbids the tag on resources of the type."""
     rule = rules.get(key.lower())
     if rule is None or not (type in rule.types or f"{type.partition(':')[0]}:*" in rule.types):
         return False
-    if key != rule.key:
-        return True
-    return rule.values is not None and not any(one.fullmatch(value) for one in rule.values)
+    return key != rule.key or not _fits(rule, value)
+
+
+def _fits(rule: Rule, value: str) -> bool:
+    return rule.values is None or any(one.fullmatch(value) for one in rule.values)
+
+
+def faults(rules: Mapping[str, Rule], tags: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Keys of the wrong case, and keys with a wrong value."""
+    keys: list[str] = []
+    values: list[str] = []
+    for key, value in tags.items():
+        rule = rules.get(key.lower())
+        if rule is None:
+            continue
+        if key != rule.key:
+            keys.append(key)
+        if not _fits(rule, value):
+            values.append(key)
+    return keys, values

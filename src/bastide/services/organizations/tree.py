@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bastide.policy import Attached, Document, Form
@@ -117,8 +117,16 @@ class OrganisationTree:
 
     def noncompliant(self, view: View, account: str, type: str, key: str, value: str) -> bool:
         """Whether the account's effective tag policy forbids this tag on resources of the type (``s3:bucket``)."""
-        rules = view.memo(("organizations:tags", account), SCOPES, lambda: tag_policy.rules(effective(view, account)))
+        rules = _rules(view, account)
         return bool(rules) and tag_policy.forbids(rules, type, key, value)
+
+    def tag_faults(self, view: View, account: str, tags: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """Of a resource's tags, what the policy would have otherwise: keys of the wrong case, keys with a wrong value."""
+        return tag_policy.faults(_rules(view, account), tags)
+
+
+def _rules(view: View, account: str) -> dict[str, tag_policy.Rule]:
+    return view.memo(("organizations:tags", account), SCOPES, lambda: tag_policy.rules(effective(view, account)))
 
 
 _ACCOUNTS: Final = ((ACCOUNT.key, ""),)

@@ -28,10 +28,12 @@ from bastide.services.s3.bucket import (
     not_implemented,
     refuse_grants,
 )
+from bastide.services.s3.heads import checked_tags
 from bastide.store import Row, Taken, Transaction, View
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _MOST_LISTED: Final = 10_000
+_MOST_TAGS: Final = 50
 
 
 def _creating(asked: Asked) -> dict[str, str | Sequence[str]]:
@@ -93,7 +95,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     wanted = given.get("CreateBucketConfiguration") or {}
     if wanted.get("Location") or wanted.get("Bucket"):
         raise not_implemented("A directory bucket")
-    tags = {str(tag["Key"]): str(tag["Value"]) for tag in wanted.get("Tags") or ()}
+    tags = checked_tags([(str(tag["Key"]), str(tag["Value"])) for tag in wanted.get("Tags") or ()], _MOST_TAGS)
     region = _place(a, wanted)
     output = {"Location": f"/{name}", "BucketArn": bucket_arn(name)}
     doc = {"Account": a.account, "Region": region}
