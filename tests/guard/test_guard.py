@@ -96,6 +96,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "v1"
     if lower == "createaccountrequestid":
         return "car-" + "0" * 32
+    if lower == "handshakeid":
+        return "h-" + "0" * 32
     if lower == "email":
         return "nobody@example.com"
     if lower == "accesskeyid":

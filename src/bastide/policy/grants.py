@@ -7,16 +7,17 @@ reference, GrantConstraints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
-from bastide.policy.conditions import Condition, condition
-from bastide.policy.documents import Document, Form, Statement
+from bastide.policy.documents import Document, Form
 
 GRANT_ID: Final = "bastide:GrantId"
 """Context key: which grant a RetireGrant is about. AWS's own policies cannot name one, so it has no name there."""
-_NO_CONTEXT: Final = frozenset({"DescribeKey", "RetireGrant", "CreateGrant", "GetPublicKey"})
+_TOLD: Final = ("DescribeKey", "GetPublicKey")
 """Operations that an encryption context constraint does not apply to; CreateGrant has its own rule."""
+
+_Conditions = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Grant:
     """A grant, as KMS keeps it.
 
     grantee, retiring: a Principal element each, ``{"AWS": arn}`` or ``{"Service": name}``; None if nobody may retire it.
-    equals, subset: encryption context constraints; None without one. source_arn: "" without that constraint.
+    equals, subset: encryption context constraints, at most one of them; None without. source_arn: "" without that
+    constraint.
     """
 
     id: str
@@ -34,64 +36,68 @@ class Grant:
     equals: Mapping[str, str] | None = None
     subset: Mapping[str, str] | None = None
     source_arn: str = ""
-    _place: str = field(default="Constraints", repr=False)
 
     def document(self) -> Document:
         """The policy that a grant amounts to; raises Refused (MalformedPolicyDocument) for a constraint that cannot be
         a condition."""
-        cryptographic = [one for one in self.operations if one not in _NO_CONTEXT]
-        told = [one for one in self.operations if one in ("DescribeKey", "GetPublicKey")]
-        wanted: list[tuple[Mapping[str, str], list[str], list[Condition]]] = []
-        if cryptographic:
-            wanted.append((self.grantee, cryptographic, [*self._context(), *self._source()]))
-        if told:
-            wanted.append((self.grantee, told, self._source()))
-        if "CreateGrant" in self.operations:
-            wanted.append((self.grantee, ["CreateGrant"], [*self._child(), *self._source()]))
-        retire = self._one("StringEquals", GRANT_ID, self.id)
-        if "RetireGrant" in self.operations:
-            wanted.append((self.grantee, ["RetireGrant"], [retire]))
+        others = (*_TOLD, "CreateGrant", "RetireGrant")
+        this = {"StringEquals": {GRANT_ID: self.id}}
+        statements = [
+            _statement(
+                self.grantee, [one for one in self.operations if one not in others], self._source(self._context())
+            ),
+            _statement(self.grantee, [one for one in self.operations if one in _TOLD], self._source({})),
+            _statement(self.grantee, self._if("CreateGrant"), self._source(self._child())),
+            _statement(self.grantee, self._if("RetireGrant"), this),
+        ]
         if self.retiring is not None:
-            wanted.append((self.retiring, ["RetireGrant"], [retire]))
-        statements = tuple(self._statement(index, *one) for index, one in enumerate(wanted))
-        return Document(Form.KEY, "2012-10-17", None, statements)
-
-    @staticmethod
-    def _statement(
-        index: int, principal: Mapping[str, str], actions: Sequence[str], conditions: list[Condition]
-    ) -> Statement:
-        written = {"Effect": "Allow", "Principal": principal, "Action": [f"kms:{one}" for one in actions]}
-        [statement] = Document.parse({"Version": "2012-10-17", "Statement": [written]}, Form.KEY).statements
-        return replace(
-            statement, index=index, conditions=tuple(conditions), holds=tuple(one.holds for one in conditions)
+            statements.append(_statement(self.retiring, ["RetireGrant"], this))
+        # The old version has no policy variables: what a constraint says is meant as it stands.
+        return Document.parse(
+            {"Version": "2008-10-17", "Statement": [one for one in statements if one["Action"]]}, Form.KEY
         )
 
-    def _one(self, operator: str, key: str, *values: str) -> Condition:
-        return condition(operator, key, values, self._place, deny=False, variables=False)
+    def _if(self, operation: str) -> list[str]:
+        return [operation] if operation in self.operations else []
 
-    def _pairs(self, pairs: Mapping[str, str]) -> list[Condition]:
-        """Every pair is in the request's encryption context, its key in that very case."""
-        found: list[Condition] = []
-        for key, value in pairs.items():
-            found.append(self._one("ForAnyValue:StringEquals", "kms:EncryptionContextKeys", key))
-            found.append(self._one("StringEquals", f"kms:EncryptionContext:{key}", value))
-        return found
-
-    def _context(self) -> list[Condition]:
+    def _context(self) -> _Conditions:
+        """The encryption context is the one wanted, or holds it. Keys count in the very case they are written in, but
+        the names of condition keys do not: ``kms:EncryptionContextKeys`` tells the case."""
         if self.equals is not None:
-            # No key but these, and all of these.
-            return [
-                self._one("ForAllValues:StringEquals", "kms:EncryptionContextKeys", *self.equals),
-                *self._pairs(self.equals),
-            ]
-        return self._pairs(self.subset) if self.subset is not None else []
+            return {
+                "ForAllValues:StringEquals": {_KEYS: list(self.equals)},
+                "StringEquals": {f"kms:EncryptionContext:{key}": value for key, value in self.equals.items()},
+            }
+        if self.subset is None:
+            return {}
+        return {
+            "ForAnyValue:StringEquals": {_cased(index): key for index, key in enumerate(self.subset)},
+            "StringEquals": {f"kms:EncryptionContext:{key}": value for key, value in self.subset.items()},
+        }
 
-    def _child(self) -> list[Condition]:
+    def _child(self) -> _Conditions:
         """Of a grant that the grantee makes: no operation that it does not have, no looser constraint."""
-        found = [self._one("ForAllValues:StringEquals", "kms:GrantOperations", *self.operations), *self._context()]
+        found = self._context()
+        found.setdefault("ForAllValues:StringEquals", {})["kms:GrantOperations"] = list(self.operations)
         if self.equals is not None:
-            found.append(self._one("StringEquals", "kms:GrantConstraintType", "EncryptionContextEquals"))
+            found["StringEquals"]["kms:GrantConstraintType"] = "EncryptionContextEquals"
         return found
 
-    def _source(self) -> list[Condition]:
-        return [self._one("StringEquals", "aws:SourceArn", self.source_arn)] if self.source_arn else []
+    def _source(self, conditions: _Conditions) -> _Conditions:
+        if self.source_arn:
+            conditions.setdefault("StringEquals", {})["aws:SourceArn"] = self.source_arn
+        return conditions
+
+
+def _statement(principal: Mapping[str, str], operations: Sequence[str], conditions: _Conditions) -> dict[str, Any]:
+    written = {"Effect": "Allow", "Principal": dict(principal), "Action": [f"kms:{one}" for one in operations]}
+    return {**written, "Condition": conditions} if conditions else written
+
+
+_KEYS: Final = "kms:EncryptionContextKeys"
+
+
+def _cased(index: int) -> str:
+    """The same condition key in another case each time, so that one operator can ask for several of its values at once."""
+    at = _KEYS.index(":") + 1 + index
+    return _KEYS if index == 0 else _KEYS[:at] + _KEYS[at].swapcase() + _KEYS[at + 1 :]
