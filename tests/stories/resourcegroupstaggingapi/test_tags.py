@@ -37,7 +37,8 @@ class Things:
         self.account = account
         name = f"thing-{uuid.uuid4().hex[:8]}"
         self.sagemaker, self.s3, self.kms = (account.client(one) for one in ("sagemaker", "s3", "kms"))
-        self.logs, self.iam = account.client("logs"), account.client("iam")
+        self.logs, self.iam, self.ssm = (account.client(one) for one in ("logs", "iam", "ssm"))
+        self.secrets = account.client("secretsmanager")
         trust = json.dumps(allow("sts:AssumeRole", Principal={"AWS": account.id}) | {"Version": "2012-10-17"})
         trust = trust.replace(', "Resource": "*"', "")
         self.s3.create_bucket(Bucket=name)
@@ -50,6 +51,9 @@ class Things:
         user = self.iam.create_user(UserName=name, Tags=listed(tags))["User"]
         key = self.kms.create_key(Tags=[{"TagKey": one, "TagValue": tags[one]} for one in tags])["KeyMetadata"]
         self.logs.create_log_group(logGroupName=name, tags=tags)
+        self.parameter = f"/{name}/x"
+        self.ssm.put_parameter(Name=self.parameter, Value="v", Type="String", Tags=listed(tags))
+        secret = self.secrets.create_secret(Name=name, SecretString="s", Tags=listed(tags))
         where = f"{REGION}:{account.id}"
         self.arns = {
             "s3:bucket": f"arn:aws:s3:::{name}",
@@ -59,6 +63,8 @@ class Things:
             "iam:user": user["Arn"],
             "kms:key": key["Arn"],
             "logs:log-group": f"arn:aws:logs:{where}:log-group:{name}",
+            "secretsmanager:secret": secret["ARN"],
+            "ssm:parameter": f"arn:aws:ssm:{where}:parameter{self.parameter}",
         }
 
     def told(self, type: str) -> dict[str, str]:
@@ -77,6 +83,10 @@ class Things:
                 return {}
         elif type == "sagemaker:model-package-group":
             found = self.sagemaker.list_tags(ResourceArn=arn)["Tags"]
+        elif type == "secretsmanager:secret":
+            found = self.secrets.describe_secret(SecretId=arn).get("Tags") or []
+        elif type == "ssm:parameter":
+            found = self.ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=self.parameter)["TagList"]
         elif type == "iam:role":
             found = self.iam.list_role_tags(RoleName=name)["Tags"]
         elif type == "iam:user":
@@ -187,6 +197,8 @@ def test_each_service_has_its_own_rules_and_questions(account: Account) -> None:
         things.arns["iam:user"]: "LimitExceeded",
         things.arns["kms:key"]: "LimitExceededException",
         things.arns["logs:log-group"]: "TooManyTagsException",
+        things.arns["secretsmanager:secret"]: "InvalidParameterException",
+        things.arns["ssm:parameter"]: "TooManyTagsError",
     }
     for type in things.arns:
         assert things.told(type) == {"team": "risk"}, "what was refused changed nothing"

@@ -52,7 +52,26 @@ def here(a: Authorised, row: Row) -> bool:
 
 def arn_of(kind: Kind, row: Row) -> str:
     """The resource's ARN."""
-    return str(row.doc["Arn"]) if "Arn" in row.doc else kind.arn(row.account, row.region, row.name)
+    for member in ("Arn", "arn"):
+        if member in row.doc:
+            return str(row.doc[member])
+    return kind.arn(row.account, row.region, row.name.removeprefix("/") if kind.service == "ssm" else row.name)
+
+
+def _row_names(kind: Kind, arn: Arn) -> tuple[str, ...]:
+    """What the row of an ARN may be called, where names and ARNs differ."""
+    name = arn.resource.removeprefix(kind.type)
+    last = name.rpartition("/")[2]
+    match kind.service:
+        case "iam":
+            return (last.lower(),)
+        case "organizations":
+            return (last,)
+        case "secretsmanager":
+            return (name[:-7],)  # without the six characters that make ARNs differ
+        case "ssm":
+            return (name, f"/{name}")
+    return (name,)
 
 
 def resource(a: Authorised, view: View, given: str) -> tuple[Kind, Row]:
@@ -65,11 +84,8 @@ def resource(a: Authorised, view: View, given: str) -> tuple[Kind, Row]:
     if kind is None or not kind.tags or _owner(a, kind) is None or (arn.region and arn.region != a.region):
         raise invalid(f"`{given[:300]}` is not the ARN of something that has tags in this region.")
     account, region = place(a, kind)
-    name = arn.resource.removeprefix(kind.type)
-    if kind.service in ("iam", "organizations"):
-        name = arn.resource.rpartition("/")[2]
-        name = name.lower() if kind.service == "iam" else name
-    row = view.get(kind.key, account, region, name)
-    if row is None or arn_of(kind, row) != given or not here(a, row):
-        raise invalid(f"`{given[:300]}` does not exist in this account and region.")
-    return kind, row
+    for name in _row_names(kind, arn):
+        row = view.get(kind.key, account, region, name)
+        if row is not None and arn_of(kind, row) == given and here(a, row):
+            return kind, row
+    raise invalid(f"`{given[:300]}` does not exist in this account and region.")

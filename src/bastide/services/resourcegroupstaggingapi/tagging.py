@@ -19,6 +19,7 @@ _OPERATIONS: Final = {
     "cloudtrail": ("AddTags", "RemoveTags"),
     "ec2": ("CreateTags", "DeleteTags"),
     "sagemaker": ("AddTags", "DeleteTags"),
+    "ssm": ("AddTagsToResource", "RemoveTagsFromResource"),
 }
 """Where they are not called TagResource and UntagResource."""
 _BY_ID: Final = frozenset({"ec2", "organizations"})
@@ -67,6 +68,8 @@ def _written(shape: Any, tags: dict[str, str], *, removed: bool) -> list[dict[st
 
 def _name(kind: Kind, row: Row, member: str) -> str:
     """What an operation calls the resource by."""
+    if member.endswith("Type"):
+        return kind.name
     if kind.service in _BY_ID or member.endswith("Name"):
         return arn_of(kind, row).rpartition("/")[2]
     return arn_of(kind, row)
