@@ -8,6 +8,7 @@ import pytest
 
 from tests.platform import HOME, Account, Running, allow
 from tests.stories.organizations.tree import SCP, Tree, code, document, refusal
+from tests.stories.sagemaker.conftest import workshop_of
 
 DENIED = "explicit deny in a service control policy"
 
@@ -94,6 +95,16 @@ def test_the_policy_sees_whose_the_resource_is(tree: Tree, account: Account, nei
     tree.org.remove_account_from_organization(AccountId=neighbour.id)
     said = refusal(ours.list_objects_v2, Bucket=f"org-{neighbour.id}")
     assert said[0] == "AccessDenied" and DENIED in said[1]
+
+
+@pytest.mark.control("GRD-02")
+def test_what_services_do_with_a_members_role_is_bound(tree: Tree, account: Account) -> None:
+    workshop = workshop_of(account)
+    bound = tree.bind(account.id, document("Deny", "s3:GetObject"))
+    failed = workshop.trained(workshop.train(""))
+    assert failed["TrainingJobStatus"] == "Failed" and "service control policy" in failed["FailureReason"]
+    tree.free(account.id, bound)
+    assert workshop.trained(workshop.train(""))["TrainingJobStatus"] == "Completed"
 
 
 @pytest.mark.control("GRD-02")

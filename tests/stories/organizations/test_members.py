@@ -79,6 +79,10 @@ def test_the_delegation_policy_lets_members_manage_policies(tree: Tree, account:
         for wrong in ("organizations:*", "organizations:MoveAccount"):
             bad = json.dumps(allow(wrong, Principal={"AWS": account.id}))
             assert code(tree.org.put_resource_policy, Content=bad) == "InvalidInputException"
+        everybody = {"Principal": "*"}, {"Principal": {"AWS": "*"}}, {"NotPrincipal": {"AWS": account.id}}
+        for who in everybody:
+            bad = json.dumps(allow("organizations:CreatePolicy", **who))
+            assert code(tree.org.put_resource_policy, Content=bad) == "InvalidInputException"
         assert code(tree.org.put_resource_policy, Content="{}") == "InvalidInputException"
         assert code(org.delete_resource_policy) == "AccessDeniedException"
     finally:

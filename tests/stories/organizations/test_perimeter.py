@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -83,6 +85,50 @@ def test_a_key_and_a_role_that_trust_an_account_outside(tree: Tree, account: Acc
     assert said[0] == "AccessDenied" and DENIED in said[1]
     kms.encrypt(KeyId=key, Plaintext=b"x")
     account.as_role("Guest")
+
+
+def test_services_are_let_in_for_accounts_of_the_organisation(tree: Tree, account: Account, outside: Account) -> None:
+    """`aws:PrincipalIsAWSService` and `aws:SourceOrgID`: a service acts for whoever configured it."""
+    s3, bucket = account.client("s3"), f"trails-{account.id}"
+    s3.create_bucket(Bucket=bucket)
+    statements = [
+        {"Action": "s3:GetBucketAcl", "Resource": f"arn:aws:s3:::{bucket}"},
+        {"Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"},
+    ]
+    service = {"Effect": "Allow", "Principal": {"Service": "cloudtrail.amazonaws.com"}}
+    open_to_all = {"Version": "2012-10-17", "Statement": [{**service, **one} for one in statements]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(open_to_all))
+    tree.bind(account.id, perimeter(tree, "s3:*"), RCP)
+    trails = {}
+    for one in (account, outside):
+        trails[one.id] = one.client("cloudtrail")
+        trails[one.id].create_trail(Name="t", S3BucketName=bucket)
+        trails[one.id].start_logging(Name="t")
+
+    def delivered(id: str) -> bool:
+        return bool(s3.list_objects_v2(Bucket=bucket, Prefix=f"AWSLogs/{id}/", MaxKeys=1).get("Contents"))
+
+    def failed(id: str) -> bool:
+        return bool(trails[id].get_trail_status(Name="t").get("LatestDeliveryError"))
+
+    until(lambda: delivered(account.id) and delivered(outside.id))
+    foreign = {
+        "StringNotEqualsIfExists": {"aws:SourceOrgID": tree.id},
+        "Null": {"aws:SourceAccount": "false"},
+        "Bool": {"aws:PrincipalIsAWSService": "true"},
+    }
+    tree.bind(account.id, document("Deny", "s3:PutObject", Principal="*", Condition=foreign), RCP)
+    for one in (account, outside):
+        one.client("iam").create_user(UserName="after")
+    until(lambda: failed(outside.id))
+    assert not failed(account.id)
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 25
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def test_a_policy_may_spare_a_unit(tree: Tree, account: Account, neighbour: Account) -> None:

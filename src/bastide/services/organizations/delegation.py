@@ -8,6 +8,7 @@ AWS services that work with Organizations", "Delegated administrator for AWS Org
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -168,6 +169,8 @@ def _content(text: str) -> str:
         raise invalid(
             f"The provided resource policy document is not valid. {refused.message}", "INVALID_RESOURCE_POLICY_JSON"
         ) from None
+    if any(not _named(one) for one in _statements(text)):
+        raise invalid("Name accounts, users or roles of the organization as principals.", "INVALID_PRINCIPAL")
     for name in sorted(_KEPT):
         if any(not one.deny and one.action(f"organizations:{name}".lower()) for one in document.statements):
             raise invalid(
@@ -175,6 +178,19 @@ def _content(text: str) -> str:
                 "UNSUPPORTED_ACTION_IN_RESOURCE_POLICY",
             )
     return text
+
+
+def _statements(text: str) -> list[dict[str, Any]]:
+    found = json.loads(text)["Statement"]
+    return found if isinstance(found, list) else [found]
+
+
+def _named(statement: dict[str, Any]) -> bool:
+    """Whether a statement names its principals: everybody would be the management account's own, too, whose
+    administrators alone say what they may."""
+    principal = statement.get("Principal")
+    names = principal.get("AWS", ()) if isinstance(principal, dict) else "*"
+    return set(principal or ()) == {"AWS"} and "*" not in ([names] if isinstance(names, str) else names)
 
 
 def _put(a: Authorised, tx: Transaction, held: Row) -> Output:
