@@ -41,7 +41,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
         call, place, endpoint, calls.organisation.place(view, endpoint.account) if endpoint is not None else None
     )
     asked = Asked(call, view)
-    tags = contexts.given_tags(call.input) if operation.mutates else ()
+    tags = contexts.given_tags(call.input) if operation.mutates and not operation.name.startswith(_REMOVE) else ()
     questions: list[Question] = []
     layers: policy.Layers | None = None
     principal = caller.principal()
@@ -116,6 +116,8 @@ def _open(calls: Calls, view: View, call: Call, account: str) -> None:
         )
 
 
+_REMOVE = ("Delete", "Remove", "Untag")
+"""Some of these operations name what they take away as tags."""
 _NOUN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -129,7 +131,10 @@ def _tags(calls: Calls, view: View, call: Call, question: Question, tags: Iterab
     service, _, action = question.action.partition(":")
     type = "-".join(_NOUN.split(action)[1:]).lower()
     if question.resource.startswith("arn:"):
-        arn = Arn.parse(question.resource)
+        try:
+            arn = Arn.parse(question.resource)
+        except ValueError:
+            return  # it names nothing; the handler says so
         type = arn.type if arn.service != "s3" else "object" if "/" in arn.resource else "bucket"
     for key, value in tags:
         if calls.organisation.noncompliant(view, account, f"{service}:{type}", key, value):

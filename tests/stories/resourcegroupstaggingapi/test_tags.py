@@ -53,6 +53,8 @@ class Things:
         self.logs.create_log_group(logGroupName=name, tags=tags)
         self.parameter = f"/{name}/x"
         self.ssm.put_parameter(Name=self.parameter, Value="v", Type="String", Tags=listed(tags))
+        self.trails = account.client("cloudtrail")
+        trail = self.trails.create_trail(Name=name, S3BucketName=name, TagsList=listed(tags))
         secret = self.secrets.create_secret(Name=name, SecretString="s", Tags=listed(tags))
         where = f"{REGION}:{account.id}"
         self.arns = {
@@ -63,6 +65,7 @@ class Things:
             "iam:user": user["Arn"],
             "kms:key": key["Arn"],
             "logs:log-group": f"arn:aws:logs:{where}:log-group:{name}",
+            "cloudtrail:trail": trail["TrailARN"],
             "secretsmanager:secret": secret["ARN"],
             "ssm:parameter": f"arn:aws:ssm:{where}:parameter{self.parameter}",
         }
@@ -83,6 +86,8 @@ class Things:
                 return {}
         elif type == "sagemaker:model-package-group":
             found = self.sagemaker.list_tags(ResourceArn=arn)["Tags"]
+        elif type == "cloudtrail:trail":
+            found = self.trails.list_tags(ResourceIdList=[arn])["ResourceTagList"][0]["TagsList"]
         elif type == "secretsmanager:secret":
             found = self.secrets.describe_secret(SecretId=arn).get("Tags") or []
         elif type == "ssm:parameter":
@@ -197,6 +202,7 @@ def test_each_service_has_its_own_rules_and_questions(account: Account) -> None:
         things.arns["iam:user"]: "LimitExceeded",
         things.arns["kms:key"]: "LimitExceededException",
         things.arns["logs:log-group"]: "TooManyTagsException",
+        things.arns["cloudtrail:trail"]: "TagsLimitExceededException",
         things.arns["secretsmanager:secret"]: "InvalidParameterException",
         things.arns["ssm:parameter"]: "TooManyTagsError",
     }
@@ -299,6 +305,17 @@ def test_names_of_others_are_not_ones_own(account: Account, neighbour: Account) 
     assert {one["ErrorCode"] for one in failed.values()} == {"InvalidParameterException"} and len(failed) == 5
     for one in (account, neighbour):
         assert one.client("iam").list_role_tags(RoleName="Same")["Tags"] == []
+
+
+def test_what_is_no_name_is_refused_by_its_service(account: Account) -> None:
+    tags = listed({"a": "b"})
+    parameter = {"ResourceType": "Parameter", "ResourceId": "arn:x", "Tags": tags}
+    assert refused(account.client("ssm").add_tags_to_resource, **parameter) == "InvalidResourceId"
+    trails = account.client("cloudtrail")
+    for given in ("arn:x", "x"):
+        assert refused(trails.add_tags, ResourceId=given, TagsList=tags) == "CloudTrailARNInvalidException"
+    nowhere = f"arn:aws:cloudtrail:{REGION}:{account.id}:trail/none"
+    assert refused(trails.add_tags, ResourceId=nowhere, TagsList=tags) == "ResourceNotFoundException"
 
 
 def test_buckets_belong_to_their_region(account: Account) -> None:
