@@ -90,6 +90,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "ou-zzzz-zzzzzzzz"
     if lower == "policyid":
         return "p-zzzzzzzz"
+    if lower == "resourceid" and shape.name == "String":
+        return f"arn:aws:cloudtrail:{REGION}:{account}:trail/nothing-here"
     if lower in ("targetid", "childid", "resourceid"):
         return account
     if lower == "versionid":
