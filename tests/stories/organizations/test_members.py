@@ -74,6 +74,9 @@ def test_the_delegation_policy_lets_members_manage_policies(tree: Tree, account:
         delegate(tree, account, "organizations:DetachPolicy", resource=[here, policies])
         org.detach_policy(PolicyId=made, TargetId=unit)
         assert code(org.detach_policy, PolicyId="p-FullAWSAccess", TargetId=account.id) == "AccessDeniedException"
+        managed = "arn:aws:organizations::aws:policy/service_control_policy/p-FullAWSAccess"
+        delegate(tree, account, "organizations:DetachPolicy", resource=[here, managed])
+        assert code(org.detach_policy, PolicyId="p-FullAWSAccess", TargetId=unit) == "ConstraintViolationException"
         shown = tree.org.describe_resource_policy()["ResourcePolicy"]
         assert shown["ResourcePolicySummary"]["Arn"].startswith(f"arn:aws:organizations::{HOME}:resourcepolicy/")
         for wrong in ("organizations:*", "organizations:MoveAccount"):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from bastide import policy
 from bastide.domain import Refused
-from bastide.kernel import Authorised, Output
+from bastide.kernel import Authorised, Output, Question
 from bastide.kernel.kind import Handler, each
 from bastide.policy import Attached, Document, Form
 from bastide.services.organizations.noun import (
@@ -121,15 +121,15 @@ def managed(a: Authorised, view: View) -> Row:
     master = found.doc["MasterAccountId"]
     if a.account != master and not (
         a.operation.name in DELEGABLE
-        and all(one.account == master or _let(a, view, master, one.action, one.context) for one in a.questions)
+        and all(one.account == master or _let(a, view, master, one) for one in a.questions)
     ):
         raise denied()
     return found
 
 
-def _let(a: Authorised, view: View, master: str, action: str, context: Mapping[str, Any]) -> bool:
-    """Whether the delegation allows an action whose question was about nothing of the management account."""
-    request = policy.Request(a.caller.principal(), action, "*", master, dict(context))
+def _let(a: Authorised, view: View, master: str, asked: Question) -> bool:
+    """Whether the delegation allows what was asked about nothing of the management account."""
+    request = policy.Request(a.caller.principal(), asked.action, asked.resource, master, dict(asked.context))
     layers = policy.Layers(
         identity=(_EVERYTHING,), boundary=None, session=None, resource=delegation(view), scps=(), rcps=()
     )
