@@ -100,12 +100,16 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "ou-zzzz-zzzzzzzz"
     if lower == "policyid":
         return "p-zzzzzzzz"
+    if lower == "resourceid" and shape.name == "String":
+        return f"arn:aws:cloudtrail:{REGION}:{account}:trail/nothing-here"
     if lower in ("targetid", "childid", "resourceid"):
         return account
     if lower == "versionid":
         return "v1"
     if lower == "createaccountrequestid":
         return "car-" + "0" * 32
+    if lower == "handshakeid":
+        return "h-" + "0" * 32
     if lower == "email":
         return "nobody@example.com"
     if lower == "accesskeyid":

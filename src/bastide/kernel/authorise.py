@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bastide import policy
-from bastide.domain import Refused
+from bastide.domain import Arn, Refused
 from bastide.kernel import context as contexts
 from bastide.kernel import encoded
 from bastide.kernel.call import _MADE_BY_AUTHORISE, Authorised, Call, Question
@@ -31,6 +32,8 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
     """Asks every question of the call; returns the proof, or raises Refused with AWS's words for the first no."""
     operation = call.operation
     caller = call.caller
+    if caller.account:
+        _open(calls, view, call, caller.account)
     service = calls.registry.services[operation.service]
     _bar(call)
     signed = caller.kind in SIGNED
@@ -40,6 +43,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
         call, place, endpoint, calls.organisation.place(view, endpoint.account) if endpoint is not None else None
     )
     asked = Asked(call, view)
+    tags = contexts.given_tags(call.input) if operation.mutates and not operation.name.startswith(_REMOVE) else ()
     questions: list[Question] = []
     layers: policy.Layers | None = None
     principal = caller.principal()
@@ -51,6 +55,8 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
             continue
         for resource in ask.about(asked):
             facts = calls.registry.facts(view, resource, caller.account, ask.action)
+            if facts.account and facts.account != caller.account:
+                _open(calls, view, call, facts.account)
             context = _context(ask, asked, base, resource, facts.account, facts.tags)
             context.update(facts.keys)
             if facts.account and facts.account != caller.account:
@@ -75,7 +81,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
                     rcps=_rcps(calls, view, caller, ask.action, facts.account),
                     endpoint=layers.endpoint,
                     resource_kind=facts.policy_kind,
-                    grants=facts.grants,
+                    grants=facts.grants(view, caller) if facts.grants is not None else (),
                 ),
             )
             question = Question(
@@ -90,6 +96,8 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
                     403 if call.request.protocol in ("query", "rest-xml", "ec2", "rest-json") else 400,
                     kept={"questions": questions},
                 )
+            if tags:
+                _tags(calls, view, call, question, tags)
     if not questions:
         # Nothing that the call names could be asked about: what is not asked is not allowed.
         raise Refused(
@@ -129,6 +137,47 @@ def _bar(call: Call) -> None:
             raise Refused("AccessDenied", f"Cannot call {operation.name} with session credentials", 403)
     elif operation.service == "iam" and session.kind != "role" and (session.kind == "federated" or not session.mfa):
         raise Refused("InvalidClientTokenId", "The security token included in the request is invalid", 403)
+
+
+def _open(calls: Calls, view: View, call: Call, account: str) -> None:
+    """Raises Refused for an account that was closed."""
+    if calls.organisation.suspended(view, account):
+        raise Refused(
+            denied_code(call.request.protocol, call.operation.service),
+            f"User: {call.caller.arn or 'anonymous'} is not authorized to perform this action: the account {account} is "
+            "suspended.",
+            403,
+        )
+
+
+_REMOVE = ("Delete", "Remove", "Untag")
+"""Some of these operations name what they take away as tags."""
+_NOUN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def _tags(calls: Calls, view: View, call: Call, question: Question, tags: Iterable[tuple[str, str]]) -> None:
+    """Raises Refused for a tag that the tag policies in force for the resource's account forbid.
+
+    Of what is about to be made, and has no ARN yet, the action tells the type: ``kms:CreateKey`` makes a ``kms:key``.
+    Source: Organizations User Guide, "Tag policies", "Enforce tagging consistency".
+    """
+    account = question.account or call.caller.account
+    service, _, action = question.action.partition(":")
+    type = "-".join(_NOUN.split(action)[1:]).lower()
+    if question.resource.startswith("arn:"):
+        try:
+            arn = Arn.parse(question.resource)
+        except ValueError:
+            return  # it names nothing; the handler says so
+        type = arn.type if arn.service != "s3" else "object" if "/" in arn.resource else "bucket"
+    for key, value in tags:
+        if calls.organisation.noncompliant(view, account, f"{service}:{type}", key, value):
+            raise Refused(
+                "TagPolicyViolation" if call.request.protocol == "ec2" else "TagPolicyException",
+                f"The tag policy does not allow the specified value for the following tag key: '{key}'.",
+                400,
+                kept={"questions": [question]},
+            )
 
 
 def _context(

@@ -172,16 +172,35 @@ def base(
 
 
 def _request_tags(context: Context, tags: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
-    if isinstance(tags, Mapping):
-        pairs = [(str(key), str(value)) for key, value in tags.items()]
-    else:
-        pairs = [
-            (str(tag.get("Key", tag.get("TagKey", ""))), str(tag.get("Value", tag.get("TagValue", ""))))
-            for tag in tags
-            if isinstance(tag, Mapping)
-        ]
+    pairs = _pairs(tags)
     context.update(tag_keys("aws:requesttag/", pairs))
     context["aws:tagkeys"] = tuple(key for key, _ in pairs)
+
+
+def _pairs(tags: Any) -> list[tuple[str, str]]:
+    if isinstance(tags, Mapping):
+        return [(str(key), str(value)) for key, value in tags.items()]
+    return [
+        (str(tag.get("Key", tag.get("TagKey", ""))), str(tag.get("Value", tag.get("TagValue", ""))))
+        for tag in tags
+        if isinstance(tag, Mapping)
+    ]
+
+
+_TAGGED = (("Tags",), ("tags",), ("TagsList",), ("Tagging", "TagSet"), ("CreateBucketConfiguration", "Tags"))
+"""Where operations take tags."""
+
+
+def given_tags(input: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The tags that a call brings for the resource it is about, as they were written."""
+    found: list[tuple[str, str]] = []
+    for path in _TAGGED:
+        here: Any = input
+        for member in path:
+            here = here.get(member) if isinstance(here, Mapping) else None
+        if here:
+            found += _pairs(here)
+    return found
 
 
 def resource_keys(context: Context, resource: str, account: str, tags: Mapping[str, str], service: str) -> None:

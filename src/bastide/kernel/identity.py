@@ -150,6 +150,19 @@ class Organisation(Protocol):
         """Organisation id and the account's path (``o-x/r-y/ou-z/``); None outside an organisation."""
         ...
 
+    def suspended(self, view: View, account: str) -> bool:
+        """Whether the account was closed: nobody in it may do anything, and nobody anything to what it owns."""
+        ...
+
+    def noncompliant(self, view: View, account: str, type: str, key: str, value: str) -> bool:
+        """Whether the account's effective tag policy forbids this tag on resources of the type (``s3:bucket``)."""
+        ...
+
+    def tag_faults(self, view: View, account: str, tags: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """Of a resource's tags, what its account's effective tag policy would have otherwise, enforced or not: keys of
+        the wrong case, and keys with a wrong value."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

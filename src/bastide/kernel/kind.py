@@ -130,8 +130,8 @@ class Facts:
     policy: Attached | None = None
     policy_kind: str = ""
     type: str = ""
-    grants: Sequence[Attached] = ()
-    """Of a KMS key: each grant as a policy that allows its grantee."""
+    grants: Callable[[View, Caller], Sequence[Attached]] | None = None
+    """Of a KMS key: what finds the grants that concern a caller, each as a policy that allows its grantee."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Condition keys that follow from the resource itself, lower case: ``ec2:vpc`` of a subnet."""
 

@@ -12,8 +12,9 @@ from bastide.kernel.call import Authorised
 
 _NOT_FILTERS = frozenset(
     {
-        "NextToken", "nextToken", "Marker", "ContinuationToken", "StartAfter",
+        "NextToken", "nextToken", "Marker", "ContinuationToken", "PaginationToken", "StartAfter",
         "MaxResults", "maxResults", "MaxItems", "MaxKeys", "Limit", "limit", "FetchOwner", "EncodingType",
+        "ResourcesPerPage", "TagsPerPage",
     }
 )  # fmt: skip
 """Members that say where a page begins, how long it is and how it is written: they may differ from page to page."""

@@ -12,10 +12,12 @@ from bastide.policy.conditions import OPERATORS, Condition
 from bastide.policy.decide import Attached, Decision, Layers, Policies, Request, Verdict, decide
 from bastide.policy.documents import Document, Form, Statement
 from bastide.policy.explain import Considered, Finding, Seen, explain, message
+from bastide.policy.grants import GRANT_ID, Grant
 from bastide.policy.principals import Kind, Named, Principal
 from bastide.policy.variables import Context, Value
 
 __all__ = [
+    "GRANT_ID",
     "OPERATORS",
     "Attached",
     "Condition",
@@ -25,6 +27,7 @@ __all__ = [
     "Document",
     "Finding",
     "Form",
+    "Grant",
     "Kind",
     "Layers",
     "Named",

@@ -15,7 +15,9 @@ Guide, "Update a role trust policy". In the order of this module:
      identity-based policies, the boundary and the session's policies all have to allow.
    - A KMS key and a role's trust policy have the first word also in their own account: without any statement that names
      the caller or the account, identity-based policies grant nothing.
-   - Between accounts both sides have to allow.
+   - Between accounts both sides have to allow. A grant of a KMS key is the exception: it gives its grantee the key also
+     from another account, without an identity-based policy (that is how service-linked roles come by a foreign key; EC2
+     Auto Scaling User Guide, "Required AWS KMS key policy for use with encrypted volumes").
 
 The account's root user needs no identity-based policy; service control policies and resource policies bind it.
 """
@@ -163,10 +165,11 @@ def _granted(request: Request, layers: Layers, action: str) -> Decision:
     if layers.resource is not None:
         named, granting = _resource_allow(layers.resource, request, action)
     by_resource = _yes(_resource_layer(layers), layers.resource, granting)
+    across = False
     for grant in layers.grants:
         strength, statement = _resource_allow(grant, request, action)
-        if strength > named:
-            named, by_resource = strength, _yes("resource", grant, statement)
+        if strength > named or (strength is named is not Named.NOT and not across):
+            named, by_resource, across = strength, _yes("resource", grant, statement), True
     needs_resource = _no(_resource_layer(layers), layers.resource)
     if who.kind in _POLICYLESS:
         # A role is never assumed by nobody, even if its trust policy says "*".
@@ -174,13 +177,13 @@ def _granted(request: Request, layers: Layers, action: str) -> Decision:
         return by_resource if named is not Named.NOT and not nobody else needs_resource
 
     same_account = request.resource_account is None or request.resource_account == who.account
-    if same_account:
+    if same_account or across:
         if named is Named.DIRECT:
             return by_resource
         if named is Named.ROLE:
             return _within(request, layers, action) or by_resource
-        if named is Named.NOT and layers.resource_kind in _OWN_WORD:
-            return needs_resource
+    if same_account and named is Named.NOT and layers.resource_kind in _OWN_WORD:
+        return needs_resource
     by_identity = _identity(request, layers, action)
     if not by_identity.allowed:
         return by_identity

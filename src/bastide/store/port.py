@@ -100,6 +100,31 @@ class View(Protocol):
         """
         ...
 
+    def tagged(
+        self,
+        kind: str,
+        account: str,
+        region: str,
+        *,
+        key: str | None = None,
+        value: str | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[Row]:
+        """Resources that have tags, or a tag of that key, or that very tag, by name, at most `limit` behind `after`. Every
+        call is a walk along an index. Only rows that keep history are resources here."""
+        ...
+
+    def tag_keys(self, account: str, region: str, *, after: str = "", limit: int = 100) -> list[str]:
+        """Keys of the tags of resources, in order, each once."""
+        ...
+
+    def tag_values(
+        self, account: str, region: str, key: str, *, after: str | None = None, limit: int = 100
+    ) -> list[str]:
+        """Values that resources have under a tag key, in order, each once."""
+        ...
+
     def history(self, kind: str, account: str, region: str, name: str, *, limit: int = 100) -> list[dict[str, Any]]:
         """What happened to one resource, newest first."""
         ...

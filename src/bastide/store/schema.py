@@ -53,4 +53,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             at INTEGER NOT NULL, detail BLOB NOT NULL)""",
         """CREATE INDEX step_execution ON step (execution, seq)""",
     ),
+    (
+        # The tags of resources (of what keeps history), to be found by key and value; the parts of the name are the row's.
+        """CREATE TABLE tag (
+            account TEXT NOT NULL, region TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,
+            kind TEXT NOT NULL, name TEXT NOT NULL,
+            PRIMARY KEY (account, region, key, value, kind, name)) WITHOUT ROWID""",
+        """CREATE INDEX tag_key ON tag (account, region, kind, key, name)""",
+        """CREATE INDEX resource_tagged ON resource (kind, account, region, name) WHERE tags <> x'7b7d'""",
+        """INSERT INTO tag SELECT r.account, r.region, t.key, t.value, r.kind, r.name
+            FROM resource AS r, json_each(CAST(r.tags AS TEXT)) AS t
+            WHERE r.tags <> x'7b7d' AND r.kind NOT IN ('s3:Object', 's3:ObjectVersion')""",
+    ),
 )

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from bastide.domain import Clock, Instant, wall
+from bastide.domain import Clock, Instant, Tags, wall
 from bastide.store.port import Event, LogLine, Order, Row, Stale, Taken, Transaction, View
 from bastide.store.schema import MIGRATIONS
 
@@ -148,6 +148,69 @@ class _View:
             values,
         ).fetchall()
         return [_row(one) for one in found]
+
+    def tagged(
+        self,
+        kind: str,
+        account: str,
+        region: str,
+        *,
+        key: str | None = None,
+        value: str | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[Row]:
+        if key is None:
+            found = self._db.execute(
+                f"SELECT {_ROW} FROM resource INDEXED BY resource_tagged "  # noqa: S608
+                "WHERE kind=? AND account=? AND region=? AND name>? AND tags<>x'7b7d' ORDER BY name LIMIT ?",
+                (kind, account, region, after, limit),
+            ).fetchall()
+            return [_row(one) for one in found]
+        # The planner is given the order of the walk: along the tags, looking up each resource.
+        index, more, values = "INDEXED BY tag_key", "", [account, region, kind, key, after]
+        if value is not None:
+            index, more = "", "AND t.value=? "  # the primary key, all of which is given
+            values.append(value)
+        columns = ", ".join(f"r.{name.strip()}" for name in _ROW.split(","))
+        found = self._db.execute(
+            f"SELECT {columns} FROM tag AS t {index} CROSS JOIN resource AS r INDEXED BY resource_name "  # noqa: S608
+            "ON r.kind=t.kind AND r.account=t.account AND r.region=t.region AND r.name=t.name "
+            f"WHERE t.account=? AND t.region=? AND t.kind=? AND t.key=? AND t.name>? {more}ORDER BY t.name LIMIT ?",
+            (*values, limit),
+        ).fetchall()
+        return [_row(one) for one in found]
+
+    def tag_keys(self, account: str, region: str, *, after: str = "", limit: int = 100) -> list[str]:
+        found: list[str] = []
+        while len(found) < limit:
+            # One seek a key, however many resources have it.
+            row = self._db.execute(
+                "SELECT key FROM tag WHERE account=? AND region=? AND key>? ORDER BY key LIMIT 1",
+                (account, region, after),
+            ).fetchone()
+            if row is None:
+                break
+            after = str(row[0])
+            found.append(after)
+        return found
+
+    def tag_values(
+        self, account: str, region: str, key: str, *, after: str | None = None, limit: int = 100
+    ) -> list[str]:
+        found: list[str] = []
+        beyond = ">=" if after is None else ">"
+        after = after or ""
+        while len(found) < limit:
+            row = self._db.execute(
+                f"SELECT value FROM tag WHERE account=? AND region=? AND key=? AND value{beyond}? ORDER BY value LIMIT 1",  # noqa: S608
+                (account, region, key, after),
+            ).fetchone()
+            if row is None:
+                break
+            after, beyond = str(row[0]), ">"
+            found.append(after)
+        return found
 
     def history(self, kind: str, account: str, region: str, name: str, *, limit: int = 100) -> list[dict[str, Any]]:
         found = self._db.execute(
@@ -336,6 +399,18 @@ class _Transaction(_View):
             ),
         )
 
+    def _label(self, row: Row, before: Tags) -> None:
+        """Keeps the index of tags."""
+        place = (row.account, row.region)
+        gone = [(*place, key, value, row.kind, row.name) for key, value in before.items() if row.tags.get(key) != value]
+        new = [(*place, key, value, row.kind, row.name) for key, value in row.tags.items() if before.get(key) != value]
+        if gone:
+            self._db.executemany(
+                "DELETE FROM tag WHERE account=? AND region=? AND key=? AND value=? AND kind=? AND name=?", gone
+            )
+        if new:
+            self._db.executemany("INSERT INTO tag (account, region, key, value, kind, name) VALUES (?,?,?,?,?,?)", new)
+
     def insert(self, row: Row, *, event: str = "", request_id: str = "", keep: bool = True) -> None:
         row.generation = 1
         row.created = row.created or self.now
@@ -353,11 +428,13 @@ class _Transaction(_View):
             raise Taken(row.name) from None
         self._touch(row)
         if keep:
+            self._label(row, {})
             self._keep(row, event or "Created", request_id, tags, doc)
 
     def update(self, row: Row, *, event: str = "", request_id: str = "", keep: bool = True) -> None:
         row.modified = self.now
         doc, tags = orjson.dumps(row.doc), orjson.dumps(row.tags) if row.tags else _NO_TAGS
+        before = self._labels(row) if keep else row.tags
         done = self._db.execute(
             "UPDATE resource SET doc=?, status=?, tags=?, modified=?, generation=generation+1 "
             "WHERE kind=? AND account=? AND region=? AND name=? AND generation=?",
@@ -368,9 +445,20 @@ class _Transaction(_View):
         row.generation += 1
         self._touch(row)
         if keep:
+            if before != row.tags:
+                self._label(row, before)
             self._keep(row, event or "Updated", request_id, tags, doc)
 
+    def _labels(self, row: Row) -> Tags:
+        """The tags as they are stored."""
+        found = self._db.execute(
+            "SELECT tags FROM resource WHERE kind=? AND account=? AND region=? AND name=?",
+            (row.kind, row.account, row.region, row.name),
+        ).fetchone()
+        return {} if found is None or found[0] == _NO_TAGS else dict(orjson.loads(found[0]))
+
     def delete(self, row: Row, *, event: str = "", request_id: str = "", keep: bool = True) -> None:
+        before = self._labels(row) if keep else {}
         done = self._db.execute(
             "DELETE FROM resource WHERE kind=? AND account=? AND region=? AND name=? AND generation=?",
             (row.kind, row.account, row.region, row.name, row.generation),
@@ -379,6 +467,8 @@ class _Transaction(_View):
             raise Stale(row.name)
         self._touch(row)
         if keep:
+            if before:
+                self._label(Row(row.kind, row.account, row.region, row.name, {}), before)
             self._keep(row, event or "Deleted", request_id, orjson.dumps(row.tags), orjson.dumps(row.doc))
 
     def keep_token(self, account: str, operation: str, token: str, digest: bytes, answer: bytes) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bastide.store import Event, Journal, Row, SqliteStore, Stale, Taken, Transaction
@@ -169,3 +170,62 @@ def test_a_journal_left_behind_is_taken_up_once(tmp_path: Path) -> None:
         return found
 
     assert asyncio.run(story()) == ["id-3", "id-2", "id-1"]
+
+
+TAGS = st.dictionaries(st.sampled_from("abc"), st.sampled_from("xyz"), max_size=3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.tuples(st.sampled_from("klmn"), st.one_of(st.none(), TAGS)), max_size=12))
+def test_tags_are_found_as_they_are(store: SqliteStore, steps: list[tuple[str, dict[str, str] | None]]) -> None:
+    """Whatever was written, changed and removed, the index of tags says what the rows say."""
+    account, kind = uuid.uuid4().hex, "svc:Kind"
+
+    def work(tx: Transaction) -> None:
+        for name, tags in steps:
+            held = tx.get(kind, account, "r", name)
+            if held is None and tags is not None:
+                tx.insert(Row(kind, account, "r", name, {}, tags=dict(tags)))
+            elif held is not None and tags is None:
+                held.tags = {"a": "elsewhere"}  # what is removed is what is stored
+                tx.delete(held)
+            elif held is not None and tags is not None:
+                held.tags = dict(tags)
+                tx.update(held)
+        tx.insert(Row("svc:NoResource", account, "r", "k", {}, tags={"none": "x"}), keep=False)
+        tx.insert(Row(kind, account, "other", "k", {}, tags={"other": "x"}))
+
+    run(store.write(work))
+    with store.reading() as view:
+        rows = view.scan(kind, account, "r")
+        assert view.tagged(kind, account, "r") == [one for one in rows if one.tags]
+        for key in "abc":
+            having = [one for one in rows if key in one.tags]
+            assert view.tagged(kind, account, "r", key=key) == having
+            assert view.tagged(kind, account, "r", key=key, after="l") == [one for one in having if one.name > "l"]
+            values = sorted({one.tags[key] for one in having})
+            assert view.tag_values(account, "r", key) == values
+            assert view.tag_values(account, "r", key, after="x", limit=1) == [one for one in values if one > "x"][:1]
+            for value in values:
+                found = view.tagged(kind, account, "r", key=key, value=value, limit=2)
+                assert found == [one for one in rows if one.tags.get(key) == value][:2]
+        assert view.tag_keys(account, "r") == sorted({key for one in rows for key in one.tags})
+
+
+def test_every_walk_along_tags_has_an_index(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db")
+    with store.reading() as view:
+        seen: list[str] = []
+        database: sqlite3.Connection = view._db  # type: ignore[attr-defined]
+        database.set_trace_callback(seen.append)
+        view.tagged("k", "1", "r")
+        view.tagged("k", "1", "r", key="a")
+        view.tagged("k", "1", "r", key="a", value="x")
+        view.tag_keys("1", "r")
+        view.tag_values("1", "r", "a")
+        database.set_trace_callback(None)
+        plans = [" | ".join(str(one[3]) for one in database.execute(f"EXPLAIN QUERY PLAN {one}")) for one in seen]
+    store.close()
+    assert len(plans) == 5
+    for plan in plans:
+        assert "SCAN" not in plan and "TEMP B-TREE" not in plan, plan

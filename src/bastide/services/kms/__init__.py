@@ -4,10 +4,10 @@ Source: AWS KMS API Reference and Developer Guide.
 """
 
 from bastide.kernel import Service
-from bastide.services.kms import cipher
+from bastide.services.kms import cipher, grant, key
 from bastide.services.kms.alias import ALIAS
-from bastide.services.kms.key import KEY, facts
+from bastide.services.kms.noun import KEY, facts
 
-SERVICE = Service("kms", kinds=[KEY, ALIAS], facts=facts)
+SERVICE = Service("kms", kinds=[KEY, ALIAS, grant.NOUN], facts=facts)
 
-__all__ = ["SERVICE", "cipher"]
+__all__ = ["SERVICE", "cipher", "grant", "key"]

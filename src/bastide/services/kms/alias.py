@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, pages
-from bastide.services.kms.key import CALLER, KEY, MANAGED_SERVICES, about, find, locate, managed_id
+from bastide.services.kms.asking import ALIAS_OF, CALLER, about, alias_arn, alias_target, ask
+from bastide.services.kms.noun import MANAGED_SERVICES, find, locate, managed_id
 from bastide.store import Row, Transaction, View
 
 ALIAS = Kind(
@@ -22,13 +24,24 @@ ALIAS = Kind(
 _NAME = re.compile(r"alias/[a-zA-Z0-9/_-]{1,250}")
 
 
+_MOST: Final = 50
+"""Aliases of one key (KMS Developer Guide, "Resource quotas")."""
+
+
 def _this(asked: Asked) -> Iterable[str]:
-    return (f"arn:aws:kms:{asked.call.region}:{asked.call.account}:{asked.input['AliasName']}",)
+    return (alias_arn(asked, str(asked.input["AliasName"])),)
 
 
-def _current(asked: Asked) -> Iterable[str]:
-    row = asked.view.get(ALIAS.key, asked.call.account, asked.call.region, str(asked.input["AliasName"]))
-    return () if row is None else (KEY.arn(row.account, row.region, str(row.doc["TargetKeyId"])),)
+def _link(tx: Transaction, account: str, region: str, key: str, name: str) -> None:
+    if len(tx.scan(ALIAS_OF, account, region, prefix=f"{key}|", limit=_MOST)) == _MOST:
+        raise Refused("LimitExceededException", f"A key may have at most {_MOST} aliases.")
+    tx.insert(Row(ALIAS_OF, account, region, f"{key}|{name}", {}), keep=False)
+
+
+def _unlink(tx: Transaction, row: Row) -> None:
+    link = tx.get(ALIAS_OF, row.account, row.region, f"{row.doc['TargetKeyId']}|{row.name}")
+    if link is not None:
+        tx.delete(link, keep=False)
 
 
 def _legal(name: str) -> str:
@@ -37,16 +50,15 @@ def _legal(name: str) -> str:
     return name
 
 
-@ALIAS.operation(
-    "CreateAlias", asks=[Ask("kms:CreateAlias", _this, CALLER), Ask("kms:CreateAlias", about("TargetKeyId"), CALLER)]
-)
+@ALIAS.operation("CreateAlias", asks=[Ask("kms:CreateAlias", _this, CALLER), ask("CreateAlias", about("TargetKeyId"))])
 def create(a: Authorised, tx: Transaction) -> Output:
     """A name for a key of this account."""
     account, region, key = locate(tx, str(a.input["TargetKeyId"]), a.account, a.region)
     if account != a.account:
         raise Refused("NotFoundException", "An alias names a key of its own account.")
     find(tx, account, region, key)
-    ALIAS.create(a, tx, _legal(str(a.input["AliasName"])), {"TargetKeyId": key})
+    row = ALIAS.create(a, tx, _legal(str(a.input["AliasName"])), {"TargetKeyId": key})
+    _link(tx, account, region, key, row.name)
     return {}
 
 
@@ -54,24 +66,31 @@ def create(a: Authorised, tx: Transaction) -> Output:
     "UpdateAlias",
     asks=[
         Ask("kms:UpdateAlias", _this, CALLER),
-        Ask("kms:UpdateAlias", _current, CALLER),
-        Ask("kms:UpdateAlias", about("TargetKeyId"), CALLER),
+        ask("UpdateAlias", alias_target),
+        ask("UpdateAlias", about("TargetKeyId")),
     ],
 )
 def update(a: Authorised, tx: Transaction) -> Output:
     """The name stands for another key from now on."""
     row = ALIAS.find(tx, a.account, a.region, str(a.input["AliasName"]))
     account, region, key = locate(tx, str(a.input["TargetKeyId"]), a.account, a.region)
+    if account != a.account:
+        raise Refused("NotFoundException", "An alias names a key of its own account.")
     find(tx, account, region, key)
+    if row.doc["TargetKeyId"] != key:
+        _unlink(tx, row)
+        _link(tx, account, region, key, row.name)
     row.doc["TargetKeyId"] = key
     ALIAS.change(tx, row, "UpdateAlias", a.request.id)
     return {}
 
 
-@ALIAS.operation("DeleteAlias", asks=[Ask("kms:DeleteAlias", _this, CALLER), Ask("kms:DeleteAlias", _current, CALLER)])
+@ALIAS.operation("DeleteAlias", asks=[Ask("kms:DeleteAlias", _this, CALLER), ask("DeleteAlias", alias_target)])
 def delete(a: Authorised, tx: Transaction) -> Output:
     """The name is gone, the key stays."""
-    ALIAS.remove(tx, ALIAS.find(tx, a.account, a.region, str(a.input["AliasName"])), "DeleteAlias", a.request.id)
+    row = ALIAS.find(tx, a.account, a.region, str(a.input["AliasName"]))
+    _unlink(tx, row)
+    ALIAS.remove(tx, row, "DeleteAlias", a.request.id)
     return {}
 
 

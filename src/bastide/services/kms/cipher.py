@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from bastide.domain import Refused
 from bastide.engines.keys import decrypt as open_envelope
 from bastide.engines.keys import encrypt as make_envelope
 from bastide.engines.keys import key_of
-from bastide.kernel import About, Ask, Asked, Authorised, Output, fills
-from bastide.services.kms.key import CALLER, KEY, about, find, locate, material, named, usable
+from bastide.kernel import About, Ask, Asked, Authorised, Output
+from bastide.kernel.kind import Given
+from bastide.services.kms.asking import about, encryption_context, of_key, request_alias
+from bastide.services.kms.grant import check_tokens
+from bastide.services.kms.noun import KEY, find, locate, material, named, usable
 from bastide.store import Row, View
 
 _SIZES = {"AES_256": 32, "AES_128": 16}
 
 
-def _context(member: str) -> Callable[[Asked], Mapping[str, str | Sequence[str]]]:
-    @fills("kms:EncryptionContext:${EncryptionContextKey}", "kms:EncryptionContextKeys", "kms:RequestAlias")
-    def keys(asked: Asked) -> Mapping[str, str | Sequence[str]]:
-        given = asked.input.get(member) or {}
-        found: dict[str, str | Sequence[str]] = {
-            f"kms:EncryptionContext:{key}": str(value) for key, value in given.items()
-        }
-        if given:
-            found["kms:EncryptionContextKeys"] = list(given)
-        for name in ("KeyId", "DestinationKeyId", "SourceKeyId"):
-            alias = str(asked.input.get(name) or "").rpartition(":")[2]
-            if alias.startswith("alias/"):
-                found["kms:RequestAlias"] = alias
-        return found
-
-    return keys
-
-
-def _ask(action: str, names: About, member: str = "EncryptionContext") -> Ask:
-    return Ask(action, names, CALLER, more=_context(member))
+def _ask(action: str, names: About, member: str = "EncryptionContext", named_by: str = "KeyId", **more: Given) -> Ask:
+    given = of_key(names) | {
+        "kms:EncryptionAlgorithm": lambda _: "SYMMETRIC_DEFAULT",
+        "kms:RequestAlias": request_alias(named_by),
+    }
+    return Ask(action, names, given | more, more=encryption_context(lambda asked: asked.input.get(member)))
 
 
 def _blob(asked: Asked) -> Iterable[str]:
@@ -51,14 +40,14 @@ def _arn(row: Row) -> str:
     return KEY.arn(row.account, row.region, row.name)
 
 
-def _plain_only(a: Authorised) -> None:
+def _plain_only(a: Authorised, view: View) -> None:
     if (a.input.get("EncryptionAlgorithm") or "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
         raise Refused(
             "InvalidKeyUsageException", "The key is symmetric; EncryptionAlgorithm must be SYMMETRIC_DEFAULT."
         )
-    for member in ("GrantTokens", "Recipient"):
-        if a.input.get(member):
-            raise Refused("UnsupportedOperationException", f"{member} is not supported by Bastide yet.")
+    if a.input.get("Recipient"):
+        raise Refused("UnsupportedOperationException", "Recipient is not supported by Bastide yet.")
+    check_tokens(a, view)
     if a.input.get("DryRun"):
         raise Refused("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
 
@@ -67,7 +56,7 @@ def _plain_only(a: Authorised) -> None:
 def encrypt(a: Authorised, view: View) -> Output:
     """Up to 4,096 bytes under a key."""
     row = usable(a, named(a, view))
-    _plain_only(a)
+    _plain_only(a, view)
     arn = _arn(row)
     blob = make_envelope(
         material(a, view, row), arn, 1, bytes(a.input["Plaintext"]), a.input.get("EncryptionContext") or {}
@@ -91,21 +80,28 @@ def _opened(a: Authorised, view: View, context: Mapping[str, str], claimed: str 
 @KEY.reads("Decrypt", asks=[_ask("kms:Decrypt", _blob)])
 def decrypt(a: Authorised, view: View) -> Output:
     """The plaintext of a ciphertext, if key and encryption context are those it was made with."""
-    _plain_only(a)
+    _plain_only(a, view)
     plain, arn = _opened(a, view, a.input.get("EncryptionContext") or {}, a.input.get("KeyId"))
     return {"Plaintext": plain, "KeyId": arn, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
+
+
+def _same_key(asked: Asked) -> str:
+    return "true" if list(_blob(asked)) == list(about("DestinationKeyId")(asked)) else "false"
+
+
+_SAME: dict[str, Given] = {"kms:ReEncryptOnSameKey": _same_key}
 
 
 @KEY.reads(
     "ReEncrypt",
     asks=[
-        _ask("kms:ReEncryptFrom", _blob, "SourceEncryptionContext"),
-        _ask("kms:ReEncryptTo", about("DestinationKeyId"), "DestinationEncryptionContext"),
+        _ask("kms:ReEncryptFrom", _blob, "SourceEncryptionContext", "SourceKeyId", **_SAME),
+        _ask("kms:ReEncryptTo", about("DestinationKeyId"), "DestinationEncryptionContext", "DestinationKeyId", **_SAME),
     ],
 )
 def re_encrypt(a: Authorised, view: View) -> Output:
     """A ciphertext under another key or context, its plaintext never given out."""
-    _plain_only(a)
+    _plain_only(a, view)
     plain, source = _opened(a, view, a.input.get("SourceEncryptionContext") or {}, a.input.get("SourceKeyId"))
     row = usable(a, named(a, view, "DestinationKeyId"))
     arn = _arn(row)
@@ -121,7 +117,7 @@ def re_encrypt(a: Authorised, view: View) -> Output:
 
 def _data_key(a: Authorised, view: View) -> tuple[bytes, bytes, str]:
     row = usable(a, named(a, view))
-    _plain_only(a)
+    _plain_only(a, view)
     spec, count = a.input.get("KeySpec"), a.input.get("NumberOfBytes")
     if (spec is None) == (count is None):
         raise Refused("ValidationException", "Please specify either number of bytes or key spec.")

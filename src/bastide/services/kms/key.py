@@ -1,188 +1,27 @@
-"""Keys: made, described, enabled, disabled, scheduled for deletion; and the keys that AWS manages for its services.
-
-A customer's key is a row whose material is wrapped by the root key. An AWS managed key (``alias/aws/s3``) is no row: its
-material is derived from the root key for its account, region and service, so it exists as soon as somebody uses it.
-"""
+"""Keys, operated: made, described, enabled, disabled, tagged, scheduled for deletion."""
 
 from __future__ import annotations
 
 import base64
 import json
 import uuid
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from bastide.domain import MICROS, Arn, Refused, tag_list
+from bastide.domain import MICROS, Refused, tag_list
 from bastide.engines.keys import RootKey, new_material
-from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, anything, pages, tags_of
+from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages, tags_of
 from bastide.policy import Attached, Document, Form
+from bastide.services.kms.asking import CALLER, ask, request_alias, truth
+from bastide.services.kms.noun import KEY, named, not_found
 from bastide.store import Row, Transaction, View
 
-KEY = Kind(
-    "Key",
-    service="kms",
-    arn="key/{}",
-    named_by="KeyId",
-    missing=("NotFoundException", "Key '{arn}' does not exist", 400),
-)
-ALIAS_KEY = "kms:Alias"
-MANAGED_SERVICES = ("s3", "sagemaker", "ebs", "ssm", "secretsmanager")
-_VIA = {"ebs": "ec2"}
-_NAMESPACE = uuid.UUID("5a3c7f0e-6d0b-4f3e-9a35-0d7a4d5c9f11")
-_LONGEST_POLICY = 32 * 1024
-_DAY = 24 * 3600 * MICROS
-
-
-def not_found(text: str) -> Refused:
-    """KMS's way of saying that a key is not there."""
-    return Refused("NotFoundException", text, 400)
+_LONGEST_POLICY: Final = 32 * 1024
+_MOST_TAGS: Final = 50
+_DAY: Final = 24 * 3600 * MICROS
 
 
 def _malformed(refused: Refused) -> Refused:
     return Refused("MalformedPolicyDocumentException", refused.message, 400)
-
-
-# -- AWS managed keys ----------------------------------------------------------------------------------------------------
-
-
-def managed_id(account: str, region: str, service: str) -> str:
-    """The id of an AWS managed key."""
-    return str(uuid.uuid5(_NAMESPACE, f"{account}/{region}/{service}"))
-
-
-def managed(account: str, region: str, key_id: str) -> Row | None:
-    """The AWS managed key with that id, if it is one."""
-    for service in MANAGED_SERVICES:
-        if key_id == managed_id(account, region, service):
-            doc = {
-                "Description": f"Default key that protects my {service.upper()} data when no other key is defined",
-                "Manager": "AWS",
-                "Service": service,
-                "Policy": _managed_policy(account, region, service),
-            }
-            return Row(KEY.key, account, region, key_id, doc, "Enabled", generation=1)
-    return None
-
-
-def _managed_policy(account: str, region: str, service: str) -> str:
-    uses = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"]
-    via = {"kms:CallerAccount": account, "kms:ViaService": f"{_VIA.get(service, service)}.{region}.amazonaws.com"}
-    statements = [
-        {
-            "Sid": f"Allow access through {service} for all principals in the account that are authorized to use {service}",
-            "Effect": "Allow",
-            "Principal": {"AWS": "*"},
-            "Action": uses,
-            "Resource": "*",
-            "Condition": {"StringEquals": via},
-        },
-        {
-            "Sid": "Allow direct access to key metadata to the account",
-            "Effect": "Allow",
-            "Principal": {"AWS": f"arn:aws:iam::{account}:root"},
-            "Action": ["kms:Describe*", "kms:Get*", "kms:List*"],
-            "Resource": "*",
-        },
-    ]
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
-
-
-# -- finding keys --------------------------------------------------------------------------------------------------------
-
-
-def locate(view: View, given: str, account: str, region: str) -> tuple[str, str, str]:
-    """Account, region and id of the key that a key id, key ARN, alias name or alias ARN names.
-
-    Raises Refused NotFoundException for an alias that is not there, and for what names no key.
-    """
-    if given.startswith("arn:"):
-        try:
-            arn = Arn.parse(given)
-        except ValueError:
-            raise Refused("InvalidArnException", f"Invalid arn {given[:300]}") from None
-        if arn.service != "kms" or arn.type not in ("key", "alias"):
-            raise Refused("InvalidArnException", f"Invalid arn {given[:300]}")
-        account, region = arn.account, arn.region
-        given = arn.name if arn.type == "key" else arn.resource
-    if not given.startswith("alias/"):
-        return account, region, given
-    if given.startswith("alias/aws/") and given[10:] in MANAGED_SERVICES:
-        return account, region, managed_id(account, region, given[10:])
-    alias = view.get(ALIAS_KEY, account, region, given)
-    if alias is None:
-        raise not_found(f"Alias arn:aws:kms:{region}:{account}:{given} is not found.")
-    return account, region, str(alias.doc["TargetKeyId"])
-
-
-def about(member: str = "KeyId") -> Any:
-    """The ARN of the key that a member names, aliases resolved."""
-
-    def arns(asked: Asked) -> Iterable[str]:
-        given = asked.input.get(member)
-        if not given:
-            return ()
-        return (KEY.arn(*locate(asked.view, str(given), asked.call.account, asked.call.region)),)
-
-    return arns
-
-
-def find(view: View, account: str, region: str, key_id: str) -> Row:
-    """The key's row; raises NotFoundException, also when its day of deletion is past."""
-    row = view.get(KEY.key, account, region, key_id) or managed(account, region, key_id)
-    if row is None:
-        raise not_found(f"Key '{KEY.arn(account, region, key_id)}' does not exist")
-    return row
-
-
-def named(a: Authorised, view: View, member: str = "KeyId") -> Row:
-    """The key that a call names."""
-    row = find(view, *locate(view, str(a.input[member]), a.account, a.region))
-    if row.status == "PendingDeletion" and row.doc["DeletionDate"] <= a.now:
-        raise not_found(f"Key '{KEY.arn(row.account, row.region, row.name)}' does not exist")
-    return row
-
-
-def usable(a: Authorised, row: Row) -> Row:
-    """The row again; raises DisabledException or KMSInvalidStateException if the key cannot be used."""
-    arn = KEY.arn(row.account, row.region, row.name)
-    if row.status == "Disabled":
-        raise Refused("DisabledException", f"{arn} is disabled.")
-    if row.status != "Enabled":
-        raise Refused("KMSInvalidStateException", f"{arn} is pending deletion.")
-    return row
-
-
-def material(a: Authorised, view: View, row: Row) -> bytes:
-    """The key's material, unwrapped; kept in memory until the key changes."""
-    root = a.engine(RootKey)
-    arn = KEY.arn(row.account, row.region, row.name)
-    if row.doc["Manager"] == "AWS":
-        return root.derive("kms/" + arn)
-    return view.memo(
-        ("kms:material", arn, row.generation),
-        ((KEY.key, row.account),),
-        lambda: root.unwrap(base64.b64decode(row.doc["Material"]), arn.encode()),
-    )
-
-
-def facts(view: View, arn: Arn, action: str) -> Facts | None:
-    """Whose a key is, its tags, and its policy, which has the first word."""
-    if arn.type != "key":
-        return Facts(arn.account, type="Alias") if arn.type == "alias" else None
-    key = ("kms:facts", arn.account, arn.region, arn.name)
-
-    def load() -> Facts:
-        row = view.get(KEY.key, arn.account, arn.region, arn.name) or managed(arn.account, arn.region, arn.name)
-        if row is None:
-            return Facts(arn.account, type="Key")
-        return Facts(
-            arn.account, row.tags, Attached(Document.parse(row.doc["Policy"], Form.KEY), str(arn)), "key", "Key"
-        )
-
-    return view.memo(key, ((KEY.key, arn.account),), load)
-
-
-# -- operations ----------------------------------------------------------------------------------------------------------
 
 
 def told(row: Row) -> dict[str, Any]:
@@ -257,9 +96,6 @@ def default_policy(account: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Id": "key-default-1", "Statement": [statement]})
 
 
-CALLER = {"kms:CallerAccount": lambda asked: asked.call.account}
-
-
 def _unsupported(text: str) -> Refused:
     return Refused("UnsupportedOperationException", f"{text} Bastide has symmetric encryption keys only, for now.")
 
@@ -272,13 +108,13 @@ def _unsupported(text: str) -> Refused:
             anything,
             CALLER
             | {
-                "kms:KeySpec": lambda asked: str(asked.input.get("KeySpec") or "SYMMETRIC_DEFAULT"),
+                "kms:KeySpec": lambda asked: str(
+                    asked.input.get("KeySpec") or asked.input.get("CustomerMasterKeySpec") or "SYMMETRIC_DEFAULT"
+                ),
                 "kms:KeyUsage": lambda asked: str(asked.input.get("KeyUsage") or "ENCRYPT_DECRYPT"),
                 "kms:KeyOrigin": lambda asked: str(asked.input.get("Origin") or "AWS_KMS"),
-                "kms:MultiRegion": lambda asked: "true" if asked.input.get("MultiRegion") else "false",
-                "kms:BypassPolicyLockoutSafetyCheck": lambda asked: (
-                    "true" if asked.input.get("BypassPolicyLockoutSafetyCheck") else "false"
-                ),
+                "kms:MultiRegion": truth("MultiRegion"),
+                "kms:BypassPolicyLockoutSafetyCheck": truth("BypassPolicyLockoutSafetyCheck"),
             },
         ),
         Ask("kms:TagResource", anything, CALLER, when=lambda asked: bool(asked.input.get("Tags"))),
@@ -308,7 +144,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     return {"KeyMetadata": told(row)}
 
 
-@KEY.reads("DescribeKey", asks=[Ask("kms:DescribeKey", about(), CALLER)])
+@KEY.reads("DescribeKey", asks=[ask("DescribeKey", kms__RequestAlias=request_alias("KeyId"))])
 def describe(a: Authorised, view: View) -> Output:
     """A key's metadata."""
     return {"KeyMetadata": told(named(a, view))}
@@ -329,30 +165,42 @@ def list_keys(a: Authorised, view: View) -> Output:
     }
 
 
-@KEY.reads("GetKeyPolicy", asks=[Ask("kms:GetKeyPolicy", about(), CALLER)])
+@KEY.reads("GetKeyPolicy", asks=[ask("GetKeyPolicy")])
 def get_policy(a: Authorised, view: View) -> Output:
     """The key's policy."""
     if (a.input.get("PolicyName") or "default") != "default":
         raise not_found("No such policy exists")
-    return {"Policy": named(a, view).doc["Policy"], "PolicyName": "default"}
+    return {"Policy": _here(a, view).doc["Policy"], "PolicyName": "default"}
 
 
-@KEY.reads("ListKeyPolicies", asks=[Ask("kms:ListKeyPolicies", about(), CALLER)])
+@KEY.reads("ListKeyPolicies", asks=[ask("ListKeyPolicies")])
 def list_policies(a: Authorised, view: View) -> Output:
     """The one name there is."""
-    named(a, view)
+    _here(a, view)
     return {"PolicyNames": ["default"], "Truncated": False}
+
+
+def _here(a: Authorised, view: View) -> Row:
+    """A key of the caller's account that the call names: what may be done across accounts, KMS lists, whatever a key
+    policy says (Developer Guide, "Allowing users in other accounts to use a KMS key")."""
+    row = named(a, view)
+    if row.account != a.account:
+        raise Refused("AccessDeniedException", f"{a.operation.name} does not reach keys of other accounts.", 400)
+    return row
 
 
 def own(a: Authorised, tx: View) -> Row:
     """A customer's key that the call names; AWS's keys are not for customers to manage."""
-    row = named(a, tx)
+    row = _here(a, tx)
     if row.doc["Manager"] == "AWS":
         raise Refused("AccessDeniedException", "AWS managed keys are managed by their service alone.", 400)
     return row
 
 
-@KEY.operation("PutKeyPolicy", asks=[Ask("kms:PutKeyPolicy", about(), CALLER)])
+@KEY.operation(
+    "PutKeyPolicy",
+    asks=[ask("PutKeyPolicy", kms__BypassPolicyLockoutSafetyCheck=truth("BypassPolicyLockoutSafetyCheck"))],
+)
 def put_policy(a: Authorised, tx: Transaction) -> Output:
     """A new policy for the key."""
     row = own(a, tx)
@@ -362,7 +210,7 @@ def put_policy(a: Authorised, tx: Transaction) -> Output:
 
 
 def _switch(name: str, state: str) -> None:
-    @KEY.operation(name, asks=[Ask(f"kms:{name}", about(), CALLER)])
+    @KEY.operation(name, asks=[ask(name)])
     def switch(a: Authorised, tx: Transaction) -> Output:
         row = own(a, tx)
         if row.status == "PendingDeletion":
@@ -378,20 +226,12 @@ _switch("EnableKey", "Enabled")
 _switch("DisableKey", "Disabled")
 
 
+def _window(asked: Asked) -> str:
+    return str(asked.input.get("PendingWindowInDays") or 30)
+
+
 @KEY.operation(
-    "ScheduleKeyDeletion",
-    asks=[
-        Ask(
-            "kms:ScheduleKeyDeletion",
-            about(),
-            CALLER
-            | {
-                "kms:ScheduleKeyDeletionPendingWindowInDays": lambda asked: str(
-                    asked.input.get("PendingWindowInDays") or 30
-                )
-            },
-        )
-    ],
+    "ScheduleKeyDeletion", asks=[ask("ScheduleKeyDeletion", kms__ScheduleKeyDeletionPendingWindowInDays=_window)]
 )
 def schedule_deletion(a: Authorised, tx: Transaction) -> Output:
     """The key cannot be used from now on, and is gone after the window."""
@@ -408,7 +248,7 @@ def schedule_deletion(a: Authorised, tx: Transaction) -> Output:
     return {"KeyId": arn, "DeletionDate": row.doc["DeletionDate"], "KeyState": row.status, "PendingWindowInDays": days}
 
 
-@KEY.operation("CancelKeyDeletion", asks=[Ask("kms:CancelKeyDeletion", about(), CALLER)])
+@KEY.operation("CancelKeyDeletion", asks=[ask("CancelKeyDeletion")])
 def cancel_deletion(a: Authorised, tx: Transaction) -> Output:
     """The key stays, disabled."""
     row = own(a, tx)
@@ -421,16 +261,18 @@ def cancel_deletion(a: Authorised, tx: Transaction) -> Output:
     return {"KeyId": arn}
 
 
-@KEY.operation("TagResource", asks=[Ask("kms:TagResource", about(), CALLER)])
+@KEY.operation("TagResource", asks=[ask("TagResource")])
 def tag(a: Authorised, tx: Transaction) -> Output:
     """More tags."""
     row = own(a, tx)
     row.tags |= tags_of(a, "TagException")
+    if len(row.tags) > _MOST_TAGS:
+        raise Refused("LimitExceededException", f"A key may have at most {_MOST_TAGS} tags.")
     KEY.change(tx, row, "TagResource", a.request.id)
     return {}
 
 
-@KEY.operation("UntagResource", asks=[Ask("kms:UntagResource", about(), CALLER)])
+@KEY.operation("UntagResource", asks=[ask("UntagResource")])
 def untag(a: Authorised, tx: Transaction) -> Output:
     """Fewer tags."""
     row = own(a, tx)
@@ -440,8 +282,8 @@ def untag(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-@KEY.reads("ListResourceTags", asks=[Ask("kms:ListResourceTags", about(), CALLER)])
+@KEY.reads("ListResourceTags", asks=[ask("ListResourceTags")])
 def list_tags(a: Authorised, view: View) -> Output:
     """The key's tags."""
-    tags = [{"TagKey": one["Key"], "TagValue": one["Value"]} for one in tag_list(named(a, view).tags)]
+    tags = [{"TagKey": one["Key"], "TagValue": one["Value"]} for one in tag_list(_here(a, view).tags)]
     return {"Tags": tags, "Truncated": False}

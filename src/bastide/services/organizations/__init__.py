@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bastide.domain import Arn
 from bastide.kernel import Facts, Service
-from bastide.services.organizations import account, organization, policy, unit
-from bastide.services.organizations.noun import ACCOUNT, ORGANIZATION, POLICY, REQUEST, ROOT, SCOPES, UNIT
+from bastide.services.organizations import account, delegation, handshake, organization, policy, unit
+from bastide.services.organizations.noun import (
+    ACCOUNT,
+    HANDSHAKE,
+    ORGANIZATION,
+    POLICY,
+    REQUEST,
+    RESOURCE_POLICY,
+    ROOT,
+    SCOPES,
+    UNIT,
+)
 from bastide.store import View
 
-_KINDS = {"root": ROOT, "ou": UNIT, "account": ACCOUNT, "policy": POLICY}
+_KINDS = {"root": ROOT, "ou": UNIT, "account": ACCOUNT, "policy": POLICY, "resourcepolicy": RESOURCE_POLICY}
+_SCOPES = (*SCOPES, (RESOURCE_POLICY.key, ""))
 
 
 def facts(view: View, arn: Arn, action: str) -> Facts | None:
     """Everything belongs to the management account, which the ARN names; AWS's own policies to whoever asks."""
     if arn.account == "aws":
         return Facts("", type=POLICY.name)
+    if arn.type == "handshake":
+        # It belongs to both sides alike; which side a caller is on, the handler finds out.
+        return Facts("", type=HANDSHAKE.name)
     kind = _KINDS.get(arn.type)
     if kind is None:
         return None
@@ -24,9 +40,15 @@ def facts(view: View, arn: Arn, action: str) -> Facts | None:
         known = row is not None and row.doc["Arn"] == str(arn)
         return Facts(arn.account, row.tags if row is not None and known else {}, type=kind.name)
 
-    return view.memo(("organizations:facts", arn.account, arn.resource), SCOPES, load)
+    found = view.memo(("organizations:facts", arn.account, arn.resource), _SCOPES, load)
+    held = delegation.delegation(view)
+    return found if held is None else replace(found, policy=held)
 
 
-SERVICE = Service("organizations", [ORGANIZATION, ROOT, UNIT, ACCOUNT, REQUEST, POLICY], facts=facts)
+SERVICE = Service(
+    "organizations",
+    [ORGANIZATION, ROOT, UNIT, ACCOUNT, REQUEST, POLICY, RESOURCE_POLICY, HANDSHAKE],
+    facts=facts,
+)
 
-__all__ = ["SERVICE", "account", "facts", "organization", "policy", "unit"]
+__all__ = ["SERVICE", "account", "delegation", "facts", "handshake", "organization", "policy", "unit"]

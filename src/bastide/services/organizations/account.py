@@ -9,17 +9,20 @@ import json
 import secrets
 from typing import Any, Final
 
-from bastide.domain import Refused
+from bastide.domain import Refused, Tags
 from bastide.kernel import Authorised, Output, service_caller
-from bastide.services.organizations.attachment import attach_first
+from bastide.services.organizations.attachment import attach_first, detach_last
+from bastide.services.organizations.delegation import in_management
 from bastide.services.organizations.noun import (
     ACCOUNT,
     CHILD,
+    DELEGATED,
     REQUEST,
     TAKEN,
     address,
     ask,
-    in_management,
+    constraint,
+    membership,
     paged,
     root,
     tags_of,
@@ -50,15 +53,13 @@ def _account(view: View, id: str) -> Row:
 def _new_id(view: View) -> str:
     while True:
         id = str(secrets.randbelow(9 * 10**11) + 10**11)
-        if ACCOUNT.row(view, id) is None:
+        if ACCOUNT.row(view, id) is None and view.get(TAKEN, "", "", f"account/{id}") is None:
             return id
 
 
 def _create(a: Authorised, tx: Transaction, held: Row) -> Output:
     """Makes the account at once, so the request that AWS works off later has succeeded when it is answered."""
     tags = tags_of(a)
-    top = root(tx)
-    assert top is not None
     id = _new_id(tx)
     request = f"car-{secrets.token_hex(16)}"
     status: dict[str, Any] = {
@@ -73,24 +74,77 @@ def _create(a: Authorised, tx: Transaction, held: Row) -> Output:
         status |= {"State": "FAILED", "FailureReason": "EMAIL_ALREADY_EXISTS"}
         REQUEST.put(a, tx, request, status, {}, "FAILED")
         return {"CreateAccountStatus": status}
+    row = join(a, tx, held, id, {"Email": a.input["Email"], "Name": a.input["AccountName"]}, "CREATED", tags)
+    _first_role(a, tx, id)
+    status |= {"State": "SUCCEEDED", "AccountId": id}
+    REQUEST.put(a, tx, request, status, {}, "SUCCEEDED")
+    a.touched.append(row.doc["Arn"])
+    return {"CreateAccountStatus": status}
+
+
+def join(a: Authorised, tx: Transaction, held: Row, id: str, known: dict[str, str], method: str, tags: Tags) -> Row:
+    """An account becomes a member, below the root. known: its Email and Name. method: CREATED or INVITED."""
+    top = root(tx)
+    assert top is not None
     doc = {
         "Id": id,
         "Arn": address(held, id),
-        "Email": a.input["Email"],
-        "Name": a.input["AccountName"],
-        "JoinedMethod": "CREATED",
+        **known,
+        "JoinedMethod": method,
         "JoinedTimestamp": a.now,
         "parent": top.name,
-        "policies": [],
+        "policies": {},
     }
     row = ACCOUNT.put(a, tx, id, doc, tags, "ACTIVE")
     tx.insert(Row(CHILD, "", "", f"{top.name}/ACCOUNT/{id}", {}), keep=False)
     attach_first(a, tx, row)
-    _first_role(a, tx, id)
-    status |= {"State": "SUCCEEDED", "AccountId": id}
-    REQUEST.put(a, tx, request, status, {}, "SUCCEEDED")
-    a.touched.append(doc["Arn"])
-    return {"CreateAccountStatus": status}
+    return row
+
+
+def _leave(a: Authorised, tx: Transaction, held: Row, row: Row) -> Output:
+    """An account is a member no more: it stands alone, with all that it holds."""
+    if row.name == held.doc["MasterAccountId"]:
+        raise Refused(
+            "MasterCannotLeaveOrganizationException", "You can't remove a management account from an organization."
+        )
+    if row.status != "ACTIVE":
+        raise constraint("A closed account stays where it is.", "ACCOUNT_CANNOT_LEAVE_ORGANIZATION")
+    if tx.scan(DELEGATED, "", "", prefix=f"{row.name}/", limit=1):
+        raise constraint(
+            "You can't remove an account that is a delegated administrator. Deregister it first.",
+            "CANNOT_REMOVE_DELEGATED_ADMINISTRATOR_FROM_ORG",
+        )
+    detach_last(tx, row)
+    child = tx.get(CHILD, "", "", f"{row.doc['parent']}/ACCOUNT/{row.name}")
+    if child is not None:
+        tx.delete(child, keep=False)
+    known = {"Email": row.doc["Email"], "Name": row.doc["Name"]}
+    tx.insert(Row(TAKEN, "", "", f"account/{row.name}", known), keep=False)
+    a.touched.append(row.doc["Arn"])
+    ACCOUNT.drop(a, tx, row)
+    return {}
+
+
+def _removed(a: Authorised, tx: Transaction, held: Row) -> Output:
+    return _leave(a, tx, held, _account(tx, a.input["AccountId"]))
+
+
+def leave(a: Authorised, tx: Transaction) -> Output:
+    """The caller's own account leaves."""
+    held = membership(a, tx)
+    return _leave(a, tx, held, _account(tx, a.account))
+
+
+def _close(a: Authorised, tx: Transaction, held: Row) -> Output:
+    """From now on nobody in the account may do anything, and nobody anything to what it owns."""
+    row = _account(tx, a.input["AccountId"])
+    if row.name == held.doc["MasterAccountId"]:
+        raise constraint("You can't close the management account.", "CANNOT_CLOSE_MANAGEMENT_ACCOUNT")
+    if row.status != "ACTIVE":
+        raise Refused("AccountAlreadyClosedException", "You attempted to close an account that is already closed.")
+    row.status = "SUSPENDED"
+    ACCOUNT.save(a, tx, row)
+    return {}
 
 
 def _first_role(a: Authorised, tx: Transaction, account: str) -> None:
@@ -158,6 +212,14 @@ def _move(a: Authorised, tx: Transaction, held: Row) -> Output:
     return {}
 
 
+def _statuses(a: Authorised, view: View, held: Row) -> Output:
+    states = a.input.get("States") or ["SUCCEEDED", "FAILED", "IN_PROGRESS"]
+    output = paged(a, view, REQUEST.key, "CreateAccountStatuses", lambda row: row.doc)
+    # A page may hold fewer than were asked for, even none: AWS says so of its own lists, too.
+    shown = [one for one in output["CreateAccountStatuses"] if one["State"] in states]
+    return {**output, "CreateAccountStatuses": shown}
+
+
 ACCOUNT.operation("CreateAccount", asks=ask("CreateAccount"))(in_management(_create))
 REQUEST.reads("DescribeCreateAccountStatus", asks=ask("DescribeCreateAccountStatus"))(in_management(_status))
 ACCOUNT.reads("ListAccounts", asks=ask("ListAccounts"))(in_management(_list))
@@ -166,3 +228,9 @@ ACCOUNT.reads("ListAccountsForParent", asks=ask("ListAccountsForParent", "Parent
 ACCOUNT.operation("MoveAccount", asks=ask("MoveAccount", "AccountId", "SourceParentId", "DestinationParentId"))(
     in_management(_move)
 )
+ACCOUNT.operation("CloseAccount", asks=ask("CloseAccount", "AccountId"))(in_management(_close))
+ACCOUNT.operation("RemoveAccountFromOrganization", asks=ask("RemoveAccountFromOrganization", "AccountId"))(
+    in_management(_removed)
+)
+ACCOUNT.operation("LeaveOrganization", asks=ask("LeaveOrganization"))(leave)
+REQUEST.reads("ListCreateAccountStatus", asks=ask("ListCreateAccountStatus"))(in_management(_statuses))

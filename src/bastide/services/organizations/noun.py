@@ -12,12 +12,15 @@ from typing import Any, Final
 
 from bastide.domain import Refused, Tags, tag_map
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, pages
-from bastide.kernel.kind import Handler
 from bastide.store import Row, Transaction, View
 
 SCP: Final = "SERVICE_CONTROL_POLICY"
-FULL_ACCESS: Final = "p-FullAWSAccess"
-FULL_ACCESS_ARN: Final = f"arn:aws:organizations::aws:policy/service_control_policy/{FULL_ACCESS}"
+RCP: Final = "RESOURCE_CONTROL_POLICY"
+TAG: Final = "TAG_POLICY"
+TYPES: Final = (SCP, RCP, TAG)
+"""The policy types that exist here."""
+FULL_ACCESS: Final = {SCP: "p-FullAWSAccess", RCP: "p-RCPFullAWSAccess"}
+"""The policies of AWS that let everything pass, by type."""
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _MOST_TAGS: Final = 50
 _PAGE: Final = 20
@@ -69,6 +72,8 @@ UNIT = Noun("OrganizationalUnit")
 ACCOUNT = Noun("Account")
 POLICY = Noun("Policy")
 REQUEST = Noun("CreateAccountStatus")
+RESOURCE_POLICY = Noun("ResourcePolicy")
+HANDSHAKE = Noun("Handshake")
 
 SCOPES: Final = tuple((kind.key, "") for kind in (ORGANIZATION, ROOT, UNIT, ACCOUNT, POLICY))
 """Where the tree is read from."""
@@ -78,7 +83,12 @@ CHILD: Final = "organizations:Child"
 TARGET: Final = "organizations:Target"
 """Rows ``POLICY/TARGET``: where a policy is attached."""
 TAKEN: Final = "organizations:Taken"
-"""Rows that keep a name from being taken twice: ``email/...``, ``policy/...``, ``unit/PARENT/...``."""
+"""Rows that keep a name from being taken twice: ``email/...``, ``policy/...``, ``unit/PARENT/...``; ``account/...`` is
+an account that left the organisation, with its name and address."""
+DELEGATED: Final = "organizations:DelegatedAdministrator"
+"""Rows ``ACCOUNT/SERVICE``."""
+DELEGATED_FOR: Final = "organizations:DelegatedService"
+"""The same as ``SERVICE/ACCOUNT``."""
 
 
 def random_id(prefix: str, length: int) -> str:
@@ -124,32 +134,44 @@ def constraint(message: str, reason: str) -> Refused:
     return Refused("ConstraintViolationException", message, members={"Reason": reason})
 
 
-def managed(a: Authorised, view: View) -> Row:
-    """The organisation, if its management account calls; raises Refused for anybody else."""
+def membership(a: Authorised, view: View) -> Row:
+    """The organisation that the caller's account belongs to; raises Refused."""
     found = organisation(view)
-    if found is None or (a.account != found.doc["MasterAccountId"] and ACCOUNT.row(view, a.account) is None):
+    if found is None or ACCOUNT.row(view, a.account) is None:
         raise not_in_use()
-    if a.account != found.doc["MasterAccountId"]:
-        raise denied()
     return found
-
-
-def in_management(work: Callable[[Authorised, Any, Row], Output]) -> Handler:
-    """A handler for the management account alone; it is given the organisation."""
-    return lambda a, view: work(a, view, managed(a, view))
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
 
 
-def address(held: Row, id: str) -> str:
-    """The ARN of what has that id."""
-    if id == FULL_ACCESS:
-        return FULL_ACCESS_ARN
-    kinds = {"r": "root", "ou": "ou", "p": "policy"}
-    kind = kinds.get(id.partition("-")[0], "account") if "-" in id else "account"
-    place = f"{held.doc['Id']}/service_control_policy" if kind == "policy" else held.doc["Id"]
-    return f"arn:aws:organizations::{held.doc['MasterAccountId']}:{kind}/{place}/{id}"
+_FOLDERS: Final = {
+    "r": "root",
+    "ou": "ou",
+    "p": "policy/service_control_policy",
+    "rp": "resourcepolicy",
+    "h": "handshake/invite",
+}
+"""What ids begin with, and their folders in ARNs."""
+
+
+def address(held: Row, id: str, type: str = "") -> str:
+    """The ARN of what has that id. type: of a policy."""
+    for of, full in FULL_ACCESS.items():
+        if id == full:
+            return f"arn:aws:organizations::aws:policy/{of.lower()}/{id}"
+    kind, _, below = (_FOLDERS.get(id.partition("-")[0], "account") if "-" in id else "account").partition("/")
+    place = "/".join([kind, held.doc["Id"], *([type.lower() or below] if below else []), id])
+    return f"arn:aws:organizations::{held.doc['MasterAccountId']}:{place}"
+
+
+def policy_type(view: View, id: str) -> str:
+    """The type of a policy; of one that is not there, the service control policy's."""
+    for of, full in FULL_ACCESS.items():
+        if id == full:
+            return of
+    row = view.get(POLICY.key, "", "", id)
+    return SCP if row is None else str(row.doc["Type"])
 
 
 def about(*members: str) -> Callable[[Asked], Iterable[str]]:
@@ -159,7 +181,8 @@ def about(*members: str) -> Callable[[Asked], Iterable[str]]:
         held = organisation(asked.view)
         if held is None:
             return ("*",)
-        return [address(held, str(asked.input[one])) for one in members if asked.input.get(one)]
+        ids = [str(asked.input[one]) for one in members if asked.input.get(one)]
+        return [address(held, id, policy_type(asked.view, id) if id.startswith("p-") else "") for id in ids]
 
     return named
 
@@ -182,17 +205,32 @@ def tags_of(a: Authorised, before: Tags | None = None) -> Tags:
 
 
 def paged(
-    a: Authorised, view: View, kind: str, member: str, show: Callable[[Row], Any], *, prefix: str = "", first: Any = ()
+    a: Authorised,
+    view: View,
+    kind: str,
+    member: str,
+    show: Callable[[Row], Any],
+    *,
+    prefix: str = "",
+    status: str = "",
+    first: Any = (),
 ) -> Output:
-    """A page of rows in the order of their names. first: what comes before them, on the first page."""
+    """A page of rows in the order of their names, or, of one status, of their creation. first: what comes before them,
+    on the first page."""
     size = int(a.input.get("MaxResults") or _PAGE)
     after = pages.position(a, a.input.get("NextToken"), code="InvalidInputException")
     found = [] if after is not None else list(first)
-    rows = view.scan(kind, "", "", prefix=prefix, after=after or None, limit=max(size - len(found), 0) + 1)
+    wanted = max(size - len(found), 0)
+    if status:
+        behind = tuple(after) if after else None
+        rows = view.scan(kind, "", "", order="created", status=status, after=behind, limit=wanted + 1)
+    else:
+        rows = view.scan(kind, "", "", prefix=prefix, after=after or None, limit=wanted + 1)
     output: Output = {member: found}
     if len(found) + len(rows) > size:
-        rows = rows[: max(size - len(found), 0)]
-        output["NextToken"] = pages.seal(a, rows[-1].name if rows else "")
+        rows = rows[:wanted]
+        last: Any = "" if not rows else [rows[-1].created, rows[-1].name] if status else rows[-1].name
+        output["NextToken"] = pages.seal(a, last)
     found += [show(row) for row in rows]
     return output
 

@@ -8,18 +8,19 @@ from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Output, anything
 from bastide.kernel.kind import each
 from bastide.services.organizations.attachment import attach_everywhere, detach_everywhere
+from bastide.services.organizations.delegation import in_management
 from bastide.services.organizations.noun import (
     ACCOUNT,
     CHILD,
     ORGANIZATION,
     ROOT,
     SCP,
+    TYPES,
     address,
     ask,
     denied,
-    in_management,
     invalid,
-    not_in_use,
+    membership,
     organisation,
     random_id,
     root,
@@ -78,7 +79,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         {},
     )
     top = random_id("r-", 4)
-    ROOT.put(a, tx, top, {"Id": top, "Arn": address(held, top), "Name": "Root", "PolicyTypes": [], "policies": []}, {})
+    ROOT.put(a, tx, top, {"Id": top, "Arn": address(held, top), "Name": "Root", "PolicyTypes": [], "policies": {}}, {})
     ACCOUNT.put(
         a,
         tx,
@@ -91,7 +92,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
             "JoinedMethod": "INVITED",
             "JoinedTimestamp": a.now,
             "parent": top,
-            "policies": [],
+            "policies": {},
         },
         {},
         "ACTIVE",
@@ -102,10 +103,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
 
 @ORGANIZATION.reads("DescribeOrganization", asks=[Ask("organizations:DescribeOrganization", anything)])
 def describe(a: Authorised, view: View) -> Output:
-    held = organisation(view)
-    if held is None or ACCOUNT.row(view, a.account) is None:
-        raise not_in_use()
-    return {"Organization": _shown(held)}
+    return {"Organization": _shown(membership(a, view))}
 
 
 # -- the root ----------------------------------------------------------------------------------------------------------
@@ -124,7 +122,7 @@ ROOT.reads("ListRoots", asks=ask("ListRoots"))(in_management(_roots))
 
 
 def _fresh(a: Authorised, tx: Transaction) -> Row:
-    if a.input["PolicyType"] != SCP:
+    if a.input["PolicyType"] not in TYPES:
         raise Refused(
             "PolicyTypeNotAvailableForOrganizationException",
             "Policies of this type are not supported by Bastide yet.",
@@ -135,23 +133,27 @@ def _fresh(a: Authorised, tx: Transaction) -> Row:
     return row
 
 
+def _types(row: Row) -> list[str]:
+    return [one["Type"] for one in row.doc["PolicyTypes"]]
+
+
 def _enable(a: Authorised, tx: Transaction, held: Row) -> Output:
-    row = _fresh(a, tx)
-    if row.doc["PolicyTypes"]:
+    row, type = _fresh(a, tx), a.input["PolicyType"]
+    if type in _types(row):
         raise Refused("PolicyTypeAlreadyEnabledException", "The specified policy type is already enabled.")
-    row.doc["PolicyTypes"] = [{"Type": SCP, "Status": "ENABLED"}]
+    row.doc["PolicyTypes"].append({"Type": type, "Status": "ENABLED"})
     ROOT.save(a, tx, row)
-    attach_everywhere(a, tx)
+    attach_everywhere(a, tx, type)
     return {"Root": _root_shown(row)}
 
 
 def _disable(a: Authorised, tx: Transaction, held: Row) -> Output:
-    row = _fresh(a, tx)
-    if not row.doc["PolicyTypes"]:
+    row, type = _fresh(a, tx), a.input["PolicyType"]
+    if type not in _types(row):
         raise Refused("PolicyTypeNotEnabledException", "This operation can be performed only for enabled policy types.")
-    row.doc["PolicyTypes"] = []
+    row.doc["PolicyTypes"] = [one for one in row.doc["PolicyTypes"] if one["Type"] != type]
     ROOT.save(a, tx, row)
-    detach_everywhere(a, tx)
+    detach_everywhere(a, tx, type)
     return {"Root": _root_shown(row)}
 
 

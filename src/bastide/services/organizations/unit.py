@@ -6,7 +6,8 @@ from typing import Final
 
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
-from bastide.services.organizations.attachment import attach_first
+from bastide.services.organizations.attachment import attach_first, detach_last
+from bastide.services.organizations.delegation import in_management
 from bastide.services.organizations.noun import (
     ACCOUNT,
     CHILD,
@@ -15,7 +16,6 @@ from bastide.services.organizations.noun import (
     address,
     ask,
     constraint,
-    in_management,
     paged,
     random_id,
     root,
@@ -52,6 +52,13 @@ def _shown(view: View, held: Row, row: Row) -> Output:
     return {**found, "Path": _path(view, held, row.name)}
 
 
+def _take_name(tx: Transaction, above: str, name: str, id: str) -> None:
+    try:
+        tx.insert(Row(TAKEN, "", "", f"unit/{above}/{name}", {"id": id}), keep=False)
+    except Taken:
+        raise Refused("DuplicateOrganizationalUnitException", "An OU with the same name already exists.") from None
+
+
 def _create(a: Authorised, tx: Transaction, held: Row) -> Output:
     above = parent(tx, a.input["ParentId"])
     if len(path(tx, above.name)) > _DEEPEST:
@@ -60,11 +67,8 @@ def _create(a: Authorised, tx: Transaction, held: Row) -> Output:
     assert top is not None
     id = random_id(f"ou-{top.name[2:]}-", 8)
     name = a.input["Name"]
-    try:
-        tx.insert(Row(TAKEN, "", "", f"unit/{above.name}/{name}", {"id": id}), keep=False)
-    except Taken:
-        raise Refused("DuplicateOrganizationalUnitException", "An OU with the same name already exists.") from None
-    doc = {"Id": id, "Arn": address(held, id), "Name": name, "parent": above.name, "policies": []}
+    _take_name(tx, above.name, name, id)
+    doc = {"Id": id, "Arn": address(held, id), "Name": name, "parent": above.name, "policies": {}}
     row = UNIT.put(a, tx, id, doc, tags_of(a))
     tx.insert(Row(CHILD, "", "", f"{above.name}/ORGANIZATIONAL_UNIT/{id}", {}), keep=False)
     attach_first(a, tx, row)
@@ -84,6 +88,19 @@ def _below(a: Authorised, view: View, held: Row) -> Output:
     return paged(a, view, CHILD, "OrganizationalUnits", show, prefix=f"{above.name}/ORGANIZATIONAL_UNIT/")
 
 
+def _rename(a: Authorised, tx: Transaction, held: Row) -> Output:
+    row, name = _unit(tx, a.input["OrganizationalUnitId"]), a.input.get("Name")
+    if name is not None and name != row.doc["Name"]:
+        above = row.doc["parent"]
+        _take_name(tx, above, name, row.name)
+        before = tx.get(TAKEN, "", "", f"unit/{above}/{row.doc['Name']}")
+        if before is not None:
+            tx.delete(before, keep=False)
+        row.doc["Name"] = name
+        UNIT.save(a, tx, row)
+    return {"OrganizationalUnit": _shown(tx, held, row)}
+
+
 def _delete(a: Authorised, tx: Transaction, held: Row) -> Output:
     row = _unit(tx, a.input["OrganizationalUnitId"])
     if tx.scan(CHILD, "", "", prefix=f"{row.name}/", limit=1):
@@ -92,11 +109,7 @@ def _delete(a: Authorised, tx: Transaction, held: Row) -> Output:
             "The specified OU is not empty. Move all accounts to another root or to other OUs, remove all child OUs, "
             "and try the operation again.",
         )
-    if row.doc["policies"]:
-        for policy in row.doc["policies"]:
-            target = tx.get("organizations:Target", "", "", f"{policy}/{row.name}")
-            if target is not None:
-                tx.delete(target, keep=False)
+    detach_last(tx, row)
     for kind, name in (
         (CHILD, f"{row.doc['parent']}/ORGANIZATIONAL_UNIT/{row.name}"),
         (TAKEN, f"unit/{row.doc['parent']}/{row.doc['Name']}"),
@@ -135,6 +148,9 @@ UNIT.reads("DescribeOrganizationalUnit", asks=ask("DescribeOrganizationalUnit", 
 )
 UNIT.reads("ListOrganizationalUnitsForParent", asks=ask("ListOrganizationalUnitsForParent", "ParentId"))(
     in_management(_below)
+)
+UNIT.operation("UpdateOrganizationalUnit", asks=ask("UpdateOrganizationalUnit", "OrganizationalUnitId"))(
+    in_management(_rename)
 )
 UNIT.operation("DeleteOrganizationalUnit", asks=ask("DeleteOrganizationalUnit", "OrganizationalUnitId"))(
     in_management(_delete)

@@ -29,6 +29,7 @@ from bastide.services.s3.bucket import (
     not_implemented,
     refuse_grants,
 )
+from bastide.services.s3.heads import checked_tags
 from bastide.services.s3.object import clear, stage_nothing
 from bastide.services.s3.upload import abandon
 from bastide.services.s3.versions import OBJECT
@@ -36,6 +37,7 @@ from bastide.store import Row, Taken, Transaction, View
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _MOST_LISTED: Final = 10_000
+_MOST_TAGS: Final = 50
 
 
 _GIVEN: Final = (
@@ -124,7 +126,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     wanted = given.get("CreateBucketConfiguration") or {}
     if wanted.get("Location") or wanted.get("Bucket"):
         raise not_implemented("A directory bucket")
-    tags = {str(tag["Key"]): str(tag["Value"]) for tag in wanted.get("Tags") or ()}
+    tags = checked_tags([(str(tag["Key"]), str(tag["Value"])) for tag in wanted.get("Tags") or ()], _MOST_TAGS)
     region = _place(a, wanted)
     output = {"Location": f"/{name}", "BucketArn": bucket_arn(name)}
     doc = {"Account": a.account, "Region": region}
