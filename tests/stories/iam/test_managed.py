@@ -244,4 +244,4 @@ def test_one_sagemaker_operation_is_allowed_and_every_other_is_refused(workshop:
     assert message.startswith(
         f"User: {who} is not authorized to perform: sagemaker:CreateTrainingJob on resource: {job}"
     )
-    assert message.endswith("with an explicit deny in an identity-based policy")
+    assert "with an explicit deny in an identity-based policy" in message
