@@ -50,6 +50,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
         for resource in ask.about(asked):
             facts = calls.registry.facts(view, resource, caller.account, ask.action)
             context = _context(ask, asked, base, resource, facts.account, facts.tags)
+            context.update(facts.keys)
             if facts.account and facts.account != caller.account:
                 owner = calls.organisation.place(view, facts.account)
                 if owner is not None:
@@ -140,7 +141,8 @@ def _endpoint(calls: Calls, view: View, call: Call) -> Endpoint | None:
     if not request.vpce or request.via:
         return None
     found = calls.network.endpoint(view, request.vpce)
-    if found is None or call.operation.service not in found.services:
+    there = found is not None and (call.operation.global_ or found.region in ("", call.region))
+    if found is None or not there or call.operation.service not in found.services:
         raise Refused(
             denied_code(request.protocol, call.operation.service),
             f"The VPC endpoint {request.vpce} does not lead to {call.operation.service}.",

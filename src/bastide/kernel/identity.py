@@ -141,13 +141,15 @@ class Organisation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A VPC endpoint that a call came through. services: botocore's names of those it leads to."""
+    """A VPC endpoint that a call came through. services: botocore's names of those it leads to. region: the only one
+    that it leads to, for services that have regions; empty for any."""
 
     id: str
     vpc: str
     account: str
     services: frozenset[str]
     policy: Attached | None
+    region: str = ""
 
 
 class Network(Protocol):

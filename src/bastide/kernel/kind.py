@@ -109,6 +109,8 @@ class Facts:
     type: str = ""
     grants: Sequence[Attached] = ()
     """Of a KMS key: each grant as a policy that allows its grantee."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Condition keys that follow from the resource itself, lower case: ``ec2:vpc`` of a subnet."""
 
 
 FactsOf = Callable[[View, Arn, str], "Facts | None"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bastide.kernel import Service
-from bastide.services import cloudtrail, iam, kms, logs, organizations, s3, sagemaker, sagemaker_runtime, sts
+from bastide.services import cloudtrail, ec2, iam, kms, logs, organizations, s3, sagemaker, sagemaker_runtime, sts
 
 SERVICES: tuple[Service, ...] = (
     cloudtrail.SERVICE,
+    ec2.SERVICE,
     iam.SERVICE,
     kms.SERVICE,
     logs.SERVICE,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import bastide
 from bastide.domain import wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.keys import RootKey
+from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
+from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
 from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
@@ -15,22 +18,16 @@ from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
-from bastide.kernel import Calls, Endpoint, Registry, Sessions
+from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
 from bastide.services import s3, sagemaker
 from bastide.services.cloudtrail import Delivery
+from bastide.services.ec2 import Ec2Network
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.organizations.tree import OrganisationTree
-from bastide.store import Journal, SqliteStore, View
+from bastide.store import Journal, SqliteStore
 from bastide.store.directory import Configuration, DataDirectory
-
-
-class _NoNetwork:
-    """While there is no EC2, no call comes through an endpoint."""
-
-    def endpoint(self, view: View, id: str) -> Endpoint | None:
-        return None
 
 
 @dataclass(slots=True)
@@ -46,6 +43,8 @@ class Platform:
     workflows: Workflows
     serving: Serving
     delivery: Delivery
+    network: Ec2Network
+    networks: Namespaces
 
     @classmethod
     async def start(cls, directory: DataDirectory) -> Platform:
@@ -64,6 +63,14 @@ class Platform:
         artifacts = Artifacts(directory.objects)
         placement = Placement()
         serving = Serving(run / "serving")
+        registry = Registry(SERVICES)
+        network = Ec2Network(registry.services)
+
+        def planned(vpc: Vpc) -> Plan | None:
+            with store.reading() as view:
+                return network.plan(view, vpc)
+
+        networks = Namespaces(planned)
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -71,14 +78,15 @@ class Platform:
             Volumes: volumes,
             Placement: placement,
             Serving: serving,
+            Networks: networks,
         }
         calls = Calls(
             store=store,
             journal=journal,
-            registry=Registry(SERVICES),
+            registry=registry,
             directory=IamDirectory(root),
             organisation=OrganisationTree(configuration.account),
-            network=_NoNetwork(),
+            network=network,
             sessions=Sessions(root),
             sealer=root,
             engines=engines,
@@ -94,7 +102,9 @@ class Platform:
         with store.reading() as view:
             alive = s3.alive(view)
         artifacts.sweep(alive)
-        platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery)
+        platform = cls(
+            configuration, directory, store, journal, calls, outbox, workflows, serving, delivery, network, networks
+        )
         journal.start()
         await workflows.recover()
         workflows.run()
@@ -106,7 +116,18 @@ class Platform:
     def door(self) -> FrontDoor:
         """The front door of this platform."""
         configuration = self.configuration
-        return FrontDoor(self.calls, hosts=configuration.hosts, regions=configuration.regions, health=self.health)
+        inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
+        hosts = [*configuration.hosts, *inside]
+        return FrontDoor(self.calls, hosts=hosts, regions=configuration.regions, health=self.health)
+
+    async def open_networks(self, door: Door) -> None:
+        """Makes every VPC that has endpoints. One that cannot be made is cut off, and the log says why."""
+        self.networks.door = door
+        with self.store.reading() as view:
+            vpcs = self.network.vpcs(view)
+        for vpc in vpcs:
+            with contextlib.suppress(NetworkError):
+                await self.networks.settle(vpc)
 
     def health(self) -> dict[str, object]:
         """What `GET /_bastide/health` tells."""
@@ -127,12 +148,20 @@ class Platform:
             "enforced: every call recorded; changes and refusals are on the disk before the answer",
             "enforced: objects, volumes and keys encrypted at rest; TLS 1.2 or later on the public listener",
         ]
+        lacking = self.networks.lacking()
+        if lacking:
+            lines.append(f"notice: there are no VPC endpoints, this machine lacks {lacking}")
+        else:
+            lines.append(
+                "enforced: VPC endpoints are listeners inside their VPC; security groups and routes filter packets"
+            )
         if plain:
             lines.append("notice: a plain listener stands on loopback; requests through it are not aws:SecureTransport")
         return lines
 
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
+        await self.networks.close()
         await self.workflows.close()
         await self.serving.close()
         await self.delivery.close()
