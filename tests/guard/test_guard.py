@@ -23,7 +23,7 @@ NEEDLESS = {("sts", "GetCallerIdentity"), ("sts", "GetAccessKeyInfo"), ("sts", "
 _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-    "InvalidSignatureException", "403", "Forbidden",
+    "InvalidSignatureException", "403", "Forbidden", "UnauthorizedOperation", "AuthFailure",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
 

@@ -2,36 +2,97 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.platform import PROGRAM, REGION, Account, Keys, Running
+from tests.platform import PROGRAM, REGION, Account, Keys
 
-_CLIENT = '''
+_CLIENT = """
 import json, socket, sys, boto3, botocore.config, botocore.exceptions
-config = botocore.config.Config(connect_timeout=0.6, read_timeout=20, retries={"max_attempts": 0, "mode": "standard"})
-answers = []
-for service, method, given in json.load(sys.stdin):
-    try:
-        if service == "resolve":
-            answers.append(["", sorted({one[4][0] for one in socket.getaddrinfo(method, 443, socket.AF_INET)})])
-            continue
-        client = boto3.client(service, config=config, **given.pop("_client", {}))
-        answer = getattr(client, method)(**given)
-        answer = {key: one.read().decode() if hasattr(one, "read") else one for key, one in answer.items()}
-        answers.append(["", answer])
-    except botocore.exceptions.ClientError as error:
-        answers.append([error.response["Error"]["Code"], error.response["Error"]["Message"]])
-    except Exception as error:
-        answers.append([type(error).__name__, str(error)])
-print(json.dumps(answers, default=str))
-'''
+session = boto3.session.Session()
+
+def asked(patience, service, method, given):
+    once = {"max_attempts": 0, "mode": "standard"}
+    config = botocore.config.Config(connect_timeout=patience, read_timeout=20, retries=once)
+    if service == "resolve":
+        return sorted({one[4][0] for one in socket.getaddrinfo(method, 443, socket.AF_INET)})
+    if service == "connect":
+        with socket.create_connection((method, given.get("port", 443)), patience) as link:
+            return link.getsockname()[0]
+    # A new client each time: a connection that stands is not what a test of rules wants.
+    client = session.client(service, config=config, **given.pop("_client", {}))
+    for name, value in given.pop("_headers", {}).items():
+        client.meta.events.register("before-sign", lambda request, **_: request.headers.add_header(name, value))
+    answer = getattr(client, method)(**given)
+    return {key: one.read().decode() if hasattr(one, "read") else one for key, one in answer.items()}
+
+for line in sys.stdin:
+    answers = []
+    patience, calls = json.loads(line)
+    for call in calls:
+        try:
+            answers.append(["", asked(patience, *call)])
+        except botocore.exceptions.ClientError as error:
+            answers.append([error.response["Error"]["Code"], error.response["Error"]["Message"]])
+        except Exception as error:
+            answers.append([type(error).__name__, str(error)])
+    print(json.dumps(answers, default=str), flush=True)
+"""
+
+
+class Inside:
+    """A client in a subnet, as long as it is open."""
+
+    def __init__(self, vpc: Vpc, subnet: str, groups: tuple[str, ...], keys: Keys | None) -> None:
+        held = keys or vpc.account.keys
+        environment = {
+            "PATH": os.environ["PATH"],
+            "AWS_ACCESS_KEY_ID": held.access_key,
+            "AWS_SECRET_ACCESS_KEY": held.secret,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CA_BUNDLE": vpc.account.platform.authority,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        if held.token:
+            environment["AWS_SESSION_TOKEN"] = held.token
+        chosen = [word for group in groups for word in ("--security-group", group)]
+        self._running = subprocess.Popen(
+            [*PROGRAM, "network", "run", "--data", str(vpc.account.platform.data), "--account", vpc.account.id,
+             "--subnet", subnet, *chosen, "--", sys.executable, "-c", _CLIENT],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+
+    def ask(self, *calls: tuple[Any, ...], patience: float = 10.0) -> list[tuple[str, Any]]:
+        """What is answered, call by call: error code or exception, and answer or message. patience: seconds until a
+        connection that does not come about is given up."""
+        told = [[*call, {}] if len(call) == 2 else list(call) for call in calls]
+        assert self._running.stdin is not None and self._running.stdout is not None
+        self._running.stdin.write(json.dumps([patience, told]) + "\n")
+        self._running.stdin.flush()
+        line = self._running.stdout.readline()
+        if not line:
+            assert self._running.stderr is not None
+            raise AssertionError(self._running.stderr.read())
+        return [(code, answer) for code, answer in json.loads(line)]
+
+    def one(self, *call: Any) -> tuple[str, Any]:
+        """One call."""
+        return self.ask(call)[0]
+
+    def lost(self, *calls: tuple[Any, ...]) -> bool:
+        """Whether no call gets an answer or a refusal: there is no path."""
+        return all("Timeout" in code for code, _ in self.ask(*calls, patience=0.3))
+
+    def close(self) -> None:
+        self._running.communicate(timeout=30)
 
 
 @dataclass
@@ -61,28 +122,14 @@ class Vpc:
         )
         return found["RouteTables"][0]["RouteTableId"]
 
-    def asks(self, *calls: tuple[Any, ...], keys: Keys | None = None, subnet: str = "", groups: tuple[str, ...] = ()) -> Any:
-        """What a client in the subnet is answered, call by call: error code or exception, and answer or message."""
-        held = keys or self.account.keys
-        environment = {
-            "PATH": os.environ["PATH"],
-            "AWS_ACCESS_KEY_ID": held.access_key,
-            "AWS_SECRET_ACCESS_KEY": held.secret,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_CA_BUNDLE": self.account.platform.authority,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        if held.token:
-            environment["AWS_SESSION_TOKEN"] = held.token
-        chosen = [word for group in groups for word in ("--security-group", group)]
-        told = [[*call, {}] if len(call) == 2 else list(call) for call in calls]
-        done = subprocess.run(
-            [*PROGRAM, "network", "run", "--data", str(self.account.platform.data), "--account", self.account.id,
-             "--subnet", subnet or self.subnet, *chosen, "--", sys.executable, "-c", _CLIENT],
-            input=json.dumps(told), capture_output=True, text=True, env=environment, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    @contextlib.contextmanager
+    def inside(self, *groups: str, subnet: str = "", keys: Keys | None = None) -> Iterator[Inside]:
+        """A client in the subnet."""
+        made = Inside(self, subnet or self.subnet, groups, keys)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 def make_vpc(account: Account, cidr: str = "10.0.0.0/16") -> Vpc:
@@ -98,8 +145,3 @@ def make_vpc(account: Account, cidr: str = "10.0.0.0/16") -> Vpc:
 @pytest.fixture
 def vpc(account: Account) -> Vpc:
     return make_vpc(account)
-
-
-@pytest.fixture(scope="module")
-def somebody(platform: Running) -> Account:
-    return platform.account()

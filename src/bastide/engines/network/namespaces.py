@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import logging
 import os
 import shutil
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +30,8 @@ from bastide.engines.network.rules import HTTPS, ruleset
 T = TypeVar("T")
 
 _CLONE_NEWNET: Final = 0x40000000
+_SIOCGIFFLAGS: Final = 0x8913
+_IFF_RUNNING: Final = 0x40
 _PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SECONDS: Final = 20.0
 _GATEWAYS: Final = "169.254.171."
@@ -113,6 +117,18 @@ def _datagrams(namespace: int, address: str) -> socket.socket:
         return bound
 
     return _apart(make)
+
+
+def _running(namespace: int, link: str) -> bool:
+    """Whether a link carries packets. One that was just set up loses them for some time, up to a second."""
+
+    def look() -> bool:
+        enter(namespace)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            told = fcntl.ioctl(asked, _SIOCGIFFLAGS, struct.pack("16sh22x", link.encode(), 0))
+        return bool(struct.unpack("16sh22x", told)[1] & _IFF_RUNNING)
+
+    return _apart(look)
 
 
 def _shown(namespace: int) -> str:
@@ -382,9 +398,14 @@ class Namespaces:
                     f"route add {held.router} dev eth0 scope link",
                     f"route add default via {held.router} dev eth0",
                 )
-            except BaseException:
+                async with asyncio.timeout(_SECONDS):
+                    while not (_running(network.namespace, link) and _running(namespace, "eth0")):
+                        await asyncio.sleep(0.01)
+            except BaseException as error:
                 os.close(namespace)
                 await self._unplug(network, link)
+                if isinstance(error, (TimeoutError, OSError)):
+                    raise NetworkError(f"{interface} could not be attached: {error}") from error
                 raise
             return made
 

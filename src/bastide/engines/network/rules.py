@@ -104,6 +104,8 @@ def _allowed(
 def _match(rule: Rule, sets: Mapping[str, str], peer: str) -> str | None:
     """What a rule matches; None for one that nothing can match here."""
     words: list[str] = []
+    if rule.protocol == "icmpv6":
+        return None
     if rule.group:
         if rule.group not in sets:
             return None
