@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.platform import PROGRAM, REGION, Account, Keys
+from tests.platform import PROGRAM, REGION, Account, Keys, Running
 
 _CLIENT = """
 import json, socket, sys, boto3, botocore.config, botocore.exceptions
@@ -145,3 +145,33 @@ def make_vpc(account: Account, cidr: str = "10.0.0.0/16") -> Vpc:
 @pytest.fixture
 def vpc(account: Account) -> Vpc:
     return make_vpc(account)
+
+
+@dataclass
+class Science:
+    """A VPC and a client in its subnet that several tests share; each finds it as a new one is."""
+
+    vpc: Vpc
+    inside: Inside
+
+    def clear(self) -> None:
+        ec2 = self.vpc.ec2
+        held = [one["VpcEndpointId"] for one in ec2.describe_vpc_endpoints()["VpcEndpoints"]]
+        if held:
+            ec2.delete_vpc_endpoints(VpcEndpointIds=held)
+        for table in ec2.describe_route_tables()["RouteTables"]:
+            if not table["Associations"]:
+                ec2.delete_route_table(RouteTableId=table["RouteTableId"])
+
+
+@pytest.fixture(scope="module")
+def shared(platform: Running) -> Iterator[Science]:
+    vpc = make_vpc(platform.account())
+    with vpc.inside() as inside:
+        yield Science(vpc, inside)
+
+
+@pytest.fixture
+def science(shared: Science) -> Iterator[Science]:
+    yield shared
+    shared.clear()

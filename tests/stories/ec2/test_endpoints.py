@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.platform import REGION, Account, Running, allow
-from tests.stories.ec2.conftest import Vpc, make_vpc
+from tests.stories.ec2.conftest import Science, Vpc, make_vpc
 
 STS = ("sts", "get_caller_identity")
 HTTPS = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443}
@@ -25,15 +25,15 @@ def refused(call: Any, **given: Any) -> str:
 
 
 @pytest.mark.control("NET-04")
-def test_a_call_succeeds_through_an_endpoint_and_cannot_connect_without(vpc: Vpc) -> None:
+def test_a_call_succeeds_through_an_endpoint_and_cannot_connect_without(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
     made = vpc.interface("sts")["VpcEndpointId"]
     assert vpc.ec2.describe_vpc_endpoints(VpcEndpointIds=[made])["VpcEndpoints"][0]["State"] == "available"
-    with vpc.inside() as inside:
-        code, answer = inside.one(*STS)
-        assert not code, answer
-        assert answer["Account"] == vpc.account.id
-        assert vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[made])["Unsuccessful"] == []
-        assert inside.ask(STS, patience=0.3)[0][0] == "ConnectTimeoutError"
+    code, answer = inside.one(*STS)
+    assert not code, answer
+    assert answer["Account"] == vpc.account.id
+    assert vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[made])["Unsuccessful"] == []
+    assert inside.ask(STS, patience=0.3)[0][0] == "ConnectTimeoutError"
     assert refused(vpc.ec2.describe_vpc_endpoints, VpcEndpointIds=[made]) == "InvalidVpcEndpointId.NotFound"
     record = _record(vpc.account, "GetCallerIdentity", answer["ResponseMetadata"]["RequestId"])
     assert record["vpcEndpointId"] == made
@@ -139,7 +139,8 @@ def _bucket(account: Account, name: str) -> str:
 
 
 @pytest.mark.control("NET-06")
-def test_a_gateway_endpoint_is_the_target_of_a_route(vpc: Vpc) -> None:
+def test_a_gateway_endpoint_is_the_target_of_a_route(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
     ec2, name = vpc.ec2, f"com.amazonaws.{REGION}.s3"
     bucket = _bucket(vpc.account, "routed")
     look = ("s3", "list_objects_v2", {"Bucket": bucket})
@@ -147,39 +148,39 @@ def test_a_gateway_endpoint_is_the_target_of_a_route(vpc: Vpc) -> None:
     table = ec2.create_route_table(VpcId=vpc.id)["RouteTable"]["RouteTableId"]
     made = ec2.create_vpc_endpoint(VpcId=vpc.id, ServiceName=name, RouteTableIds=[table])["VpcEndpoint"]
     prefix = ec2.describe_prefix_lists(Filters=[{"Name": "prefix-list-name", "Values": [name]}])["PrefixLists"][0]
-    with vpc.inside() as inside:
-        _, addresses = inside.one("resolve", "s3.us-east-1.amazonaws.com")
-        assert all(ipaddress.ip_address(one) in ipaddress.ip_network(prefix["Cidrs"][0]) for one in addresses)
-        assert inside.lost(look)
-        association = ec2.associate_route_table(RouteTableId=table, SubnetId=vpc.subnet)["AssociationId"]
-        routes = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]["Routes"]
-        assert {(one.get("DestinationPrefixListId"), one["GatewayId"]) for one in routes} == {
-            (None, "local"),
-            (prefix["PrefixListId"], made["VpcEndpointId"]),
-        }
-        code, answer = inside.one(*look)
-        assert not code, answer
-        assert answer["Contents"][0]["Key"] == "k"
-        # By its region's name and through the client's default, bucket names in the host or in the path.
-        again = [
-            (*look[:2], {**look[2], "_client": {"endpoint_url": url}})
-            for url in ("https://s3.us-east-1.amazonaws.com", "https://s3.amazonaws.com")
-        ]
-        assert [code for code, _ in inside.ask(*again)] == ["", ""]
-        ec2.disassociate_route_table(AssociationId=association)
-        assert inside.lost(look)
-        ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], AddRouteTableIds=[main])
-        assert inside.one(*look)[0] == ""
-        # What leaves by the route is filtered like all else: the group may name the prefix list.
-        ec2.revoke_security_group_egress(
-            GroupId=vpc.group, IpPermissions=[{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
-        )
-        assert inside.lost(look)
-        to = {**HTTPS, "PrefixListIds": [{"PrefixListId": prefix["PrefixListId"]}]}
-        ec2.authorize_security_group_egress(GroupId=vpc.group, IpPermissions=[to])
-        assert inside.one(*look)[0] == ""
-        ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], RemoveRouteTableIds=[main, table])
-        assert inside.lost(look)
+    _, addresses = inside.one("resolve", "s3.us-east-1.amazonaws.com")
+    assert all(ipaddress.ip_address(one) in ipaddress.ip_network(prefix["Cidrs"][0]) for one in addresses)
+    assert inside.lost(look)
+    association = ec2.associate_route_table(RouteTableId=table, SubnetId=vpc.subnet)["AssociationId"]
+    routes = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]["Routes"]
+    assert {(one.get("DestinationPrefixListId"), one["GatewayId"]) for one in routes} == {
+        (None, "local"),
+        (prefix["PrefixListId"], made["VpcEndpointId"]),
+    }
+    code, answer = inside.one(*look)
+    assert not code, answer
+    assert answer["Contents"][0]["Key"] == "k"
+    # By its region's name and through the client's default, bucket names in the host or in the path.
+    again = [
+        (*look[:2], {**look[2], "_client": {"endpoint_url": url}})
+        for url in ("https://s3.us-east-1.amazonaws.com", "https://s3.amazonaws.com")
+    ]
+    assert [code for code, _ in inside.ask(*again)] == ["", ""]
+    ec2.disassociate_route_table(AssociationId=association)
+    assert inside.lost(look)
+    ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], AddRouteTableIds=[main])
+    assert inside.one(*look)[0] == ""
+    # What leaves by the route is filtered like all else: the group may name the prefix list.
+    everywhere = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.revoke_security_group_egress(GroupId=vpc.group, IpPermissions=[everywhere])
+    assert inside.lost(look)
+    to = {**HTTPS, "PrefixListIds": [{"PrefixListId": prefix["PrefixListId"]}]}
+    ec2.authorize_security_group_egress(GroupId=vpc.group, IpPermissions=[to])
+    assert inside.one(*look)[0] == ""
+    ec2.revoke_security_group_egress(GroupId=vpc.group, IpPermissions=[to])
+    ec2.authorize_security_group_egress(GroupId=vpc.group, IpPermissions=[everywhere])
+    ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], RemoveRouteTableIds=[main, table])
+    assert inside.lost(look)
     given = {"VpcId": vpc.id, "VpcEndpointType": "Gateway"}
     assert refused(ec2.create_vpc_endpoint, **given, ServiceName="com.amazonaws.us-east-1.sts") == "InvalidParameter"
     assert refused(ec2.create_vpc_endpoint, **given, ServiceName="com.amazonaws.us-east-1.no") == "InvalidServiceName"
@@ -203,7 +204,8 @@ def test_each_subnet_goes_by_its_own_gateway_endpoint(vpc: Vpc) -> None:
 
 
 @pytest.mark.control("NET-07")
-def test_the_endpoint_policy_restricts_what_lies_behind(vpc: Vpc, neighbour: Account, mission: Path) -> None:
+def test_the_endpoint_policy_restricts_what_lies_behind(science: Science, neighbour: Account, mission: Path) -> None:
+    vpc, inside = science.vpc, science.inside
     listed, second, other = (_bucket(vpc.account, name) for name in ("listed", "second", "other"))
     foreign = _bucket(neighbour, "foreign")
     everybody = allow("s3:GetObject", "s3:PutObject", resource=f"arn:aws:s3:::{foreign}/*", Principal="*")
@@ -226,12 +228,11 @@ def test_the_endpoint_policy_restricts_what_lies_behind(vpc: Vpc, neighbour: Acc
 
     every = (listed, second, other, foreign)
     calls = [*map(read, every), *map(write, every)]
-    with vpc.inside() as inside:
-        assert [code for code, _ in inside.ask(*calls)] == [""] * 8
-        vpc.ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], PolicyDocument=text)
-        answers = inside.ask(*calls)
-        assert [code for code, _ in answers] == ["", "", "AccessDenied", "AccessDenied"] * 2
-        assert "VPC endpoint policy" in answers[2][1]
+    assert [code for code, _ in inside.ask(*calls)] == [""] * 8
+    vpc.ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], PolicyDocument=text)
+    answers = inside.ask(*calls)
+    assert [code for code, _ in answers] == ["", "", "AccessDenied", "AccessDenied"] * 2
+    assert "VPC endpoint policy" in answers[2][1]
     for bucket in every:
         assert vpc.account.client("s3").get_object(Bucket=bucket, Key="k")["Body"].read() == b"content"
     shown = vpc.ec2.describe_vpc_endpoints()["VpcEndpoints"][0]["PolicyDocument"]
@@ -239,7 +240,8 @@ def test_the_endpoint_policy_restricts_what_lies_behind(vpc: Vpc, neighbour: Acc
 
 
 @pytest.mark.control("NET-08")
-def test_endpoints_for_s3_and_the_sagemaker_api(vpc: Vpc) -> None:
+def test_endpoints_for_s3_and_the_sagemaker_api(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
     bucket = _bucket(vpc.account, "science")
     api = vpc.interface("sagemaker.api")["VpcEndpointId"]
     s3 = vpc.ec2.create_vpc_endpoint(
@@ -247,21 +249,21 @@ def test_endpoints_for_s3_and_the_sagemaker_api(vpc: Vpc) -> None:
     )["VpcEndpoint"]["VpcEndpointId"]
     look, jobs = ("s3", "list_objects_v2", {"Bucket": bucket}), ("sagemaker", "list_training_jobs")
     name = ("resolve", "api.sagemaker.us-east-1.amazonaws.com")
-    with vpc.inside() as inside:
-        (first, _), (second, _), (_, addresses) = inside.ask(look, jobs, name)
-        assert (first, second) == ("", "")
-        assert all(ipaddress.ip_address(one) in ipaddress.ip_network(vpc.cidr) for one in addresses)
-        vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[s3])
-        assert inside.lost(look) and inside.one(*jobs)[0] == ""
-        vpc.ec2.create_vpc_endpoint(
-            VpcId=vpc.id, ServiceName=f"com.amazonaws.{REGION}.s3", RouteTableIds=[vpc.main_table()]
-        )
-        vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[api])
-        assert inside.lost(jobs) and inside.one(*look)[0] == ""
+    (first, _), (second, _), (_, addresses) = inside.ask(look, jobs, name)
+    assert (first, second) == ("", "")
+    assert all(ipaddress.ip_address(one) in ipaddress.ip_network(vpc.cidr) for one in addresses)
+    vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[s3])
+    assert inside.lost(look) and inside.one(*jobs)[0] == ""
+    vpc.ec2.create_vpc_endpoint(
+        VpcId=vpc.id, ServiceName=f"com.amazonaws.{REGION}.s3", RouteTableIds=[vpc.main_table()]
+    )
+    vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[api])
+    assert inside.lost(jobs) and inside.one(*look)[0] == ""
 
 
-def test_endpoints_for_sts_logs_and_cloudtrail(vpc: Vpc) -> None:
+def test_endpoints_for_sts_logs_and_cloudtrail(science: Science) -> None:
     """NET-11 but for CloudWatch metrics, which Bastide does not have yet: PutMetricData cannot be shown."""
+    vpc, inside = science.vpc, science.inside
     made = {name: vpc.interface(name)["VpcEndpointId"] for name in ("sts", "logs", "cloudtrail")}
     role = vpc.account.role("Reader")
     logs = vpc.account.client("logs")
@@ -273,15 +275,14 @@ def test_endpoints_for_sts_logs_and_cloudtrail(vpc: Vpc) -> None:
         "logs": ("logs", "put_log_events", {"logGroupName": "g", "logStreamName": "s", "logEvents": [line]}),
         "cloudtrail": ("cloudtrail", "lookup_events", {"MaxResults": 1}),
     }
-    with vpc.inside() as inside:
-        answers = inside.ask(*calls.values())
-        assert [code for code, _ in answers] == ["", "", ""], answers
-        everywhere = {"_client": {"endpoint_url": "https://sts.amazonaws.com"}}
-        assert inside.lost((*STS, everywhere))
-        for name, call in calls.items():
-            vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[made.pop(name)])
-            assert inside.lost(call)
-            assert all(inside.one(*calls[one])[0] == "" for one in made)
+    answers = inside.ask(*calls.values())
+    assert [code for code, _ in answers] == ["", "", ""], answers
+    everywhere = {"_client": {"endpoint_url": "https://sts.amazonaws.com"}}
+    assert inside.lost((*STS, everywhere))
+    for name, call in calls.items():
+        vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[made.pop(name)])
+        assert inside.lost(call)
+        assert all(inside.one(*calls[one])[0] == "" for one in made)
     assert logs.get_log_events(logGroupName="g", logStreamName="s")["events"][0]["message"] == "from inside"
     names = {"sts": "AssumeRole", "cloudtrail": "LookupEvents"}
     for (_, answer), name in zip(answers, calls, strict=True):
@@ -290,7 +291,8 @@ def test_endpoints_for_sts_logs_and_cloudtrail(vpc: Vpc) -> None:
             assert record["vpcEndpointId"].startswith("vpce-0")
 
 
-def test_private_names_follow_the_attributes_and_an_endpoint_has_names_of_its_own(vpc: Vpc) -> None:
+def test_private_names_follow_the_attributes_and_an_endpoint_has_names_of_its_own(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
     ec2 = vpc.ec2
     assert vpc.interface("sts", PrivateDnsEnabled=True)["PrivateDnsEnabled"]
     with pytest.raises(ClientError, match="conflicting DNS domain"):
@@ -298,38 +300,39 @@ def test_private_names_follow_the_attributes_and_an_endpoint_has_names_of_its_ow
     made = vpc.interface("logs", PrivateDnsEnabled=False)
     own = [one["DnsName"] for one in made["DnsEntries"]]
     assert len(own) == 2 and all(name.endswith(".logs.us-east-1.vpce.amazonaws.com") for name in own)
-    with vpc.inside() as inside:
-        groups = ("logs", "describe_log_groups")
-        assert inside.lost(groups)
-        for name in own:
-            code, answer = inside.one(*groups, {"_client": {"endpoint_url": f"https://{name}"}})
-            assert not code, answer
-        ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsHostnames={"Value": False})
-        assert inside.lost(STS)
-        with pytest.raises(ClientError, match="Enabling private DNS requires both"):
-            ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], PrivateDnsEnabled=True)
-        ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsHostnames={"Value": True})
+    groups = ("logs", "describe_log_groups")
+    assert inside.lost(groups)
+    for name in own:
+        code, answer = inside.one(*groups, {"_client": {"endpoint_url": f"https://{name}"}})
+        assert not code, answer
+    ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsHostnames={"Value": False})
+    assert inside.lost(STS)
+    with pytest.raises(ClientError, match="Enabling private DNS requires both"):
         ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], PrivateDnsEnabled=True)
-        assert [code for code, _ in inside.ask(STS, groups)] == ["", ""]
-        ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsSupport={"Value": False})
-        assert inside.one("resolve", "sts.us-east-1.amazonaws.com")[0] == "gaierror"
+    ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsHostnames={"Value": True})
+    ec2.modify_vpc_endpoint(VpcEndpointId=made["VpcEndpointId"], PrivateDnsEnabled=True)
+    assert [code for code, _ in inside.ask(STS, groups)] == ["", ""]
+    ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsSupport={"Value": False})
+    assert inside.one("resolve", "sts.us-east-1.amazonaws.com")[0] == "gaierror"
+    ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsSupport={"Value": True})
+    assert inside.one(*STS)[0] == ""
 
 
-def test_an_endpoint_leads_to_its_service_and_region_alone(vpc: Vpc) -> None:
+def test_an_endpoint_leads_to_its_service_and_region_alone(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
     vpc.interface("sts")
     own = "https://sts.us-east-1.amazonaws.com"
-    with vpc.inside() as inside:
-        for service, method, region in (
-            ("logs", "describe_log_groups", "us-east-1"),
-            ("s3", "list_buckets", "us-east-1"),
-            ("iam", "list_roles", "us-east-1"),
-            ("ec2", "describe_vpcs", "us-east-1"),
-            ("sts", "get_caller_identity", "eu-west-1"),
-        ):
-            told = {"_client": {"endpoint_url": own, "region_name": region}}
-            code, message = inside.one(service, method, told)
-            assert code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"), (service, code, message)
-            assert "does not lead to" in message
+    for service, method, region in (
+        ("logs", "describe_log_groups", "us-east-1"),
+        ("s3", "list_buckets", "us-east-1"),
+        ("iam", "list_roles", "us-east-1"),
+        ("ec2", "describe_vpcs", "us-east-1"),
+        ("sts", "get_caller_identity", "eu-west-1"),
+    ):
+        told = {"_client": {"endpoint_url": own, "region_name": region}}
+        code, message = inside.one(service, method, told)
+        assert code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"), (service, code, message)
+        assert "does not lead to" in message
 
 
 def test_what_the_policy_sees_of_a_call_through_an_endpoint(vpc: Vpc) -> None:
