@@ -88,7 +88,8 @@ def _interface(ec2: Any, subnet: str, groups: Sequence[str]) -> Iterator[dict[st
     try:
         yield made
     finally:
-        with contextlib.suppress(botocore.exceptions.ClientError):
+        # What is left when the platform is gone can be deleted later: nothing is attached to it.
+        with contextlib.suppress(botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
             ec2.delete_network_interface(NetworkInterfaceId=made["NetworkInterfaceId"])
 
 
@@ -118,11 +119,11 @@ def _wait(told: dict[str, str], command: Sequence[str]) -> int:
     """Runs the command inside; its exit status, 128 and the signal's number if a signal ended it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the command itself
     child = os.fork()
     if child == 0:
         _become(told, command)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
@@ -131,7 +132,6 @@ def _wait(told: dict[str, str], command: Sequence[str]) -> int:
 def _become(told: dict[str, str], command: Sequence[str]) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: nothing stays behind alone
         handle = os.open(told["namespace"], os.O_RDONLY)
         enter(handle)

@@ -21,9 +21,8 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import s3, sagemaker
+from bastide.services import ec2, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
-from bastide.services.ec2 import Ec2Network
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.organizations.tree import OrganisationTree
 from bastide.store import Journal, SqliteStore
@@ -43,7 +42,7 @@ class Platform:
     workflows: Workflows
     serving: Serving
     delivery: Delivery
-    network: Ec2Network
+    network: ec2.Ec2Network
     networks: Namespaces
 
     @classmethod
@@ -64,7 +63,7 @@ class Platform:
         placement = Placement()
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
-        network = Ec2Network(registry.services)
+        network = ec2.Ec2Network(registry.services)
 
         def planned(vpc: Vpc) -> Plan | None:
             with store.reading() as view:
@@ -127,7 +126,7 @@ class Platform:
             vpcs = self.network.vpcs(view)
         for vpc in vpcs:
             with contextlib.suppress(NetworkError):
-                await self.networks.settle(vpc)
+                await ec2.settle(self.calls, vpc)
 
     def health(self) -> dict[str, object]:
         """What `GET /_bastide/health` tells."""

@@ -104,9 +104,13 @@ class Attaching:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Begins to listen."""
+        """Begins to listen; where that is not possible the log says why, and nothing can be attached."""
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=_MOST_BYTES)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=_MOST_BYTES)
+        except OSError as error:
+            _log.error("nothing can be attached to network interfaces: %s: %s", self._path, error)
+            return
         self._path.chmod(0o600)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -174,6 +174,29 @@ def test_what_cannot_be_made_is_cut_off_and_made_again_later() -> None:
     asyncio.run(story())
 
 
+def test_what_is_attached_goes_by_its_interface_as_planned_now() -> None:
+    async def story() -> None:
+        bench = Bench()
+        bench.plan = planned()
+        held = await bench.networks.attach(VPC, "eni-2")
+        assert await bench.hello(held.namespace, "10.0.1.9")
+        other = Interface("eni-2", "10.0.1.50", "10.0.1.1", ("sg-shut",))
+        bench.plan = planned(interfaces={"eni-2": other}, groups={**OPEN, "sg-shut": Group((), ())})
+        await bench.networks.settle(VPC)
+        assert await bench.lost(held.namespace, "10.0.1.9")
+        bench.plan = planned()
+        await bench.networks.settle(VPC)
+        assert await bench.hello(held.namespace, "10.0.1.9")
+        bench.plan = planned(interfaces={})
+        await bench.networks.settle(VPC)
+        assert not bench.networks.attached("eni-2")
+        assert not await bench.hello(held.namespace, "10.0.1.9", 0.3)
+        await held.close()
+        await bench.networks.close()
+
+    asyncio.run(story())
+
+
 def test_a_forged_source_address_gets_nowhere() -> None:
     """A packet's source must be the address of the interface it comes from, whatever the program inside sets up."""
 

@@ -59,8 +59,8 @@ class Interface:
 class Entrance:
     """A VPC endpoint: where the platform listens. names: those its certificate is for.
 
-    interfaces: its own, of an interface endpoint. routed: of a gateway endpoint, the subnets whose route table leads to
-    it, and outside, the service's addresses as everybody sees them.
+    interfaces: its own, of an interface endpoint. outside: of a gateway endpoint, the service's addresses as everybody sees
+    them, and routed, the subnets whose route table leads to it.
     """
 
     id: str

@@ -34,6 +34,8 @@ _SIOCGIFFLAGS: Final = 0x8913
 _IFF_RUNNING: Final = 0x40
 _PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SECONDS: Final = 20.0
+_AGAIN: Final = 5.0
+"""Seconds until a VPC that was cut off is tried again."""
 _GATEWAYS: Final = "169.254.171."
 """Where gateway endpoints listen inside a VPC. Packets get there by translation alone, from a subnet with the route."""
 _MOST_GATEWAYS: Final = 250
@@ -214,6 +216,7 @@ class Namespaces:
         self._networks: dict[Vpc, _Network] = {}
         self._attached: set[str] = set()
         self._lacking: str | None = None
+        self._trying: dict[Vpc, asyncio.Task[None]] = {}
         self._links = 0
 
     def lacking(self) -> str:
@@ -247,12 +250,21 @@ class Namespaces:
                 return
             await self._settled(vpc, network, plan)
 
+    async def _later(self, vpc: Vpc) -> None:
+        """Tries again what could not be made."""
+        await asyncio.sleep(_AGAIN)
+        self._trying.pop(vpc, None)
+        with contextlib.suppress(NetworkError):  # logged, and tried again
+            await self.settle(vpc)
+
     async def _settled(self, vpc: Vpc, network: _Network, plan: Plan) -> None:
         try:
             await self._make(network, plan)
         except (OSError, NetworkError) as error:
             self._cut(network)
             _log.exception("VPC %s is cut off: it could not be made as planned", vpc.id)
+            if vpc not in self._trying:
+                self._trying[vpc] = asyncio.get_running_loop().create_task(self._later(vpc))
             raise NetworkError(f"VPC {vpc.id}: {error}") from error
         except BaseException:
             self._cut(network)
@@ -263,9 +275,10 @@ class Namespaces:
             network.namespace = new_namespace(forwards=True)
             # Packets that no route takes are lost, not refused: a client in a VPC times out.
             await _ip(network.namespace, "link set lo up", "route add blackhole default")
-        await self._leave(network, plan)
+        await self._replug(network, plan)
+        self._leave(network, plan)
         for entrance in plan.entrances:
-            if not entrance.interfaces and entrance.id not in network.gateways:
+            if entrance.outside and entrance.id not in network.gateways:
                 network.gateways[entrance.id] = self._gateway(network)
         await self._address(network, plan)
         wanted = ruleset(plan, network.plugs, network.gateways)
@@ -277,7 +290,16 @@ class Namespaces:
         for entrance in plan.entrances:
             await self._serve(network, entrance)
 
-    async def _leave(self, network: _Network, plan: Plan) -> None:
+    async def _replug(self, network: _Network, plan: Plan) -> None:
+        """What is attached goes by its interface as planned now; where that is gone, the link is taken away."""
+        for link, held in list(network.plugs.items()):
+            now = plan.interfaces.get(held.id)
+            if now is not None and now.address == held.address:
+                network.plugs[link] = now
+            else:
+                await self._unplug(network, link)
+
+    def _leave(self, network: _Network, plan: Plan) -> None:
         """Closes what is not planned any more, and ends connections that came by a way that is not there any more."""
         planned = {entrance.id: entrance for entrance in plan.entrances}
         for id, served in list(network.served.items()):
@@ -330,7 +352,9 @@ class Namespaces:
 
     async def _serve(self, network: _Network, entrance: Entrance) -> None:
         served = network.served.setdefault(entrance.id, _Served(entrance))
-        places = [one.address for one in entrance.interfaces] or [network.gateways[entrance.id]]
+        places = [one.address for one in entrance.interfaces]
+        if entrance.outside:
+            places.append(network.gateways[entrance.id])
         for address in places:
             if address not in served.doors:
                 if self.door is None:
@@ -429,6 +453,9 @@ class Namespaces:
 
     async def close(self) -> None:
         """Takes all VPCs away."""
+        for task in self._trying.values():
+            task.cancel()
+        self._trying.clear()
         for network in self._networks.values():
             async with network.lock:
                 self._cut(network)

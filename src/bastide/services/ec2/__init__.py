@@ -12,8 +12,9 @@ from bastide.services.ec2 import tag as _tag
 from bastide.services.ec2 import vpc as _vpc
 from bastide.services.ec2.network import Ec2Network
 from bastide.services.ec2.nouns import NOUNS
+from bastide.services.ec2.vpc_endpoint import settle
 
-__all__ = ["NOUNS", "SERVICE", "Ec2Network"]
+__all__ = ["NOUNS", "SERVICE", "Ec2Network", "settle"]
 
 SERVICE = Service("ec2", kinds=NOUNS)
 del _network_interface, _places, _tag, _vpc

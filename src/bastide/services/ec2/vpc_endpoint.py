@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
 from bastide.engines.network import Networks, Vpc
-from bastide.kernel import Asked, Authorised, Output, once
+from bastide.kernel import Asked, Authorised, Calls, Output, once
 from bastide.policy import Document, Form
 from bastide.services.ec2 import noun
 from bastide.services.ec2.network_interface import drop_interface, groups_of, new_interface, regroup
@@ -75,17 +75,21 @@ async def _before_create(a: Authorised) -> Any:
 
 
 async def _after_create(a: Authorised, output: Output) -> Output:
-    shown = output["VpcEndpoint"]
-    await a.engine(Networks).settle(Vpc(a.account, a.region, shown["VpcId"]))
+    await settle(a.calls, Vpc(a.account, a.region, output["VpcEndpoint"]["VpcId"]))
+    return output
+
+
+async def settle(calls: Calls, vpc: Vpc) -> None:
+    """Makes a VPC as it is to be; its endpoints that were pending are available then. Raises NetworkError."""
+    await calls.engine(Networks).settle(vpc)
 
     def available(tx: Transaction) -> None:
-        row = VPC_ENDPOINT.get(tx, a.account, a.region, shown["VpcEndpointId"])
-        if row is not None and row.status == "pending":
-            row.status = "available"
-            VPC_ENDPOINT.change(tx, row, "Available", a.request.id)
+        for row in VPC_ENDPOINT.inside(tx, vpc.account, vpc.region, vpc.id):
+            if row.status == "pending":
+                row.status = "available"
+                VPC_ENDPOINT.change(tx, row, "Available")
 
-    await a.calls.store.write(available)
-    return output
+    await calls.store.write(available)
 
 
 @VPC_ENDPOINT.operation(
