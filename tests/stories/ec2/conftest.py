@@ -18,6 +18,7 @@ from tests.platform import PROGRAM, REGION, Account, Keys, Running
 _CLIENT = """
 import json, socket, sys, boto3, botocore.config, botocore.exceptions
 session = boto3.session.Session()
+kept = {}
 
 def asked(patience, service, method, given):
     once = {"max_attempts": 0, "mode": "standard"}
@@ -27,8 +28,11 @@ def asked(patience, service, method, given):
     if service == "connect":
         with socket.create_connection((method, given.get("port", 443)), patience) as link:
             return link.getsockname()[0]
-    # A new client each time: a connection that stands is not what a test of rules wants.
-    client = session.client(service, config=config, **given.pop("_client", {}))
+    # A new client each time, unless told otherwise: a connection that stands is not what a test of rules wants.
+    keep = given.pop("_keep", None)
+    client = kept.get(keep) or session.client(service, config=config, **given.pop("_client", {}))
+    if keep:
+        kept[keep] = client
     for name, value in given.pop("_headers", {}).items():
         client.meta.events.register("before-sign", lambda request, **_: request.headers.add_header(name, value))
     answer = getattr(client, method)(**given)

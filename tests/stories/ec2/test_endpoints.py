@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import REGION, Account, Running, allow
+from tests.platform import PROGRAM, REGION, Account, Running, allow
 from tests.stories.ec2.conftest import Science, Vpc, make_vpc
 
 STS = ("sts", "get_caller_identity")
@@ -358,6 +359,44 @@ def test_what_the_policy_sees_of_a_call_through_an_endpoint(vpc: Vpc) -> None:
         assert not code, answer
     outside = vpc.account.client("sts", held)
     assert refused(outside.assume_role, RoleArn=target, RoleSessionName="outside") == "AccessDenied"
+
+
+def test_a_connection_outlives_its_rule_and_ends_with_its_endpoint(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
+    group = vpc.ec2.create_security_group(VpcId=vpc.id, GroupName="brief", Description="for a while")["GroupId"]
+    rule = {**HTTPS, "IpRanges": [{"CidrIp": vpc.cidr}]}
+    vpc.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    made = vpc.interface("sts", SecurityGroupIds=[group])["VpcEndpointId"]
+    kept = (*STS, {"_keep": "brief"})
+    assert inside.ask(kept, patience=1.0)[0][0] == ""
+    vpc.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    assert inside.lost(STS) and inside.one(*kept)[0] == ""
+    vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[made])
+    assert inside.one(*kept)[0] in ("ConnectTimeoutError", "ConnectionClosedError")
+
+
+def run(vpc: Vpc, *words: str, role: str = "OrganizationAccountAccessRole") -> subprocess.CompletedProcess[str]:
+    data = str(vpc.account.platform.data)
+    return subprocess.run(
+        [*PROGRAM, "network", "run", "--data", data, "--account", vpc.account.id, "--role", role, *words],
+        capture_output=True, text=True, timeout=60, check=False, input="given",
+    )  # fmt: skip
+
+
+def test_only_who_may_make_an_interface_puts_a_program_into_a_subnet(science: Science) -> None:
+    vpc = science.vpc
+    before = vpc.ec2.describe_network_interfaces()["NetworkInterfaces"]
+    done = run(vpc, "--subnet", vpc.subnet, "--", "sh", "-c", "cat; cat /etc/resolv.conf; exit 7")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (7, "givennameserver 10.0.0.2")
+    assert "nameserver 10.0.0.2" not in Path("/etc/resolv.conf").read_text()
+    assert run(vpc, "--subnet", vpc.subnet, "--", "no-such-program").returncode == 127
+    trust = {"AWS": f"arn:aws:iam::{vpc.account.platform.client('sts').get_caller_identity()['Account']}:root"}
+    vpc.account.role("Outsider", allow("ec2:Describe*"), trust=trust)
+    done = run(vpc, "--subnet", vpc.subnet, "--", "true", role="Outsider")
+    assert (done.returncode, "ec2:CreateNetworkInterface" in done.stderr) == (1, True)
+    done = run(vpc, "--subnet", "subnet-0123456789abcdef0", "--", "true")
+    assert (done.returncode, "does not exist" in done.stderr) == (1, True)
+    assert vpc.ec2.describe_network_interfaces()["NetworkInterfaces"] == before
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,14 @@ class Noun(Kind):
 
         return about
 
+    def one(self, member: str) -> About:
+        """The ARN of the one that a member names; of any, if it names none: the handler then says what is missing."""
+
+        def about(asked: Asked) -> Iterable[str]:
+            return (self.arn(asked.call.account, asked.call.region, str(asked.input.get(member) or "*")),)
+
+        return about
+
     def new(self, asked: Asked) -> Iterable[str]:
         """The one to be created, which has no id yet."""
         return (self.arn(asked.call.account, asked.call.region, "*"),)
@@ -373,10 +381,13 @@ def describes(
     ids: str,
     show: Callable[[Authorised, View, Row], Output],
     fields: Mapping[str, Field],
+    lacking: Sequence[str] = (),
 ) -> None:
-    """Declares a Describe operation: of the ids given, or a page of all, as the filters choose."""
+    """Declares a Describe operation: of the ids given, or a page of all, as the filters choose. lacking: members that are
+    not supported."""
 
     def handle(a: Authorised, view: View) -> Output:
+        unsupported(a, *lacking)
         chosen = filters(a, fields)
         named = a.input.get(ids)
         if named:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Refused, Tags
-from bastide.kernel import Asked, Authorised, Output
+from bastide.kernel import Asked, Authorised, Output, once
 from bastide.services.ec2 import noun
 from bastide.services.ec2.noun import IN, ask, creating, describes, fixed, invalid
 from bastide.services.ec2.nouns import ROUTE_TABLE, SUBNET, VPC, VPC_ENDPOINT
@@ -97,7 +97,12 @@ def create(a: Authorised, tx: Transaction) -> Output:
         == _MOST_TABLES
     ):
         raise Refused("RouteTableLimitExceeded", "The maximum number of route tables has been reached.")
-    return {"RouteTable": _shown(a, tx, new_table(a, tx, vpc.name, main=False))}
+
+    def make() -> Output:
+        made = new_table(a, tx, vpc.name, main=False)
+        return {"RouteTable": _shown(a, tx, made), "ClientToken": a.input.get("ClientToken")}
+
+    return once(a, tx, a.input.get("ClientToken"), make, code="IdempotentParameterMismatch")
 
 
 def _associated(of: str) -> noun.Field:

@@ -108,7 +108,7 @@ def _vpc_of(a: Authorised, view: View) -> Iterable[str]:
     return [] if row is None else [row.doc["VpcId"]]
 
 
-@SECURITY_GROUP.does("DeleteSecurityGroup", asks=[ask("DeleteSecurityGroup", SECURITY_GROUP.ids("GroupId"))])
+@SECURITY_GROUP.does("DeleteSecurityGroup", asks=[ask("DeleteSecurityGroup", SECURITY_GROUP.one("GroupId"))])
 def delete(a: Authorised, tx: Transaction) -> Output:
     if not a.input.get("GroupId"):
         raise missing("groupId")
@@ -193,6 +193,7 @@ describes(
         "egress.ip-permission.group-id": _of_rules("Group", egress=True),
         "egress.ip-permission.prefix-list-id": _of_rules("Prefix", egress=True),
     },
+    ("GroupNames",),
 )  # fmt: skip
 
 
@@ -320,7 +321,7 @@ def _group(a: Authorised, view: View) -> Row:
 
 
 def _authorises(action: str, *, egress: bool) -> None:
-    asks = [ask(action, SECURITY_GROUP.ids("GroupId")), creating(SECURITY_GROUP_RULE, action)[-1]]
+    asks = [ask(action, SECURITY_GROUP.one("GroupId")), creating(SECURITY_GROUP_RULE, action)[-1]]
 
     @SECURITY_GROUP.does(action, asks=asks, settles=_vpc_of)
     def authorise(a: Authorised, tx: Transaction) -> Output:
@@ -343,7 +344,7 @@ def _authorises(action: str, *, egress: bool) -> None:
 
 
 def _revokes(action: str, *, egress: bool) -> None:
-    @SECURITY_GROUP.does(action, asks=[ask(action, SECURITY_GROUP.ids("GroupId"))], settles=_vpc_of)
+    @SECURITY_GROUP.does(action, asks=[ask(action, SECURITY_GROUP.one("GroupId"))], settles=_vpc_of)
     def revoke(a: Authorised, tx: Transaction) -> Output:
         group = _group(a, tx)
         have = rules_of(tx, group, egress=egress)
