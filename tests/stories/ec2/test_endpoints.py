@@ -425,3 +425,24 @@ def test_a_platform_that_was_killed_makes_its_networks_again(restarted: Running)
     for one in left["NetworkInterfaces"]:
         assert one["Status"] == "available"
         vpc.ec2.delete_network_interface(NetworkInterfaceId=one["NetworkInterfaceId"])
+
+
+def test_without_networks_endpoints_are_refused_not_pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.platform.PROGRAM", ["setpriv", "--bounding-set", "-sys_admin", *PROGRAM])
+    running = Running(tmp_path / "data")
+    running.start()
+    try:
+        ec2 = running.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
+        for call, given in (
+            (ec2.create_vpc_endpoint, {"VpcId": vpc, "ServiceName": f"com.amazonaws.{REGION}.s3"}),
+            (ec2.create_network_interface, {"SubnetId": subnet}),
+        ):
+            with pytest.raises(ClientError, match="it lacks network namespaces") as error:
+                call(**given)
+            assert error.value.response["Error"]["Code"] == "UnsupportedOperation"
+        assert ec2.describe_vpc_endpoints()["VpcEndpoints"] == []
+        assert ec2.describe_network_interfaces()["NetworkInterfaces"] == []
+    finally:
+        running.stop()

@@ -405,7 +405,7 @@ def describes(
 
 def paged(a: Authorised, view: View, kind: str, members: str, chosen: Chosen, show: Callable[[Row], Output]) -> Output:
     """A page of rows of a kind, in the order of their ids."""
-    limit = int(a.input.get("MaxResults") or _PAGE)
+    limit = page_size(a)
     after = pages.position(a, a.input.get("NextToken"), code="InvalidNextToken")
     found: list[Output] = []
     examined = 0
@@ -422,10 +422,18 @@ def paged(a: Authorised, view: View, kind: str, members: str, chosen: Chosen, sh
             return {members: found}
 
 
-def sliced(a: Authorised, members: str, found: Sequence[Any], most: int = _PAGE) -> Output:
+def page_size(a: Authorised) -> int:
+    """How many a page may have."""
+    wanted = int(a.input.get("MaxResults") or _PAGE)
+    if wanted < 1:
+        raise invalid(f"Value ({wanted}) for parameter maxResults is invalid.")
+    return min(wanted, _PAGE)
+
+
+def sliced(a: Authorised, members: str, found: Sequence[Any]) -> Output:
     """A page of a list that is at hand whole."""
     start = int(pages.position(a, a.input.get("NextToken"), code="InvalidNextToken") or 0)
-    end = start + int(a.input.get("MaxResults") or most)
+    end = start + page_size(a)
     output: Output = {members: list(found[start:end])}
     if end < len(found):
         output["NextToken"] = pages.seal(a, end)

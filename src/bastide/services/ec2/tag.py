@@ -68,7 +68,7 @@ def describe(a: Authorised, view: View) -> Output:
             "resource-type": noun.doc("ResourceType"),
         },
     )  # fmt: skip
-    limit = int(a.input.get("MaxResults") or 1000)
+    limit = noun.page_size(a)
     number, after = pages.position(a, a.input.get("NextToken"), code="InvalidNextToken") or (0, None)
     found: list[Output] = []
     for at in range(number, len(NOUNS)):
