@@ -56,6 +56,7 @@ _INTERFACES: Final = (
     ("secretsmanager", ("secretsmanager",), "secretsmanager"),
     ("sns", ("sns",), "sns"),
     ("sqs", ("sqs",), "sqs"),
+    ("ssm", ("ssm",), "ssm"),
     ("states", ("stepfunctions",), "states"),
     ("sts", ("sts",), "sts"),
 )
