@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from tests.platform import REGION, Account, allow
@@ -266,3 +267,51 @@ def test_policies_speak_of_what_is_made_and_of_what_it_is_made_in(vpc: Vpc) -> N
     )
     ec2.create_tags(Resources=[vpc.id], Tags=[{"Key": "team", "Value": "other"}])
     assert refused(maker.create_vpc_endpoint, **good) == "UnauthorizedOperation"
+
+
+def test_each_condition_key_is_there_with_its_value(vpc: Vpc) -> None:
+    """A key that is not filled makes the first policy deny; one with another value makes the second allow."""
+    ec2, account = vpc.ec2, vpc.account
+    where = f"arn:aws:ec2:{REGION}:{account.id}"
+    network, subnet = f"{where}:vpc/{vpc.id}", f"{where}:subnet/{vpc.subnet}"
+    interface = ec2.create_network_interface(SubnetId=vpc.subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    endpoint = vpc.interface("sts")["VpcEndpointId"]
+    zone, region, table = "us-east-1a", ("ec2:Region", REGION), vpc.main_table()
+    service = [("ec2:VpceServiceName", f"com.amazonaws.{REGION}.sts"), ("ec2:VpceServiceOwner", "amazon")]
+    within = [("ec2:Vpc", network), ("ec2:AvailabilityZone", zone)]
+    make = {"SubnetId": vpc.subnet, "Groups": [vpc.group]}
+    cases: list[tuple[str, dict[str, Any], str, list[tuple[str, str]]]] = [
+        ("DeleteVpc", {"VpcId": vpc.id}, "vpc", [("ec2:VpcID", vpc.id), ("ec2:Tenancy", "default"), region]),
+        ("DeleteSubnet", {"SubnetId": vpc.subnet}, "subnet", [("ec2:SubnetID", vpc.subnet), *within, region]),
+        ("DeleteRouteTable", {"RouteTableId": table}, "route-table", [("ec2:RouteTableID", table), within[0], region]),
+        ("DeleteSecurityGroup", {"GroupId": vpc.group}, "security-group",
+         [("ec2:SecurityGroupID", vpc.group), within[0], region]),
+        ("DeleteVpcEndpoints", {"VpcEndpointIds": [endpoint]}, "vpc-endpoint", [*service, region]),
+        ("DeleteNetworkInterface", {"NetworkInterfaceId": interface}, "network-interface",
+         [("ec2:NetworkInterfaceID", interface), ("ec2:Subnet", subnet), *within, region]),
+        ("CreateNetworkInterface", make, "network-interface", [("ec2:Subnet", subnet), region]),
+        ("CreateNetworkInterface", make, "subnet", [("ec2:SubnetID", vpc.subnet), *within]),
+        ("CreateNetworkInterface", make, "security-group", [("ec2:SecurityGroupID", vpc.group), within[0]]),
+        ("CreateSubnet", {"VpcId": vpc.id, "CidrBlock": "10.0.9.0/24", "AvailabilityZone": zone}, "subnet",
+         [*within, region]),
+        ("CreateSecurityGroup", {"VpcId": vpc.id, "GroupName": "g", "Description": "d"}, "security-group",
+         [within[0], region]),
+    ]  # fmt: skip
+    account.role("Bound", allow("ec2:*"))
+    iam, held = account.client("iam"), account.client("ec2", account.as_role("Bound"))
+
+    def answered(call: str, given: dict[str, Any], *conditions: dict[str, Any], resource: str) -> str:
+        denied = [
+            {"Effect": "Deny", "Action": f"ec2:{call}", "Resource": f"{where}:{resource}/*", "Condition": one}
+            for one in conditions
+        ]
+        document = {"Version": "2012-10-17", "Statement": denied}
+        iam.put_role_policy(RoleName="Bound", PolicyName="bound", PolicyDocument=json.dumps(document))
+        return refused(getattr(held, xform_name(call)), **given, DryRun=True)
+
+    for call, given, resource, keys in cases:
+        others = [{"StringNotEquals": {key: value}} for key, value in keys]
+        assert answered(call, given, *others, resource=resource) == "DryRunOperation", (call, keys)
+        for key, value in keys:
+            same = {"StringEquals": {key: value}}
+            assert answered(call, given, same, resource=resource) == "UnauthorizedOperation", (call, key)

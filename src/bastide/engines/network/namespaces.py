@@ -244,7 +244,11 @@ class Namespaces:
         """Makes the VPC as planned now (see the port)."""
         network = self._networks.setdefault(vpc, _Network())
         async with network.lock:
-            plan = self._planner(vpc)
+            try:
+                plan = self._planner(vpc)
+            except BaseException:
+                self._cut(network)  # who does not know how it is to be must not leave it as it was
+                raise
             if plan is None or not (plan.entrances or network.plugs):
                 self._cut(network)
                 return

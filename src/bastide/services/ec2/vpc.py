@@ -153,6 +153,8 @@ def describe_attribute(a: Authorised, view: View) -> Output:
     row = VPC.held(a, view, a.input["VpcId"])
     wanted = str(a.input["Attribute"])
     name = wanted[:1].upper() + wanted[1:]
+    if name == "EnableNetworkAddressUsageMetrics":
+        return {"VpcId": row.name, name: {"Value": False}}  # there are no such metrics
     if name not in _ATTRIBUTES:
         raise invalid(f"Value ({wanted[:64]}) for parameter attribute is invalid.")
     return {"VpcId": row.name, name: {"Value": row.doc[_ATTRIBUTES[name]]}}
