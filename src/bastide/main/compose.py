@@ -78,6 +78,7 @@ class Platform:
             Placement: placement,
             Serving: serving,
             Networks: networks,
+            Configuration: configuration,
         }
         calls = Calls(
             store=store,

@@ -45,6 +45,9 @@ def test_a_new_vpc_has_a_main_table_and_a_default_group(vpc: Vpc) -> None:
     assert (subnet["AvailableIpAddressCount"], subnet["AvailabilityZone"]) == (251, "us-east-1a")
     zones = ec2.describe_availability_zones()["AvailabilityZones"]
     assert [one["ZoneId"] for one in zones] == ["use1-az1", "use1-az2", "use1-az3"]
+    regions = ec2.describe_regions(Filters=[{"Name": "region-name", "Values": ["eu-*"]}])["Regions"]
+    assert [one["RegionName"] for one in regions] == ["eu-central-1", "eu-west-1"]
+    assert refused(ec2.describe_regions, RegionNames=["mars-1"]) == "InvalidParameterValue"
 
 
 def test_what_does_not_fit_is_refused_with_its_code(vpc: Vpc) -> None:

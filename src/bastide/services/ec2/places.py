@@ -16,6 +16,7 @@ from bastide.services.ec2.noun import ask, filters, fixed, invalid, sliced
 from bastide.services.ec2.nouns import VPC
 from bastide.services.ec2.services import endpoint_services, prefix_list
 from bastide.store import Row, View
+from bastide.store.directory import Configuration
 
 _SHORT: Final = {
     "north": "n", "south": "s", "east": "e", "west": "w", "central": "c", "northeast": "ne", "southeast": "se",
@@ -77,6 +78,26 @@ def describe_zones(a: Authorised, view: View) -> Output:
                 "Messages": [],
             }
             for zone in _chosen(a, view, found, fields)
+        ]
+    }
+
+
+@VPC.tells("DescribeRegions", asks=[ask("DescribeRegions", noun.anything)])
+def describe_regions(a: Authorised, view: View) -> Output:
+    have = a.engine(Configuration).regions
+    wanted = a.input.get("RegionNames") or list(have)
+    for one in wanted:
+        if one not in have:
+            raise invalid(f"Invalid region name: [{one[:64]}]")
+    fields: dict[str, noun.Field] = {
+        "region-name": noun.name,
+        "endpoint": lambda view, row: f"ec2.{row.name}.amazonaws.com",
+        "opt-in-status": fixed("opt-in-not-required"),
+    }
+    return {
+        "Regions": [
+            {"RegionName": one, "Endpoint": f"ec2.{one}.amazonaws.com", "OptInStatus": "opt-in-not-required"}
+            for one in _chosen(a, view, wanted, fields)
         ]
     }
 
