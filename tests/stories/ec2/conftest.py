@@ -68,7 +68,7 @@ class Inside:
         if held.token:
             environment["AWS_SESSION_TOKEN"] = held.token
         chosen = [word for group in groups for word in ("--security-group", group)]
-        self._running = subprocess.Popen(
+        self.running = subprocess.Popen(
             [*PROGRAM, "network", "run", "--data", str(vpc.account.platform.data), "--account", vpc.account.id,
              "--subnet", subnet, *chosen, "--", sys.executable, "-c", _CLIENT],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
@@ -78,13 +78,13 @@ class Inside:
         """What is answered, call by call: error code or exception, and answer or message. patience: seconds until a
         connection that does not come about is given up."""
         told = [[*call, {}] if len(call) == 2 else list(call) for call in calls]
-        assert self._running.stdin is not None and self._running.stdout is not None
-        self._running.stdin.write(json.dumps([patience, told]) + "\n")
-        self._running.stdin.flush()
-        line = self._running.stdout.readline()
+        assert self.running.stdin is not None and self.running.stdout is not None
+        self.running.stdin.write(json.dumps([patience, told]) + "\n")
+        self.running.stdin.flush()
+        line = self.running.stdout.readline()
         if not line:
-            assert self._running.stderr is not None
-            raise AssertionError(self._running.stderr.read())
+            assert self.running.stderr is not None
+            raise AssertionError(self.running.stderr.read())
         return [(code, answer) for code, answer in json.loads(line)]
 
     def one(self, *call: Any) -> tuple[str, Any]:
@@ -96,7 +96,7 @@ class Inside:
         return all("Timeout" in code for code, _ in self.ask(*calls, patience=0.3))
 
     def close(self) -> None:
-        self._running.communicate(timeout=30)
+        self.running.communicate(timeout=30)
 
 
 @dataclass
@@ -166,6 +166,9 @@ class Science:
         for table in ec2.describe_route_tables()["RouteTables"]:
             if not table["Associations"]:
                 ec2.delete_route_table(RouteTableId=table["RouteTableId"])
+        for one in ec2.describe_network_interfaces()["NetworkInterfaces"]:
+            if one["Status"] == "available":
+                ec2.delete_network_interface(NetworkInterfaceId=one["NetworkInterfaceId"])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.platform import PROGRAM, REGION, Account, Running, allow
-from tests.stories.ec2.conftest import Science, Vpc, make_vpc
+from tests.stories.ec2.conftest import Inside, Science, Vpc, make_vpc
 
 STS = ("sts", "get_caller_identity")
 HTTPS = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443}
@@ -238,6 +238,41 @@ def test_the_endpoint_policy_restricts_what_lies_behind(science: Science, neighb
         assert vpc.account.client("s3").get_object(Bucket=bucket, Key="k")["Body"].read() == b"content"
     shown = vpc.ec2.describe_vpc_endpoints()["VpcEndpoints"][0]["PolicyDocument"]
     assert json.loads(shown) == json.loads(text)
+
+
+def test_a_bucket_that_only_an_endpoint_leads_to(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
+    bucket = _bucket(vpc.account, "private")
+    made = vpc.ec2.create_vpc_endpoint(
+        VpcId=vpc.id, ServiceName=f"com.amazonaws.{REGION}.s3", RouteTableIds=[vpc.main_table()]
+    )["VpcEndpoint"]["VpcEndpointId"]
+    where = [f"arn:aws:s3:::{bucket}/*"]
+    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": where}
+    only = {**statement, "Condition": {"StringNotEquals": {"aws:SourceVpce": made}}}
+    s3 = vpc.account.client("s3")
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [only]}))
+    read = {"Bucket": bucket, "Key": "k"}
+    assert inside.one("s3", "get_object", read)[1]["Body"] == "content"
+    assert refused(s3.get_object, **read) == "AccessDenied"
+
+
+def test_a_killed_command_leaves_nothing_attached(science: Science) -> None:
+    vpc = science.vpc
+    made = Inside(vpc, vpc.subnet, (), None)
+    assert made.one("resolve", "localhost")[0] == ""
+    described = [{"Name": "description", "Values": ["bastide network run"]}]
+
+    def states() -> list[str]:
+        found = vpc.ec2.describe_network_interfaces(Filters=described)["NetworkInterfaces"]
+        return sorted(one["Status"] for one in found)
+
+    assert states() == ["in-use", "in-use"]
+    made.running.kill()
+    made.running.communicate()
+    until = time.monotonic() + 10
+    while states() != ["available", "in-use"]:
+        assert time.monotonic() < until, states()
+        time.sleep(0.05)
 
 
 @pytest.mark.control("NET-08")
