@@ -30,6 +30,9 @@ def asked(patience, service, method, given):
             return link.getsockname()[0]
     # A new client each time, unless told otherwise: a connection that stands is not what a test of rules wants.
     keep = given.pop("_keep", None)
+    if "_keys" in given:
+        names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+        given["_client"] = dict(zip(names, given.pop("_keys")))
     client = kept.get(keep) or session.client(service, config=config, **given.pop("_client", {}))
     if keep:
         kept[keep] = client
@@ -158,8 +161,17 @@ class Science:
     vpc: Vpc
     inside: Inside
 
+    @property
+    def interface(self) -> str:
+        """The client's network interface."""
+        found = self.vpc.ec2.describe_network_interfaces(
+            Filters=[{"Name": "description", "Values": ["bastide network run"]}]
+        )["NetworkInterfaces"]
+        return next(one["NetworkInterfaceId"] for one in found if one["Status"] == "in-use")
+
     def clear(self) -> None:
         ec2 = self.vpc.ec2
+        ec2.modify_network_interface_attribute(NetworkInterfaceId=self.interface, Groups=[self.vpc.group])
         held = [one["VpcEndpointId"] for one in ec2.describe_vpc_endpoints()["VpcEndpoints"]]
         if held:
             ec2.delete_vpc_endpoints(VpcEndpointIds=held)
@@ -175,6 +187,7 @@ class Science:
 def shared(platform: Running) -> Iterator[Science]:
     vpc = make_vpc(platform.account())
     with vpc.inside() as inside:
+        assert inside.one("resolve", "localhost")[0] == ""
         yield Science(vpc, inside)
 
 

@@ -55,7 +55,8 @@ def _record(account: Account, name: str, request: str) -> dict[str, Any]:
 
 
 @pytest.mark.control("NET-05")
-def test_a_security_group_decides_who_may_connect(vpc: Vpc) -> None:
+def test_a_security_group_decides_who_may_connect(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
     ec2 = vpc.ec2
     guard = ec2.create_security_group(VpcId=vpc.id, GroupName="guard", Description="of the endpoint")["GroupId"]
     mine = ec2.create_security_group(VpcId=vpc.id, GroupName="mine", Description="of the client")["GroupId"]
@@ -64,39 +65,40 @@ def test_a_security_group_decides_who_may_connect(vpc: Vpc) -> None:
     address = found["PrivateIpAddress"]
     assert ipaddress.ip_address(address) in ipaddress.ip_network(vpc.cidr)
     assert (found["InterfaceType"], found["Status"], found["Groups"][0]["GroupId"]) == ("vpc_endpoint", "in-use", guard)
-    with vpc.inside(mine) as inside:
-        assert inside.lost(STS)
-        rule = {**HTTPS, "IpRanges": [{"CidrIp": vpc.cidr}]}
-        ec2.authorize_security_group_ingress(GroupId=guard, IpPermissions=[rule])
-        assert inside.one(*STS)[0] == ""
-        ec2.revoke_security_group_ingress(GroupId=guard, IpPermissions=[rule])
-        assert inside.lost(STS)
-        for near in (
-            {**HTTPS, "FromPort": 444, "ToPort": 500, "IpRanges": [{"CidrIp": vpc.cidr}]},
-            {**HTTPS, "IpRanges": [{"CidrIp": "10.0.2.0/24"}]},
-            {**HTTPS, "IpProtocol": "udp", "IpRanges": [{"CidrIp": vpc.cidr}]},
-            {**HTTPS, "UserIdGroupPairs": [{"GroupId": vpc.group}]},
-        ):
-            ec2.authorize_security_group_ingress(GroupId=guard, IpPermissions=[near])
-        assert inside.lost(STS)
-        peer = {**HTTPS, "UserIdGroupPairs": [{"GroupId": mine}]}
-        ec2.authorize_security_group_ingress(GroupId=guard, IpPermissions=[peer])
-        assert inside.one(*STS)[0] == ""
-        # What the client's own group does not let out never arrives.
-        everywhere = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-        ec2.revoke_security_group_egress(GroupId=mine, IpPermissions=[everywhere])
-        assert inside.lost(STS)
-        ec2.authorize_security_group_egress(GroupId=mine, IpPermissions=[{**HTTPS, "IpRanges": [{"CidrIp": vpc.cidr}]}])
-        assert inside.one(*STS)[0] == ""
+    ec2.modify_network_interface_attribute(NetworkInterfaceId=science.interface, Groups=[mine])
+    assert inside.lost(STS)
+    rule = {**HTTPS, "IpRanges": [{"CidrIp": vpc.cidr}]}
+    ec2.authorize_security_group_ingress(GroupId=guard, IpPermissions=[rule])
+    assert inside.one(*STS)[0] == ""
+    ec2.revoke_security_group_ingress(GroupId=guard, IpPermissions=[rule])
+    assert inside.lost(STS)
+    for near in (
+        {**HTTPS, "FromPort": 444, "ToPort": 500, "IpRanges": [{"CidrIp": vpc.cidr}]},
+        {**HTTPS, "IpRanges": [{"CidrIp": "10.0.2.0/24"}]},
+        {**HTTPS, "IpProtocol": "udp", "IpRanges": [{"CidrIp": vpc.cidr}]},
+        {**HTTPS, "UserIdGroupPairs": [{"GroupId": vpc.group}]},
+    ):
+        ec2.authorize_security_group_ingress(GroupId=guard, IpPermissions=[near])
+    assert inside.lost(STS)
+    peer = {**HTTPS, "UserIdGroupPairs": [{"GroupId": mine}]}
+    ec2.authorize_security_group_ingress(GroupId=guard, IpPermissions=[peer])
+    assert inside.one(*STS)[0] == ""
+    # What the client's own group does not let out never arrives.
+    everywhere = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.revoke_security_group_egress(GroupId=mine, IpPermissions=[everywhere])
+    assert inside.lost(STS)
+    ec2.authorize_security_group_egress(GroupId=mine, IpPermissions=[{**HTTPS, "IpRanges": [{"CidrIp": vpc.cidr}]}])
+    assert inside.one(*STS)[0] == ""
 
 
 @pytest.mark.control("NET-05")
-def test_no_path_from_a_subnet_without_a_route_and_no_group_of_another_vpc(vpc: Vpc) -> None:
+def test_no_path_from_a_subnet_without_a_route_and_no_group_of_another_vpc(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
     made = vpc.interface("sts")
     address = vpc.ec2.describe_network_interfaces(NetworkInterfaceIds=made["NetworkInterfaceIds"])
     address = address["NetworkInterfaces"][0]["PrivateIpAddress"]
     other = make_vpc(vpc.account, "10.1.0.0/16")
-    with other.inside() as elsewhere, vpc.inside() as inside:
+    with other.inside() as elsewhere:
         assert inside.one("connect", address)[0] == ""
         assert elsewhere.lost(("connect", address), STS)
         # Nothing of the machine is reachable, and nothing beyond it.
@@ -110,11 +112,12 @@ def test_no_path_from_a_subnet_without_a_route_and_no_group_of_another_vpc(vpc: 
     assert len(vpc.ec2.describe_vpc_endpoints()["VpcEndpoints"]) == 1
 
 
-def test_two_clients_of_a_vpc_reach_each_other_as_their_groups_say(vpc: Vpc) -> None:
+def test_two_clients_of_a_vpc_reach_each_other_as_their_groups_say(science: Science) -> None:
+    vpc, other = science.vpc, science.inside
     ec2 = vpc.ec2
     closed = ec2.create_security_group(VpcId=vpc.id, GroupName="closed", Description="nothing in")["GroupId"]
-    with vpc.inside(closed) as one, vpc.inside() as other:
-        assert [each.one("resolve", "localhost")[0] for each in (one, other)] == ["", ""]
+    with vpc.inside(closed) as one:
+        assert one.one("resolve", "localhost")[0] == ""
         held = ec2.describe_network_interfaces(Filters=[{"Name": "vpc-id", "Values": [vpc.id]}])["NetworkInterfaces"]
         assert [each["Status"] for each in held] == ["in-use"] * 2
         by_group = {each["Groups"][0]["GroupId"]: each["PrivateIpAddress"] for each in held}
@@ -128,7 +131,10 @@ def test_two_clients_of_a_vpc_reach_each_other_as_their_groups_say(vpc: Vpc) -> 
         assert refused(ec2.delete_network_interface, NetworkInterfaceId=held[0]["NetworkInterfaceId"]) == (
             "InvalidNetworkInterface.InUse"
         )
-    assert ec2.describe_network_interfaces()["NetworkInterfaces"] == []
+    rule = {**HTTPS, "UserIdGroupPairs": [{"GroupId": closed}]}
+    ec2.revoke_security_group_ingress(GroupId=vpc.group, IpPermissions=[rule])
+    left = ec2.describe_network_interfaces()["NetworkInterfaces"]
+    assert [each["NetworkInterfaceId"] for each in left] == [science.interface]
 
 
 def _bucket(account: Account, name: str) -> str:
@@ -187,7 +193,8 @@ def test_a_gateway_endpoint_is_the_target_of_a_route(science: Science) -> None:
     assert refused(ec2.create_vpc_endpoint, **given, ServiceName="com.amazonaws.us-east-1.no") == "InvalidServiceName"
 
 
-def test_each_subnet_goes_by_its_own_gateway_endpoint(vpc: Vpc) -> None:
+def test_each_subnet_goes_by_its_own_gateway_endpoint(science: Science) -> None:
+    vpc, one = science.vpc, science.inside
     ec2 = vpc.ec2
     bucket = _bucket(vpc.account, "two")
     second = ec2.create_subnet(VpcId=vpc.id, CidrBlock="10.0.2.0/24")["Subnet"]["SubnetId"]
@@ -199,7 +206,7 @@ def test_each_subnet_goes_by_its_own_gateway_endpoint(vpc: Vpc) -> None:
     ec2.create_vpc_endpoint(**given, RouteTableIds=[table], PolicyDocument=closed)
     assert refused(ec2.create_vpc_endpoint, **given, RouteTableIds=[table]) == "RouteAlreadyExists"
     look = ("s3", "list_objects_v2", {"Bucket": bucket})
-    with vpc.inside() as one, vpc.inside(subnet=second) as other:
+    with vpc.inside(subnet=second) as other:
         assert one.one(*look)[0] == ""
         assert other.one(*look)[0] == "AccessDenied"
 
@@ -371,8 +378,9 @@ def test_an_endpoint_leads_to_its_service_and_region_alone(science: Science) -> 
         assert "does not lead to" in message
 
 
-def test_what_the_policy_sees_of_a_call_through_an_endpoint(vpc: Vpc) -> None:
+def test_what_the_policy_sees_of_a_call_through_an_endpoint(science: Science) -> None:
     """Each key is there with its value, aws:SourceIp is not, and a header that says otherwise changes nothing."""
+    vpc, inside = science.vpc, science.inside
     made = vpc.interface("sts")["VpcEndpointId"]
     keys = {
         "aws:SourceVpce": made,
@@ -389,9 +397,8 @@ def test_what_the_policy_sees_of_a_call_through_an_endpoint(vpc: Vpc) -> None:
     vpc.account.role("Caller", allow("sts:AssumeRole", Condition=conditions))
     held = vpc.account.as_role("Caller")
     call = {"RoleArn": target, "RoleSessionName": "inside", "_headers": {"X-Forwarded-For": "203.0.113.7"}}
-    with vpc.inside(keys=held) as inside:
-        code, answer = inside.one("sts", "assume_role", call)
-        assert not code, answer
+    code, answer = inside.one("sts", "assume_role", {**call, "_keys": [held.access_key, held.secret, held.token]})
+    assert not code, answer
     outside = vpc.account.client("sts", held)
     assert refused(outside.assume_role, RoleArn=target, RoleSessionName="outside") == "AccessDenied"
 
