@@ -24,6 +24,7 @@ _SECRET_MEMBERS = frozenset(
         "SecretAccessKey", "SessionToken", "Plaintext", "CiphertextForRecipient", "Password", "NewPassword",
         "OldPassword", "SecretString", "SecretBinary", "SSECustomerKey", "CopySourceSSECustomerKey", "AuthorizationToken",
         "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode",
+        "AuthenticationCode1", "AuthenticationCode2", "Base32StringSeed", "QRCodePNG", "AddPrivateKey",
     }
 )  # fmt: skip
 _CONTENT_MEMBERS = frozenset({"logEvents"})

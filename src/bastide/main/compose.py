@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import bastide
 from bastide.domain import wall
 from bastide.engines.artifacts import Artifacts
+from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
@@ -24,6 +25,7 @@ from bastide.main.catalogue import SERVICES
 from bastide.services import ec2, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
+from bastide.services.iam.last_use import LastUse
 from bastide.services.organizations.tree import OrganisationTree
 from bastide.store import Journal, SqliteStore
 from bastide.store.directory import Configuration, DataDirectory
@@ -44,6 +46,8 @@ class Platform:
     delivery: Delivery
     network: ec2.Ec2Network
     networks: Namespaces
+    issuers: Issuers
+    last_use: LastUse
 
     @classmethod
     async def start(cls, directory: DataDirectory) -> Platform:
@@ -70,6 +74,8 @@ class Platform:
                 return network.plan(view, vpc)
 
         networks = Namespaces(planned)
+        issuers = Issuers(directory.authority)
+        last_use = LastUse(store)
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -79,12 +85,14 @@ class Platform:
             Serving: serving,
             Networks: networks,
             Configuration: configuration,
+            Issuers: issuers,
+            LastUse: last_use,
         }
         calls = Calls(
             store=store,
             journal=journal,
             registry=registry,
-            directory=IamDirectory(root),
+            directory=IamDirectory(root, last_use),
             organisation=OrganisationTree(configuration.account),
             network=network,
             sessions=Sessions(root),
@@ -103,13 +111,26 @@ class Platform:
             named = s3.files(view)
         artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         platform = cls(
-            configuration, directory, store, journal, calls, outbox, workflows, serving, delivery, network, networks
+            configuration,
+            directory,
+            store,
+            journal,
+            calls,
+            outbox,
+            workflows,
+            serving,
+            delivery,
+            network,
+            networks,
+            issuers,
+            last_use,
         )
         journal.start()
         await workflows.recover()
         workflows.run()
         outbox.start()
         delivery.start()
+        last_use.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -155,6 +176,8 @@ class Platform:
             lines.append(
                 "enforced: VPC endpoints are listeners inside their VPC; security groups and routes filter packets"
             )
+        if self.issuers.loopback:
+            lines.append("notice: OIDC issuers on this machine are believed, as the platform listens on loopback only")
         if plain:
             lines.append("notice: a plain listener stands on loopback; requests through it are not aws:SecureTransport")
         return lines
@@ -166,5 +189,6 @@ class Platform:
         await self.serving.close()
         await self.delivery.close()
         await self.outbox.close()
+        await self.last_use.close()
         await self.journal.close()
         self.store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import logging
 import os
@@ -224,6 +225,7 @@ async def _run(directory: DataDirectory, listen: tuple[str, int], plain: tuple[s
         loop.add_signal_handler(number, stop.set)
     sockets = [_bind(listen)] + ([_bind(plain)] if plain else [])
     platform = await Platform.start(directory)
+    platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)
     ports = [one.getsockname()[1] for one in sockets]
     door = platform.door()
     servers = [_server(door.at(Listener("public", True)), directory)]
