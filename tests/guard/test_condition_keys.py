@@ -47,8 +47,9 @@ FILLED = sorted(
         if key != "bastide:GrantId"
     }
 )
-"""The id of a live grant is seen in tests/stories/kms/test_grants.py. Needless questions are put to nobody but those who did not sign, who have no policies. What an assertion says of its
-bearer is in the context only when it was verified; the stories of those operations show it."""
+"""The id of a live grant is seen in tests/stories/kms/test_grants.py. Needless questions are put to nobody but those who
+did not sign, who have no policies. What an assertion says of its bearer is in the context only when it was verified; the
+stories of those operations show it."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ NEEDLESS = {("sts", "GetCallerIdentity"), ("sts", "GetAccessKeyInfo"), ("sts", "
 _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-    "InvalidSignatureException", "403", "Forbidden", "InvalidIdentityToken",
+    "InvalidSignatureException", "403", "Forbidden", "InvalidIdentityToken", "UnauthorizedOperation", "AuthFailure",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
 
@@ -35,6 +35,8 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
         chosen = list(shape.required_members)
         if shape.metadata.get("union") and shape.members:
             chosen = [next(iter(shape.members))]
+        if shape.name == "Tag" and not chosen:
+            chosen = ["Key"]  # an empty structure in a list is not even sent by the ec2 protocol
         return {one: example(shape.members[one], one, account, depth + 1) for one in chosen}
     if kind == "list":
         return [example(shape.member, name, account, depth + 1) for _ in range(max(1, shape.metadata.get("min", 1)))]

@@ -11,6 +11,7 @@ import click
 from bastide.commands.access import credentials
 from bastide.commands.demo import demo
 from bastide.commands.doctor import doctor
+from bastide.commands.network import network
 from bastide.commands.status import inventory, status
 from bastide.commands.why import why
 
@@ -53,5 +54,5 @@ def cli() -> None:
     """
 
 
-for command in (credentials, demo, doctor, status, inventory, why):
+for command in (credentials, demo, doctor, status, inventory, why, network):
     cli.add_command(command)

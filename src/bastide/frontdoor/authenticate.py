@@ -25,15 +25,18 @@ _JSON = {
     "MissingAuthenticationToken": "MissingAuthenticationTokenException",
 }
 _S3 = {"InvalidClientTokenId": "InvalidAccessKeyId"}
+_EC2 = {"InvalidClientTokenId": "AuthFailure", "SignatureDoesNotMatch": "AuthFailure"}
+_CODES: dict[str, dict[str, str]] = {"rest-xml": _S3, "query": {}, "ec2": _EC2}
 
 
 def worded(refused: Refused, protocol: str) -> Refused:
     """The same refusal under the code that the protocol's services use for it."""
-    codes = _S3 if protocol == "rest-xml" else {} if protocol in ("query", "ec2") else _JSON
+    codes = _CODES.get(protocol, _JSON)
     code = codes.get(refused.code)
     if code is None:
         return refused
-    return Refused(code, refused.message, refused.status, members=refused.members, kept=refused.kept)
+    status = 401 if code == "AuthFailure" else refused.status
+    return Refused(code, refused.message, status, members=refused.members, kept=refused.kept)
 
 
 @dataclass(slots=True)

@@ -49,7 +49,7 @@ class FrontDoor:
         return application
 
     async def _serve(self, scope: Scope, source: Receive, send: Send, listener: Listener) -> None:
-        if scope["path"] == "/_bastide/health" and scope["method"] in ("GET", "HEAD"):
+        if scope["path"] == "/_bastide/health" and scope["method"] in ("GET", "HEAD") and not listener.vpce:
             await _send(
                 send,
                 Answer(200, [("content-type", "application/json")], orjson.dumps(self._health())),

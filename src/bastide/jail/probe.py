@@ -34,7 +34,7 @@ def probe() -> list[Finding]:
     found = [_privileges(), _filter(), _program("bwrap", "bubblewrap", "--disable-userns", "--help")]
     found += [_program("gocryptfs", "gocryptfs"), _program("fusermount3", "fuse3"), _fuse(), _cgroups()]
     found.append(_sandbox() if all(f.ok for f in found[:3]) else _not_tried())
-    found += [_podman(), _gpu()]
+    found += [_networks(), _podman(), _gpu()]
     return found
 
 
@@ -146,6 +146,23 @@ def _sandbox() -> Finding:
         return Finding("sandbox", True, "a trial job ran with all namespaces, as a user without privileges", remedy)
     why = re.sub(r"\s+", " ", f"{answer} {output}").strip()[:300]
     return Finding("sandbox", False, why or f"it ended with status {started.returncode}", remedy)
+
+
+def _networks() -> Finding:
+    """Without them VPC endpoints are refused; everything else works."""
+    remedy = "apt-get install iproute2 nftables, a kernel with nf_tables and veth, and the platform started as root"
+    search = "/usr/sbin:/usr/bin:/sbin:/bin"
+    missing = [name for name in ("ip", "nft", "nsenter") if shutil.which(name, path=search) is None]
+    if missing:
+        return Finding("networks", False, f"not found: {', '.join(missing)}", remedy, required=False)
+    said = _said(["unshare", "--net", "sh", "-c", f"PATH={search}; {_TRIAL_NETWORK}"])
+    return Finding("networks", not said, said[:300] or "a trial network was made, with a link and rules", remedy, False)
+
+
+_TRIAL_NETWORK: Final = (
+    "ip link add trial0 type veth peer name trial1 && "
+    "nft 'table ip t { chain c { type nat hook prerouting priority -100; ct state new accept; }; }'"
+)
 
 
 def _podman() -> Finding:

@@ -223,7 +223,8 @@ def _endpoint(calls: Calls, view: View, call: Call) -> Endpoint | None:
     if not request.vpce or request.via:
         return None
     found = calls.network.endpoint(view, request.vpce)
-    if found is None or call.operation.service not in found.services:
+    there = found is not None and (call.operation.global_ or found.region in ("", call.region))
+    if found is None or not there or call.operation.service not in found.services:
         raise Refused(
             denied_code(request.protocol, call.operation.service),
             f"The VPC endpoint {request.vpce} does not lead to {call.operation.service}.",

@@ -31,6 +31,41 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
+def _server(
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey,
+    common: str,
+    names: Sequence[x509.GeneralName],
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(common))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + _SERVER)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+
+
+def certificate(folder: Path, common: str, hosts: Sequence[str]) -> tuple[bytes, bytes]:
+    """A new server certificate for `hosts` with its chain, and its key, in PEM; the key is nowhere else."""
+    ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = _server(ca, ca_key, key, common, [x509.DNSName(host) for host in hosts])
+    pem = serialization.Encoding.PEM
+    return made.public_bytes(pem) + ca.public_bytes(pem), _private(key)
+
+
 def create(folder: Path, hosts: Sequence[str]) -> None:
     """Makes ``ca.pem``, ``ca.key``, ``server.pem`` and ``server.key`` below `folder`, keys with mode 0600."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,20 +102,7 @@ def create(folder: Path, hosts: Sequence[str]) -> None:
         names += [x509.DNSName(host), x509.DNSName(f"*.{host}"), x509.DNSName(f"*.s3.{host}")]
     names += [x509.IPAddress(ipaddress.ip_address(one)) for one in ("127.0.0.1", "::1")]
     key = ec.generate_private_key(ec.SECP256R1())
-    server = (
-        x509.CertificateBuilder()
-        .subject_name(_name(hosts[0]))
-        .issuer_name(ca.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + _SERVER)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
+    server = _server(ca, ca_key, key, hosts[0], names)
     pem = serialization.Encoding.PEM
     write_private(folder / "ca.key", _private(ca_key))
     write_private(folder / "server.key", _private(key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bastide.kernel import Service
 from bastide.services import (
     cloudtrail,
+    ec2,
     iam,
     kms,
     logs,
@@ -20,6 +21,7 @@ from bastide.services import (
 
 SERVICES: tuple[Service, ...] = (
     cloudtrail.SERVICE,
+    ec2.SERVICE,
     iam.SERVICE,
     kms.SERVICE,
     logs.SERVICE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import bastide
@@ -9,6 +10,8 @@ from bastide.domain import wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey
+from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
+from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
 from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
@@ -16,23 +19,16 @@ from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
-from bastide.kernel import Calls, Endpoint, Registry, Sessions
+from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import s3, sagemaker
+from bastide.services import ec2, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
 from bastide.services.organizations.tree import OrganisationTree
-from bastide.store import Journal, SqliteStore, View
+from bastide.store import Journal, SqliteStore
 from bastide.store.directory import Configuration, DataDirectory
-
-
-class _NoNetwork:
-    """While there is no EC2, no call comes through an endpoint."""
-
-    def endpoint(self, view: View, id: str) -> Endpoint | None:
-        return None
 
 
 @dataclass(slots=True)
@@ -48,6 +44,8 @@ class Platform:
     workflows: Workflows
     serving: Serving
     delivery: Delivery
+    network: ec2.Ec2Network
+    networks: Namespaces
     issuers: Issuers
     last_use: LastUse
 
@@ -68,6 +66,14 @@ class Platform:
         artifacts = Artifacts(directory.objects)
         placement = Placement()
         serving = Serving(run / "serving")
+        registry = Registry(SERVICES)
+        network = ec2.Ec2Network(registry.services)
+
+        def planned(vpc: Vpc) -> Plan | None:
+            with store.reading() as view:
+                return network.plan(view, vpc)
+
+        networks = Namespaces(planned)
         issuers = Issuers(directory.authority)
         last_use = LastUse(store)
         engines: dict[type, object] = {
@@ -77,16 +83,18 @@ class Platform:
             Volumes: volumes,
             Placement: placement,
             Serving: serving,
+            Networks: networks,
+            Configuration: configuration,
             Issuers: issuers,
             LastUse: last_use,
         }
         calls = Calls(
             store=store,
             journal=journal,
-            registry=Registry(SERVICES),
+            registry=registry,
             directory=IamDirectory(root, last_use),
             organisation=OrganisationTree(configuration.account),
-            network=_NoNetwork(),
+            network=network,
             sessions=Sessions(root),
             sealer=root,
             engines=engines,
@@ -103,7 +111,19 @@ class Platform:
             named = s3.files(view)
         artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         platform = cls(
-            configuration, directory, store, journal, calls, outbox, workflows, serving, delivery, issuers, last_use
+            configuration,
+            directory,
+            store,
+            journal,
+            calls,
+            outbox,
+            workflows,
+            serving,
+            delivery,
+            network,
+            networks,
+            issuers,
+            last_use,
         )
         journal.start()
         await workflows.recover()
@@ -117,7 +137,18 @@ class Platform:
     def door(self) -> FrontDoor:
         """The front door of this platform."""
         configuration = self.configuration
-        return FrontDoor(self.calls, hosts=configuration.hosts, regions=configuration.regions, health=self.health)
+        inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
+        hosts = [*configuration.hosts, *inside]
+        return FrontDoor(self.calls, hosts=hosts, regions=configuration.regions, health=self.health)
+
+    async def open_networks(self, door: Door) -> None:
+        """Makes every VPC that has endpoints. One that cannot be made is cut off, and the log says why."""
+        self.networks.door = door
+        with self.store.reading() as view:
+            vpcs = self.network.vpcs(view)
+        for vpc in vpcs:
+            with contextlib.suppress(NetworkError):
+                await ec2.settle(self.calls, vpc)
 
     def health(self) -> dict[str, object]:
         """What `GET /_bastide/health` tells."""
@@ -138,6 +169,13 @@ class Platform:
             "enforced: every call recorded; changes and refusals are on the disk before the answer",
             "enforced: objects, volumes and keys encrypted at rest; TLS 1.2 or later on the public listener",
         ]
+        lacking = self.networks.lacking()
+        if lacking:
+            lines.append(f"notice: there are no VPC endpoints, this machine lacks {lacking}")
+        else:
+            lines.append(
+                "enforced: VPC endpoints are listeners inside their VPC; security groups and routes filter packets"
+            )
         if self.issuers.loopback:
             lines.append("notice: OIDC issuers on this machine are believed, as the platform listens on loopback only")
         if plain:
@@ -146,6 +184,7 @@ class Platform:
 
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
+        await self.networks.close()
         await self.workflows.close()
         await self.serving.close()
         await self.delivery.close()

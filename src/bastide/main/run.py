@@ -28,6 +28,7 @@ from bastide.frontdoor import Listener
 from bastide.frontdoor.receive import server_context
 from bastide.main import authority
 from bastide.main.compose import Platform
+from bastide.main.endpoints import Attaching, Doors
 from bastide.services.iam.bootstrap import bootstrap
 from bastide.store import SqliteStore
 from bastide.store.directory import REGIONS, Configuration, DataDirectory, legal_account, write_private
@@ -179,7 +180,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(application: Any, tls: DataDirectory | None) -> _Server:
+def _configured(application: Any) -> uvicorn.Config:
     config = uvicorn.Config(
         application,
         http=_Protocol,
@@ -196,6 +197,11 @@ def _server(application: Any, tls: DataDirectory | None) -> _Server:
         backlog=2048,
     )
     config.load()
+    return config
+
+
+def _server(application: Any, tls: DataDirectory | None) -> _Server:
+    config = _configured(application)
     if tls is not None:
         config.ssl = server_context(str(tls.tls / "server.pem"), str(tls.tls / "server.key"))
     return _Server(config)
@@ -228,6 +234,10 @@ async def _run(directory: DataDirectory, listen: tuple[str, int], plain: tuple[s
     tasks = [asyncio.create_task(server.serve(sockets=[bound])) for server, bound in zip(servers, sockets, strict=True)]
     while not all(server.started for server in servers):
         await asyncio.sleep(0.005)
+    doors = Doors(door, directory, servers[0], _Protocol, _configured)
+    await platform.open_networks(doors)
+    attaching = Attaching(platform.networks, directory.attaching)
+    await attaching.start()
     url = f"https://localhost:{ports[0]}"
     extra = f"http://{_shown(plain[0])}:{ports[1]}" if plain else None
     write_private(
@@ -242,6 +252,8 @@ async def _run(directory: DataDirectory, listen: tuple[str, int], plain: tuple[s
     sys.stdout.flush()
     await stop.wait()
     click.echo("draining: no new connections, running calls finish, jobs are taken up at the next start")
+    attaching.close()
+    doors.close()
     for server in servers:
         server.should_exit = True
     with contextlib.suppress(TimeoutError):

@@ -54,6 +54,11 @@ class DataDirectory:
         return self.root / "run"
 
     @property
+    def attaching(self) -> Path:
+        """The socket over which something is attached to a network interface."""
+        return self.root / "run" / "attach.sock"
+
+    @property
     def root_key(self) -> Path:
         """The key that wraps all others."""
         return self.root / "root.key"

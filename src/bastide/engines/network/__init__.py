@@ -1,0 +1,145 @@
+"""Networks that packets really cross: one a VPC, closed to the machine's own network.
+
+The port: a plan says how a VPC is to be, and `settle` makes it so. Services write plans from their rows; which driver
+does it is settled in ``main/compose.py``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class NetworkError(Exception):
+    """A network could not be made as planned; what could not be made is cut off. The message is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vpc:
+    """Which VPC."""
+
+    account: str
+    region: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a security group lets pass. protocol: ``tcp``, ``udp``, ``icmp``, a number, or ``-1`` for all. first, last:
+    ports, or type and code of ICMP; -1 for any. networks: peers as IPv4 CIDRs. group: peers that have this group."""
+
+    protocol: str
+    first: int = -1
+    last: int = -1
+    networks: tuple[str, ...] = ()
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A security group: what may come in and what may go out; everything else is dropped."""
+
+    inward: tuple[Rule, ...]
+    outward: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface. router: the address that its subnet's router answers to."""
+
+    id: str
+    address: str
+    router: str
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """A VPC endpoint: where the platform listens. names: those its certificate is for.
+
+    interfaces: its own, of an interface endpoint. outside: of a gateway endpoint, the service's addresses as everybody sees
+    them, and routed, the subnets whose route table leads to it.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    interfaces: tuple[Interface, ...] = ()
+    routed: tuple[str, ...] = ()
+    outside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a VPC is to be. resolver: the address of its DNS, empty without one. names: what resolves there, with the
+    addresses; ``*.`` in front covers everything below. interfaces: those that something may be attached to."""
+
+    resolver: str
+    names: Mapping[str, tuple[str, ...]]
+    entrances: tuple[Entrance, ...]
+    interfaces: Mapping[str, Interface]
+    groups: Mapping[str, Group] = field(default_factory=dict)
+
+
+class Opened(Protocol):
+    """A way in that is being served."""
+
+    def drop(self) -> None:
+        """Ends the connections that stand; new ones may come."""
+        ...
+
+    def close(self) -> None:
+        """Takes no more connections and ends those that stand."""
+        ...
+
+
+Door = Callable[[socket.socket, str, Sequence[str]], Awaitable[Opened]]
+"""Serves a listening socket as the VPC endpoint of that id, with a certificate for the names."""
+
+
+class Attachment(Protocol):
+    """Something inside a subnet: a network namespace whose only link is one network interface."""
+
+    @property
+    def interface(self) -> Interface: ...
+    @property
+    def resolver(self) -> str:
+        """The address of the VPC's DNS; empty without one."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """A path for setns(2), good while the attachment stands."""
+        ...
+
+    async def close(self) -> None:
+        """Cuts it off. Closing twice is fine."""
+        ...
+
+
+class Networks(Protocol):
+    """All VPCs of a platform."""
+
+    def lacking(self) -> str:
+        """What this machine lacks for networks, empty if nothing."""
+        ...
+
+    async def settle(self, vpc: Vpc) -> None:
+        """Makes the VPC as planned now; when this returns, packets go accordingly. Raises NetworkError; then the VPC is
+        cut off as a whole until it is settled again."""
+        ...
+
+    async def attach(self, vpc: Vpc, interface: str) -> Attachment:
+        """A new namespace behind a planned network interface. Raises NetworkError, KeyError for an interface that is
+        not planned, and ValueError for one that has something attached."""
+        ...
+
+    def attached(self, interface: str) -> bool:
+        """Whether something is attached to a network interface."""
+        ...
+
+
+__all__ = [
+    "Attachment", "Door", "Entrance", "Group", "Interface", "NetworkError", "Networks", "Opened", "Plan", "Rule", "Vpc",
+]  # fmt: skip

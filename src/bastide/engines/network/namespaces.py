@@ -1,0 +1,466 @@
+"""The driver: network namespaces, veth pairs and nftables of the Linux kernel.
+
+A VPC is a namespace without a name: only descriptors of this process hold it, so when the process ends, however it ends,
+the kernel takes namespace, links and rules away, and a start finds nothing to clear. It has no link to the machine's
+own network. In it live the addresses of endpoints, on its loopback; the platform listens on them with sockets made
+inside. Each attachment is a further namespace, and a veth pair between the two. docs/network.md has the picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from bastide.engines.network import Attachment, Door, Entrance, Interface, NetworkError, Opened, Plan, Vpc
+from bastide.engines.network.resolver import Resolver
+from bastide.engines.network.rules import HTTPS, ruleset
+
+T = TypeVar("T")
+
+_CLONE_NEWNET: Final = 0x40000000
+_SIOCGIFFLAGS: Final = 0x8913
+_IFF_RUNNING: Final = 0x40
+_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+_SECONDS: Final = 20.0
+_AGAIN: Final = 5.0
+"""Seconds until a VPC that was cut off is tried again."""
+_GATEWAYS: Final = "169.254.171."
+"""Where gateway endpoints listen inside a VPC. Packets get there by translation alone, from a subnet with the route."""
+_MOST_GATEWAYS: Final = 250
+
+_log = logging.getLogger("bastide.network")
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def enter(namespace: int) -> None:
+    """setns(2): this thread sees that network from now on; raises OSError."""
+    if _libc.setns(namespace, _CLONE_NEWNET) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
+
+
+def _apart(work: Callable[[], T]) -> T:
+    """`work()` in a thread of its own, which ends after it: what the thread entered is left with it."""
+    found: list[T] = []
+    failed: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=body, name="bastide-network")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+def new_namespace(*, forwards: bool) -> int:
+    """A descriptor of a new network namespace that knows no IPv6; raises OSError."""
+
+    def make() -> int:
+        if _libc.unshare(_CLONE_NEWNET) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"unshare: {os.strerror(number)}")
+        made = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for where in ("all", "default"):
+                with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6 has nothing to switch off
+                    Path(f"/proc/sys/net/ipv6/conf/{where}/disable_ipv6").write_text("1")
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1" if forwards else "0")
+        except BaseException:
+            os.close(made)
+            raise
+        return made
+
+    return _apart(make)
+
+
+def _listening(namespace: int, address: str) -> socket.socket:
+    def make() -> socket.socket:
+        enter(namespace)
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((address, HTTPS))
+        except BaseException:
+            bound.close()
+            raise
+        return bound
+
+    return _apart(make)
+
+
+def _datagrams(namespace: int, address: str) -> socket.socket:
+    def make() -> socket.socket:
+        enter(namespace)
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            bound.setblocking(False)
+            bound.bind((address, 53))
+        except BaseException:
+            bound.close()
+            raise
+        return bound
+
+    return _apart(make)
+
+
+def _running(namespace: int, link: str) -> bool:
+    """Whether a link carries packets. One that was just set up loses them for some time, up to a second."""
+
+    def look() -> bool:
+        enter(namespace)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            told = fcntl.ioctl(asked, _SIOCGIFFLAGS, struct.pack("16sh22x", link.encode(), 0))
+        return bool(struct.unpack("16sh22x", told)[1] & _IFF_RUNNING)
+
+    return _apart(look)
+
+
+def _shown(namespace: int) -> str:
+    return f"/proc/{os.getpid()}/fd/{namespace}"
+
+
+async def _run(namespace: int, program: str, *arguments: str, given: str) -> None:
+    """Runs a program in a namespace with `given` as its input; raises NetworkError with what it said."""
+    found = shutil.which(program, path=_PATH)
+    nsenter = shutil.which("nsenter", path=_PATH)
+    if found is None or nsenter is None:
+        raise NetworkError(f"{program if found is None else 'nsenter'} is not installed")
+    process = await asyncio.create_subprocess_exec(
+        nsenter, f"--net={_shown(namespace)}", "--", found, *arguments,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_SECONDS):
+            said, _ = await process.communicate(given.encode())
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        if isinstance(error, TimeoutError):
+            raise NetworkError(f"{program} did not end within {_SECONDS:.0f} s") from None
+        raise
+    if process.returncode != 0:
+        raise NetworkError(f"{program}: {said.decode(errors='replace').strip()[:2000]}")
+
+
+async def _ip(namespace: int, *lines: str) -> None:
+    if lines:
+        await _run(namespace, "ip", "-batch", "-", given="\n".join(lines) + "\n")
+
+
+@dataclass(slots=True)
+class _Served:
+    entrance: Entrance
+    doors: dict[str, Opened] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Network:
+    """A VPC as it is. namespace: -1 while there is none."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    namespace: int = -1
+    addresses: set[str] = field(default_factory=set)
+    served: dict[str, _Served] = field(default_factory=dict)
+    gateways: dict[str, str] = field(default_factory=dict)
+    plugs: dict[str, Interface] = field(default_factory=dict)
+    resolver: Resolver | None = None
+    resolves: str = ""
+    loaded: str = ""
+
+
+class _Attached:
+    def __init__(self, owner: Namespaces, vpc: Vpc, link: str, interface: Interface, namespace: int) -> None:
+        self._owner = owner
+        self._vpc = vpc
+        self._link = link
+        self._namespace = namespace
+        self.interface = interface
+        self.resolver = ""
+
+    @property
+    def namespace(self) -> str:
+        return _shown(self._namespace)
+
+    async def close(self) -> None:
+        if self._namespace >= 0:
+            held, self._namespace = self._namespace, -1
+            os.close(held)
+            await self._owner.detach(self._vpc, self._link)
+
+
+class Namespaces:
+    """All VPCs. planner: how a VPC is to be now, None for one that is gone. `door` serves what is opened, and is to be set
+    before the first VPC is settled."""
+
+    def __init__(self, planner: Callable[[Vpc], Plan | None]) -> None:
+        self._planner = planner
+        self.door: Door | None = None
+        self._networks: dict[Vpc, _Network] = {}
+        self._attached: set[str] = set()
+        self._lacking: str | None = None
+        self._trying: dict[Vpc, asyncio.Task[None]] = {}
+        self._links = 0
+
+    def lacking(self) -> str:
+        """What this machine lacks for networks, empty if nothing. It is looked at until nothing is lacking."""
+        if self._lacking != "":
+            self._lacking = self._looked()
+        return self._lacking
+
+    @staticmethod
+    def _looked() -> str:
+        for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux")):
+            if shutil.which(program, path=_PATH) is None:
+                return f"the program {program} (apt-get install {package})"
+        try:
+            os.close(new_namespace(forwards=True))
+        except OSError as error:
+            return f"network namespaces ({error.strerror}; start the platform as root)"
+        return ""
+
+    def attached(self, interface: str) -> bool:
+        """Whether something is attached to a network interface."""
+        return interface in self._attached
+
+    async def settle(self, vpc: Vpc) -> None:
+        """Makes the VPC as planned now (see the port)."""
+        network = self._networks.setdefault(vpc, _Network())
+        async with network.lock:
+            try:
+                plan = self._planner(vpc)
+            except BaseException:
+                self._cut(network)  # who does not know how it is to be must not leave it as it was
+                raise
+            if plan is None or not (plan.entrances or network.plugs):
+                self._cut(network)
+                return
+            await self._settled(vpc, network, plan)
+
+    async def _later(self, vpc: Vpc) -> None:
+        """Tries again what could not be made."""
+        await asyncio.sleep(_AGAIN)
+        self._trying.pop(vpc, None)
+        with contextlib.suppress(NetworkError):  # logged, and tried again
+            await self.settle(vpc)
+
+    async def _settled(self, vpc: Vpc, network: _Network, plan: Plan) -> None:
+        try:
+            await self._make(network, plan)
+        except (OSError, NetworkError) as error:
+            self._cut(network)
+            _log.exception("VPC %s is cut off: it could not be made as planned", vpc.id)
+            if vpc not in self._trying:
+                self._trying[vpc] = asyncio.get_running_loop().create_task(self._later(vpc))
+            raise NetworkError(f"VPC {vpc.id}: {error}") from error
+        except BaseException:
+            self._cut(network)
+            raise
+
+    async def _make(self, network: _Network, plan: Plan) -> None:
+        if network.namespace < 0:
+            network.namespace = new_namespace(forwards=True)
+            # Packets that no route takes are lost, not refused: a client in a VPC times out.
+            await _ip(network.namespace, "link set lo up", "route add blackhole default")
+        await self._replug(network, plan)
+        self._leave(network, plan)
+        for entrance in plan.entrances:
+            if entrance.outside and entrance.id not in network.gateways:
+                network.gateways[entrance.id] = self._gateway(network)
+        await self._address(network, plan)
+        wanted = ruleset(plan, network.plugs, network.gateways)
+        if wanted != network.loaded:
+            network.loaded = ""
+            await _run(network.namespace, "nft", "-f", "-", given=wanted)
+            network.loaded = wanted
+        await self._resolve(network, plan)
+        for entrance in plan.entrances:
+            await self._serve(network, entrance)
+
+    async def _replug(self, network: _Network, plan: Plan) -> None:
+        """What is attached goes by its interface as planned now; where that is gone, the link is taken away."""
+        for link, held in list(network.plugs.items()):
+            now = plan.interfaces.get(held.id)
+            if now is not None and now.address == held.address:
+                network.plugs[link] = now
+            else:
+                await self._unplug(network, link)
+
+    def _leave(self, network: _Network, plan: Plan) -> None:
+        """Closes what is not planned any more, and ends connections that came by a way that is not there any more."""
+        planned = {entrance.id: entrance for entrance in plan.entrances}
+        for id, served in list(network.served.items()):
+            entrance = planned.get(id)
+            if entrance is None or entrance.names != served.entrance.names:
+                for door in served.doors.values():
+                    door.close()
+                del network.served[id]
+                if entrance is None:
+                    network.gateways.pop(id, None)
+            elif entrance.routed != served.entrance.routed:
+                for door in served.doors.values():
+                    door.drop()
+                served.entrance = entrance
+            else:
+                kept = {interface.address for interface in entrance.interfaces} | {network.gateways.get(id, "")}
+                for address in set(served.doors) - kept:
+                    served.doors.pop(address).close()
+                served.entrance = entrance
+
+    def _gateway(self, network: _Network) -> str:
+        taken = set(network.gateways.values())
+        for number in range(1, _MOST_GATEWAYS):
+            if f"{_GATEWAYS}{number}" not in taken:
+                return f"{_GATEWAYS}{number}"
+        raise NetworkError("too many gateway endpoints")
+
+    async def _address(self, network: _Network, plan: Plan) -> None:
+        wanted = {one.address for entrance in plan.entrances for one in entrance.interfaces}
+        wanted |= set(network.gateways.values())
+        if plan.resolver:
+            wanted.add(plan.resolver)
+        gone, new = network.addresses - wanted, wanted - network.addresses
+        lines = [f"address del {one}/32 dev lo" for one in sorted(gone)]
+        lines += [f"address add {one}/32 dev lo" for one in sorted(new)]
+        await _ip(network.namespace, *lines)
+        network.addresses = wanted
+
+    async def _resolve(self, network: _Network, plan: Plan) -> None:
+        if network.resolver is not None and network.resolves != plan.resolver:
+            network.resolver.close()
+            network.resolver = None
+        if network.resolver is not None:
+            network.resolver.names = plan.names
+        elif plan.resolver:
+            resolver = Resolver(plan.names)
+            bound = _datagrams(network.namespace, plan.resolver)
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: resolver, sock=bound)
+            network.resolver, network.resolves = resolver, plan.resolver
+
+    async def _serve(self, network: _Network, entrance: Entrance) -> None:
+        served = network.served.setdefault(entrance.id, _Served(entrance))
+        places = [one.address for one in entrance.interfaces]
+        if entrance.outside:
+            places.append(network.gateways[entrance.id])
+        for address in places:
+            if address not in served.doors:
+                if self.door is None:
+                    raise NetworkError("nothing serves the endpoints yet")
+                bound = _listening(network.namespace, address)
+                served.doors[address] = await self.door(bound, entrance.id, entrance.names)
+
+    def _cut(self, network: _Network) -> None:
+        """Takes everything away: nothing goes in or out any more, also not of what is attached."""
+        for served in network.served.values():
+            for door in served.doors.values():
+                door.close()
+        network.served.clear()
+        if network.resolver is not None:
+            network.resolver.close()
+            network.resolver = None
+        if network.namespace >= 0:
+            # The listeners' sockets go at the loop's next turn, and the namespace with them.
+            os.close(network.namespace)
+            network.namespace = -1
+        network.addresses, network.loaded = set(), ""
+        network.gateways.clear()
+        for interface in network.plugs.values():
+            self._attached.discard(interface.id)
+        network.plugs.clear()
+
+    async def attach(self, vpc: Vpc, interface: str) -> Attachment:
+        """A new namespace behind a planned network interface (see the port)."""
+        if interface in self._attached:
+            raise ValueError(f"{interface} has something attached already")
+        network = self._networks.setdefault(vpc, _Network())
+        async with network.lock:
+            plan = self._planner(vpc)
+            if plan is None or interface not in plan.interfaces:
+                raise KeyError(interface)
+            if interface in self._attached:
+                raise ValueError(f"{interface} has something attached already")
+            held = plan.interfaces[interface]
+            if network.namespace < 0:
+                await self._settled(vpc, network, plan)
+            self._links += 1
+            link = f"p{self._links}"
+            namespace = new_namespace(forwards=False)
+            made = _Attached(self, vpc, link, held, namespace)
+            made.resolver = plan.resolver
+            try:
+                await _ip(
+                    network.namespace, f"link add {link} type veth peer name eth0 netns {made.namespace}",
+                )  # fmt: skip
+                network.plugs[link] = held
+                self._attached.add(held.id)
+                # Rules first, link up last.
+                await self._settled(vpc, network, plan)
+                await _ip(
+                    network.namespace,
+                    f"address add {held.router}/32 dev {link}",
+                    f"link set {link} up",
+                    f"route add {held.address}/32 dev {link}",
+                )
+                await _ip(
+                    namespace,
+                    "link set lo up",
+                    "link set eth0 up",
+                    f"address add {held.address}/32 dev eth0",
+                    f"route add {held.router} dev eth0 scope link",
+                    f"route add default via {held.router} dev eth0",
+                )
+                async with asyncio.timeout(_SECONDS):
+                    while not (_running(network.namespace, link) and _running(namespace, "eth0")):
+                        await asyncio.sleep(0.01)
+            except BaseException as error:
+                os.close(namespace)
+                await self._unplug(network, link)
+                if isinstance(error, (TimeoutError, OSError)):
+                    raise NetworkError(f"{interface} could not be attached: {error}") from error
+                raise
+            return made
+
+    async def detach(self, vpc: Vpc, link: str) -> None:
+        """Takes a link away, and what it alone needed."""
+        network = self._networks.get(vpc)
+        if network is None or link not in network.plugs:
+            return
+        async with network.lock:
+            await self._unplug(network, link)
+        with contextlib.suppress(NetworkError):
+            await self.settle(vpc)
+
+    async def _unplug(self, network: _Network, link: str) -> None:
+        held = network.plugs.pop(link, None)
+        if held is not None:
+            self._attached.discard(held.id)
+        if network.namespace >= 0:
+            with contextlib.suppress(NetworkError):  # its other end was closed with the attachment's namespace
+                await _ip(network.namespace, f"link del {link}")
+
+    async def close(self) -> None:
+        """Takes all VPCs away."""
+        for task in self._trying.values():
+            task.cancel()
+        self._trying.clear()
+        for network in self._networks.values():
+            async with network.lock:
+                self._cut(network)
+        self._networks.clear()

@@ -1,0 +1,139 @@
+"""What the kernel and the network engine may ask of EC2: an endpoint by its id, and how a VPC is to be."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from bastide.engines.network import Entrance, Group, Interface, Plan, Rule, Vpc
+from bastide.kernel import Endpoint
+from bastide.policy import Attached, Document, Form
+from bastide.services.ec2.nouns import (
+    NETWORK_INTERFACE,
+    ROUTE_TABLE,
+    SECURITY_GROUP,
+    SECURITY_GROUP_RULE,
+    SUBNET,
+    VPC,
+    VPC_ENDPOINT,
+)
+from bastide.services.ec2.services import find, outside, prefix_list
+from bastide.services.ec2.subnet import router
+from bastide.services.ec2.vpc_endpoint import OF, dns_names
+from bastide.store import Row, View
+
+
+class Ec2Network:
+    """Reads endpoints and VPCs from EC2's rows. services: botocore's names of those the platform has."""
+
+    def __init__(self, services: Collection[str]) -> None:
+        self._services = frozenset(services)
+
+    def endpoint(self, view: View, id: str) -> Endpoint | None:
+        """The endpoint of that id, None when it is gone."""
+        whose = view.memo(("ec2:whose", id), [(OF, "")], lambda: _whose(view, id))
+        if whose is None:
+            return None
+        account, region = whose
+        return view.memo(
+            ("ec2:endpoint", id), [(VPC_ENDPOINT.key, account)], lambda: self._endpoint(view, account, region, id)
+        )
+
+    def _endpoint(self, view: View, account: str, region: str, id: str) -> Endpoint | None:
+        row = VPC_ENDPOINT.get(view, account, region, id)
+        if row is None:
+            return None
+        service = find(region, row.doc["Service"], self._services)
+        policy = Attached(Document.parse_cached(row.doc["Policy"], Form.ENDPOINT), id)
+        return Endpoint(
+            id, row.doc["VpcId"], account, service.services if service is not None else frozenset(), policy, region
+        )
+
+    def vpcs(self, view: View) -> list[Vpc]:
+        """The VPCs that have endpoints."""
+        found: dict[Vpc, None] = {}
+        after: str | None = None
+        while True:
+            rows = view.scan(OF, "", "", after=after, limit=500)
+            for one in rows:
+                account, region = one.doc["Account"], one.doc["Region"]
+                row = VPC_ENDPOINT.get(view, account, region, one.name)
+                if row is not None:
+                    found[Vpc(account, region, row.doc["VpcId"])] = None
+            if len(rows) < 500:
+                return list(found)
+            after = rows[-1].name
+
+    def plan(self, view: View, vpc: Vpc) -> Plan | None:
+        """How a VPC is to be; None for one that is gone."""
+        row = VPC.get(view, vpc.account, vpc.region, vpc.id)
+        if row is None:
+            return None
+        where = (vpc.account, vpc.region)
+        subnets = {one.name: one for one in SUBNET.inside(view, *where, vpc.id)}
+        held = NETWORK_INTERFACE.inside(view, *where, vpc.id)
+        interfaces = {one.name: _interface(one, subnets[one.doc["SubnetId"]]) for one in held}
+        names: dict[str, tuple[str, ...]] = dict(outside(vpc.region))
+        entrances: list[Entrance] = []
+        private = row.doc["DnsSupport"] and row.doc["DnsHostnames"]
+        for endpoint in VPC_ENDPOINT.inside(view, *where, vpc.id):
+            service = find(vpc.region, endpoint.doc["Service"], self._services)
+            if service is None:
+                continue
+            if service.gateway:
+                routed = _routed(endpoint, subnets.values(), row, view)
+                cidr = prefix_list(vpc.region, service.name.rpartition(".")[2])[1]
+                entrances.append(Entrance(endpoint.name, service.hosts, routed=routed, outside=cidr))
+                continue
+            own = tuple(interfaces[id] for id in endpoint.doc["Subnets"].values())
+            told = [(name, found) for name, found in dns_names(endpoint, service, view) if found]
+            names |= {name: found for name, found in told if private or name not in service.hosts}
+            certified = tuple(dict.fromkeys([*service.hosts, f"*.{service.base}"]))
+            entrances.append(Entrance(endpoint.name, certified, interfaces=own))
+        free = {one.name: interfaces[one.name] for one in held if not one.doc["Endpoint"]}
+        wanted = {group for one in interfaces.values() for group in one.groups}
+        groups = {id: _group(view, *where, id) for id in sorted(wanted)}
+        resolver = str(ipaddress.IPv4Network(row.doc["CidrBlock"])[2]) if row.doc["DnsSupport"] else ""
+        return Plan(resolver, names, tuple(entrances), free, groups)
+
+
+def _whose(view: View, id: str) -> tuple[str, str] | None:
+    held = view.get(OF, "", "", id)
+    return None if held is None else (held.doc["Account"], held.doc["Region"])
+
+
+def _interface(row: Row, subnet: Row) -> Interface:
+    return Interface(row.name, row.doc["Address"], router(subnet), tuple(row.doc["Groups"]))
+
+
+def _routed(endpoint: Row, subnets: Iterable[Row], vpc: Row, view: View) -> tuple[str, ...]:
+    """The subnets whose table has a route to a gateway endpoint."""
+    leading: set[str] = set()
+    for id in endpoint.doc["RouteTableIds"]:
+        table = ROUTE_TABLE.get(view, endpoint.account, endpoint.region, id)
+        if table is not None and endpoint.name in table.doc["Endpoints"]:
+            leading.add(id)
+    return tuple(
+        sorted(one.doc["CidrBlock"] for one in subnets if (one.doc.get("Table") or vpc.doc["Main"]) in leading)
+    )
+
+
+def _group(view: View, account: str, region: str, id: str) -> Group:
+    if SECURITY_GROUP.get(view, account, region, id) is None:
+        return Group((), ())
+    inward: list[Rule] = []
+    outward: list[Rule] = []
+    for row in SECURITY_GROUP_RULE.inside(view, account, region, id):
+        (outward if row.doc["Egress"] else inward).append(_rule(row.doc, region))
+    return Group(tuple(inward), tuple(outward))
+
+
+def _rule(doc: dict[str, Any], region: str) -> Rule:
+    networks: tuple[str, ...] = ()
+    if doc.get("Cidr"):
+        networks = (doc["Cidr"],)
+    elif doc.get("Prefix"):
+        held = prefix_list(region, "s3")
+        networks = (held[1],) if held[0] == doc["Prefix"] else ()
+    return Rule(doc["Protocol"], doc["From"], doc["To"], networks, doc.get("Group") or "")

@@ -1,0 +1,70 @@
+"""The nouns, and the condition keys that follow from each.
+
+Source: Service Authorization Reference, "Actions, resources, and condition keys for Amazon EC2", resource types.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bastide.services.ec2.noun import Noun
+from bastide.store import Row
+
+VPC: Final = Noun(
+    "Vpc", type="vpc", prefix="vpc", member="VpcId",
+    missing=("InvalidVpcID.NotFound", "The vpc ID '{name}' does not exist"),
+)  # fmt: skip
+SUBNET: Final = Noun(
+    "Subnet", type="subnet", prefix="subnet", member="SubnetId",
+    missing=("InvalidSubnetID.NotFound", "The subnet ID '{name}' does not exist"),
+)  # fmt: skip
+ROUTE_TABLE: Final = Noun(
+    "RouteTable", type="route-table", prefix="rtb", member="RouteTableId",
+    missing=("InvalidRouteTableID.NotFound", "The routeTable ID '{name}' does not exist"),
+)  # fmt: skip
+SECURITY_GROUP: Final = Noun(
+    "SecurityGroup", type="security-group", prefix="sg", member="GroupId",
+    missing=("InvalidGroup.NotFound", "The security group '{name}' does not exist"),
+)  # fmt: skip
+SECURITY_GROUP_RULE: Final = Noun(
+    "SecurityGroupRule", type="security-group-rule", prefix="sgr", member="SecurityGroupRuleId",
+    missing=("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '{name}' does not exist"),
+)  # fmt: skip
+VPC_ENDPOINT: Final = Noun(
+    "VpcEndpoint", type="vpc-endpoint", prefix="vpce", member="VpcEndpointId",
+    missing=("InvalidVpcEndpointId.NotFound", "The Vpc Endpoint Id '{name}' does not exist"),
+)  # fmt: skip
+NETWORK_INTERFACE: Final = Noun(
+    "NetworkInterface", type="network-interface", prefix="eni", member="NetworkInterfaceId",
+    missing=("InvalidNetworkInterfaceID.NotFound", "The networkInterface ID '{name}' does not exist"),
+)  # fmt: skip
+NOUNS: Final = (VPC, SUBNET, ROUTE_TABLE, SECURITY_GROUP, SECURITY_GROUP_RULE, VPC_ENDPOINT, NETWORK_INTERFACE)
+
+AMAZON: Final = "amazon"
+"""Owner of the services that endpoints lead to, as ``ec2:VpceServiceOwner`` has it."""
+
+
+def in_vpc(row: Row) -> str:
+    """The ARN of the VPC that something lies in, as the condition key ``ec2:Vpc`` has it."""
+    return VPC.arn(row.account, row.region, row.doc["VpcId"])
+
+
+VPC.fills = ("ec2:VpcID", "ec2:Tenancy")
+SUBNET.fills = ("ec2:SubnetID", "ec2:AvailabilityZone", "ec2:Vpc")
+ROUTE_TABLE.fills = ("ec2:RouteTableID", "ec2:Vpc")
+SECURITY_GROUP.fills = ("ec2:SecurityGroupID", "ec2:Vpc")
+VPC_ENDPOINT.fills = ("ec2:VpceServiceName", "ec2:VpceServiceOwner")
+NETWORK_INTERFACE.fills = ("ec2:NetworkInterfaceID", "ec2:Subnet", "ec2:AvailabilityZone", "ec2:Vpc")
+VPC.keys = lambda row: {"ec2:vpcid": row.name, "ec2:tenancy": "default"}
+SUBNET.keys = lambda row: {
+    "ec2:subnetid": row.name, "ec2:availabilityzone": row.doc["Zone"], "ec2:vpc": in_vpc(row),
+}  # fmt: skip
+ROUTE_TABLE.keys = lambda row: {"ec2:routetableid": row.name, "ec2:vpc": in_vpc(row)}
+SECURITY_GROUP.keys = lambda row: {"ec2:securitygroupid": row.name, "ec2:vpc": in_vpc(row)}
+VPC_ENDPOINT.keys = lambda row: {"ec2:vpceservicename": row.doc["Service"], "ec2:vpceserviceowner": AMAZON}
+NETWORK_INTERFACE.keys = lambda row: {
+    "ec2:networkinterfaceid": row.name,
+    "ec2:subnet": SUBNET.arn(row.account, row.region, row.doc["SubnetId"]),
+    "ec2:availabilityzone": row.doc["Zone"],
+    "ec2:vpc": in_vpc(row),
+}
