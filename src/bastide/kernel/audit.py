@@ -23,7 +23,8 @@ _SECRET_MEMBERS = frozenset(
     {
         "SecretAccessKey", "SessionToken", "Plaintext", "CiphertextForRecipient", "Password", "NewPassword",
         "OldPassword", "SecretString", "SecretBinary", "SSECustomerKey", "CopySourceSSECustomerKey", "AuthorizationToken",
-        "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode",
+        "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode", "ContextAssertion",
+        "deviceCode", "userCode", "verificationUriComplete", "code",
     }
 )  # fmt: skip
 _CONTENT_MEMBERS = frozenset({"logEvents"})

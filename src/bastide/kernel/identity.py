@@ -30,6 +30,8 @@ class Session:
     kind: "role" (AssumeRole and its like), "user" (GetSessionToken) or "federated" (GetFederationToken). role, role_id:
     of a role session; of the others the user's ARN and id. mfa: when a second factor was shown, 0 if none was. provider:
     the identity provider that a federated session began at. keys: further condition keys of the session, lower case.
+    origin: of a session that began at the access portal, and of those taken on from it: user, account, permission set and
+    sign-in; it lasts no longer than they do.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Session:
     mfa: Instant = 0
     provider: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
+    origin: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,7 @@ class Sessions:
 
     def _opened(self, token: str) -> tuple[Session, str]:
         fields, secret = orjson.loads(self._sealer.open(token, "session"))
-        for name in ("policies", "policy_arns", "transitive"):
+        for name in ("policies", "policy_arns", "transitive", "origin"):
             fields[name] = tuple(fields[name])
         return Session(**fields), secret
 

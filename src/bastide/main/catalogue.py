@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from bastide.kernel import Service
-from bastide.services import cloudtrail, iam, kms, logs, organizations, s3, sagemaker, sagemaker_runtime, sts
+from bastide.services import (
+    cloudtrail,
+    iam,
+    identity_center,
+    kms,
+    logs,
+    organizations,
+    s3,
+    sagemaker,
+    sagemaker_runtime,
+    sts,
+)
 
 SERVICES: tuple[Service, ...] = (
     cloudtrail.SERVICE,
     iam.SERVICE,
+    *identity_center.SERVICES,
     kms.SERVICE,
     logs.SERVICE,
     organizations.SERVICE,

@@ -18,10 +18,11 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Endpoint, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import s3, sagemaker
+from bastide.services import identity_center, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.organizations.tree import OrganisationTree
+from bastide.signin import DevelopmentProvider, SignIn
 from bastide.store import Journal, SqliteStore, View
 from bastide.store.directory import Configuration, DataDirectory
 
@@ -46,10 +47,16 @@ class Platform:
     workflows: Workflows
     serving: Serving
     delivery: Delivery
+    portal: identity_center.Portal
+    sign_in: SignIn
+    development: DevelopmentProvider | None
 
     @classmethod
-    async def start(cls, directory: DataDirectory) -> Platform:
-        """Opens the state, takes up what an earlier run left, and starts what runs by itself."""
+    async def start(cls, directory: DataDirectory, url: str, *, development: bool = False) -> Platform:
+        """Opens the state, takes up what an earlier run left, and starts what runs by itself.
+
+        url: where people reach it. development: with the development identity provider.
+        """
         configuration = directory.load()
         root = RootKey.load(directory.root_key)
         store = SqliteStore(directory.database)
@@ -64,6 +71,7 @@ class Platform:
         artifacts = Artifacts(directory.objects)
         placement = Placement()
         serving = Serving(run / "serving")
+        portal = identity_center.Portal(configuration.hosts, url)
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -71,12 +79,13 @@ class Platform:
             Volumes: volumes,
             Placement: placement,
             Serving: serving,
+            identity_center.Portal: portal,
         }
         calls = Calls(
             store=store,
             journal=journal,
             registry=Registry(SERVICES),
-            directory=IamDirectory(root),
+            directory=IamDirectory(root, identity_center.stands),
             organisation=OrganisationTree(configuration.account),
             network=_NoNetwork(),
             sessions=Sessions(root),
@@ -94,19 +103,43 @@ class Platform:
         with store.reading() as view:
             alive = s3.alive(view)
         artifacts.sweep(alive)
-        platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery)
+        invented = None
+        if development:
+            secret = root.derive("development-provider/client").hex()
+            invented = DevelopmentProvider(portal, directory, root, secret, wall)
+        sign_in = SignIn(
+            calls, portal, directory.identity_provider, invented.relying() if invented is not None else None
+        )
+        platform = cls(
+            configuration,
+            directory,
+            store,
+            journal,
+            calls,
+            outbox,
+            workflows,
+            serving,
+            delivery,
+            portal,
+            sign_in,
+            invented,
+        )
         journal.start()
         await workflows.recover()
         workflows.run()
         outbox.start()
         delivery.start()
+        sign_in.start()
         await sagemaker.recover(calls)
         return platform
 
     def door(self) -> FrontDoor:
         """The front door of this platform."""
         configuration = self.configuration
-        return FrontDoor(self.calls, hosts=configuration.hosts, regions=configuration.regions, health=self.health)
+        pages = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
+        return FrontDoor(
+            self.calls, hosts=configuration.hosts, regions=configuration.regions, health=self.health, pages=pages
+        )
 
     def health(self) -> dict[str, object]:
         """What `GET /_bastide/health` tells."""
@@ -129,10 +162,13 @@ class Platform:
         ]
         if plain:
             lines.append("notice: a plain listener stands on loopback; requests through it are not aws:SecureTransport")
+        if self.development is not None:
+            lines.append("notice: people sign in at the DEVELOPMENT identity provider, which is not for real accounts")
         return lines
 
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
+        await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
         await self.delivery.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bastide.kernel import Caller, Sealer, Session
@@ -46,8 +46,12 @@ def _attached(view: View, account: str, arn: str, form: Form) -> Attached | None
 class IamDirectory:
     """`bastide.kernel.Directory` over IAM's rows."""
 
-    def __init__(self, sealer: Sealer) -> None:
+    def __init__(
+        self, sealer: Sealer, stands: Callable[[View, Session], bool] = lambda view, session: not session.origin
+    ) -> None:
+        """stands: whether what a session began with at the access portal still holds."""
         self._sealer = sealer
+        self._stands = stands
 
     def by_access_key(self, view: View, access_key: str) -> tuple[Caller, str] | None:
         """A long-term access key's user and secret; None if the key is unknown or inactive."""
@@ -81,6 +85,8 @@ class IamDirectory:
     def by_session(self, view: View, session: Session) -> Caller | None:
         """The caller of a session; None when its role is gone or was made anew, or the session was revoked."""
         if session.kind != "role":
+            return None
+        if session.origin and not self._stands(view, session):
             return None
         account = session.account
         return view.memo(

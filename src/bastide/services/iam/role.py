@@ -123,7 +123,7 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     row = ROLE.asked_for(a, tx)
     attachment.must_be_bare(row)
     attachment.clear_boundary(a, tx, row)
-    ROLE.remove(tx, row, a.operation.name, a.request.id)
+    ROLE.drop(a, tx, row)
     return {}
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
 from bastide.domain import MICROS, Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, member
 from bastide.kernel.kind import each
@@ -21,6 +23,7 @@ SESSION = Kind("Session", service="sts", arn="assumed-role/{}", tags=False, hist
 _ROLE: Final = "iam:Role"
 _DEFAULT: Final = 3600
 _CHAINED: Final = 3600
+_IDENTITY_CENTER: Final = "arn:aws:iam::aws:contextProvider/IdentityCenter"
 _PACKED: Final = 4096
 """Bytes of session policies and tags that fill a session's allowance: what the token, a header, can carry."""
 _MOST_TAGS: Final = 50
@@ -145,6 +148,22 @@ def _seconds(a: Authorised, role: _Role, chained: bool) -> int:
     return seconds
 
 
+def _provided(a: Authorised) -> dict[str, Any]:
+    """What a session knows of the person it is for: the caller's own origin, or what Identity Center provides."""
+    before = a.caller.session
+    contexts = a.input.get("ProvidedContexts")
+    if not contexts:
+        return {"origin": before.origin} if before is not None else {}
+    if a.caller.kind != "Service" or len(contexts) != 1 or contexts[0].get("ProviderArn") != _IDENTITY_CENTER:
+        raise _invalid("ProvidedContexts are taken from IAM Identity Center only.")
+    try:
+        told = a.calls.sealer.open(str(contexts[0].get("ContextAssertion")), "sts/provided-context")
+    except ValueError:
+        raise _invalid("The context assertion is not valid.") from None
+    origin = tuple(str(one) for one in orjson.loads(told))
+    return {"origin": origin, "keys": {"identitystore:userid": origin[0]}}
+
+
 def _known(arn: str) -> Arn:
     try:
         found = Arn.parse(arn)
@@ -166,11 +185,12 @@ def _role_arn(asked: Asked) -> Iterable[str]:
         Ask("sts:AssumeRole", _role_arn, given=_given()),
         Ask("sts:TagSession", _role_arn, given=_given(), when=_tagged),
         Ask("sts:SetSourceIdentity", _role_arn, given=_given(), when=lambda asked: bool(_source_identity(asked))),
+        Ask("sts:SetContext", _role_arn, given=_given(), when=lambda asked: bool(asked.input.get("ProvidedContexts"))),
     ],
 )
 def assume_role(a: Authorised, view: View) -> Output:
     """A read as CloudTrail has it (readOnly is true): everything it makes is in its answer."""
-    for name in ("SerialNumber", "TokenCode", "ProvidedContexts", "MinimumSessionTokenSize"):
+    for name in ("SerialNumber", "TokenCode", "MinimumSessionTokenSize"):
         if a.input.get(name):
             raise _invalid(f"{name} is not supported by Bastide yet.")
     arn = _known(a.input["RoleArn"])
@@ -216,6 +236,7 @@ def assume_role(a: Authorised, view: View) -> Output:
         transitive=transitive,
         source_identity=source_identity,
         chained=chained,
+        **_provided(a),
     )
     caller = a.calls.directory.by_session(view, session)
     if caller is None:
