@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,7 +79,7 @@ def _discover(issuer: str, authority: str) -> dict[str, Any]:
     help="Which claim an attribute of the identity store is taken from, as UserName=email; may be repeated.",
 )
 @click.option(
-    "--groups-claim", "groups", default="groups", show_default=True, help="The claim that lists groups; may be empty."
+    "--groups-claim", "groups", default="groups", show_default=True, help="The claim with groups; may be empty."
 )
 @click.option(
     "--provision/--no-provision", default=True, show_default=True, help="Whether unknown people are made users."
@@ -196,7 +197,7 @@ def add(
     click.echo(f"{name} can sign in at the development identity provider")
 
 
-def _change(data: Path, name: str, work: Any) -> None:
+def _change(data: Path, name: str, work: Callable[[dict[str, Invented]], object]) -> None:
     path = _directory(data).development_people
     people = load_people(path)
     if name not in people:

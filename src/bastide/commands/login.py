@@ -319,9 +319,7 @@ def _print(shape: str, held: dict[str, Any], portal: _Portal) -> None:
 
 @click.command()
 @DATA_OPTION
-@click.option(
-    "--endpoint-url", "url", envvar="AWS_ENDPOINT_URL", help="The platform's https address, if it runs elsewhere."
-)
+@click.option("--endpoint-url", "url", envvar="AWS_ENDPOINT_URL", help="The platform's https address.")
 @click.option(
     "--ca-bundle", "bundle", envvar="AWS_CA_BUNDLE", help="The authority that the platform's certificate is of."
 )

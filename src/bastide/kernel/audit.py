@@ -49,8 +49,8 @@ def _shown(service: str, operation: str, output: bool) -> _Shown:
 def _shown_shape(shape: Any, known: dict[str, _Shown], depth: int) -> _Shown:
     if depth > _DEEPEST:
         return lambda _: "..."
-    if shape.metadata.get("sensitive"):
-        return lambda _: HIDDEN
+    if shape.metadata.get("sensitive") or getattr(shape, "is_document_type", False):
+        return lambda _: HIDDEN  # nobody knows what a document holds
     kind = shape.type_name
     if kind == "structure":
         members: dict[str, tuple[str, _Shown]] = {}

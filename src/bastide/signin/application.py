@@ -1,7 +1,7 @@
 """The sign-in pages: who comes is sent to the identity provider, and says then what a client may have.
 
-Everything between two requests is sealed and bound to the browser: what the provider is to answer in one cookie, the sign-in
-in another, and in every form the sign-in that it was made for.
+Everything between two requests is sealed and bound to the browser: what the provider is to answer in one cookie, the
+sign-in in another, and in every form the sign-in that it was made for.
 """
 
 from __future__ import annotations

@@ -39,11 +39,8 @@ _INLINE: Final = 32_768
 def seconds(duration: str) -> int:
     """An ISO 8601 duration of one to twelve hours, in seconds; raises Refused (ValidationException)."""
     found = _DURATION.fullmatch(duration)
-    total = (
-        0
-        if found is None
-        else sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
-    )
+    parts = (0, 0, 0) if found is None else tuple(int(part or 0) for part in found.groups())
+    total = parts[0] * 3600 + parts[1] * 60 + parts[2]
     if not _HOUR <= total <= 12 * _HOUR:
         raise invalid("SessionDuration must be between 1 and 12 hours.")
     return total
