@@ -113,12 +113,8 @@ class SignIn:
                 return pages.trouble("Wrong address", f"Please sign in at {self.place.url}/start.", 403)
             return pages.redirect(self.place.url + asked.target)
         if method == "POST" and asked.path != f"{_ROOT}/back-channel-logout":
-            origin = asked.headers.get("origin", self.place.url)
-            # A page that sends no referrer makes browsers send "null" for their own forms, too.
-            if origin not in (self.place.url, "null") or asked.headers.get("sec-fetch-site", "same-origin") not in (
-                "same-origin",
-                "none",
-            ):
+            site = asked.headers.get("sec-fetch-site", "same-origin")
+            if asked.headers.get("origin", self.place.url) != self.place.url or site != "same-origin":
                 return pages.trouble("Not from here", "This form was sent from another site.", 403)
         return await work(asked)
 

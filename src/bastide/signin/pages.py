@@ -62,7 +62,7 @@ class Page:
             ("cache-control", "no-store"),
             ("content-security-policy", policy),
             ("cross-origin-opener-policy", "same-origin"),
-            ("referrer-policy", "no-referrer"),
+            ("referrer-policy", "same-origin"),
             ("x-content-type-options", "nosniff"),
             ("x-frame-options", "DENY"),
             *self.headers,
@@ -159,7 +159,7 @@ def password(client: str, token: str, problem: str = "") -> Page:
     told = f'<p class="warn" role="alert">{escape(problem)}</p>' if problem else ""
     return page(
         "Sign in",
-        f"{told}<p>to continue to {escape(client)}</p>"
+        f"<p>to continue to {escape(client)}</p>{told}"
         f'<form method="post"><input type="hidden" name="token" value="{escape(token)}">'
         '<label>Name<input name="username" autocomplete="username" autofocus required maxlength="128"></label>'
         '<label>Password<input name="password" type="password" autocomplete="current-password" required '

@@ -344,7 +344,7 @@ def test_pages_cannot_be_framed_cached_scripted_or_sent_by_others(centre: Centre
     policy = browser.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "script-src" not in policy
     assert "unsafe" not in policy
-    assert browser.headers["cache-control"] == "no-store" and browser.headers["referrer-policy"] == "no-referrer"
+    assert browser.headers["cache-control"] == "no-store" and browser.headers["referrer-policy"] == "same-origin"
     page, mine = browser.text, dict(browser.cookies)
     token = re.search(r'name="token" value="([^"]+)"', page)
     assert token is not None

@@ -117,20 +117,20 @@ class Entity(Kind):
     def make(self, a: Authorised, tx: Transaction, doc: dict[str, Any], tags: Tags) -> Row:
         """A new row; raises Refused (EntityAlreadyExists), whatever the case of the names."""
         name = doc[self.named_by]
-        _by_aws(a, doc, name)
+        modifiable(a, doc, name)
         if tx.get(self.key, a.account, "", name.lower()) is not None:
             raise Refused("EntityAlreadyExists", self.told_taken.format(name=name), 409)
         return self.create(a, tx, name.lower(), doc, tags=tags)
 
     def save(self, a: Authorised, tx: Transaction, row: Row) -> None:
         """Writes a changed row; raises Refused (UnmodifiableEntity) for one that AWS keeps to itself."""
-        _by_aws(a, row.doc, row.doc[self.named_by])
+        modifiable(a, row.doc, row.doc[self.named_by])
         row.modified = a.now
         self.change(tx, row, a.operation.name, a.request.id)
 
     def drop(self, a: Authorised, tx: Transaction, row: Row) -> None:
         """Removes a row; raises Refused (UnmodifiableEntity) for one that AWS keeps to itself."""
-        _by_aws(a, row.doc, row.doc[self.named_by])
+        modifiable(a, row.doc, row.doc[self.named_by])
         self.remove(tx, row, a.operation.name, a.request.id)
 
     def _emit(self, tx: Transaction, row: Row, event: str, request_id: str) -> None:
@@ -148,8 +148,11 @@ class Entity(Kind):
         )
 
 
-def _by_aws(a: Authorised, doc: dict[str, Any], name: str) -> None:
-    """Source: IAM Identity Center User Guide, "Referencing permission sets in resource policies" (the reserved path)."""
+def modifiable(a: Authorised, doc: dict[str, Any], name: str) -> None:
+    """Raises Refused (UnmodifiableEntity) for what AWS keeps to itself: all below the reserved path.
+
+    Source: IAM Identity Center User Guide, "Referencing permission sets in resource policies".
+    """
     if str(doc["Path"]).startswith("/aws-reserved/") and a.caller.kind != "Service":
         raise Refused(
             "UnmodifiableEntity",

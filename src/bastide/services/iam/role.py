@@ -17,6 +17,7 @@ from bastide.services.iam.entity import (
     checked,
     encoded,
     limit,
+    modifiable,
     new_tags,
     paged,
     unspaced,
@@ -121,6 +122,7 @@ def update_trust(a: Authorised, tx: Transaction) -> Output:
 @ROLE.operation("DeleteRole", asks=[Ask("iam:DeleteRole", ROLE.this)])
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = ROLE.asked_for(a, tx)
+    modifiable(a, row.doc, row.doc["RoleName"])
     attachment.must_be_bare(row)
     attachment.clear_boundary(a, tx, row)
     ROLE.drop(a, tx, row)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bastide.domain import Instant
+import orjson
+
+from bastide.domain import Instant, Refused
 from bastide.kernel import Authorised, Output
-from bastide.protocol import codec
+from bastide.protocol import Head, codec
 from bastide.services.identity_center.instance import Instance, Noun, invalid, paged
 from bastide.services.identity_center.member import leave_all
 from bastide.services.identity_center.store import (
@@ -56,7 +58,16 @@ def checked(doc: dict[str, Any]) -> dict[str, Any]:
     if doc["UserName"].lower() in _RESERVED:
         raise invalid(f"The user name {doc['UserName']} is reserved.")
     told = {name: doc[name] for name in ATTRIBUTES if doc.get(name) is not None}
-    codec("identitystore").operations["CreateUser"].validate({"IdentityStoreId": "d-0000000000", **told})
+    whole = {"IdentityStoreId": "d-0000000000", **told}
+    operation = codec("identitystore").operations["CreateUser"]
+    # UpdateUser's values are documents: only here it shows whether they are what the attributes hold.
+    try:
+        parsed = operation.parse("json", Head("POST", b"/", [], {}), orjson.dumps(whole))
+    except (Refused, orjson.JSONEncodeError):
+        parsed = None
+    if parsed != whole:
+        raise invalid("The attributes are not what a user has.")
+    operation.validate(whole)
     return doc
 
 
