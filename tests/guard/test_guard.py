@@ -76,7 +76,11 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "arn:aws:iam::aws:policy/AdministratorAccess"
     if lower == "identitystoreid":
         return "d-0123456789"
-    if lower in ("userid", "groupid", "groupids", "membershipid", "principalid") or lower.endswith("requestid"):
+    if lower == "attributepath":
+        return "title"
+    if lower in ("userid", "groupid", "groupids", "membershipid", "principalid") or (
+        lower.endswith("requestid") and lower != "createaccountrequestid"
+    ):
         return str(uuid.UUID(int=7))
     if lower == "source":
         return "${path:title}"
