@@ -55,7 +55,17 @@ class Running:
         """Starts on an existing data directory."""
         self.log = (self.data.parent / "up.log").open("a")
         self.process = subprocess.Popen(
-            [*PROGRAM, "up", "--data", str(self.data), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *self.arguments],
+            [
+                *PROGRAM,
+                "up",
+                "--data",
+                str(self.data),
+                "--listen",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+                *self.arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,

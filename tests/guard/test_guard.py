@@ -23,7 +23,8 @@ NEEDLESS = {("sts", "GetCallerIdentity"), ("sts", "GetAccessKeyInfo"), ("sts", "
 _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-    "InvalidSignatureException", "403", "Forbidden", "UnauthorizedException", "InvalidClientException",
+    "InvalidSignatureException", "403", "Forbidden", "InvalidIdentityToken", "UnauthorizedException",
+    "InvalidClientException",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
 
@@ -60,6 +61,16 @@ def _text(shape: Any, name: str, account: str) -> str:
     service = {"rolearn": "iam", "executionrolearn": "iam"}.get(lower)
     if service or lower == "policysourcearn":
         return f"arn:aws:iam::{account}:role/nothing-here"
+    if lower in ("principalarn", "samlproviderarn"):
+        return f"arn:aws:iam::{account}:saml-provider/nothing-here"
+    if lower == "openidconnectproviderarn":
+        return f"arn:aws:iam::{account}:oidc-provider/nothing-here.example.com"
+    if lower == "serialnumber":
+        return f"arn:aws:iam::{account}:mfa/nothing-here"
+    if lower in ("authenticationcode1", "authenticationcode2", "tokencode"):
+        return "123456"
+    if lower == "url":
+        return "https://nothing-here.example.com"
     if lower == "modelpackagearn":
         return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower == "policyarn":
@@ -134,7 +145,8 @@ def send(
         if keys is None:
             for header in ("Authorization", "X-Amz-Security-Token"):
                 request.headers.pop(header, None)
-        elif spoil:
+        elif spoil and "Authorization" in request.headers:
+            # An operation that needs no signature is refused for what it brings instead.
             held = request.headers["Authorization"]
             head, _, signature = (held if isinstance(held, str) else held.decode()).rpartition("Signature=")
             del request.headers["Authorization"]
@@ -167,7 +179,11 @@ def recorded(running: Running, request_id: str) -> dict[str, Any] | None:
 OPEN = {("sso-oidc", "RegisterClient")}
 """Whoever comes is answered, and gets nothing by it: a client's registration stands for no person."""
 UNSIGNED = {
-    (kind.service, one.name) for service in SERVICES for kind in service.kinds for one in kind.operations if one.identify
+    (kind.service, one.name)
+    for service in SERVICES
+    for kind in service.kinds
+    for one in kind.operations
+    if one.identify
 }
 CLOSED = [one for one in OPERATIONS if one not in OPEN]
 
@@ -237,8 +253,10 @@ def _names(service: str, operation: str, account: str) -> bool:
     return account in json.dumps(example(model.input_shape, "", account), default=str)
 
 
-_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Role")}
-"""They are about an entity of the caller's own account, and only mention a policy's ARN."""
+_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Role")} | {
+    ("iam", f"{verb}MFADevice") for verb in ("Enable", "Deactivate", "Resync", "Get")
+}
+"""They are about an entity of the caller's own account, and only mention the ARN of a policy or a device."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

@@ -23,8 +23,9 @@ _SECRET_MEMBERS = frozenset(
     {
         "SecretAccessKey", "SessionToken", "Plaintext", "CiphertextForRecipient", "Password", "NewPassword",
         "OldPassword", "SecretString", "SecretBinary", "SSECustomerKey", "CopySourceSSECustomerKey", "AuthorizationToken",
-        "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode", "ContextAssertion",
-        "deviceCode", "userCode", "verificationUriComplete", "code",
+        "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode",
+        "AuthenticationCode1", "AuthenticationCode2", "Base32StringSeed", "QRCodePNG", "AddPrivateKey",
+        "ContextAssertion", "deviceCode", "userCode", "verificationUriComplete", "code",
     }
 )  # fmt: skip
 _CONTENT_MEMBERS = frozenset({"logEvents"})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bastide import policy
 from bastide.domain import Refused
 from bastide.kernel import context as contexts
+from bastide.kernel import encoded
 from bastide.kernel.call import _MADE_BY_AUTHORISE, Authorised, Call, Question
 from bastide.kernel.identity import SIGNED, Caller, Endpoint
 from bastide.kernel.kind import Ask, Asked
@@ -31,6 +32,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
     operation = call.operation
     caller = call.caller
     service = calls.registry.services[operation.service]
+    _bar(call)
     signed = caller.kind in SIGNED
     place = calls.organisation.place(view, caller.account) if caller.account else None
     endpoint = _endpoint(calls, view, call)
@@ -83,7 +85,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
             if not decision.allowed:
                 raise Refused(
                     denied_code(call.request.protocol, operation.service),
-                    policy.message(request, decision),
+                    _told(calls, call, policy.message(request, decision), questions),
                     403 if call.request.protocol in ("query", "rest-xml", "ec2", "rest-json") else 400,
                     kept={"questions": questions},
                 )
@@ -95,6 +97,37 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
             403,
         )
     return Authorised(_MADE_BY_AUTHORISE, call, calls, questions)
+
+
+def _told(calls: Calls, call: Call, message: str, questions: Sequence[Question]) -> str:
+    """AWS's words for the refusal of the last question, and the encoded message that the refused may have decoded."""
+    caller = call.caller
+    if caller.kind == "Federated":
+        message = f"Not authorized to perform {questions[-1].action}"
+    if call.request.protocol == "ec2":
+        message = f"You are not authorized to perform this operation. {message}"
+    if not caller.account:
+        return message
+    return f"{message} Encoded authorization failure message: {encoded.encode(calls, call, len(questions) - 1)}"
+
+
+_STS_OF = {"user": frozenset({"GetCallerIdentity", "AssumeRole"}), "federated": frozenset({"GetCallerIdentity"})}
+
+
+def _bar(call: Call) -> None:
+    """Refuses what a kind of session may never do, whatever policies say (IAM User Guide, "Compare AWS STS credentials"):
+    only a user's own key gets a user's session; such a session without a second factor, or of a federated user, cannot
+    use IAM, nor STS for more than to tell who it is (and a user's to take on a role)."""
+    session, operation = call.caller.session, call.operation
+    if session is None:
+        return
+    if operation.service == "sts":
+        allowed = _STS_OF.get(session.kind)
+        own = ("GetSessionToken", "GetFederationToken")
+        if operation.name in own if allowed is None else operation.name not in allowed:
+            raise Refused("AccessDenied", f"Cannot call {operation.name} with session credentials", 403)
+    elif operation.service == "iam" and session.kind != "role" and (session.kind == "federated" or not session.mfa):
+        raise Refused("InvalidClientTokenId", "The security token included in the request is invalid", 403)
 
 
 def _context(

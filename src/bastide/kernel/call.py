@@ -80,6 +80,8 @@ class Call:
     request: Request
     body: Body | None = None
     context: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    prepared: Any = None
+    """What `Operation.prepare` found."""
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from bastide.kernel import audit
 from bastide.kernel.authorise import authorise
 from bastide.kernel.call import Authorised, Body, Call, Request
 from bastide.kernel.identity import Caller, Directory, Network, Organisation, Sealer, Sessions, service_caller
-from bastide.kernel.kind import Operation, Output, Registry
+from bastide.kernel.kind import Operation, Output, Prepare, Registry
 from bastide.protocol import codec
 from bastide.store import Event, Journal, Store, Transaction, View
 
@@ -71,11 +71,25 @@ class Calls:
         Raises Refused, after the refusal was recorded on the disk, and Unforeseen for a fault of ours.
         """
         operation = call.operation
+        if operation.prepare is not None:
+            await self._prepare(call, operation.prepare)
         if operation.before is None and operation.after is None:
             if operation.mutates:
                 return await self._write(call, None)
             return await self._read(call)
         return await self._staged(call)
+
+    async def _prepare(self, call: Call, prepare: Prepare) -> None:
+        try:
+            await prepare(self, call)
+        except Refused as refused:
+            await self.refuse(call, refused)
+            raise
+        except Exception as error:
+            events: list[Event] = []
+            failed = self._unforeseen(call, events, error)
+            await self._record(events)
+            raise failed from error
 
     async def _read(self, call: Call) -> Output:
         events: list[Event] = []

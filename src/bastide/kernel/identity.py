@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import orjson
 
 from bastide.domain import Instant, Refused
 from bastide.policy import Attached, Principal
-from bastide.store import View
+from bastide.store import Transaction, View
 
 CallerKind = Literal[
     "User", "AssumedRole", "FederatedUser", "Root", "Service", "Federated", "IdentityCenterUser", "Anonymous"
@@ -32,6 +33,7 @@ class Session:
     the identity provider that a federated session began at. keys: further condition keys of the session, lower case.
     origin: of a session that began at the access portal, and of those taken on from it: user, account, permission set and
     sign-in; it lasts no longer than they do.
+    parent: the access key that a user's session was got with; it ends with that key.
     """
 
     id: str
@@ -51,7 +53,8 @@ class Session:
     kind: Literal["role", "user", "federated"] = "role"
     mfa: Instant = 0
     provider: str = ""
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    parent: str = ""
     origin: tuple[str, ...] = ()
 
 
@@ -124,6 +127,11 @@ class Directory(Protocol):
         """Session policies; None if the session has none."""
         ...
 
+    def second_factor(self, tx: Transaction, caller: Caller, serial: str, code: str, now: Instant) -> bool:
+        """Whether `code` is good for a device of the calling user now. A code is good once; whoever guesses too often
+        waits. Writes either way, so the answer must not be raised out of the transaction."""
+        ...
+
 
 class Organisation(Protocol):
     """What Organizations knows of accounts."""
@@ -169,6 +177,23 @@ def unique_id(prefix: str, length: int = 17) -> str:
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
+def session_key_id(account: str) -> str:
+    """An access key id of a session (``ASIA...``) from which its account can be read, as AWS's can: of the 80 bits the
+    first is free, 40 are the account's number, the others random."""
+    head = secrets.randbits(1) << 47 | int(account) << 7 | secrets.randbits(7)
+    return "ASIA" + base64.b32encode(head.to_bytes(6, "big") + secrets.token_bytes(4)).decode()
+
+
+def account_of_key(access_key: str) -> str:
+    """The account that a session's access key id names; it need not exist. Raises ValueError for another kind of id."""
+    if not access_key.startswith("ASIA") or len(access_key) != 20:
+        raise ValueError("not an access key id of a session")
+    number = (int.from_bytes(base64.b32decode(access_key[4:])[:6], "big") & 0x7FFFFFFFFF80) >> 7
+    if number >= 10**12:
+        raise ValueError("not an account number")
+    return f"{number:012d}"
+
+
 def new_secret() -> str:
     """A secret access key: 40 characters, 240 bits."""
     return secrets.token_urlsafe(30)
@@ -183,7 +208,7 @@ class Sessions:
 
     def issue(self, **known: Any) -> tuple[Session, str, str]:
         """A new session from its fields without id and access key; returns it, its secret and its token."""
-        session = Session(id=secrets.token_hex(16), access_key=unique_id("ASIA", 16), **known)
+        session = Session(id=secrets.token_hex(16), access_key=session_key_id(known["account"]), **known)
         secret = new_secret()
         fields = {name: getattr(session, name) for name in Session.__slots__}
         return session, secret, self._sealer.seal(orjson.dumps([fields, secret]), "session")
@@ -192,6 +217,9 @@ class Sessions:
         fields, secret = orjson.loads(self._sealer.open(token, "session"))
         for name in ("policies", "policy_arns", "transitive", "origin"):
             fields[name] = tuple(fields[name])
+        fields["keys"] = {
+            key: value if isinstance(value, str) else tuple(value) for key, value in fields["keys"].items()
+        }
         return Session(**fields), secret
 
     def read(self, token: str, access_key: str, now: Instant) -> tuple[Session, str]:

@@ -20,6 +20,7 @@ Handler = Callable[["Authorised", Any], Output]
 Before = Callable[["Authorised"], Awaitable[Any]]
 After = Callable[["Authorised", Output], Awaitable[Output]]
 Identify = Callable[["Calls", View, "Call"], "Caller"]
+Prepare = Callable[["Calls", "Call"], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ class Operation:
     outside of any transaction (receives a streamed body); what it returns is the handler's `a.staged`, and the questions
     are asked again in the handler's transaction. after: runs when the handler's work is on the disk. identify: who calls,
     for an operation that needs no signature because its input tells (an assertion, a token); raises Refused for an input
-    that does not. What it puts into the call's context, the questions see.
+    that does not. What it puts into the call's context, the questions see. prepare: runs before the store is opened for
+    the questions, when nothing has been allowed yet: fetches an issuer's keys, verifies an assertion, spends a one-time
+    code; what it found is the call's `prepared`. A call forwarded by another service is not prepared.
     """
 
     service: str
@@ -138,6 +141,7 @@ class Operation:
     after: After | None = None
     undo: Callable[[Authorised], Awaitable[None]] | None = None
     identify: Identify | None = None
+    prepare: Prepare | None = None
     event_name: str = ""
 
     @property

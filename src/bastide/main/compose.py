@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import bastide
 from bastide.domain import wall
 from bastide.engines.artifacts import Artifacts
+from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey
 from bastide.engines.placement import Placement
 from bastide.engines.sandbox import Sandboxes, Volumes
@@ -47,6 +48,7 @@ class Platform:
     workflows: Workflows
     serving: Serving
     delivery: Delivery
+    issuers: Issuers
     portal: identity_center.Portal
     sign_in: SignIn
     development: DevelopmentProvider | None
@@ -72,6 +74,7 @@ class Platform:
         placement = Placement()
         serving = Serving(run / "serving")
         portal = identity_center.Portal(configuration.hosts, url)
+        issuers = Issuers(directory.authority)
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -80,6 +83,7 @@ class Platform:
             Placement: placement,
             Serving: serving,
             identity_center.Portal: portal,
+            Issuers: issuers,
         }
         calls = Calls(
             store=store,
@@ -120,6 +124,7 @@ class Platform:
             workflows,
             serving,
             delivery,
+            issuers,
             portal,
             sign_in,
             invented,
@@ -160,6 +165,8 @@ class Platform:
             "enforced: every call recorded; changes and refusals are on the disk before the answer",
             "enforced: objects, volumes and keys encrypted at rest; TLS 1.2 or later on the public listener",
         ]
+        if self.issuers.loopback:
+            lines.append("notice: OIDC issuers on this machine are believed, as the platform listens on loopback only")
         if plain:
             lines.append("notice: a plain listener stands on loopback; requests through it are not aws:SecureTransport")
         if self.development is not None:

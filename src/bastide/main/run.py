@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import logging
 import os
@@ -236,6 +237,7 @@ async def _run(
     # People come by the name that was given at `init`, if one was.
     host = "localhost" if development else directory.load().hosts[-1]
     platform = await Platform.start(directory, f"https://{host}:{ports[0]}", development=development)
+    platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)
     door = platform.door()
     servers = [_server(door.at(Listener("public", True)), directory)]
     if plain:

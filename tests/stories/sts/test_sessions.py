@@ -78,7 +78,10 @@ def test_no_trust_and_no_role_look_the_same(account: Account) -> None:
     for arn in (closed, f"arn:aws:iam::{account.id}:role/Missing"):
         with pytest.raises(botocore.exceptions.ClientError) as caught:
             sts.assume_role(RoleArn=arn, RoleSessionName="me")
-        told.append(caught.value.response["Error"]["Message"].replace(arn, "ARN"))
+        message, _, sealed = caught.value.response["Error"]["Message"].partition(
+            " Encoded authorization failure message: "
+        )
+        told.append((message.replace(arn, "ARN"), len(sealed)))
     assert told[0] == told[1]
 
 
@@ -189,15 +192,18 @@ def test_how_long(account: Account) -> None:
         )
 
 
-def test_what_is_not_supported_is_not_ignored(account: Account) -> None:
-    arn = role(account, "R", trusting({"AWS": account.id}))
+def test_contexts_come_from_identity_center_only(account: Account) -> None:
+    closed = role(account, "R", trusting({"AWS": account.id}))
+    arn = role(account, "S", trusting({"AWS": account.id}, "sts:AssumeRole", "sts:SetContext"))
     given = {
         "RoleArn": arn,
         "RoleSessionName": "me",
-        "SerialNumber": f"arn:aws:iam::{account.id}:mfa/x",
-        "TokenCode": "123456",
+        "ProvidedContexts": [
+            {"ProviderArn": "arn:aws:iam::aws:contextProvider/IdentityCenter", "ContextAssertion": "x.y.z"}
+        ],
     }
     assert refusal(account.client("sts").assume_role, **given) == ("ValidationError", 400)
+    assert refusal(account.client("sts").assume_role, **{**given, "RoleArn": closed}) == DENIED
 
 
 def test_whose_key(platform: Running, account: Account) -> None:

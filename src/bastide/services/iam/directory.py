@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from bastide.domain import Instant
 from bastide.kernel import Caller, Sealer, Session
 from bastide.policy import Attached, Document, Form
+from bastide.services.iam import mfa
 from bastide.services.iam.access_key import ACCESS_KEY, OWNER, PURPOSE
 from bastide.services.iam.managed import MANAGED
 from bastide.services.iam.policy import POLICY
 from bastide.services.iam.role import ROLE
 from bastide.services.iam.user import USER
-from bastide.store import Row, View
+from bastide.store import Row, Transaction, View
 
 REVOKED: Final = "sts:RevokedSession"
 """Rows whose name is the id of a session that ended before its time, under the session's account."""
@@ -83,16 +85,21 @@ class IamDirectory:
         return caller, self._sealer.open(key.doc["secret"], PURPOSE).decode()
 
     def by_session(self, view: View, session: Session) -> Caller | None:
-        """The caller of a session; None when its role is gone or was made anew, or the session was revoked."""
-        if session.kind != "role":
-            return None
+        """The caller of a session; None when its role is gone or was made anew, or the session was revoked. A user's
+        session ends with the user and with the access key that it was got with."""
         if session.origin and not self._stands(view, session):
             return None
         account = session.account
+        if session.kind == "role":
+            return view.memo(
+                ("iam:session", session.id),
+                ((ROLE.key, account), (REVOKED, account)),
+                lambda: self._session(view, session),
+            )
         return view.memo(
             ("iam:session", session.id),
-            ((ROLE.key, account), (REVOKED, account)),
-            lambda: self._session(view, session),
+            ((USER.key, account), (ACCESS_KEY.key, account), (REVOKED, account)),
+            lambda: self._user_session(view, session),
         )
 
     @staticmethod
@@ -114,10 +121,40 @@ class IamDirectory:
             session,
         )
 
+    @staticmethod
+    def _user_session(view: View, session: Session) -> Caller | None:
+        account = session.account
+        user = _user(view, account, session.role)
+        if user is None or user.doc["UserId"] != session.role_id:
+            return None
+        key = view.get(ACCESS_KEY.key, account, "", f"{user.name}/{session.parent}")
+        if key is None or key.doc["Status"] != "Active":
+            return None
+        if view.get(REVOKED, account, "", session.id) is not None:
+            return None
+        arn, name = user.doc["Arn"], user.doc["UserName"]
+        if session.kind == "user":
+            return Caller("User", account, arn, arn, session.role_id, name, session.access_key, user.tags, session)
+        return Caller(
+            "FederatedUser",
+            account,
+            f"arn:aws:sts::{account}:federated-user/{session.name}",
+            arn,
+            f"{account}:{session.name}",
+            session.name,
+            session.access_key,
+            {**_unless(user.tags, session.tags), **session.tags},
+            session,
+        )
+
+    def second_factor(self, tx: Transaction, caller: Caller, serial: str, code: str, now: Instant) -> bool:
+        """Whether `code` is good for a device of the calling user now; see `bastide.kernel.Directory`."""
+        return mfa.spend(tx, self._sealer, caller, serial, code, now)
+
     def policies(self, view: View, caller: Caller) -> tuple[Sequence[Attached], Attached | None]:
         """Identity policies and permissions boundary of a caller; of one that is gone, nothing and a Deny."""
         account = caller.account
-        kind = USER if caller.kind == "User" else ROLE
+        kind = USER if caller.kind in _USERS else ROLE
         return view.memo(
             ("iam:policies", caller.principal_arn),
             ((kind.key, account), (POLICY.key, account)),
@@ -130,7 +167,7 @@ class IamDirectory:
         if caller.kind == "Root":
             return (), None
         arn = caller.principal_arn
-        row = USER.held(view, account, caller.name) if caller.kind == "User" else _role(view, account, arn)
+        row = _user(view, account, arn) if caller.kind in _USERS else _role(view, account, arn)
         if row is None or row.doc["Arn"] != arn:
             return (), _NOTHING
         found = [
@@ -147,10 +184,11 @@ class IamDirectory:
         return tuple(found), _attached(view, account, boundary, Form.BOUNDARY) or _NOTHING
 
     def session_policies(self, view: View, caller: Caller) -> Sequence[Attached] | None:
-        """Session policies; None if the session has none. A managed policy that is gone allows nothing."""
+        """Session policies; None if the session has none. A managed policy that is gone allows nothing, and a federated
+        user to whom none was given may do nothing by policies of the user who asked for the session."""
         session = caller.session
         if session is None or not (session.policies or session.policy_arns):
-            return None
+            return () if session is not None and session.kind == "federated" else None
         return view.memo(
             ("iam:session-policies", session.id),
             ((POLICY.key, session.account),),
@@ -174,6 +212,15 @@ _OWNERS: Final = ((OWNER, ""),)
 
 def _role(view: View, account: str, arn: str) -> Row | None:
     row = ROLE.held(view, account, arn.rpartition("/")[2])
+    return row if row is not None and row.doc["Arn"] == arn else None
+
+
+_USERS: Final = frozenset({"User", "FederatedUser"})
+"""Callers whose policies are a user's."""
+
+
+def _user(view: View, account: str, arn: str) -> Row | None:
+    row = USER.held(view, account, arn.rpartition("/")[2])
     return row if row is not None and row.doc["Arn"] == arn else None
 
 

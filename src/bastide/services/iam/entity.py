@@ -178,7 +178,7 @@ def _few(tags: Tags) -> None:
         raise limit(f"The number of tags has reached the maximum limit: {MOST_TAGS}.")
 
 
-def with_tags(kind: Entity, row_of: Callable[[Authorised, View], Row], about: Callable[[Asked], Iterable[str]]) -> None:
+def with_tags(kind: Any, row_of: Callable[[Authorised, View], Row], about: Callable[[Asked], Iterable[str]]) -> None:
     """Declares Tag, Untag and ListTags of a kind."""
     name = kind.name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from bastide.domain import Refused, tag_list
 from bastide.kernel import Ask, Asked, Authorised, Output, unique_id
@@ -12,6 +13,10 @@ from bastide.services.iam.entity import NEW_BOUNDARY, Entity, below_path, confli
 from bastide.store import Row, Transaction, View
 
 USER = Entity("User", "The user with name {name} cannot be found.", "User with name {name} already exists.")
+
+
+ENABLED_DEVICE: Final = "iam:EnabledMFADevice"
+"""Rows ``USERID/DEVICE`` that tell which MFA devices a user has; the id, because names may change."""
 
 
 def _shown(row: Row, *, whole: bool) -> Output:
@@ -95,6 +100,8 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     row = USER.asked_for(a, tx)
     if tx.scan("iam:AccessKey", a.account, "", prefix=f"{row.name}/", limit=1):
         raise conflict("Cannot delete entity, must delete access keys first.")
+    if tx.scan(ENABLED_DEVICE, a.account, "", prefix=f"{row.doc['UserId']}/", limit=1):
+        raise conflict("Cannot delete entity, must delete MFA device first.")
     attachment.must_be_bare(row)
     attachment.clear_boundary(a, tx, row)
     USER.remove(tx, row, a.operation.name, a.request.id)

@@ -6,51 +6,19 @@ Source: STS API reference, "AssumeRole"; IAM User Guide, "Passing session tags i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
-from bastide.domain import MICROS, Arn, Refused
-from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, member
+from bastide.domain import Refused
+from bastide.kernel import Ask, Asked, Authorised, Call, Calls, Kind, Output, account_of_key, anything, member
 from bastide.kernel.kind import each
-from bastide.policy import Document, Form
+from bastide.services.sts import role as roles
+from bastide.services.sts.role import invalid
 from bastide.store import View
 
 SESSION = Kind("Session", service="sts", arn="assumed-role/{}", tags=False, history=False)
-
-_ROLE: Final = "iam:Role"
-_DEFAULT: Final = 3600
-_CHAINED: Final = 3600
-_IDENTITY_CENTER: Final = "arn:aws:iam::aws:contextProvider/IdentityCenter"
-_PACKED: Final = 4096
-"""Bytes of session policies and tags that fill a session's allowance: what the token, a header, can carry."""
-_MOST_TAGS: Final = 50
-
-
-@dataclass(frozen=True, slots=True)
-class _Role:
-    name: str
-    id: str
-    longest: int
-
-
-def _role(view: View, arn: Arn) -> _Role | None:
-    """What STS needs to know of a role."""
-
-    def load() -> _Role | None:
-        name = arn.resource.rpartition("/")[2]
-        row = view.get(_ROLE, arn.account, "", name.lower())
-        if row is None or row.doc["Arn"] != str(arn):
-            return None
-        return _Role(row.doc["RoleName"], row.doc["RoleId"], int(row.doc["MaxSessionDuration"]))
-
-    return view.memo(("sts:role", arn.account, arn.resource), ((_ROLE, arn.account),), load)
-
-
-def _invalid(message: str) -> Refused:
-    return Refused("ValidationError", message)
 
 
 # -- who asks ----------------------------------------------------------------------------------------------------------
@@ -63,15 +31,53 @@ def caller_identity(a: Authorised, view: View) -> Output:
 
 @SESSION.reads("GetAccessKeyInfo", asks=[Ask("sts:GetAccessKeyInfo", anything)])
 def access_key_info(a: Authorised, view: View) -> Output:
+    """Whose a key id is. A session's id tells its account by itself, whether the session lives or not."""
     key = str(a.input["AccessKeyId"])
+    unknown = invalid("The access key ID is not valid.")
     if not re.fullmatch(r"(AKIA|ASIA)[A-Z2-7]{16}", key):
-        raise _invalid("The access key ID is not valid.")
+        raise unknown
     if key.startswith("ASIA"):
-        raise _invalid("Access keys of sessions are not supported by Bastide yet.")
+        try:
+            account = account_of_key(key)
+        except ValueError:
+            raise unknown from None
+        if account != a.calls.home and a.calls.organisation.place(view, account) is None:
+            raise unknown
+        return {"Account": account}
     row = view.get("iam:AccessKeyOwner", "", "", key)
     if row is None:
-        raise _invalid("The access key ID is not valid.")
+        raise unknown
     return {"Account": row.doc["account"]}
+
+
+# -- a second factor ---------------------------------------------------------------------------------------------------
+
+
+async def second_factor(calls: Calls, call: Call) -> None:
+    """Spends the one-time code that a call brings, if it brings one, before any question: trust policies ask for it.
+
+    Raises Refused (AccessDenied, ValidationError).
+    """
+    serial, code = call.input.get("SerialNumber"), call.input.get("TokenCode")
+    if serial is None and code is None:
+        return
+    if serial is None or code is None:
+        raise invalid("SerialNumber and TokenCode belong together.")
+    good = await calls.store.write(
+        lambda tx: calls.directory.second_factor(tx, call.caller, str(serial), str(code), call.request.at)
+    )
+    if not good:
+        raise Refused("AccessDenied", "MultiFactorAuthentication failed with invalid MFA one time pass code.", 403)
+    call.prepared = call.request.at
+    call.context["aws:multifactorauthpresent"] = "true"
+    call.context["aws:multifactorauthage"] = "0"
+
+
+def shown_factor(a: Authorised) -> int:
+    """When the call's second factor was shown, 0 if none was; raises Refused if it brings one that nobody looked at."""
+    if a.call.prepared is None and (a.input.get("TokenCode") or a.input.get("SerialNumber")):
+        raise Refused("AccessDenied", "MultiFactorAuthentication failed, unable to validate MFA code.", 403)
+    return int(a.call.prepared or 0)
 
 
 # -- taking on a role --------------------------------------------------------------------------------------------------
@@ -104,48 +110,8 @@ def _given() -> dict[str, Any]:
     }
 
 
-def _tags(a: Authorised, handed: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The session's tags and the keys of those that it hands on."""
-    tags: dict[str, str] = {}
-    seen: set[str] = set()
-    before = {key.lower() for key in handed}
-    for tag in a.input.get("Tags") or ():
-        key = str(tag["Key"])
-        if key.lower() in seen:
-            raise Refused(
-                "InvalidParameterValue", "Duplicate tag keys found. Please note that Tag keys are case insensitive."
-            )
-        if key.lower().startswith("aws:"):
-            raise Refused("InvalidParameterValue", f"The tag key {key} begins with the reserved prefix aws:.")
-        if key.lower() in before:
-            raise Refused(
-                "InvalidParameterValue",
-                f"One of the specified transitive tag keys can't be set because it conflicts with a transitive tag key "
-                f"from the calling session: {key}",
-            )
-        seen.add(key.lower())
-        tags[key] = str(tag["Value"])
-    if len(tags) > _MOST_TAGS:
-        raise _invalid(f"A session may have at most {_MOST_TAGS} tags.")
-    transitive = tuple(str(key) for key in a.input.get("TransitiveTagKeys") or ())
-    for key in transitive:
-        if key.lower() not in seen:
-            raise Refused(
-                "InvalidParameterValue",
-                "The specified transitive tag key must be included in the requested tags.",
-            )
-    return {**tags, **handed}, (*transitive, *handed)
-
-
-def _seconds(a: Authorised, role: _Role, chained: bool) -> int:
-    seconds = int(a.input.get("DurationSeconds") or _DEFAULT)
-    if chained and seconds > _CHAINED:
-        raise _invalid(
-            "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining."
-        )
-    if seconds > role.longest:
-        raise _invalid("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-    return seconds
+_ROLE_ARN = member("RoleArn")
+_IDENTITY_CENTER: Final = "arn:aws:iam::aws:contextProvider/IdentityCenter"
 
 
 def _provided(a: Authorised) -> dict[str, Any]:
@@ -155,108 +121,65 @@ def _provided(a: Authorised) -> dict[str, Any]:
     if not contexts:
         return {"origin": before.origin} if before is not None else {}
     if a.caller.kind != "Service" or len(contexts) != 1 or contexts[0].get("ProviderArn") != _IDENTITY_CENTER:
-        raise _invalid("ProvidedContexts are taken from IAM Identity Center only.")
+        raise invalid("ProvidedContexts are taken from IAM Identity Center only.")
     try:
         told = a.calls.sealer.open(str(contexts[0].get("ContextAssertion")), "sts/provided-context")
     except ValueError:
-        raise _invalid("The context assertion is not valid.") from None
+        raise invalid("The context assertion is not valid.") from None
     origin = tuple(str(one) for one in orjson.loads(told))
     return {"origin": origin, "keys": {"identitystore:userid": origin[0]}}
-
-
-def _known(arn: str) -> Arn:
-    try:
-        found = Arn.parse(arn)
-    except ValueError:
-        raise _invalid(f"{arn} is invalid") from None
-    if found.service != "iam" or found.type != "role":
-        raise _invalid(f"{arn} is invalid")
-    return found
-
-
-def _role_arn(asked: Asked) -> Iterable[str]:
-    return member("RoleArn")(asked)
 
 
 @SESSION.reads(
     "AssumeRole",
     tells=True,
+    prepare=second_factor,
     asks=[
-        Ask("sts:AssumeRole", _role_arn, given=_given()),
-        Ask("sts:TagSession", _role_arn, given=_given(), when=_tagged),
-        Ask("sts:SetSourceIdentity", _role_arn, given=_given(), when=lambda asked: bool(_source_identity(asked))),
-        Ask("sts:SetContext", _role_arn, given=_given(), when=lambda asked: bool(asked.input.get("ProvidedContexts"))),
+        Ask("sts:AssumeRole", _ROLE_ARN, given=_given()),
+        Ask("sts:TagSession", _ROLE_ARN, given=_given(), when=_tagged),
+        Ask("sts:SetSourceIdentity", _ROLE_ARN, given=_given(), when=lambda asked: bool(_source_identity(asked))),
+        Ask("sts:SetContext", _ROLE_ARN, given=_given(), when=lambda asked: bool(asked.input.get("ProvidedContexts"))),
     ],
 )
 def assume_role(a: Authorised, view: View) -> Output:
-    """A read as CloudTrail has it (readOnly is true): everything it makes is in its answer."""
-    for name in ("SerialNumber", "TokenCode", "MinimumSessionTokenSize"):
-        if a.input.get(name):
-            raise _invalid(f"{name} is not supported by Bastide yet.")
-    arn = _known(a.input["RoleArn"])
+    """A read as CloudTrail has it (readOnly is true): everything it makes is in its answer.
+
+    A second factor counts for the trust policy; the session itself was got without one, as in AWS (IAM User Guide,
+    "Secure API access with MFA").
+    """
+    if a.input.get("MinimumSessionTokenSize"):
+        raise invalid("MinimumSessionTokenSize is not supported by Bastide yet.")
+    shown_factor(a)
+    arn = roles.role_arn(a.input["RoleArn"])
     if a.caller.kind == "Root":
         raise Refused("AccessDenied", "Roles may not be assumed by root accounts.", 403)
-    role = _role(view, arn)
+    role = roles.role_of(view, arn)
     if role is None:  # a trust policy allowed it, so this is not reached but by a change in the same moment
         raise Refused("AccessDenied", f"User: {a.caller.arn} is not authorized to perform: sts:AssumeRole", 403)
     before = a.caller.session
-    chained = before is not None
+    chained = before is not None and before.kind == "role"
     asked = Asked(a.call, view)
     source_identity = _source_identity(asked) or ""
     if before is not None and before.source_identity and source_identity != before.source_identity:
         raise Refused(
             "AccessDenied", "A source identity cannot be changed once it is set in a chain of role sessions.", 403
         )
-    tags, transitive = _tags(a, _inherited(asked))
-    policy = a.input.get("Policy")
-    policies = (str(policy),) if policy else ()
-    for text in policies:
-        Document.parse(text, Form.SESSION)
-    policy_arns = tuple(str(one["arn"]) for one in a.input.get("PolicyArns") or ())
-    packed = sum(len(text.encode()) for text in (*policies, *policy_arns)) + sum(
-        len(key.encode()) + len(value.encode()) for key, value in tags.items()
+    tags, transitive = roles.session_tags(
+        [(str(tag["Key"]), str(tag["Value"])) for tag in a.input.get("Tags") or ()],
+        [str(key) for key in a.input.get("TransitiveTagKeys") or ()],
+        _inherited(asked),
+        "InvalidParameterValue",
     )
-    used = -(-100 * packed // _PACKED)
-    if used > 100:
-        raise Refused(
-            "PackedPolicyTooLarge",
-            f"Packed size of session policies and session tags consumes {used}% of allotted space.",
-        )
-    expires = a.now + _seconds(a, role, chained) * MICROS
-    session, secret, token = a.calls.sessions.issue(
-        account=arn.account,
-        role=str(arn),
-        role_id=role.id,
-        name=a.input["RoleSessionName"],
-        issued=a.now,
-        expires=expires,
-        policies=policies,
-        policy_arns=policy_arns,
+    return roles.begin(
+        a,
+        view,
+        arn,
+        role,
+        str(a.input["RoleSessionName"]),
+        expires=roles.after(a, roles.seconds(a, role, chained=chained)),
         tags=tags,
         transitive=transitive,
         source_identity=source_identity,
         chained=chained,
         **_provided(a),
     )
-    caller = a.calls.directory.by_session(view, session)
-    if caller is None:
-        raise Refused("AccessDenied", f"User: {a.caller.arn} is not authorized to perform: sts:AssumeRole", 403)
-    if policy_arns:
-        held = a.calls.directory.session_policies(view, caller) or ()
-        if len(held) != len(policies) + len(policy_arns):
-            raise _invalid("A session policy named by PolicyArns does not exist in the account of the role.")
-    a.touched.append(caller.arn)
-    output: Output = {
-        "Credentials": {
-            "AccessKeyId": session.access_key,
-            "SecretAccessKey": secret,
-            "SessionToken": token,
-            "Expiration": expires,
-        },
-        "AssumedRoleUser": {"AssumedRoleId": f"{role.id}:{session.name}", "Arn": caller.arn},
-    }
-    if packed:
-        output["PackedPolicySize"] = used
-    if source_identity:
-        output["SourceIdentity"] = source_identity
-    return output
