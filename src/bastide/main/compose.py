@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import bastide
 from bastide.domain import wall
@@ -73,7 +74,7 @@ class Platform:
         artifacts = Artifacts(directory.objects)
         placement = Placement()
         serving = Serving(run / "serving")
-        portal = identity_center.Portal(configuration.hosts, url)
+        portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
         engines: dict[type, object] = {
             Artifacts: artifacts,

@@ -20,13 +20,13 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 
 from bastide.domain import MICROS, Refused
+from bastide.engines.idp import Rejected
 from bastide.frontdoor import Listener
 from bastide.kernel import Calls
 from bastide.services.identity_center import Portal, oidc, people, portal, sign_in
 from bastide.services.identity_center.instance import instance
 from bastide.services.identity_center.user import USER
 from bastide.signin import pages
-from bastide.signin.jose import Unverified
 from bastide.signin.pages import Page
 from bastide.signin.record import entry
 from bastide.signin.relying import Relying, Unreachable, Withdrawn
@@ -201,7 +201,7 @@ class SignIn:
             return failed
         try:
             person, refresh = await relying.exchange(asked.query["code"], verifier, nonce)
-        except (Unreachable, Unverified, Withdrawn) as problem:
+        except (Unreachable, Rejected, Withdrawn) as problem:
             _log.warning("a sign-in failed: %s %s", type(problem).__name__, problem)
             await self._record(asked, "UserAuthentication", error=f"{type(problem).__name__}: {problem}")
             return failed
@@ -379,10 +379,11 @@ class SignIn:
         relying = self.provider()
         try:
             if relying is None:
-                raise Unverified("no provider is connected")
+                raise Rejected("invalid", "No provider is connected.")
             subject = await relying.logged_out(asked.form.get("logout_token", ""))
-        except (Unverified, Unreachable) as problem:
-            return Page(f'{{"error":"invalid_request","error_description":"{problem}"}}', 400, kind="application/json")
+        except (Rejected, Unreachable) as problem:
+            told = orjson.dumps({"error": "invalid_request", "error_description": str(problem)})
+            return Page(told.decode(), 400, kind="application/json")
         await self._take_back(relying.provider.issuer, subject, asked)
         return Page("{}", kind="application/json")
 
@@ -450,7 +451,7 @@ class SignIn:
         except Withdrawn:
             await self._take_back(row.doc["issuer"], row.doc["subject"], None)
             return
-        except (Unreachable, Unverified) as problem:
+        except (Unreachable, Rejected) as problem:
             _log.warning("the identity provider did not say whether it still vouches for somebody: %s", problem)
             return
         now = self.calls.clock()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlencode
 
+import jwt
 import orjson
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -25,10 +26,10 @@ from bastide.domain import MICROS, Clock, Instant, Refused, wall
 from bastide.frontdoor import Listener
 from bastide.kernel import Sealer
 from bastide.services.identity_center import Portal, oidc
-from bastide.signin import jose, pages
+from bastide.signin import pages
 from bastide.signin.application import known_host
 from bastide.signin.pages import Page
-from bastide.signin.relying import Relying
+from bastide.signin.relying import Relying, challenge
 from bastide.signin.request import Visit, answer, visit
 from bastide.store.directory import DataDirectory, write_private
 from bastide.store.identities import Invented, Provider, load_people, matches
@@ -103,7 +104,7 @@ class DevelopmentProvider:
         if path == ("GET", "/.well-known/openid-configuration"):
             return _json(self._metadata())
         if path == ("GET", "/jwks"):
-            return _json({"keys": [jose.public(self._key, self._key_id)]})
+            return _json({"keys": [self._jwk()]})
         if path == ("GET", "/authorize"):
             return self._authorize(asked)
         if path == ("POST", "/authorize"):
@@ -113,6 +114,10 @@ class DevelopmentProvider:
         if path == ("GET", "/userinfo"):
             return self._userinfo(asked)
         return pages.trouble("Not found", "There is no such page.", 404)
+
+    def _jwk(self) -> dict[str, Any]:
+        told = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        return {"kty": "RSA", "n": told["n"], "e": told["e"], "kid": self._key_id, "use": "sig", "alg": "RS256"}
 
     def _metadata(self) -> dict[str, Any]:
         return {
@@ -183,7 +188,7 @@ class DevelopmentProvider:
         form, now = asked.form, asked.now
         if form.get("grant_type") == "authorization_code":
             code = self._codes.pop(hashlib.sha256(form.get("code", "").encode()).hexdigest(), None)
-            verifier = jose.text(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+            verifier = challenge(form.get("code_verifier", ""))
             if (
                 code is None
                 or now >= code["expires"]
@@ -209,7 +214,7 @@ class DevelopmentProvider:
                 "access_token": self._sealer.seal(access, "development-provider/access"),
                 "token_type": "Bearer",
                 "expires_in": _TOKEN_SECONDS,
-                "id_token": jose.sign(self._key, self._key_id, claims),
+                "id_token": jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._key_id}),
                 "refresh_token": self._sealer.seal(refresh, "development-provider/refresh"),
             }
         )

@@ -20,15 +20,16 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 
+from bastide.domain import MICROS, Clock, wall
+from bastide.engines.idp import Rejected, issuer_of, verify_token
 from bastide.services.identity_center.people import Person
-from bastide.signin import jose
 from bastide.store.identities import Provider
 
 _SECONDS: Final = 10.0
 _MOST_BYTES: Final = 1024 * 1024
 _KNOWN_SECONDS: Final = 600.0
 _AGAIN_SECONDS: Final = 10.0
-_SKEW: Final = 60
+_LOGOUT_SECONDS: Final = 300
 _LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
 
 
@@ -38,6 +39,11 @@ class Unreachable(Exception):  # noqa: N818
 
 class Withdrawn(Exception):  # noqa: N818
     """The provider vouches no more."""
+
+
+def challenge(verifier: str) -> str:
+    """The S256 challenge of a verifier (RFC 7636, 4.2)."""
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
 def _context(provider: Provider) -> ssl.SSLContext:
@@ -84,6 +90,7 @@ class Relying:
     provider: Provider
     secret: str
     redirect: str
+    clock: Clock = wall
     _told: dict[str, Any] = field(default_factory=dict)
     _keys: list[dict[str, Any]] = field(default_factory=list)
     _at: float = 0.0
@@ -112,7 +119,6 @@ class Relying:
     async def leads_to(self, state: str, nonce: str, verifier: str) -> str:
         """Where to send a person who signs in; raises Unreachable."""
         told = await self.metadata()
-        challenge = jose.text(hashlib.sha256(verifier.encode()).digest())
         asked = {
             "response_type": "code",
             "client_id": self.provider.client_id,
@@ -120,7 +126,7 @@ class Relying:
             "scope": " ".join(self.provider.scopes),
             "state": state,
             "nonce": nonce,
-            "code_challenge": challenge,
+            "code_challenge": challenge(verifier),
             "code_challenge_method": "S256",
         }
         address = str(told.get("authorization_endpoint"))
@@ -147,7 +153,7 @@ class Relying:
     async def exchange(self, code: str, verifier: str, nonce: str) -> tuple[Person, str]:
         """The person behind an authorization code, and the provider's refresh token if it gave one.
 
-        Raises Unreachable, Withdrawn, or jose.Unverified."""
+        Raises Unreachable, Withdrawn, or Rejected."""
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -157,7 +163,7 @@ class Relying:
         answer = await self._token(form)
         claims = await self._claims(str(answer.get("id_token") or ""))
         if not hmac.compare_digest(str(claims.get("nonce") or "").encode(), nonce.encode()):
-            raise jose.Unverified("it answers another request")
+            raise Rejected("invalid", "The ID token answers another request.")
         return self._person(claims), str(answer.get("refresh_token") or "")
 
     async def again(self, refresh: str, subject: str) -> tuple[str, Person | None]:
@@ -173,44 +179,26 @@ class Relying:
                 raise Withdrawn
         return str(answer.get("refresh_token") or refresh), person
 
-    async def _verified(self, token: str) -> dict[str, Any]:
+    async def _claims(self, token: str) -> dict[str, Any]:
+        """The claims of a token that the provider made for this platform; raises Unreachable or Rejected."""
+        issuer, named = issuer_of(token)
+        if issuer != self.provider.issuer:
+            raise Rejected("invalid", "The issuer of the token is not the provider's.")
         keys = await self._find_keys()
-        named = jose.key_id(token)
         if named and all(one.get("kid") != named for one in keys):
             keys = await self._find_keys(anew=True)
-        claims = jose.verified(token, keys)
-        audience = claims.get("aud")
-        audiences = audience if isinstance(audience, list) else [audience]
-        now = time.time()
-        if claims.get("iss") != self.provider.issuer:
-            raise jose.Unverified("another issuer made it")
-        if self.provider.client_id not in audiences:
-            raise jose.Unverified("it is for another client")
-        if len(audiences) > 1 and claims.get("azp") != self.provider.client_id:
-            raise jose.Unverified("it was made for another client")
-        issued = claims.get("iat")
-        if not isinstance(issued, int | float) or issued > now + _SKEW:
-            raise jose.Unverified("it comes from the future")
-        return claims
-
-    async def _claims(self, token: str) -> dict[str, Any]:
-        claims = await self._verified(token)
-        expires = claims.get("exp")
-        if not isinstance(expires, int | float) or expires <= time.time() - _SKEW:
-            raise jose.Unverified("it has expired")
-        if not isinstance(claims.get("sub"), str) or not 0 < len(claims["sub"]) <= 255:
-            raise jose.Unverified("it names nobody")
-        return claims
+        told = verify_token(token, keys, issuer=issuer, clients=(self.provider.client_id,), now=self.clock())
+        if self.provider.client_id not in told.audiences:
+            raise Rejected("invalid", "The token is for another client.")
+        return dict(told.claims)
 
     async def logged_out(self, token: str) -> str:
-        """The subject that a logout token is about; raises Unreachable or jose.Unverified."""
-        claims = await self._verified(token)
+        """The subject that a logout token is about; raises Unreachable or Rejected."""
+        claims = await self._claims(token)
         events = claims.get("events")
-        fresh = claims["iat"] > time.time() - 300
-        if not isinstance(events, dict) or _LOGOUT not in events or "nonce" in claims or not fresh:
-            raise jose.Unverified("it is no logout token")
-        if not isinstance(claims.get("sub"), str):
-            raise jose.Unverified("it names nobody")
+        old = claims["iat"] * MICROS < self.clock() - _LOGOUT_SECONDS * MICROS
+        if not isinstance(events, dict) or _LOGOUT not in events or "nonce" in claims or old:
+            raise Rejected("invalid", "The token is no logout token.")
         return str(claims["sub"])
 
     def _person(self, claims: dict[str, Any]) -> Person:

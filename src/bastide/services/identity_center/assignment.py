@@ -19,6 +19,7 @@ from bastide.services.identity_center.instance import (
     Instance,
     Noun,
     ask,
+    denied,
     in_center,
     invalid,
     missing,
@@ -215,6 +216,8 @@ def _create(a: Authorised, tx: Transaction, here: Instance) -> Output:
     row = find(tx, here, a.input["PermissionSetArn"])
     account, principal = a.input["TargetId"], a.input["PrincipalId"]
     _account(tx, account)
+    if account == here.account != a.account:
+        raise denied(a)  # a delegated administrator must not reach into the account that delegated
     _principal(tx, a.input["PrincipalType"], principal)
 
     def work() -> None:
@@ -232,6 +235,8 @@ def _create(a: Authorised, tx: Transaction, here: Instance) -> Output:
 def _delete(a: Authorised, tx: Transaction, here: Instance) -> Output:
     row = find(tx, here, a.input["PermissionSetArn"])
     account, principal = a.input["TargetId"], a.input["PrincipalId"]
+    if account == here.account != a.account:
+        raise denied(a)
     assigned = ASSIGNMENT.row(tx, _name(a, row))
     if assigned is None:
         raise missing("The account assignment does not exist.")

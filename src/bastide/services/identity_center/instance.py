@@ -17,11 +17,14 @@ from typing import Any, Final
 from bastide.domain import Arn, Refused, Tags, tag_list, tag_map
 from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, anything, pages
 from bastide.kernel.kind import Handler
+from bastide.policy import Attached, Document, Form
 from bastide.store import Row, Transaction, View
 
 PRINCIPAL: Final = "sso.amazonaws.com"
 """The service as which Identity Center acts by itself."""
 _ORGANISATION: Final = "organizations:Organization"
+_DELEGATED: Final = "organizations:DelegatedAdministrator"
+"""Rows ``ACCOUNT/SERVICE`` of Organizations."""
 _MOST_TAGS: Final = 50
 _PAGE: Final = 100
 
@@ -125,10 +128,16 @@ def denied(a: Authorised) -> Refused:
 # -- whose it is -------------------------------------------------------------------------------------------------------
 
 
+def administers(view: View, here: Instance, account: str) -> bool:
+    """Whether an account is the instance's owner, or its delegated administrator."""
+    return account == here.account or view.get(_DELEGATED, "", "", f"{account}/{PRINCIPAL}") is not None
+
+
 def managed(a: Authorised, view: View) -> Instance:
-    """The instance, if its owner calls and names it; raises Refused for anybody else and any other."""
+    """The instance, if its owner or delegated administrator calls and names it; raises Refused for anybody else and any
+    other."""
     found = instance(view)
-    if found is None or a.account != found.account:
+    if found is None or not administers(view, found, a.account):
         raise denied(a)
     given = a.input.get("InstanceArn")
     if given is not None and given != found.arn:
@@ -141,8 +150,24 @@ def in_center(work: Callable[[Authorised, Any, Instance], Output]) -> Handler:
     return lambda a, view: work(a, view, managed(a, view))
 
 
+def _delegation(view: View) -> Attached | None:
+    """What lets delegated administrators in, as far as their own policies do."""
+    rows = view.scan("organizations:DelegatedService", "", "", prefix=f"{PRINCIPAL}/", limit=10)
+    if not rows:
+        return None
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": [row.name.rpartition("/")[2] for row in rows]},
+        "Action": ["sso:*", "identitystore:*"],
+        "Resource": "*",
+    }
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    return Attached(Document.parse(document, Form.RESOURCE), f"delegated administrators of {PRINCIPAL}")
+
+
 def facts(view: View, arn: Arn, action: str) -> Facts | None:
-    """Everything belongs to the management account; a permission set has tags, and so has the instance."""
+    """Everything belongs to the management account, which may delegate; a permission set has tags, and so has the
+    instance."""
     found = instance(view)
     if found is None:
         return None
@@ -150,9 +175,10 @@ def facts(view: View, arn: Arn, action: str) -> Facts | None:
 
     def load() -> Facts:
         row = view.get(kind, "", "", arn.resource.rpartition("/")[2]) if kind else None
-        return Facts(found.account, row.tags if row is not None else {}, type=arn.type)
+        return Facts(found.account, row.tags if row is not None else {}, _delegation(view), type=arn.type)
 
-    return view.memo(("identity-center:facts", str(arn)), ((kind, ""), (_ORGANISATION, "")), load)
+    scopes = ((kind, ""), (_ORGANISATION, ""), ("organizations:DelegatedService", ""))
+    return view.memo(("identity-center:facts", str(arn)), scopes, load)
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------

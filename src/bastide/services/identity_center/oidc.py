@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,21 +27,37 @@ _GRANTS: Final = ("authorization_code", "refresh_token", _DEVICE_GRANT)
 _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
 _INTERVAL: Final = 1
 _MOST_POLLED: Final = 20_000
+_MOST_WAITING: Final = 5000
+_MOST_WAITING_OF_ONE: Final = 500
 
 
 @dataclass(slots=True)
 class Portal:
-    """Where people sign in. url: the platform's public address, without a path, known once it listens; hosts: the names
-    it answers to. polled: when a device code was last asked for."""
+    """Where people sign in. url: the platform's public address, without a path; hosts: the names it answers to.
+    polled: when a device code was last asked for. waiting: until when clients wait for a person, and where they are."""
 
     hosts: tuple[str, ...]
-    url: str = ""
+    url: str
     polled: OrderedDict[str, Instant] = field(default_factory=OrderedDict)
+    waiting: deque[tuple[Instant, str]] = field(default_factory=deque)
+    sources: Counter[str] = field(default_factory=Counter)
 
     @property
     def device(self) -> str:
         """The page where people type a code."""
         return f"{self.url}/_bastide/signin/device"
+
+    def wait(self, source: str, now: Instant) -> None:
+        """One more client waits; raises Refused (SlowDownException) when too many do, since everybody may begin to."""
+        while self.waiting and self.waiting[0][0] <= now:
+            _, gone = self.waiting.popleft()
+            self.sources[gone] -= 1
+            if not self.sources[gone]:
+                del self.sources[gone]
+        if len(self.waiting) >= _MOST_WAITING or self.sources[source] >= _MOST_WAITING_OF_ONE:
+            raise fault("SlowDownException", "slow_down", "Too many clients wait to be authorized.")
+        self.waiting.append((now + sign_in.DEVICE_SECONDS * MICROS, source))
+        self.sources[source] += 1
 
 
 def portal_caller(calls: Calls, user: str = "", name: str = "") -> Caller:
@@ -150,8 +166,10 @@ def start(a: Authorised, tx: Transaction) -> Output:
         )
     if not _ours(a, tx, str(a.input["startUrl"])):
         raise _bad("Invalid start url provided")
+    portal = a.engine(Portal)
+    portal.wait(a.request.source_ip, a.now)
     device, typed = sign_in.begin_device(tx, by, a.now)
-    page = a.engine(Portal).device
+    page = portal.device
     return {
         "deviceCode": device,
         "userCode": typed,

@@ -45,7 +45,6 @@ DEVICE_SECONDS: Final = 600
 CODE_SECONDS: Final = 60
 CLIENT_SECONDS: Final = 90 * 24 * 3600
 _PURGED: Final = 20
-_MOST_WAITING: Final = 10_000
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """Of codes that people type: no vowels, so that no words come about (RFC 8628, 6.1)."""
 
@@ -246,10 +245,7 @@ def of_refresh_token(view: View, token: str, by: Client, now: Instant) -> tuple[
 
 
 def begin_device(tx: Transaction, by: Client, now: Instant) -> tuple[str, str]:
-    """A device code and the code that the person types; raises Refused (SlowDownException) when too many wait."""
-    if len(tx.scan(DEVICE, "", "", order="created", limit=_MOST_WAITING)) >= _MOST_WAITING:
-        _purge(tx, DEVICE, now)
-        raise fault("SlowDownException", "slow_down", "Too many clients wait to be authorized.")
+    """A device code and the code that the person types."""
     device = secrets.token_urlsafe(48)
     letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
     typed = f"{letters[:4]}-{letters[4:]}"

@@ -11,7 +11,7 @@ from typing import Any, Final
 from bastide.domain import Refused, new_id
 from bastide.kernel import Ask, Asked, Authorised, Output
 from bastide.kernel.kind import Handler
-from bastide.services.identity_center.instance import Instance, denied, instance, invalid
+from bastide.services.identity_center.instance import Instance, administers, denied, instance, invalid
 from bastide.store import Row, Taken, Transaction, View
 
 TAKEN: Final = "identitystore:Taken"
@@ -42,7 +42,7 @@ def taken(what: str) -> Refused:
 def stored(a: Authorised, view: View) -> Instance:
     """The instance whose identity store the call names; raises Refused for anybody but its owner."""
     here = instance(view)
-    if here is None or a.account != here.account:
+    if here is None or not administers(view, here, a.account):
         raise denied(a)
     given = a.input["IdentityStoreId"]
     if given not in (here.store, here.store_arn):
