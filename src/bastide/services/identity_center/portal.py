@@ -118,6 +118,9 @@ def get_role_credentials(a: Authorised, view: View) -> Output:
         raise _no_access()
     id = name.doc["id"]
     role = view.get(PROVISIONED, "", "", f"{account}/{id}")
+    member = view.get("organizations:Account", "", "", account)
+    if member is None or member.status != "ACTIVE":
+        raise _no_access()
     if role is None or not people.assigned(view, user.name, account, id):
         raise _no_access()
     given = {
