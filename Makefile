@@ -9,7 +9,7 @@ export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
 
-.PHONY: help setup packages demo test lint bench docs controls conformance crash laws clean
+.PHONY: help setup packages demo test lint bench profile docs controls conformance crash laws clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -56,6 +56,9 @@ laws: $(VENV)/.ready ## the laws of the policy engine, at length
 
 bench: setup ## side by side with moto_server and ministack
 	@$(BIN)/python -m tests.bench
+
+profile: setup ## CPU of the front door, stage by stage
+	@$(BIN)/python -m tests.bench.front_door
 
 docs: $(VENV)/.ready ## docs/services, from the registry
 	@$(BIN)/python scripts/docs.py

@@ -257,6 +257,8 @@ _OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun
     ("iam", f"{verb}MFADevice") for verb in ("Enable", "Deactivate", "Resync", "Get")
 }
 """They are about an entity of the caller's own account, and only mention the ARN of a policy or a device."""
+_OWN |= {("ssm", f"{verb}Resource") for verb in ("AddTagsTo", "RemoveTagsFrom", "ListTagsFor")}
+"""Here a ResourceId is a name in the caller's own account, not an account."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

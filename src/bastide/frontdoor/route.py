@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from bastide.domain import Refused
+from bastide.frontdoor.form import Form
 from bastide.frontdoor.receive import Received
 from bastide.kernel import Operation, Registry
 from bastide.protocol import Codec, Head, OperationCodec, codec, services_for_signing_name
@@ -97,15 +98,16 @@ class Router:
                 for one in many
                 if {"query", "ec2", "smithy-rpc-v2-cbor"} & set(one.protocols)
             ]
-        # S3 answers whoever did not sign; other services' paths are known only to be refused under their own name.
         open_ = self._open.get((received.method, received.raw_path))
         if (
             open_ is not None
             and open_[1] <= received.named.keys()
             and self._bucket_of(received.named.get("host", "")) is None
             and (received.method == "GET" or not received.raw_query)
+            and not received.named.get("content-type", "").startswith("multipart/")  # a browser's upload to S3
         ):
             return [open_[0]]
+        # S3 answers whoever did not sign; other services' paths are known only to be refused under their own name.
         rest = [one for many in self._by_name.values() for one in many if one.protocol == "rest-json"]
         return [*self._by_name.get("s3", []), *rest]
 
@@ -116,6 +118,24 @@ class Router:
                 found = name[: -len(suffix)]
                 return None if found == "s3" else found
         return None
+
+    def form(self, received: Received, form: Form) -> tuple[Target, str]:
+        """The PutObject that a form means, and its bucket; raises Refused if it was not sent to a bucket."""
+        host = received.named.get("host", "")
+        bucket = self._bucket_of(host)
+        path = unquote_to_bytes(received.raw_path).decode("utf-8", "replace")
+        if bucket is None:
+            bucket, path = path.strip("/"), "/"
+        operation = self._registry.operation("s3", "PutObject")
+        if not bucket or "/" in bucket or path != "/" or received.raw_query or operation is None:
+            raise Refused(
+                "MethodNotAllowed", "The specified method is not allowed against this resource.", 405,
+                kept={"protocol": "rest-xml"},
+            )  # fmt: skip
+        service = codec("s3")
+        where = f"/{quote(bucket)}/{quote(form.key, safe='/')}".encode()
+        head = Head("PUT", where, [("x-id", "PutObject")], form.headers(), host)
+        return Target(operation, service.operations["PutObject"], service, "rest-xml", head, None), bucket
 
     async def route(self, received: Received, presented: Presented | None) -> Target:
         """The target of a request; raises Refused if no service has such an operation."""

@@ -106,8 +106,8 @@ class Platform:
         store.committed = outbox.wake
         delivery = Delivery(calls)
         with store.reading() as view:
-            alive = s3.alive(view)
-        artifacts.sweep(alive)
+            named = s3.files(view)
+        artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
             secret = root.derive("development-provider/client").hex()

@@ -45,8 +45,11 @@ _MOST_STATE: Final = 1024
 
 
 def known_host(scope: dict[str, Any], hosts: tuple[str, ...]) -> bool:
-    """Whether a request is for the platform itself, not for a bucket's virtual host, and was not signed."""
+    """Whether a request is for the platform itself, not for a bucket's virtual host, and neither was signed nor brings a
+    file to S3."""
     named = dict(scope["headers"])
+    if named.get(b"content-type", b"").startswith(b"multipart/"):
+        return False
     host = named.get(b"host", b"").decode("latin-1")
     name = host.rsplit(":", 1)[0] if host.rpartition(":")[2].isdigit() else host
     signed = b"authorization" in named or b"X-Amz-" in scope["query_string"]

@@ -492,6 +492,16 @@ def abort(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
+def abandon(tx: Transaction, bucket: Bucket, garbage: Garbage) -> None:
+    """Aborts every upload in a bucket that is about to go."""
+    for kind in (PART.key, UPLOAD.key):
+        while rows := tx.scan(kind, bucket.account, bucket.region, prefix=f"{bucket.name}/", limit=1000):
+            for row in rows:
+                if kind == PART.key:
+                    garbage.ids.append(row.doc["id"])
+                tx.delete(row, keep=False)
+
+
 # -- lists -------------------------------------------------------------------------------------------------------------
 
 
