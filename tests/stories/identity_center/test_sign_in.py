@@ -422,6 +422,23 @@ def test_buckets_of_the_same_names_are_still_there(centre: Centre, account: Acco
         s3.put_object(Bucket=bucket, Key=key, Body=b"here")
         assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"here"
         s3.list_objects_v2(Bucket=bucket)
+    # A browser's upload to a bucket of such a name is no form of ours.
+    for bucket in ("token", "authorize"):
+        if bucket == "token":
+            s3.create_bucket(Bucket=bucket)
+        form = s3.generate_presigned_post(Bucket=bucket, Key="up")
+        parts = {**form["fields"], "file": "uploaded"}
+        body = "".join(
+            f'--x\r\nContent-Disposition: form-data; name="{name}"{"; filename=f" if name == "file" else ""}\r\n\r\n'
+            f"{value}\r\n"
+            for name, value in parts.items()
+        )
+        connection = HTTPConnection(urlsplit(centre.platform.http).netloc, timeout=10)
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        connection.request("POST", f"/{bucket}", body + "--x--\r\n", headers)
+        assert connection.getresponse().status == 204
+        connection.close()
+        assert s3.get_object(Bucket=bucket, Key="up")["Body"].read() == b"uploaded"
 
 
 # -- programs ----------------------------------------------------------------------------------------------------------
@@ -460,7 +477,9 @@ def _browse(centre: Centre, process: subprocess.Popen[str], *, listens: bool) ->
 @pytest.mark.parametrize("how", ["browser", "device"])
 def test_bastide_login(centre: Centre, account: Account, tmp_path: Path, how: str) -> None:
     program = [sys.executable, "-m", "bastide", "login"]
+    centre.token("ana")
     arn, name = centre.permission_set(allow("iam:ListUsers"))
+    centre.assign(account, arn, centre.known("ana"))
     environment = {
         **os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache"),
         "AWS_ENDPOINT_URL": centre.platform.url, "AWS_CA_BUNDLE": centre.platform.authority,
@@ -474,12 +493,10 @@ def test_bastide_login(centre: Centre, account: Account, tmp_path: Path, how: st
     worker.start()
     worker.join(30)
     assert process.wait(30) == 0
-    for stream in (process.stdout, process.stderr):
-        assert stream is not None
-        stream.close()
-    centre.assign(account, arn, centre.known("ana"))
-    shown = _run(centre, tmp_path, *program)
-    assert f"{account.id}  {account.name}  {name}" in shown.stdout
+    assert process.stdout is not None and process.stderr is not None
+    assert f"{account.id}  {account.name}  {name}" in process.stdout.read()
+    process.stdout.close()
+    process.stderr.close()
     if how == "device":
         return
     told = json.loads(_run(centre, tmp_path, *program, *role, "--format", "process").stdout)
