@@ -31,8 +31,8 @@ class Session:
     kind: "role" (AssumeRole and its like), "user" (GetSessionToken) or "federated" (GetFederationToken). role, role_id:
     of a role session; of the others the user's ARN and id. mfa: when a second factor was shown, 0 if none was. provider:
     the identity provider that a federated session began at. keys: further condition keys of the session, lower case.
-    origin: of a session that began at the access portal, and of those taken on from it: user, account, permission set and
-    sign-in; it lasts no longer than they do.
+    origin: of a session that began at the access portal, and of those taken on from it: user, account and permission set;
+    it lasts no longer than they do.
     parent: the access key that a user's session was got with; it ends with that key.
     """
 

@@ -40,7 +40,10 @@ _COOKIE: Final = "__Host-bastide-signin"
 _FLOW: Final = "__Host-bastide-flow"
 _KEPT: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
 _FORM_SECONDS: Final = 600
-_ROUND_SECONDS: Final = 1.0
+_ROUNDS: Final = 20
+"""Looks for whose turn it is, in the time after which it is somebody's turn again."""
+_SHORTEST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 15.0
 _MOST_STATE: Final = 1024
 
 
@@ -417,7 +420,9 @@ class SignIn:
     async def _watching(self) -> None:
         asked_at: dict[str, float] = {}
         while True:
-            await asyncio.sleep(_ROUND_SECONDS)
+            relying = self.provider()
+            often = relying.provider.recheck / _ROUNDS if relying is not None else _LONGEST_PAUSE
+            await asyncio.sleep(min(max(often, _SHORTEST_PAUSE), _LONGEST_PAUSE))
             try:
                 await self._round(asked_at)
             except Exception:
@@ -434,13 +439,15 @@ class SignIn:
         while True:
             with self.calls.store.reading() as view:
                 rows = view.scan(sign_in.SIGN_IN, "", "", after=after or None, limit=200)
+            due = []
             for row in rows:
                 after = row.name
                 seen.add(row.name)
-                due = asked_at.setdefault(row.name, now) + relying.provider.recheck
-                if now >= due and row.doc["refresh"] and row.doc["issuer"] == relying.provider.issuer:
+                turn = asked_at.setdefault(row.name, now) + relying.provider.recheck
+                if now >= turn and row.doc["refresh"] and row.doc["issuer"] == relying.provider.issuer:
                     asked_at[row.name] = now
-                    await self._recheck(relying, row)
+                    due.append(self._recheck(relying, row))
+            await asyncio.gather(*due)
             if len(rows) < 200:
                 break
         for gone in asked_at.keys() - seen:

@@ -130,9 +130,7 @@ def get_role_credentials(a: Authorised, view: View) -> Output:
         "ProvidedContexts": [
             {
                 "ProviderArn": "arn:aws:iam::aws:contextProvider/IdentityCenter",
-                "ContextAssertion": a.calls.sealer.seal(
-                    orjson.dumps([user.name, account, id, _sign_in(view, a.call).name]), "sts/provided-context"
-                ),
+                "ContextAssertion": a.calls.sealer.seal(orjson.dumps([user.name, account, id]), "sts/provided-context"),
             }
         ],
     }

@@ -22,11 +22,12 @@ from bastide.services.identity_center import people
 from bastide.store import Row, Transaction, View
 
 SIGN_IN: Final = "sso-oidc:SignIn"
-"""Rows by id: whose it is, which provider vouched, until when it lasts, the digest of the browser's secret."""
+"""Rows by id: whose it is, which provider vouched, until when it lasts, the digest of the browser's secret. They are kept
+beyond that, as long as role sessions may last that began in them: so long the provider is asked about their person."""
 SIGN_IN_OF: Final = "sso-oidc:SignInOf"
 """Rows ``USER/ID``: the same, to be walked from the person."""
 ENDED: Final = "sso-oidc:Ended"
-"""Rows by id: sign-ins that the identity provider took back, and with them the role sessions that began in them."""
+"""Rows by user: when the identity provider took back what it had vouched for; what began before then is over."""
 TOKEN: Final = "sso-oidc:Token"  # noqa: S105 - a kind of row
 """Rows by digest: access and refresh tokens."""
 DEVICE: Final = "sso-oidc:Device"
@@ -139,13 +140,15 @@ def begin(
     """A new sign-in: its id, and the browser's secret. refresh: the provider's refresh token, by which it is asked later
     whether it still vouches."""
     id, secret = new_id(), secrets.token_urlsafe(32)
-    expires = now + SIGN_IN_SECONDS * MICROS
+    until = now + SIGN_IN_SECONDS * MICROS
+    expires = until + _LONGEST_ROLE_SECONDS * MICROS
     doc = {
         "user": user,
         "issuer": issuer,
         "subject": subject,
         "refresh": sealer.seal(refresh.encode(), "sso-oidc/provider-token") if refresh else "",
         "secret": digest(secret),
+        "until": until,
         "expires": expires,
     }
     _put(tx, SIGN_IN, id, doc, now)
@@ -156,7 +159,7 @@ def begin(
 def signed_in(view: View, id: str, now: Instant) -> Row | None:
     """The sign-in, while it lasts and its person may sign in."""
     row = view.get(SIGN_IN, "", "", id)
-    if row is None or now >= row.doc["expires"] or not people.enabled(view, row.doc["user"]):
+    if row is None or now >= row.doc["until"] or not people.enabled(view, row.doc["user"]):
         return None
     return row
 
@@ -171,32 +174,38 @@ def of_browser(view: View, id: str, secret: str, now: Instant) -> Row | None:
 
 def end(tx: Transaction, id: str) -> None:
     """Ends a sign-in and with it every token that came of it. Role sessions last as long as they were given, as AWS has
-    it."""
+    it, unless the provider takes them back."""
     row = tx.get(SIGN_IN, "", "", id)
     if row is not None:
-        _drop(tx, SIGN_IN_OF, f"{row.doc['user']}/{id}")
-        tx.delete(row, keep=False)
+        row.doc["until"] = 0
+        tx.update(row, keep=False)
 
 
 def take_back(tx: Transaction, user: str, now: Instant) -> int:
-    """Ends all sign-ins of a person and the role sessions that began in them, because the provider vouches no more;
-    returns how many there were."""
+    """Ends all sign-ins of a person and every role session that began in one, whether the person signed out of it or not,
+    because the provider vouches no more; returns how many sign-ins there were."""
     rows = tx.scan(SIGN_IN_OF, "", "", prefix=f"{user}/", limit=10_000)
     for row in rows:
-        id = row.name.rpartition("/")[2]
-        end(tx, id)
-        _put(tx, ENDED, id, {"expires": now + _LONGEST_ROLE_SECONDS * MICROS}, now)
+        _drop(tx, SIGN_IN, row.name.rpartition("/")[2])
+        tx.delete(row, keep=False)
+    _drop(tx, ENDED, user)
+    _put(tx, ENDED, user, {"at": now, "expires": now + _LONGEST_ROLE_SECONDS * MICROS}, now)
     return len(rows)
 
 
+def _ended(view: View, user: str) -> Instant:
+    row = view.get(ENDED, "", "", user)
+    return -1 if row is None else int(row.doc["at"])
+
+
 def stands(view: View, session: Session) -> bool:
-    """Whether a role session may go on: nobody took its sign-in back, and its person is still enabled and assigned.
-    Sessions that did not begin in a sign-in may."""
+    """Whether a role session may go on: the provider has not taken back what it began with, and its person is still
+    enabled and assigned. Sessions that did not begin at the portal may."""
     if not session.origin:
         return True
-    id = session.origin[-1]
-    ended = view.memo(("sso-oidc:ended", id), ((ENDED, ""),), lambda: view.get(ENDED, "", "", id) is not None)
-    return not ended and people.stands(view, *session.origin[:3])
+    user = session.origin[0]
+    ended = view.memo(("sso-oidc:ended", user), ((ENDED, ""),), lambda: _ended(view, user))
+    return session.issued > ended and people.stands(view, *session.origin)
 
 
 # -- what clients are given --------------------------------------------------------------------------------------------
@@ -205,14 +214,14 @@ def stands(view: View, session: Session) -> bool:
 def issue(tx: Transaction, by: Client, sign_in: Row, scopes: Sequence[str], now: Instant) -> dict[str, Any]:
     """CreateToken's answer: an access token of the sign-in, and a refresh token for clients that may have one."""
     lasts = ACCESS_SECONDS if by.refreshes else SIGN_IN_SECONDS
-    expires = min(now + lasts * MICROS, sign_in.doc["expires"])
+    expires = min(now + lasts * MICROS, sign_in.doc["until"])
     doc = {"sign_in": sign_in.name, "client": by.digest, "scopes": list(scopes)}
     access = "aoa" + secrets.token_urlsafe(48)
     _put(tx, TOKEN, digest(access), {**doc, "kind": "access", "expires": expires}, now)
     answer = {"accessToken": access, "tokenType": "Bearer", "expiresIn": (expires - now) // MICROS}
     if by.refreshes:
         refresh = "aor" + secrets.token_urlsafe(48)
-        held = {**doc, "kind": "refresh", "expires": sign_in.doc["expires"]}
+        held = {**doc, "kind": "refresh", "expires": sign_in.doc["until"]}
         _put(tx, TOKEN, digest(refresh), held, now)
         answer["refreshToken"] = refresh
     return answer
