@@ -421,7 +421,7 @@ class SignIn:
         asked_at: dict[str, float] = {}
         while True:
             relying = self.provider()
-            often = relying.provider.recheck / _ROUNDS if relying is not None else _LONGEST_PAUSE
+            often = relying.provider.recheck / _ROUNDS if relying is not None else 1.0
             await asyncio.sleep(min(max(often, _SHORTEST_PAUSE), _LONGEST_PAUSE))
             try:
                 await self._round(asked_at)
