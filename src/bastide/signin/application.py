@@ -469,14 +469,15 @@ class SignIn:
         def work(tx: Transaction) -> None:
             here = instance(tx)
             if person is not None and here is not None:
-                people.welcome(tx, here, person, now, provision=False)
+                # What cannot be taken over must not lose the token to ask with next time.
+                with contextlib.suppress(Refused), tx.savepoint():
+                    people.welcome(tx, here, person, now, provision=False)
             current = tx.get(sign_in.SIGN_IN, "", "", row.name)
             if current is not None and refresh != held:
                 current.doc["refresh"] = sealer.seal(refresh.encode(), "sso-oidc/provider-token")
                 tx.update(current, keep=False)
 
-        with contextlib.suppress(Refused):
-            await self.calls.store.write(work)
+        await self.calls.store.write(work)
 
     # -- the record ----------------------------------------------------------------------------------------------------
 

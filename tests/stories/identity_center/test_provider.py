@@ -91,9 +91,10 @@ def test_joiner_mover_and_leaver_come_from_the_provider(there: tuple[Centre, Pro
     iam = centre.platform.client("iam", centre.session(token, account, name))
     iam.list_users()
     # The mover: the provider tells of other groups, and is asked every second here.
-    provider.claims = {**joined, "groups": ["audit"], "job": "Auditor"}
+    provider.claims = {**joined, "groups": ["audit"], "job": "Auditor", "email": "eva.ng@example.com"}
     assert settled(lambda: groups_of(centre, "eva") == {"audit", "by hand"})
-    assert user_of(centre, "eva")["Title"] == "Auditor" and by_hand
+    shown = user_of(centre, "eva")
+    assert shown["Title"] == "Auditor" and shown["Emails"][0]["Value"] == "eva.ng@example.com" and by_hand
     assert centre.accounts(token) == []
     assert refusal(iam.list_users) == "InvalidClientTokenId"
     # The leaver: the provider vouches no more.

@@ -92,18 +92,26 @@ def welcome(tx: Transaction, here: Instance, person: Person, now: Instant, *, pr
     if row is None:
         doc: dict[str, Any] = {"UserName": person.name, **person.attributes, "ExternalIds": [known]}
         if person.email:
-            doc["Emails"] = [{"Value": person.email, "Type": "work", "Primary": True}]
+            doc["Emails"] = _emails(person)
         row = users.add(tx, here, doc, now, _EVENT)
     else:
         if row.status != "ENABLED":
             raise Refused("AccessDeniedException", "Your access has been disabled.", 403)
         ids = row.doc.get("ExternalIds", [])
         doc = {**row.doc, **person.attributes, "ExternalIds": ids if known in ids else [*ids, known]}
+        held = [one.get("Value", "").lower() for one in row.doc.get("Emails", ())]
+        free = holder(tx, f"email/{person.email.lower()}") is None
+        if person.email and person.email.lower() not in held and free:
+            doc["Emails"] = _emails(person)
         if doc != row.doc:
             users.replace(tx, row, doc, now, _EVENT)
     if person.groups is not None:
         _regroup(tx, here, row.name, person, now)
     return row
+
+
+def _emails(person: Person) -> list[dict[str, Any]]:
+    return [{"Value": person.email, "Type": "work", "Primary": True}]
 
 
 def _regroup(tx: Transaction, here: Instance, user: str, person: Person, now: Instant) -> None:

@@ -7,7 +7,7 @@ import secrets
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.kernel import Authorised, Output
+from bastide.kernel import Ask, Asked, Authorised, Output
 from bastide.policy import Document, Form
 from bastide.services.identity_center.instance import (
     Instance,
@@ -130,7 +130,14 @@ def _delete(a: Authorised, tx: Transaction, here: Instance) -> Output:
     return {}
 
 
-PERMISSION_SET.operation("CreatePermissionSet", asks=ask("CreatePermissionSet"))(in_center(_create))
+def _any_set(asked: Asked) -> list[str]:
+    """What a new permission set is among: its id is not known yet."""
+    return [f"{str(asked.input['InstanceArn']).replace(':instance/', ':permissionSet/')}/*"]
+
+
+PERMISSION_SET.operation(
+    "CreatePermissionSet", asks=[*ask("CreatePermissionSet"), Ask("sso:CreatePermissionSet", _any_set)]
+)(in_center(_create))
 PERMISSION_SET.reads("ListPermissionSets", asks=ask("ListPermissionSets"))(in_center(_list))
 for _operation, _work in (("UpdatePermissionSet", _update), ("DeletePermissionSet", _delete)):
     PERMISSION_SET.operation(_operation, asks=ask(_operation, "instance", "set"))(in_center(_work))
