@@ -122,8 +122,10 @@ class SamlProvider:
         issued: float = 0,
         begins: float = -5,
         ends: float = 240,
+        confirmed: float | None = None,
         session_ends: float | None = None,
         id: str = "_assertion",
+        condition: str = "",
     ) -> etree._Element:
         """An assertion without a signature; times in seconds from now."""
         told = "".join(
@@ -132,16 +134,17 @@ class SamlProvider:
             + "</saml:Attribute>"
             for name, values in attributes.items()
         )
+        until = _stamp(ends if confirmed is None else confirmed)
         session = "" if session_ends is None else f'SessionNotOnOrAfter="{_stamp(session_ends)}"'
         text = (
             f'<saml:Assertion {_NAMES} ID="{id}" Version="2.0" IssueInstant="{_stamp(issued)}">'
             f'<saml:Issuer>{issuer or self.entity}</saml:Issuer><ds:Signature Id="placeholder"></ds:Signature>'
             '<saml:Subject><saml:NameID Format="urn:oasis:names:tc:SAML:2.0:nameid-format:persistent">'
             f'{escape(subject)}</saml:NameID><saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer">'
-            f'<saml:SubjectConfirmationData NotOnOrAfter="{_stamp(ends)}" Recipient="{recipient}"/>'
+            f'<saml:SubjectConfirmationData NotOnOrAfter="{until}" Recipient="{recipient}"/>'
             "</saml:SubjectConfirmation></saml:Subject>"
             f'<saml:Conditions NotBefore="{_stamp(begins)}" NotOnOrAfter="{_stamp(ends)}"><saml:AudienceRestriction>'
-            f"<saml:Audience>{audience}</saml:Audience></saml:AudienceRestriction></saml:Conditions>"
+            f"<saml:Audience>{audience}</saml:Audience></saml:AudienceRestriction>{condition}</saml:Conditions>"
             f'<saml:AuthnStatement AuthnInstant="{_stamp(issued)}" {session}><saml:AuthnContext/></saml:AuthnStatement>'
             f"<saml:AttributeStatement>{told}</saml:AttributeStatement></saml:Assertion>"
         )
@@ -169,6 +172,7 @@ class SamlProvider:
         *,
         signed: str = "assertion",
         status: str = "urn:oasis:names:tc:SAML:2.0:status:Success",
+        destination: str = RECIPIENT,
         **more: str,
     ) -> etree._Element:
         """A response around an assertion. signed: "assertion", "response", "both" or "" for nothing."""
@@ -178,7 +182,7 @@ class SamlProvider:
             self._drop(assertion)
         place = '<ds:Signature Id="placeholder"></ds:Signature>' if signed in ("response", "both") else ""
         root = etree.fromstring(
-            f'<samlp:Response {_NAMES} ID="_response" Version="2.0" IssueInstant="{_stamp(0)}" Destination="{RECIPIENT}">'
+            f'<samlp:Response {_NAMES} ID="_response" Version="2.0" IssueInstant="{_stamp(0)}" Destination="{destination}">'
             f'<saml:Issuer>{self.entity}</saml:Issuer>{place}<samlp:Status><samlp:StatusCode Value="{status}"/>'
             "</samlp:Status></samlp:Response>"
         )
@@ -197,7 +201,9 @@ class SamlProvider:
             f"{AWS}RoleSessionName": [session],
             **more.pop("attributes", {}),
         }
-        outside = {name: more.pop(name) for name in ("signed", "status", "algorithm", "digest") if name in more}
+        outside = {
+            name: more.pop(name) for name in ("signed", "status", "destination", "algorithm", "digest") if name in more
+        }
         found = self.response(self.assertion({k: v for k, v in given.items() if v}, **more), **outside)
         return encode(found)
 

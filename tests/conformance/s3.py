@@ -49,11 +49,11 @@ def _user(account: Account) -> tuple[str, str]:
 
 def configuration(platform: Running) -> str:
     """What the suite is told: host, port, and the users of several accounts."""
-    host, _, port = platform.http.removeprefix("http://").partition(":")
+    host, _, port = platform.url.removeprefix("https://").partition(":")
     main, other, tenant, iam = (platform.account(f"s3-{name}") for name in ("main", "alt", "tenant", "iam"))
     kms = main.client("kms")
     first, second = (kms.create_key()["KeyMetadata"]["KeyId"] for _ in range(2))
-    whole = f"[DEFAULT]\nhost = {host}\nport = {port}\nis_secure = False\nssl_verify = False\n"
+    whole = f"[DEFAULT]\nhost = {host}\nport = {port}\nis_secure = True\nssl_verify = False\n"
     whole += "[fixtures]\nbucket prefix = s3t-{random}-\niam name prefix = s3t-\niam path prefix = /s3t/\n"
     whole += _section("s3 main", main, "main@example.com") + f"kms_keyid = {first}\nkms_keyid2 = {second}\n"
     whole += _section("s3 alt", other, "alt@example.com")

@@ -253,7 +253,7 @@ def _names(service: str, operation: str, account: str) -> bool:
     return account in json.dumps(example(model.input_shape, "", account), default=str)
 
 
-_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Role")} | {
+_OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Group", "Role")} | {
     ("iam", f"{verb}MFADevice") for verb in ("Enable", "Deactivate", "Resync", "Get")
 }
 """They are about an entity of the caller's own account, and only mention the ARN of a policy or a device."""

@@ -71,6 +71,7 @@ class Calls:
         Raises Refused, after the refusal was recorded on the disk, and Unforeseen for a fault of ours.
         """
         operation = call.operation
+        self.directory.used(call.caller, self.registry.services[operation.service].prefix, call.region, call.request.at)
         if operation.prepare is not None:
             await self._prepare(call, operation.prepare)
         if operation.before is None and operation.after is None:

@@ -132,6 +132,10 @@ class Directory(Protocol):
         waits. Writes either way, so the answer must not be raised out of the transaction."""
         ...
 
+    def used(self, caller: Caller, service: str, region: str, at: Instant) -> None:
+        """Keeps, in memory, that a caller made a request of a service (by its prefix in policies)."""
+        ...
+
 
 class Organisation(Protocol):
     """What Organizations knows of accounts."""
@@ -218,7 +222,7 @@ class Sessions:
         for name in ("policies", "policy_arns", "transitive", "origin"):
             fields[name] = tuple(fields[name])
         fields["keys"] = {
-            key: value if isinstance(value, str) else tuple(value) for key, value in fields["keys"].items()
+            key: value if isinstance(value, str) else tuple(value) for key, value in fields.get("keys", {}).items()
         }
         return Session(**fields), secret
 

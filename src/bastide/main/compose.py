@@ -23,6 +23,7 @@ from bastide.main.catalogue import SERVICES
 from bastide.services import identity_center, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
+from bastide.services.iam.last_use import LastUse
 from bastide.services.organizations.tree import OrganisationTree
 from bastide.signin import DevelopmentProvider, SignIn
 from bastide.store import Journal, SqliteStore, View
@@ -53,6 +54,7 @@ class Platform:
     portal: identity_center.Portal
     sign_in: SignIn
     development: DevelopmentProvider | None
+    last_use: LastUse
 
     @classmethod
     async def start(cls, directory: DataDirectory, url: str, *, development: bool = False) -> Platform:
@@ -76,6 +78,7 @@ class Platform:
         serving = Serving(run / "serving")
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
+        last_use = LastUse(store)
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -85,12 +88,13 @@ class Platform:
             Serving: serving,
             identity_center.Portal: portal,
             Issuers: issuers,
+            LastUse: last_use,
         }
         calls = Calls(
             store=store,
             journal=journal,
             registry=Registry(SERVICES),
-            directory=IamDirectory(root, identity_center.stands),
+            directory=IamDirectory(root, last_use, identity_center.stands),
             organisation=OrganisationTree(configuration.account),
             network=_NoNetwork(),
             sessions=Sessions(root),
@@ -129,6 +133,7 @@ class Platform:
             portal,
             sign_in,
             invented,
+            last_use,
         )
         journal.start()
         await workflows.recover()
@@ -136,6 +141,7 @@ class Platform:
         outbox.start()
         delivery.start()
         sign_in.start()
+        last_use.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -181,5 +187,6 @@ class Platform:
         await self.serving.close()
         await self.delivery.close()
         await self.outbox.close()
+        await self.last_use.close()
         await self.journal.close()
         self.store.close()

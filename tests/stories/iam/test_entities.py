@@ -9,6 +9,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
+from bastide.services.iam.managed import MANAGED
 from tests.platform import Account, Keys, Running, allow
 
 TRUST = json.dumps(
@@ -175,12 +176,13 @@ def test_the_policies_that_aws_brings(account: Account) -> None:
     assert document == allow("*") | {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
     assert refusal(iam.delete_policy, PolicyArn=arn) == ("AccessDenied", 403)
     own = iam.create_policy(PolicyName="Own", PolicyDocument=text("s3:*"))["Policy"]["Arn"]
-    for size in (1, 2, 3, 4, 100):
+    count = len(MANAGED) + 1
+    for size in (67, count - 1, count, 1000):
         pages = iam.get_paginator("list_policies").paginate(PaginationConfig={"PageSize": size})
         found = [[one["Arn"] for one in page["Policies"]] for page in pages]
         assert all(len(page) <= size for page in found)
         names = [name for page in found for name in page]
-        assert arn in names and names[-1] == own and len(names) == len(set(names)) == 4
+        assert arn in names and names[-1] == own and len(names) == len(set(names)) == count
     assert [one["Arn"] for one in iam.list_policies(Scope="Local")["Policies"]] == [own]
 
 

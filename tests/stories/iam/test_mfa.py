@@ -48,6 +48,10 @@ def test_a_device_from_its_making_to_its_end(platform: Running, account: Account
     assert refusal(_delete, person) == ("DeleteConflict", 409)
     iam.create_user(UserName="jo")
     assert refusal(iam.deactivate_mfa_device, UserName="jo", SerialNumber=serial) == MISSING
+    iam.update_user(UserName="ida", NewUserName="ada")
+    assert iam.get_mfa_device(SerialNumber=serial)["UserName"] == "ada"
+    assert [one["User"]["UserName"] for one in _listed(account, "Assigned")] == ["ada"]
+    iam.update_user(UserName="ada", NewUserName="ida")
     iam.deactivate_mfa_device(**name)
     assert iam.list_mfa_devices(UserName="ida")["MFADevices"] == [] and _listed(account, "Assigned") == []
     fresh = iam.create_access_key(UserName="ida")["AccessKey"]

@@ -262,7 +262,7 @@ def test_the_role_is_nobody_elses_to_change(centre: Centre, account: Account) ->
         assert refusal(work, RoleName=name, **given) == "UnmodifiableEntity"
     made = {"RoleName": "Mine", "AssumeRolePolicyDocument": trust}
     for path in ("/aws-reserved/sso.amazonaws.com/", "/aws-reserved/x/"):
-        assert refusal(iam.create_role, **made, Path=path) == "UnmodifiableEntity"
+        assert refusal(iam.create_role, **made, Path=path) == "InvalidInput"
     assert refusal(account.client("sts").assume_role, RoleArn=role["Arn"], RoleSessionName="x1") == "AccessDenied"
     iam.get_role(RoleName=name)
 

@@ -6,11 +6,18 @@ import base64
 import datetime
 import hashlib
 import json
+import ssl
+import urllib.error
+import urllib.request
 from typing import Any
+from urllib.parse import urlencode
 
 import botocore
 import botocore.config
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from lxml import etree
 
 from tests.identity_providers import AWS, RECIPIENT, SamlProvider, encode
@@ -89,6 +96,11 @@ def test_a_signed_assertion_makes_a_session(company: Company) -> None:
     who = company.platform.client("sts", keys).get_caller_identity()
     assert who["UserId"] == f"{role_id}:alice"
     company.platform.client("iam", keys).get_role(RoleName="Tagged")
+    # aws:userid, as policies see it: alice's session, and nobody else's.
+    by_id = allow("iam:ListRoles", Condition={"StringEquals": {"aws:userid": f"{role_id}:alice"}})
+    company.account.client("iam").put_role_policy(RoleName="Tagged", PolicyName="id", PolicyDocument=json.dumps(by_id))
+    company.platform.client("iam", keys).list_roles()
+    assert refusal(company.platform.client("iam", company.keys(arn, "bob")).list_roles) == DENIED
     # The tag came from the assertion: another value, and none, may not.
     other = company.keys(arn, attributes={f"{AWS}PrincipalTag:team": ["ops"]})
     assert refusal(company.platform.client("iam", other).get_role, RoleName="Tagged") == DENIED
@@ -110,12 +122,17 @@ def test_what_does_not_make_a_session(company: Company, idp: SamlProvider) -> No
         return refusal(company.assume, arn, idp.encoded(arn, company.provider, **more))
 
     assert with_(ends=-1) == EXPIRED
+    assert with_(ends=-1, confirmed=60) == EXPIRED
+    assert with_(confirmed=-1) == EXPIRED
     assert with_(issued=-301) == EXPIRED
     assert with_(session_ends=-1) == EXPIRED
     assert with_(begins=120) == INVALID
     assert with_(issued=120) == INVALID
     assert with_(audience="https://sp.example.com") == INVALID
     assert with_(recipient="https://signin.aws.amazon.com.example.com/saml") == INVALID
+    assert with_(destination="https://sp.example.com/acs") == INVALID
+    assert with_(condition="<saml:Condition/>") == INVALID
+    company.assume(arn, idp.encoded(arn, company.provider, condition="<saml:OneTimeUse/>"))
     assert with_(issuer="https://other.example.com/saml") == INVALID
     assert with_(signed="") == INVALID
     assert with_(algorithm="rsa-sha1", digest="sha1") == INVALID
@@ -284,6 +301,7 @@ def test_a_transitive_tag_goes_on(company: Company, platform: Running) -> None:
     tags = {f"{AWS}PrincipalTag:team": ["risk"]}
     keys = company.keys(first, attributes={**tags, f"{AWS}TransitiveTagKeys": ["team"]})
     platform.client("iam", platform.assume(next_role, keys)).get_role(RoleName="Next")
+    assert refusal(platform.assume, next_role, keys, DurationSeconds=3601) == ("ValidationError", 400)
     stays = platform.assume(next_role, company.keys(first, attributes=tags))
     assert refusal(platform.client("iam", stays).get_role, RoleName="Next") == DENIED
     assert refusal(company.keys, first, attributes={f"{AWS}TransitiveTagKeys": ["team"]}) == INVALID
@@ -359,3 +377,48 @@ def test_the_record(company: Company, idp: SamlProvider) -> None:
     )  # fmt: skip
     assert mine[0]["requestParameters"]["sAMLAssertion"] == "HIDDEN_DUE_TO_SECURITY_REASONS"
     assert mine[0]["responseElements"]["credentials"]["sessionToken"] == "HIDDEN_DUE_TO_SECURITY_REASONS"
+
+
+def test_a_refusal_is_explained_to_the_account(company: Company, idp: SamlProvider) -> None:
+    """Whoever brought the assertion learns nothing; the account can have the refusal decoded."""
+    arn = company.role("Explained", None, StringEquals={"saml:sub": "bob@example.com"})
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        company.keys(arn)
+    text, _, sealed = caught.value.response["Error"]["Message"].partition(" Encoded authorization failure message: ")
+    assert text == "Not authorized to perform sts:AssumeRoleWithSAML"
+    told = json.loads(
+        company.account.client("sts").decode_authorization_message(EncodedMessage=sealed)["DecodedMessage"]
+    )["context"]
+    assert (told["action"], told["resource"]) == ("sts:AssumeRoleWithSAML", arn)
+    assert told["principal"]["name"] == "alice@example.com"
+    assert {"key": "saml:sub", "values": {"items": [{"value": "alice@example.com"}]}} in told["conditions"]["items"]
+
+
+def test_a_signature_beside_the_assertion_changes_nothing(company: Company, idp: SamlProvider) -> None:
+    """Who calls is who the assertion names, whoever signs: an administrator's key makes no bad assertion good."""
+    arn = company.role("Beside")
+
+    def post(assertion: str) -> tuple[int, str]:
+        form = urlencode(
+            {
+                "Action": "AssumeRoleWithSAML", "Version": "2011-06-15", "RoleArn": arn,
+                "PrincipalArn": company.provider, "SAMLAssertion": assertion,
+            }
+        ).encode()  # fmt: skip
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        request = AWSRequest(method="POST", url=company.platform.url + "/", data=form, headers=headers)
+        keys = company.account.keys
+        SigV4Auth(Credentials(keys.access_key, keys.secret, keys.token), "sts", "us-east-1").add_auth(request)
+        context = ssl.create_default_context(cafile=company.platform.authority)
+        sent = urllib.request.Request(request.url, form, dict(request.headers.items()))
+        try:
+            with urllib.request.urlopen(sent, context=context) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    status, body = post("AAAA")
+    assert status == 400 and "<Code>InvalidIdentityToken</Code>" in body
+    status, body = post(idp.encoded(arn, company.provider))
+    assert status == 200 and "assumed-role/Beside/alice" in body

@@ -151,6 +151,7 @@ def test_only_the_issuers_key_counts(company: Trusting, issuer: Issuer) -> None:
         f"{part({'alg': 'None'})}.{body}.{signature}",
         issuer.token(key=ec.generate_private_key(ec.SECP256R1())),
         issuer.token(kid="rsa", key=rsa.generate_private_key(65537, 2048)),
+        issuer.token(kid="nobody's", key=issuer.keys[issuer.kid]),
         f"{head}.{body}.",
         f"{head}.{body}",
         "....",
@@ -302,7 +303,10 @@ def test_what_an_issuer_must_not_answer(platform: Running, account: Account, tmp
             answers: dict[str, tuple[str, tuple[int, dict[str, str], bytes]]] = {
                 "redirect": (discovery, (302, {"Location": f"{issuer.url}/.well-known/openid-configuration"}, b"")),
                 "issuer": (discovery, (200, {}, json.dumps({**good, "issuer": issuer.url}).encode())),
-                "host": (discovery, (200, {}, json.dumps({**good, "jwks_uri": f"{issuer.url}/keys"}).encode())),
+                "host": (
+                    discovery,
+                    (200, {}, json.dumps({**good, "jwks_uri": f"https://127.0.0.1{bad.path}/keys"}).encode()),
+                ),
                 "scheme": (discovery, (200, {}, json.dumps({**good, "jwks_uri": "file:///etc/passwd"}).encode())),
                 "large": (f"{bad.path}/keys", (200, {}, b'{"keys": [' + b" " * 400_000 + b"]}")),
                 "text": (discovery, (200, {}, b"<html>")),

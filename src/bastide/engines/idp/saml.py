@@ -30,6 +30,10 @@ _ASSERTION: Final = "{urn:oasis:names:tc:SAML:2.0:assertion}"
 _METADATA: Final = "{urn:oasis:names:tc:SAML:2.0:metadata}"
 _DS: Final = "{http://www.w3.org/2000/09/xmldsig#}"
 _SUCCESS: Final = "urn:oasis:names:tc:SAML:2.0:status:Success"
+_CONDITIONS: Final = frozenset(
+    f"{_ASSERTION}{name}" for name in ("AudienceRestriction", "OneTimeUse", "ProxyRestriction")
+)
+"""An assertion under a condition of another kind is not known to be valid (core, 2.5.1)."""
 _BEARER: Final = "urn:oasis:names:tc:SAML:2.0:cm:bearer"
 
 _METHODS: Final = frozenset(
@@ -163,6 +167,8 @@ def verify_response(
         raise Rejected("invalid", "Invalid base64 SAMLResponse, or not a SAML response.") from None
     if root.tag != f"{_PROTOCOL}Response" or root.get("Version") != "2.0":
         raise Rejected("invalid", "The document is not a SAML 2.0 response.")
+    if root.get("Destination") and not recipients.fullmatch(root.get("Destination", "")):
+        raise Rejected("invalid", "The response was sent to another destination.")
     status = root.find(f"{_PROTOCOL}Status/{_PROTOCOL}StatusCode")
     if status is None or status.get("Value") != _SUCCESS:
         raise Rejected("refused", "The identity provider reported that authentication failed.")
@@ -286,6 +292,8 @@ def _in_force(assertion: etree._Element, audiences: Sequence[str], now: Instant)
         raise ValueError("it is not yet in force")
     if end is not None and end <= now:
         raise Rejected("expired", "The SAML assertion has expired.")
+    if any(one.tag not in _CONDITIONS for one in conditions if isinstance(one.tag, str)):
+        raise ValueError("it has a condition that is not understood")
     restrictions = conditions.findall(f"{_ASSERTION}AudienceRestriction")
     if not restrictions:
         raise ValueError("it names no audience")

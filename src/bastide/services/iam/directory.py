@@ -10,8 +10,10 @@ from bastide.kernel import Caller, Sealer, Session
 from bastide.policy import Attached, Document, Form
 from bastide.services.iam import mfa
 from bastide.services.iam.access_key import ACCESS_KEY, OWNER, PURPOSE
-from bastide.services.iam.managed import MANAGED
-from bastide.services.iam.policy import POLICY
+from bastide.services.iam.attachment import held
+from bastide.services.iam.group import GROUP, groups_of
+from bastide.services.iam.last_use import LastUse
+from bastide.services.iam.policy import POLICY, text_of
 from bastide.services.iam.role import ROLE
 from bastide.services.iam.user import USER
 from bastide.store import Row, Transaction, View
@@ -31,29 +33,36 @@ class _Unknown(Exception):  # noqa: N818
     """Leaves `View.memo` without anything remembered: unknown key ids must not crowd out known ones."""
 
 
-def _text(view: View, account: str, arn: str) -> str | None:
-    """The default version of a managed policy that may be used in the account, or None."""
-    managed = MANAGED.get(arn)
-    if managed is not None:
-        return managed.document
-    row = POLICY.by_arn(view, account, arn)
-    return None if row is None else str(row.doc["versions"][row.doc["DefaultVersionId"]]["text"])
-
-
 def _attached(view: View, account: str, arn: str, form: Form) -> Attached | None:
-    text = _text(view, account, arn)
+    text = text_of(view, account, arn)
     return None if text is None else Attached(Document.parse_cached(text, form), arn)
+
+
+def _granted(view: View, row: Row) -> list[Attached]:
+    """The inline and attached policies of an entity; one that cannot be read might hold a Deny."""
+    return [
+        _NOTHING if one.text is None else Attached(Document.parse_cached(one.text, Form.IDENTITY), one.source)
+        for one in held(view, row)
+    ]
 
 
 class IamDirectory:
     """`bastide.kernel.Directory` over IAM's rows."""
 
     def __init__(
-        self, sealer: Sealer, stands: Callable[[View, Session], bool] = lambda view, session: not session.origin
+        self,
+        sealer: Sealer,
+        last_use: LastUse,
+        stands: Callable[[View, Session], bool] = lambda view, session: not session.origin,
     ) -> None:
         """stands: whether what a session began with at the access portal still holds."""
         self._sealer = sealer
+        self._last_use = last_use
         self._stands = stands
+
+    def used(self, caller: Caller, service: str, region: str, at: Instant) -> None:
+        """Keeps that a caller made a request."""
+        self._last_use.note(caller, service, region, at)
 
     def by_access_key(self, view: View, access_key: str) -> tuple[Caller, str] | None:
         """A long-term access key's user and secret; None if the key is unknown or inactive."""
@@ -157,7 +166,7 @@ class IamDirectory:
         kind = USER if caller.kind in _USERS else ROLE
         return view.memo(
             ("iam:policies", caller.principal_arn),
-            ((kind.key, account), (POLICY.key, account)),
+            ((kind.key, account), (POLICY.key, account), (GROUP.key, account)),
             lambda: self._policies(view, caller),
         )
 
@@ -170,14 +179,13 @@ class IamDirectory:
         row = _user(view, account, arn) if caller.kind in _USERS else _role(view, account, arn)
         if row is None or row.doc["Arn"] != arn:
             return (), _NOTHING
-        found = [
-            Attached(Document.parse_cached(text, Form.IDENTITY), f"{arn} inline policy {name}")
-            for name, text in row.doc["inline"].items()
-        ]
-        for attached in row.doc["attached"]:
-            policy = _attached(view, account, attached, Form.IDENTITY)
-            # One that cannot be read might hold a Deny.
-            found.append(policy if policy is not None else _NOTHING)
+        found = _granted(view, row)
+        if row.kind == USER.key:
+            try:
+                for group in groups_of(view, row):
+                    found += _granted(view, group)
+            except LookupError:
+                found.append(_NOTHING)
         boundary = row.doc["boundary"]
         if not boundary:
             return tuple(found), None

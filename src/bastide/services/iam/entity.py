@@ -1,4 +1,4 @@
-"""What users, roles and managed policies have in common: names, paths, tags, pages, and the size of documents."""
+"""What IAM's entities have in common: names, paths, unique ids, quotas, tags, pages, and the size of documents."""
 
 from __future__ import annotations
 
@@ -52,18 +52,30 @@ def checked(document: str, form: Form) -> str:
     return document
 
 
+TALLY: Final = "iam:Tally"
+"""Rows that tell how many entities of a kind an account has, so that a quota costs the same however many there are."""
+UNIQUE: Final = "iam:UniqueId"
+"""Rows that tell the name of an entity that may be renamed, by its unique id."""
+
+
 class Entity(Kind):
-    """A user, a role or a managed policy.
+    """A user, a group, a role, an instance profile or a managed policy.
 
     The row's name is the entity's in lower case, because IAM's names must differ in more than case; ``doc`` keeps the
     name and the ARN as they were given.
     """
 
-    def __init__(self, name: str, missing: str, taken: str) -> None:
-        """missing, taken: messages with ``{name}``."""
-        super().__init__(name, service="iam", arn=f"{name.lower()}/{{}}", global_=True)
+    def __init__(
+        self, name: str, missing: str, taken: str, *, most: int, plural: str = "", type: str = "", renamed: bool = False
+    ) -> None:
+        """missing, taken: messages with ``{name}``. most: of one account, the most that AWS raises its quota to.
+        renamed: the entity may get another name, and is found by its unique id too."""
+        super().__init__(name, service="iam", arn=f"{type or name.lower()}/{{}}", global_=True)
         self.told_missing = missing
         self.told_taken = taken
+        self.most = most
+        self.plural = plural or f"{name}s"
+        self.renamed = renamed
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
@@ -115,23 +127,86 @@ class Entity(Kind):
         return self.need(view, a.account, str(a.input[self.named_by]))
 
     def make(self, a: Authorised, tx: Transaction, doc: dict[str, Any], tags: Tags) -> Row:
-        """A new row; raises Refused (EntityAlreadyExists), whatever the case of the names."""
-        name = doc[self.named_by]
-        modifiable(a, doc, name)
-        if tx.get(self.key, a.account, "", name.lower()) is not None:
+        """A new row; raises Refused (EntityAlreadyExists, LimitExceeded), whatever the case of the names."""
+        self._free(tx, a.account, doc[self.named_by])
+        held = self.tally(tx, a.account)
+        if held >= self.most:
+            raise limit(f"Cannot exceed quota for {self.plural}PerAccount: {self.most}")
+        row = self.create(a, tx, doc[self.named_by].lower(), doc, tags=tags)
+        self._tell_tally(tx, a.account, held + 1)
+        if self.renamed:
+            self._index(tx, row)
+        return row
+
+    def _free(self, tx: Transaction, account: str, name: str) -> None:
+        if tx.get(self.key, account, "", name.lower()) is not None:
             raise Refused("EntityAlreadyExists", self.told_taken.format(name=name), 409)
-        return self.create(a, tx, name.lower(), doc, tags=tags)
 
     def save(self, a: Authorised, tx: Transaction, row: Row) -> None:
-        """Writes a changed row; raises Refused (UnmodifiableEntity) for one that AWS keeps to itself."""
-        modifiable(a, row.doc, row.doc[self.named_by])
+        """Writes a changed row."""
         row.modified = a.now
         self.change(tx, row, a.operation.name, a.request.id)
 
-    def drop(self, a: Authorised, tx: Transaction, row: Row) -> None:
-        """Removes a row; raises Refused (UnmodifiableEntity) for one that AWS keeps to itself."""
-        modifiable(a, row.doc, row.doc[self.named_by])
-        self.remove(tx, row, a.operation.name, a.request.id)
+    def remove(self, tx: Transaction, row: Row, event: str, request_id: str = "") -> None:
+        """Removes a row, with history, and an event in the outbox."""
+        held = self.tally(tx, row.account)
+        super().remove(tx, row, event, request_id)
+        self._tell_tally(tx, row.account, held - 1)
+        index = tx.get(UNIQUE, row.account, "", self.id_of(row)) if self.renamed else None
+        if index is not None:
+            tx.delete(index, keep=False)
+
+    def rename(self, a: Authorised, tx: Transaction, row: Row, name: str, path: str) -> Row:
+        """The row under another name or path, with the unique id, tags and policies it had; raises Refused
+        (EntityAlreadyExists)."""
+        doc = {**row.doc, self.named_by: name, "Path": path, "Arn": self.address(row.account, path, name)}
+        if name.lower() == row.name:
+            row.doc = doc
+            self.save(a, tx, row)
+            return row
+        self._free(tx, a.account, name)
+        tx.delete(row, event=a.operation.name, request_id=a.request.id)
+        moved = Row(self.key, row.account, "", name.lower(), doc, row.status, row.tags, created=row.created)
+        tx.insert(moved, event=a.operation.name, request_id=a.request.id)
+        self._emit(tx, moved, a.operation.name, a.request.id)
+        self._index(tx, moved)
+        return moved
+
+    def id_of(self, row: Row) -> str:
+        """The unique id: ``AIDA...``, ``AROA...``."""
+        return str(row.doc[f"{self.name}Id"])
+
+    def by_id(self, view: View, account: str, id: str) -> Row | None:
+        """The row of that unique id, whatever its name is now, or None. For kinds that may be renamed."""
+        index = view.get(UNIQUE, account, "", id)
+        row = None if index is None else view.get(self.key, account, "", index.doc["name"])
+        return row if row is not None and self.id_of(row) == id else None
+
+    def _index(self, tx: Transaction, row: Row) -> None:
+        index = tx.get(UNIQUE, row.account, "", self.id_of(row))
+        if index is None:
+            tx.insert(Row(UNIQUE, row.account, "", self.id_of(row), {"name": row.name}), keep=False)
+        else:
+            index.doc["name"] = row.name
+            tx.update(index, keep=False)
+
+    def tally(self, view: View, account: str) -> int:
+        """How many the account has."""
+        row = view.get(TALLY, account, "", self.name)
+        if row is not None:
+            return int(row.doc["count"])
+        count, after = 0, ""
+        while rows := view.scan(self.key, account, "", after=after, limit=500):
+            count, after = count + len(rows), rows[-1].name
+        return count
+
+    def _tell_tally(self, tx: Transaction, account: str, count: int) -> None:
+        row = tx.get(TALLY, account, "", self.name)
+        if row is None:
+            tx.insert(Row(TALLY, account, "", self.name, {"count": count}), keep=False)
+        else:
+            row.doc["count"] = count
+            tx.update(row, keep=False)
 
     def _emit(self, tx: Transaction, row: Row, event: str, request_id: str) -> None:
         tx.emit(
@@ -145,19 +220,6 @@ class Entity(Kind):
                 "status": "",
                 "request_id": request_id,
             },
-        )
-
-
-def modifiable(a: Authorised, doc: dict[str, Any], name: str) -> None:
-    """Raises Refused (UnmodifiableEntity) for what AWS keeps to itself: all below the reserved path.
-
-    Source: IAM Identity Center User Guide, "Referencing permission sets in resource policies".
-    """
-    if str(doc["Path"]).startswith("/aws-reserved/") and a.caller.kind != "Service":
-        raise Refused(
-            "UnmodifiableEntity",
-            f"Cannot perform the operation on the protected role '{name}' - this role is only modifiable by AWS",
-            400,
         )
 
 
@@ -258,6 +320,11 @@ def paged(
             return {member: found, "IsTruncated": False}
         if examined >= _MOST_EXAMINED:
             return {member: found, "IsTruncated": True, "Marker": pages.seal(a, after)}
+
+
+def below(kind: Entity) -> Callable[[Asked], Iterable[str]]:
+    """What a list of a kind is about: the entities below the path that the call names."""
+    return lambda asked: (f"arn:aws:iam::{asked.call.account}:{kind.type[:-1]}{asked.input.get('PathPrefix') or '/'}",)
 
 
 def below_path(a: Authorised) -> Callable[[Row], bool]:

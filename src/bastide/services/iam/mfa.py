@@ -20,7 +20,7 @@ import segno
 from bastide.domain import MICROS, Instant, Refused, tag_list
 from bastide.kernel import Ask, Asked, Authorised, Caller, Kind, Output, Sealer
 from bastide.services.iam.entity import conflict, limit, new_tags, no_entity, paged, with_tags
-from bastide.services.iam.user import ENABLED_DEVICE, USER, own_or_named, user_name
+from bastide.services.iam.user import ENABLED_DEVICE, MOVING, USER, own_or_named, user_name
 from bastide.store import Row, Transaction, View
 
 _PURPOSE: Final = "mfa-seed"
@@ -292,4 +292,15 @@ def virtual(a: Authorised, view: View) -> Output:
     )
 
 
+def _move(a: Authorised, tx: Transaction, before: Row, after: Row) -> None:
+    """Devices tell their user's new name."""
+    prefix = f"{after.doc['UserId']}/"
+    for held in tx.scan(ENABLED_DEVICE, before.account, "", prefix=prefix, limit=_MOST_DEVICES):
+        row = DEVICE.get(tx, before.account, "", held.name.removeprefix(prefix))
+        if row is not None:
+            row.doc["user"] = after.doc["UserName"]
+            DEVICE.change(tx, row, a.operation.name, a.request.id)
+
+
+MOVING.append(_move)
 with_tags(DEVICE, _device, _this)

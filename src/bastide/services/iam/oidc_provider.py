@@ -61,7 +61,7 @@ def _parts(url: str) -> tuple[str, str]:
 def _thumbprints(given: Sequence[str]) -> list[str]:
     """Checked; raises Refused (InvalidInput, LimitExceeded)."""
     if len(given) > _MOST_THUMBPRINTS:
-        raise limit("Thumbprint list must contain fewer than 5 entries.")
+        raise limit(f"Thumbprint list must contain at most {_MOST_THUMBPRINTS} entries.")
     if not all(re.fullmatch(r"[0-9A-Fa-f]{40}", one) for one in given):
         raise _invalid("A thumbprint is the SHA-1 of a certificate: 40 hexadecimal digits.")
     return [one.lower() for one in dict.fromkeys(given)]

@@ -10,7 +10,7 @@ from bastide.kernel import Ask, Asked, Authorised, Output, unique_id
 from bastide.policy import Form
 from bastide.services.iam.entity import (
     Entity,
-    below_path,
+    below,
     checked,
     conflict,
     encoded,
@@ -25,8 +25,13 @@ from bastide.services.iam.entity import (
 from bastide.services.iam.managed import MANAGED, Managed
 from bastide.store import Row, Transaction, View
 
-_QUOTA: Final = 6144
-_MOST_VERSIONS: Final = 5
+QUOTA: Final = 6144
+"""Characters of a managed policy."""
+MOST_VERSIONS: Final = 5
+USE: Final = "iam:PolicyUse"
+"""Rows that tell which entities of an account use a policy: its ARN, as what, the entity's kind and its row's name."""
+MANAGED_USE: Final = "iam:ManagedPolicyUse"
+"""Rows that tell how often an account uses a policy of AWS's, by ARN; none while it does not."""
 
 
 def policy_name(arn: str) -> str:
@@ -45,11 +50,27 @@ class _Policies(Entity):
         return row if row is not None and row.doc["Arn"] == arn else None
 
 
-POLICY = _Policies("Policy", "{name}", "A policy called {name} already exists. Duplicate names are not allowed.")
+POLICY = _Policies(
+    "Policy",
+    "{name}",
+    "A policy called {name} already exists. Duplicate names are not allowed.",
+    most=5000,
+    plural="Policies",
+)
 
 
-def _this(asked: Asked) -> Iterable[str]:
+def this(asked: Asked) -> Iterable[str]:
+    """The ARN of the policy that the call names."""
     return (str(asked.input["PolicyArn"]),)
+
+
+def text_of(view: View, account: str, arn: str) -> str | None:
+    """The default version of a managed policy that may be used in the account, or None."""
+    managed = MANAGED.get(arn)
+    if managed is not None:
+        return managed.document
+    row = POLICY.by_arn(view, account, arn)
+    return None if row is None else str(row.doc["versions"][row.doc["DefaultVersionId"]]["text"])
 
 
 def usable(view: View, account: str, arn: str) -> None:
@@ -75,13 +96,20 @@ def _found(a: Authorised, view: View) -> Row:
     return row
 
 
+def named(a: Authorised, view: View) -> None:
+    """Raises Refused unless the policy that the call names exists."""
+    if a.input["PolicyArn"] not in MANAGED:
+        _found(a, view)
+
+
 def _document(text: str) -> str:
-    if unspaced(text) > _QUOTA:
-        raise limit(f"Cannot exceed quota for PolicySize: {_QUOTA}")
+    if unspaced(text) > QUOTA:
+        raise limit(f"Cannot exceed quota for PolicySize: {QUOTA}")
     return checked(text, Form.IDENTITY)
 
 
-def _shown(row: Row, *, whole: bool) -> Output:
+def shown(row: Row, *, whole: bool) -> Output:
+    """A customer managed policy."""
     doc = row.doc
     found: Output = {
         "PolicyName": doc["PolicyName"],
@@ -103,15 +131,33 @@ def _shown(row: Row, *, whole: bool) -> Output:
     return found
 
 
-def _brought(managed: Managed) -> Output:
-    return {
+def _counts(view: View, account: str, arn: str) -> dict[str, int]:
+    row = view.get(MANAGED_USE, account, "", arn)
+    return {"AttachmentCount": 0, "PermissionsBoundaryUsageCount": 0} if row is None else row.doc
+
+
+def brought(view: View, account: str, managed: Managed, *, whole: bool) -> Output:
+    """A policy of AWS's as the account sees it."""
+    found: Output = {
         "PolicyName": managed.name,
         "PolicyId": managed.id,
         "Arn": managed.arn,
-        "Path": "/",
-        "DefaultVersionId": "v1",
+        "Path": managed.path,
+        "DefaultVersionId": managed.version,
+        **_counts(view, account, managed.arn),
         "IsAttachable": True,
+        "CreateDate": managed.created,
+        "UpdateDate": managed.updated,
     }
+    if whole and managed.description:
+        found["Description"] = managed.description
+    return found
+
+
+def brought_version(managed: Managed, *, whole: bool) -> Output:
+    """The version of a policy of AWS's that is at hand."""
+    found: Output = {"VersionId": managed.version, "IsDefaultVersion": True, "CreateDate": managed.updated}
+    return {"Document": encoded(managed.document), **found} if whole else found
 
 
 @POLICY.operation(
@@ -136,46 +182,51 @@ def create(a: Authorised, tx: Transaction) -> Output:
         "next": 2,
         "versions": {"v1": {"text": _document(a.input["PolicyDocument"]), "created": a.now}},
     }
-    return {"Policy": _shown(POLICY.make(a, tx, doc, new_tags(a)), whole=True)}
+    return {"Policy": shown(POLICY.make(a, tx, doc, new_tags(a)), whole=True)}
 
 
-@POLICY.reads("GetPolicy", asks=[Ask("iam:GetPolicy", _this)])
+@POLICY.reads("GetPolicy", asks=[Ask("iam:GetPolicy", this)])
 def get(a: Authorised, view: View) -> Output:
     managed = MANAGED.get(a.input["PolicyArn"])
     if managed is not None:
-        return {"Policy": _brought(managed) | {"Description": managed.description}}
-    return {"Policy": _shown(_found(a, view), whole=True)}
+        return {"Policy": brought(view, a.account, managed, whole=True)}
+    return {"Policy": shown(_found(a, view), whole=True)}
 
 
-def _below(asked: Asked) -> Iterable[str]:
-    return (f"arn:aws:iam::{asked.call.account}:policy{asked.input.get('PathPrefix') or '/'}",)
-
-
-@POLICY.reads("ListPolicies", asks=[Ask("iam:ListPolicies", _below)])
+@POLICY.reads("ListPolicies", asks=[Ask("iam:ListPolicies", below(POLICY))])
 def policies(a: Authorised, view: View) -> Output:
     scope = a.input.get("Scope") or "All"
     usage = a.input.get("PolicyUsageFilter")
-    below = below_path(a)
+    prefix = str(a.input.get("PathPrefix") or "/")
     counts = {"PermissionsPolicy": ("AttachmentCount",), "PermissionsBoundary": ("PermissionsBoundaryUsageCount",)}
     either = counts.get(str(usage), ("AttachmentCount", "PermissionsBoundaryUsageCount"))
     only = bool(a.input.get("OnlyAttached")) or usage is not None
 
-    def wanted(row: Row) -> bool:
-        return below(row) and (not only or any(row.doc[member] for member in either))
+    def wanted(path: str, doc: dict[str, Any]) -> bool:
+        return path.startswith(prefix) and (not only or any(doc[member] for member in either))
 
-    if only and scope != "Local":
-        raise Refused(
-            "ValidationError", "OnlyAttached and PolicyUsageFilter are supported with Scope Local only by Bastide yet."
-        )
-    brought: list[Output] = []
-    if scope != "Local" and (a.input.get("PathPrefix") or "/") == "/":
-        brought = [_brought(one) for one in MANAGED.values()]
+    managed: list[Output] = []
+    if scope != "Local":
+        # Few enough to look at all of them; which of them are in use stands in rows of their own.
+        managed = [
+            brought(view, a.account, one, whole=False)
+            for one in MANAGED.values()
+            if wanted(one.path, _counts(view, a.account, one.arn) if only else {})
+        ]
     if scope == "AWS":
-        return sliced(a, "Policies", brought)
-    return paged(a, view, POLICY.key, "Policies", lambda row: _shown(row, whole=False), wanted=wanted, first=brought)
+        return sliced(a, "Policies", managed)
+    return paged(
+        a,
+        view,
+        POLICY.key,
+        "Policies",
+        lambda row: shown(row, whole=False),
+        wanted=lambda row: wanted(row.doc["Path"], row.doc),
+        first=managed,
+    )
 
 
-@POLICY.operation("DeletePolicy", asks=[Ask("iam:DeletePolicy", _this)])
+@POLICY.operation("DeletePolicy", asks=[Ask("iam:DeletePolicy", this)])
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = _found(a, tx)
     if row.doc["AttachmentCount"] or row.doc["PermissionsBoundaryUsageCount"]:
@@ -192,7 +243,8 @@ def delete(a: Authorised, tx: Transaction) -> Output:
 # -- versions ----------------------------------------------------------------------------------------------------------
 
 
-def _version(row: Row, name: str, *, whole: bool) -> Output:
+def version_of(row: Row, name: str, *, whole: bool) -> Output:
+    """A version of a customer managed policy; raises Refused (NoSuchEntity)."""
     kept = row.doc["versions"].get(name)
     if kept is None:
         raise no_entity(f"Policy {row.doc['Arn']} version {name} does not exist or is not attachable.")
@@ -206,10 +258,10 @@ def _version(row: Row, name: str, *, whole: bool) -> Output:
     return found
 
 
-@POLICY.operation("CreatePolicyVersion", asks=[Ask("iam:CreatePolicyVersion", _this)])
+@POLICY.operation("CreatePolicyVersion", asks=[Ask("iam:CreatePolicyVersion", this)])
 def create_version(a: Authorised, tx: Transaction) -> Output:
     row = _found(a, tx)
-    if len(row.doc["versions"]) >= _MOST_VERSIONS:
+    if len(row.doc["versions"]) >= MOST_VERSIONS:
         raise limit(
             "A managed policy can have up to 5 versions. Before you create a new version, you must delete an existing "
             "version."
@@ -221,43 +273,43 @@ def create_version(a: Authorised, tx: Transaction) -> Output:
     if a.input.get("SetAsDefault"):
         row.doc["DefaultVersionId"] = name
     POLICY.save(a, tx, row)
-    return {"PolicyVersion": _version(row, name, whole=False)}
+    return {"PolicyVersion": version_of(row, name, whole=False)}
 
 
-@POLICY.reads("GetPolicyVersion", asks=[Ask("iam:GetPolicyVersion", _this)])
+@POLICY.reads("GetPolicyVersion", asks=[Ask("iam:GetPolicyVersion", this)])
 def get_version(a: Authorised, view: View) -> Output:
     managed = MANAGED.get(a.input["PolicyArn"])
     if managed is not None:
-        if a.input["VersionId"] != "v1":
+        if a.input["VersionId"] != managed.version:
             raise no_entity(f"Policy {managed.arn} version {a.input['VersionId']} does not exist or is not attachable.")
-        shown = {"VersionId": "v1", "IsDefaultVersion": True, "Document": encoded(managed.document)}
-        return {"PolicyVersion": shown}
-    return {"PolicyVersion": _version(_found(a, view), a.input["VersionId"], whole=True)}
+        return {"PolicyVersion": brought_version(managed, whole=True)}
+    return {"PolicyVersion": version_of(_found(a, view), a.input["VersionId"], whole=True)}
 
 
-@POLICY.reads("ListPolicyVersions", asks=[Ask("iam:ListPolicyVersions", _this)])
+@POLICY.reads("ListPolicyVersions", asks=[Ask("iam:ListPolicyVersions", this)])
 def versions(a: Authorised, view: View) -> Output:
-    if a.input["PolicyArn"] in MANAGED:
-        return sliced(a, "Versions", [{"VersionId": "v1", "IsDefaultVersion": True}])
+    managed = MANAGED.get(a.input["PolicyArn"])
+    if managed is not None:
+        return sliced(a, "Versions", [brought_version(managed, whole=False)])
     row = _found(a, view)
     newest = sorted(row.doc["versions"], key=lambda name: -int(name[1:]))
-    return sliced(a, "Versions", [_version(row, name, whole=False) for name in newest])
+    return sliced(a, "Versions", [version_of(row, name, whole=False) for name in newest])
 
 
-@POLICY.operation("SetDefaultPolicyVersion", asks=[Ask("iam:SetDefaultPolicyVersion", _this)])
+@POLICY.operation("SetDefaultPolicyVersion", asks=[Ask("iam:SetDefaultPolicyVersion", this)])
 def set_default(a: Authorised, tx: Transaction) -> Output:
     row = _found(a, tx)
-    _version(row, a.input["VersionId"], whole=False)
+    version_of(row, a.input["VersionId"], whole=False)
     row.doc["DefaultVersionId"] = a.input["VersionId"]
     row.doc["updated"] = a.now
     POLICY.save(a, tx, row)
     return {}
 
 
-@POLICY.operation("DeletePolicyVersion", asks=[Ask("iam:DeletePolicyVersion", _this)])
+@POLICY.operation("DeletePolicyVersion", asks=[Ask("iam:DeletePolicyVersion", this)])
 def delete_version(a: Authorised, tx: Transaction) -> Output:
     row = _found(a, tx)
-    _version(row, a.input["VersionId"], whole=False)
+    version_of(row, a.input["VersionId"], whole=False)
     if a.input["VersionId"] == row.doc["DefaultVersionId"]:
         raise conflict("Cannot delete the default version of a policy.")
     del row.doc["versions"][a.input["VersionId"]]
@@ -266,4 +318,4 @@ def delete_version(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-with_tags(POLICY, _found, _this)
+with_tags(POLICY, _found, this)

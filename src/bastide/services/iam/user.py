@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from bastide.domain import Refused, tag_list
 from bastide.kernel import Ask, Asked, Authorised, Output, unique_id
 from bastide.kernel.kind import each
 from bastide.services.iam import attachment
-from bastide.services.iam.entity import NEW_BOUNDARY, Entity, below_path, conflict, new_tags, paged, with_tags
+from bastide.services.iam.entity import NEW_BOUNDARY, Entity, below, below_path, conflict, new_tags, paged, with_tags
+from bastide.services.iam.last_use import LastUse
 from bastide.store import Row, Transaction, View
 
-USER = Entity("User", "The user with name {name} cannot be found.", "User with name {name} already exists.")
-
+USER = Entity(
+    "User",
+    "The user with name {name} cannot be found.",
+    "User with name {name} already exists.",
+    most=5000,
+    renamed=True,
+)
 
 ENABLED_DEVICE: Final = "iam:EnabledMFADevice"
 """Rows ``USERID/DEVICE`` that tell which MFA devices a user has; the id, because names may change."""
 
+Holding = Callable[[View, Row], str]
+Moving = Callable[[Authorised, Transaction, Row, Row], None]
 
-def _shown(row: Row, *, whole: bool) -> Output:
+HOLDING: list[Holding] = []
+"""What else a user may have: why it cannot be deleted while it has it, or "". The nouns that belong to users add theirs."""
+MOVING: list[Moving] = []
+"""What else goes with a user that gets another name; called with the rows before and after."""
+
+
+def shown(row: Row, *, whole: bool) -> Output:
+    """A user; whole: with its boundary and tags."""
     doc = row.doc
     found: Output = {
         "Path": doc["Path"],
@@ -44,6 +59,7 @@ def user_doc(account: str, name: str, path: str) -> dict[str, object]:
         "Arn": USER.address(account, path, name),
         "inline": {},
         "attached": [],
+        "groups": [],
         "boundary": "",
     }
 
@@ -61,7 +77,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     if a.input.get("PermissionsBoundary"):
         attachment.set_boundary(a, tx, row, a.input["PermissionsBoundary"])
         USER.save(a, tx, row)
-    return {"User": _shown(row, whole=True)}
+    return {"User": shown(row, whole=True)}
 
 
 def own_or_named(asked: Asked) -> Iterable[str]:
@@ -83,30 +99,54 @@ def user_name(a: Authorised) -> str:
 
 @USER.reads("GetUser", asks=[Ask("iam:GetUser", own_or_named)])
 def get(a: Authorised, view: View) -> Output:
-    return {"User": _shown(USER.seen(view, a.account, user_name(a)), whole=True)}
+    return {"User": shown(USER.seen(view, a.account, user_name(a)), whole=True)}
 
 
-def _below(asked: Asked) -> Iterable[str]:
-    return (f"arn:aws:iam::{asked.call.account}:user{asked.input.get('PathPrefix') or '/'}",)
-
-
-@USER.reads("ListUsers", asks=[Ask("iam:ListUsers", _below)])
+@USER.reads("ListUsers", asks=[Ask("iam:ListUsers", below(USER))])
 def users(a: Authorised, view: View) -> Output:
-    return paged(a, view, USER.key, "Users", lambda row: _shown(row, whole=False), wanted=below_path(a))
+    return paged(a, view, USER.key, "Users", lambda row: shown(row, whole=False), wanted=below_path(a))
+
+
+def renamed(kind: Entity) -> Callable[[Asked], Iterable[str]]:
+    """An entity and what it is to become: "you must have permission on both the source and the target object" (IAM API
+    reference, "UpdateUser", "UpdateGroup")."""
+
+    def about(asked: Asked) -> Iterable[str]:
+        name = str(asked.input[kind.named_by])
+        held = kind.held(asked.view, asked.call.account, name)
+        path = str(asked.input.get("NewPath") or (held.doc["Path"] if held is not None else "/"))
+        new = str(asked.input.get(f"New{kind.named_by}") or name)
+        return dict.fromkeys((*kind.this(asked), kind.address(asked.call.account, path, new)))
+
+    return about
+
+
+@USER.operation("UpdateUser", asks=[Ask("iam:UpdateUser", renamed(USER))])
+def update(a: Authorised, tx: Transaction) -> Output:
+    row = USER.asked_for(a, tx)
+    before = Row(row.kind, row.account, "", row.name, row.doc)
+    name, path = a.input.get("NewUserName") or row.doc["UserName"], a.input.get("NewPath") or row.doc["Path"]
+    after = USER.rename(a, tx, row, name, path)
+    attachment.moved(tx, before, after)
+    for move in MOVING:
+        move(a, tx, before, after)
+    return {}
 
 
 @USER.operation("DeleteUser", asks=[Ask("iam:DeleteUser", USER.this)])
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = USER.asked_for(a, tx)
-    if tx.scan("iam:AccessKey", a.account, "", prefix=f"{row.name}/", limit=1):
-        raise conflict("Cannot delete entity, must delete access keys first.")
     if tx.scan(ENABLED_DEVICE, a.account, "", prefix=f"{row.doc['UserId']}/", limit=1):
         raise conflict("Cannot delete entity, must delete MFA device first.")
+    for holds in HOLDING:
+        if why := holds(tx, row):
+            raise conflict(why)
     attachment.must_be_bare(row)
     attachment.clear_boundary(a, tx, row)
     USER.remove(tx, row, a.operation.name, a.request.id)
+    a.engine(LastUse).forget(tx, a.account, row.doc["UserId"])
     return {}
 
 
-attachment.declare(USER, inline_quota=2048)
+attachment.declare(USER)
 with_tags(USER, USER.asked_for, USER.this)
