@@ -41,6 +41,7 @@ class Running:
     http: str = ""
     process: subprocess.Popen[str] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
 
     def start(self, **environment: str) -> None:
         """Initialises if needed, starts, and waits for the line `ready`."""
@@ -54,7 +55,17 @@ class Running:
         """Starts on an existing data directory."""
         self.log = (self.data.parent / "up.log").open("a")
         self.process = subprocess.Popen(
-            [*PROGRAM, "up", "--data", str(self.data), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+            [
+                *PROGRAM,
+                "up",
+                "--data",
+                str(self.data),
+                "--listen",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+                *self.arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,

@@ -11,6 +11,8 @@ import click
 from bastide.commands.access import credentials
 from bastide.commands.demo import demo
 from bastide.commands.doctor import doctor
+from bastide.commands.identity import identity
+from bastide.commands.login import login
 from bastide.commands.network import network
 from bastide.commands.status import inventory, status
 from bastide.commands.why import why
@@ -50,9 +52,10 @@ def cli() -> None:
       bastide demo                          a bank's mortgage model, from data to a governed endpoint
       bastide status                        accounts, jobs and endpoints
       bastide why REQUEST-ID                why a call was refused, and by which statement
+      bastide login                         sign in as yourself, at the identity provider
       bastide doctor                        what this machine can do
     """
 
 
-for command in (credentials, demo, doctor, status, inventory, why, network):
+for command in (credentials, demo, doctor, identity, inventory, login, network, status, why):
     cli.add_command(command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 from urllib.parse import quote
 
 import orjson
@@ -27,11 +27,26 @@ _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _GLOBAL_REGION = "us-east-1"
 
 
+class Pages(Protocol):
+    """What answers browsers, on the same listeners."""
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether a request is for one of its pages."""
+        ...
+
+    async def serve(self, scope: Scope, source: Receive, send: Send, listener: Listener) -> None:
+        """Answers it."""
+        ...
+
+
 class FrontDoor:
     """The ASGI application. `at(listener)` gives the application of one way in."""
 
-    def __init__(self, calls: Calls, *, hosts: Sequence[str], regions: Sequence[str], health: Any) -> None:
+    def __init__(
+        self, calls: Calls, *, hosts: Sequence[str], regions: Sequence[str], health: Any, pages: Sequence[Pages] = ()
+    ) -> None:
         self.calls = calls
+        self._pages = tuple(pages)
         self._router = Router(calls.registry, hosts)
         self._regions = frozenset(regions)
         self._default_region = regions[0]
@@ -57,6 +72,10 @@ class FrontDoor:
                 scope["method"],
             )
             return
+        for pages in self._pages:
+            if pages.takes(scope) and not listener.vpce:
+                await pages.serve(scope, source, send, listener)
+                return
         received: Received | None = None
         target: Target | None = None
         stream: AsyncIterator[bytes] | None = None

@@ -59,9 +59,17 @@ class Router:
             sorted({f".s3.{host}" for host in hosts} | {f".{host}" for host in hosts}, key=len, reverse=True)
         )
         self._by_name: dict[str, list[Codec]] = {}
+        self._open: dict[tuple[str, bytes], tuple[Codec, frozenset[str]]] = {}
+        """Unsigned REST operations by method and path: the service, and the headers they cannot do without."""
         for name in registry.services:
             found = codec(name)
             self._by_name.setdefault(found.signing_name, []).append(found)
+        for operation in registry.operations.values():
+            found = codec(operation.service)
+            if operation.identify is not None and found.protocol == "rest-json":
+                trait = found.model.operation_model(operation.name).http
+                headers = _needed(found.operations[operation.name], "header")
+                self._open[trait["method"], trait["requestUri"].encode()] = (found, headers)
 
     def _candidates(self, presented: Presented | None, received: Received) -> list[Codec]:
         if presented is not None:
@@ -90,6 +98,15 @@ class Router:
                 for one in many
                 if {"query", "ec2", "smithy-rpc-v2-cbor"} & set(one.protocols)
             ]
+        open_ = self._open.get((received.method, received.raw_path))
+        if (
+            open_ is not None
+            and open_[1] <= received.named.keys()
+            and self._bucket_of(received.named.get("host", "")) is None
+            and (received.method == "GET" or not received.raw_query)
+            and not received.named.get("content-type", "").startswith("multipart/")  # a browser's upload to S3
+        ):
+            return [open_[0]]
         # S3 answers whoever did not sign; other services' paths are known only to be refused under their own name.
         rest = [one for many in self._by_name.values() for one in many if one.protocol == "rest-json"]
         return [*self._by_name.get("s3", []), *rest]
@@ -146,7 +163,7 @@ class Router:
                 refusal = _unknown(service, name, protocol)
                 continue
             held = service.operations[name]
-            if service.service == "s3" and not _needed(held) <= {key for key, _ in query}:
+            if service.service == "s3" and not _needed(held, "querystring") <= {key for key, _ in query}:
                 # A path and method alone do not mean an operation whose query has to say more (POST to a key).
                 refusal = refusal or Refused(
                     "MethodNotAllowed", "The specified method is not allowed against this resource.", 405,
@@ -154,8 +171,8 @@ class Router:
                 )  # fmt: skip
                 continue
             if body is None and not (held.streaming_input and service.service == "s3"):
-                # Who did not sign is refused without being read.
-                unread = presented is None and service.service != "s3"
+                # Who did not sign, and should have, is refused without being read.
+                unread = presented is None and service.service != "s3" and operation.identify is None
                 body = b"" if unread else await received.body()
             return Target(operation, held, service, protocol, head, body)
         raise refusal or Refused(
@@ -164,13 +181,13 @@ class Router:
 
 
 @cache
-def _needed(held: OperationCodec) -> frozenset[str]:
-    """Query parameters that an operation cannot do without."""
+def _needed(held: OperationCodec, place: str) -> frozenset[str]:
+    """Headers or query parameters that an operation cannot do without."""
     shape = held.input_shape
     if shape is None:
         return frozenset()
     found = [shape.members[name].serialization for name in shape.required_members]
-    return frozenset(one["name"] for one in found if one.get("location") == "querystring")
+    return frozenset(one["name"] for one in found if one.get("location") == place)
 
 
 def _unknown(service: Codec, name: str, protocol: str) -> Refused:

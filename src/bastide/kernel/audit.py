@@ -25,6 +25,7 @@ _SECRET_MEMBERS = frozenset(
         "OldPassword", "SecretString", "SecretBinary", "SSECustomerKey", "CopySourceSSECustomerKey", "AuthorizationToken",
         "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode",
         "AuthenticationCode1", "AuthenticationCode2", "Base32StringSeed", "QRCodePNG", "AddPrivateKey",
+        "ContextAssertion", "deviceCode", "userCode", "verificationUriComplete", "code",
     }
 )  # fmt: skip
 _CONTENT_MEMBERS = frozenset({"logEvents"})
@@ -49,8 +50,8 @@ def _shown(service: str, operation: str, output: bool) -> _Shown:
 def _shown_shape(shape: Any, known: dict[str, _Shown], depth: int) -> _Shown:
     if depth > _DEEPEST:
         return lambda _: "..."
-    if shape.metadata.get("sensitive"):
-        return lambda _: HIDDEN
+    if shape.metadata.get("sensitive") or getattr(shape, "is_document_type", False):
+        return lambda _: HIDDEN  # nobody knows what a document holds
     kind = shape.type_name
     if kind == "structure":
         members: dict[str, tuple[str, _Shown]] = {}

@@ -31,6 +31,8 @@ class Session:
     kind: "role" (AssumeRole and its like), "user" (GetSessionToken) or "federated" (GetFederationToken). role, role_id:
     of a role session; of the others the user's ARN and id. mfa: when a second factor was shown, 0 if none was. provider:
     the identity provider that a federated session began at. keys: further condition keys of the session, lower case.
+    origin: of a session that began at the access portal, and of those taken on from it: user, account and permission set;
+    it lasts no longer than they do.
     parent: the access key that a user's session was got with; it ends with that key.
     """
 
@@ -53,6 +55,7 @@ class Session:
     provider: str = ""
     keys: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     parent: str = ""
+    origin: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +234,7 @@ class Sessions:
 
     def _opened(self, token: str) -> tuple[Session, str]:
         fields, secret = orjson.loads(self._sealer.open(token, "session"))
-        for name in ("policies", "policy_arns", "transitive"):
+        for name in ("policies", "policy_arns", "transitive", "origin"):
             fields[name] = tuple(fields[name])
         fields["keys"] = {
             key: value if isinstance(value, str) else tuple(value) for key, value in fields.get("keys", {}).items()

@@ -44,7 +44,7 @@ _HEAD: Final = struct.Struct(">16s16s8s")
 _SIZE: Final = struct.Struct(">I?")
 _NAME: Final = re.compile(
     r"manifest\.json|bastide\.(json|db)|administrator\.json|tls/[a-z]+\.(pem|key)|journal/[0-9]+\.journal"
-    r"|objects/[0-9a-f]{2}/[0-9a-f]{32}"
+    r"|objects/[0-9a-f]{2}/[0-9a-f]{32}|identity-provider\.json|development-(people\.json|identity-provider\.key)"
 )
 """What may lie in a backup: nothing that a restore writes elsewhere."""
 
@@ -209,7 +209,8 @@ def take(
         archive.add(copy, "bastide.db", filter=_bare)
         for number, content in enumerate((*before.values(), *after.values()), 1):
             _add(archive, f"journal/{number}.journal", content)
-        for path in (directory.administrator, *sorted(directory.tls.iterdir())):
+        people = (directory.identity_provider, directory.development_people, directory.development_key)
+        for path in (directory.administrator, *people, *sorted(directory.tls.iterdir())):
             if path.is_file():
                 archive.add(path, str(path.relative_to(directory.root)), filter=_bare)
         done = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import bastide
 from bastide.domain import wall
@@ -22,11 +23,12 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import ec2, s3, sagemaker
+from bastide.services import ec2, identity_center, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
 from bastide.services.organizations.tree import OrganisationTree
+from bastide.signin import DevelopmentProvider, SignIn
 from bastide.store import Journal, SqliteStore
 from bastide.store.directory import Configuration, DataDirectory
 
@@ -47,11 +49,17 @@ class Platform:
     network: ec2.Ec2Network
     networks: Namespaces
     issuers: Issuers
+    portal: identity_center.Portal
+    sign_in: SignIn
+    development: DevelopmentProvider | None
     last_use: LastUse
 
     @classmethod
-    async def start(cls, directory: DataDirectory) -> Platform:
-        """Opens the state, takes up what an earlier run left, and starts what runs by itself."""
+    async def start(cls, directory: DataDirectory, url: str, *, development: bool = False) -> Platform:
+        """Opens the state, takes up what an earlier run left, and starts what runs by itself.
+
+        url: where people reach it. development: with the development identity provider.
+        """
         configuration = directory.load()
         root = RootKey.load(directory.root_key)
         store = SqliteStore(directory.database)
@@ -74,6 +82,7 @@ class Platform:
                 return network.plan(view, vpc)
 
         networks = Namespaces(planned)
+        portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
         last_use = LastUse(store)
         engines: dict[type, object] = {
@@ -85,6 +94,7 @@ class Platform:
             Serving: serving,
             Networks: networks,
             Configuration: configuration,
+            identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
         }
@@ -92,7 +102,7 @@ class Platform:
             store=store,
             journal=journal,
             registry=registry,
-            directory=IamDirectory(root, last_use),
+            directory=IamDirectory(root, last_use, identity_center.stands),
             organisation=OrganisationTree(configuration.account),
             network=network,
             sessions=Sessions(root),
@@ -110,6 +120,13 @@ class Platform:
         with store.reading() as view:
             named = s3.files(view)
         artifacts.sweep(lambda name: bytes.fromhex(name) in named)
+        invented = None
+        if development:
+            secret = root.derive("development-provider/client").hex()
+            invented = DevelopmentProvider(portal, directory, root, secret, wall)
+        sign_in = SignIn(
+            calls, portal, directory.identity_provider, invented.relying() if invented is not None else None
+        )
         platform = cls(
             configuration,
             directory,
@@ -123,6 +140,9 @@ class Platform:
             network,
             networks,
             issuers,
+            portal,
+            sign_in,
+            invented,
             last_use,
         )
         journal.start()
@@ -130,6 +150,7 @@ class Platform:
         workflows.run()
         outbox.start()
         delivery.start()
+        sign_in.start()
         last_use.start()
         await sagemaker.recover(calls)
         return platform
@@ -139,7 +160,8 @@ class Platform:
         configuration = self.configuration
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
-        return FrontDoor(self.calls, hosts=hosts, regions=configuration.regions, health=self.health)
+        pages = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
+        return FrontDoor(self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=pages)
 
     async def open_networks(self, door: Door) -> None:
         """Makes every VPC that has endpoints. One that cannot be made is cut off, and the log says why."""
@@ -180,11 +202,14 @@ class Platform:
             lines.append("notice: OIDC issuers on this machine are believed, as the platform listens on loopback only")
         if plain:
             lines.append("notice: a plain listener stands on loopback; requests through it are not aws:SecureTransport")
+        if self.development is not None:
+            lines.append("notice: people sign in at the DEVELOPMENT identity provider, which is not for real accounts")
         return lines
 
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
         await self.networks.close()
+        await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
         await self.delivery.close()

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -96,10 +97,17 @@ def _address(text: str) -> tuple[str, int]:
 @DATA_OPTION
 @click.option("--listen", default="127.0.0.1:4566", show_default=True, help="HOST:PORT of the TLS listener.")
 @click.option("--http", "plain", help="HOST:PORT of a plain listener besides, on loopback only; marked as not secure.")
+@click.option("--public-url", help="Where people reach it, as https://HOST:PORT, if not at the listener itself.")
+@click.option(
+    "--development-identity-provider",
+    "development",
+    is_flag=True,
+    help="People sign in at a provider that comes along, for development only; on loopback only.",
+)
 @click.option(
     "--log-level", default="warning", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
-def up(data: Path, listen: str, plain: str | None, log_level: str) -> None:
+def up(data: Path, listen: str, plain: str | None, public_url: str | None, development: bool, log_level: str) -> None:
     """Run the platform until it is told to stop (SIGTERM or Ctrl-C drain).
 
     Prints how enforcement stands, and one line `ready` with the URLs once it serves.
@@ -114,16 +122,28 @@ def up(data: Path, listen: str, plain: str | None, log_level: str) -> None:
         raise click.ClickException(f"{data} holds no platform; make one with `bastide init --data {data}`")
     address = _address(listen)
     loopback = _address(plain) if plain else None
-    if loopback is not None and loopback[0] not in ("127.0.0.1", "::1", "localhost"):
+    if public_url is not None and not _PUBLIC.fullmatch(public_url):
+        raise click.ClickException(f"`{public_url}` is not https://HOST or https://HOST:PORT")
+    if development and public_url is not None:
+        raise click.ClickException("the development identity provider may be reached on loopback only")
+    if development and address[0] not in _LOOPBACK:
+        raise click.ClickException("the development identity provider may be reached on loopback only")
+    if development and directory.identity_provider.exists():
+        raise click.ClickException(
+            "an identity provider is connected; `bastide identity disconnect` before using the development one"
+        )
+    if loopback is not None and loopback[0] not in _LOOPBACK:
         raise click.ClickException("the plain listener may stand on loopback only (127.0.0.1, ::1 or localhost)")
     try:
         directory.lock()
     except RuntimeError as error:
         raise click.ClickException(str(error)) from None
     os.umask(0o077)
-    uvloop.run(_run(directory, address, loopback))
+    uvloop.run(_run(directory, address, loopback, public_url, development))
 
 
+_PUBLIC = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _MOST_HEAD_BYTES = 128 * 1024
 _HEAD_SECONDS = 30.0
 
@@ -218,15 +238,23 @@ def _bind(address: tuple[str, int]) -> socket.socket:
     return bound
 
 
-async def _run(directory: DataDirectory, listen: tuple[str, int], plain: tuple[str, int] | None) -> None:
+async def _run(
+    directory: DataDirectory,
+    listen: tuple[str, int],
+    plain: tuple[str, int] | None,
+    public_url: str | None,
+    development: bool,
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     sockets = [_bind(listen)] + ([_bind(plain)] if plain else [])
-    platform = await Platform.start(directory)
-    platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)
     ports = [one.getsockname()[1] for one in sockets]
+    # People come by the name that was given at `init`, if one was.
+    host = "localhost" if development else directory.load().hosts[-1]
+    platform = await Platform.start(directory, public_url or f"https://{host}:{ports[0]}", development=development)
+    platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)
     door = platform.door()
     servers = [_server(door.at(Listener("public", True)), directory)]
     if plain:

@@ -179,7 +179,8 @@ class Rules:
     def _check(self, shape: Any) -> Check | None:
         kind = shape.type_name
         if kind == "structure":
-            return self._structure(shape)
+            # A document is whatever JSON it is: there is nothing to hold it against.
+            return None if shape.is_document_type else self._structure(shape)
         if kind == "list":
             return self._list(shape)
         if kind == "map":

@@ -83,6 +83,21 @@ class DataDirectory:
         """Where the running platform listens."""
         return self.root / "endpoint.json"
 
+    @property
+    def identity_provider(self) -> Path:
+        """The identity provider that people sign in at."""
+        return self.root / "identity-provider.json"
+
+    @property
+    def development_people(self) -> Path:
+        """The people of the development identity provider."""
+        return self.root / "development-people.json"
+
+    @property
+    def development_key(self) -> Path:
+        """What the development identity provider signs with, sealed."""
+        return self.root / "development-identity-provider.key"
+
     def load(self) -> Configuration:
         """What `init` wrote; raises FileNotFoundError if it never ran here."""
         told = json.loads(self.configuration.read_text())

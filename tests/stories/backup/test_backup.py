@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bastide.store.identities import Provider
 from tests.platform import PROGRAM, Running, allow
 
 MARK = b"plain-text-that-must-not-be-read"
@@ -38,6 +39,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     running.client("secretsmanager").create_secret(Name="word", SecretString=MARK.decode())
     account = running.account("inside")
     account.role("reader", allow("s3:*"))
+    Provider("https://login.example.com", "bastide").save(running.data / "identity-provider.json")
     yield running
     running.stop()
 
@@ -77,6 +79,7 @@ def test_a_platform_comes_back_equal(original: Running, tmp_path: Path) -> None:
     assert _rows(again.data) == before
     modes = {oct(path.stat().st_mode & 0o077) for path in again.data.rglob("*")}
     assert modes == {"0o0"}
+    assert Provider.load(again.data / "identity-provider.json") == Provider("https://login.example.com", "bastide")
     again.launch()
     try:
         assert _bytes_of(again) == kept

@@ -192,8 +192,9 @@ def test_how_long(account: Account) -> None:
         )
 
 
-def test_what_is_not_supported_is_not_ignored(account: Account) -> None:
-    arn = role(account, "R", trusting({"AWS": account.id}))
+def test_contexts_come_from_identity_center_only(account: Account) -> None:
+    closed = role(account, "R", trusting({"AWS": account.id}))
+    arn = role(account, "S", trusting({"AWS": account.id}, "sts:AssumeRole", "sts:SetContext"))
     given = {
         "RoleArn": arn,
         "RoleSessionName": "me",
@@ -202,6 +203,7 @@ def test_what_is_not_supported_is_not_ignored(account: Account) -> None:
         ],
     }
     assert refusal(account.client("sts").assume_role, **given) == ("ValidationError", 400)
+    assert refusal(account.client("sts").assume_role, **{**given, "RoleArn": closed}) == DENIED
 
 
 def test_whose_key(platform: Running, account: Account) -> None:

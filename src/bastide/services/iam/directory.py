@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bastide.domain import Instant
@@ -49,9 +49,16 @@ def _granted(view: View, row: Row) -> list[Attached]:
 class IamDirectory:
     """`bastide.kernel.Directory` over IAM's rows."""
 
-    def __init__(self, sealer: Sealer, last_use: LastUse) -> None:
+    def __init__(
+        self,
+        sealer: Sealer,
+        last_use: LastUse,
+        stands: Callable[[View, Session], bool] = lambda view, session: not session.origin,
+    ) -> None:
+        """stands: whether what a session began with at the access portal still holds."""
         self._sealer = sealer
         self._last_use = last_use
+        self._stands = stands
 
     def used(self, caller: Caller, service: str, region: str, at: Instant) -> None:
         """Keeps that a caller made a request."""
@@ -89,6 +96,8 @@ class IamDirectory:
     def by_session(self, view: View, session: Session) -> Caller | None:
         """The caller of a session; None when its role is gone or was made anew, or the session was revoked. A user's
         session ends with the user and with the access key that it was got with."""
+        if session.origin and not self._stands(view, session):
+            return None
         account = session.account
         if session.kind == "role":
             return view.memo(

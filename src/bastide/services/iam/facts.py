@@ -26,7 +26,13 @@ _KINDS: Final[dict[str, Entity]] = {
     "instance-profile": INSTANCE_PROFILE,
 }
 
-_FOUNDING: Final = frozenset({"iam:CreateRole", "iam:AttachRolePolicy"})
+_RESERVED: Final = [
+    "iam:CreateRole", "iam:DeleteRole", "iam:UpdateRole", "iam:PutRolePolicy", "iam:DeleteRolePolicy",
+    "iam:AttachRolePolicy", "iam:DetachRolePolicy", "iam:PutRolePermissionsBoundary",
+    "iam:DeleteRolePermissionsBoundary",
+]  # fmt: skip
+"""What Identity Center does with the roles that permission sets become."""
+_FOUNDING: Final = frozenset(_RESERVED)
 _FOUNDER: Final = Attached(
     Document.parse(
         {
@@ -47,14 +53,22 @@ _FOUNDER: Final = Attached(
                     "Resource": "*",
                     "Condition": {"ArnEquals": {"iam:PolicyARN": ADMINISTRATOR}},
                 },
+                {
+                    "Sid": "PermissionSets",
+                    "Effect": "Allow",
+                    "Principal": {"Service": "sso.amazonaws.com"},
+                    "Action": _RESERVED,
+                    "Resource": "arn:aws:iam::*:role/aws-reserved/sso.amazonaws.com/*",
+                },
             ],
         },
         Form.RESOURCE,
     ),
-    "the trust of a new account in organizations.amazonaws.com",
+    "the trust of an account in organizations.amazonaws.com and sso.amazonaws.com",
 )
 """Accounts are founded by Organizations, which gives them their first role (Organizations User Guide, "Creating a
-member account"). Nobody but the platform itself acts as that service."""
+member account"); Identity Center makes, changes and removes the roles under its own path, and no others. Nobody but the
+platform itself acts as these services."""
 
 
 def facts(view: View, arn: Arn, action: str) -> Facts | None:

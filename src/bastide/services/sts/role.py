@@ -158,6 +158,7 @@ def begin(
     chained: bool = False,
     provider: str = "",
     keys: Mapping[str, str | tuple[str, ...]] | None = None,
+    origin: tuple[str, ...] = (),
 ) -> Output:
     """A session of a role, and the answer that tells it."""
     limits = narrowed(a, tags)
@@ -176,6 +177,7 @@ def begin(
         chained=chained,
         provider=provider,
         keys=dict(keys or {}),
+        origin=origin,
     )
     caller = a.calls.directory.by_session(view, session)
     if caller is None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Call, Calls, Kind, Output, account_of_key, anything, member
@@ -109,6 +111,23 @@ def _given() -> dict[str, Any]:
 
 
 _ROLE_ARN = member("RoleArn")
+_IDENTITY_CENTER: Final = "arn:aws:iam::aws:contextProvider/IdentityCenter"
+
+
+def _provided(a: Authorised) -> dict[str, Any]:
+    """What a session knows of the person it is for: the caller's own origin, or what Identity Center provides."""
+    before = a.caller.session
+    contexts = a.input.get("ProvidedContexts")
+    if not contexts:
+        return {"origin": before.origin} if before is not None else {}
+    if a.caller.kind != "Service" or len(contexts) != 1 or contexts[0].get("ProviderArn") != _IDENTITY_CENTER:
+        raise invalid("ProvidedContexts are taken from IAM Identity Center only.")
+    try:
+        told = a.calls.sealer.open(str(contexts[0].get("ContextAssertion")), "sts/provided-context")
+    except ValueError:
+        raise invalid("The context assertion is not valid.") from None
+    origin = tuple(str(one) for one in orjson.loads(told))
+    return {"origin": origin, "keys": {"identitystore:userid": origin[0]}}
 
 
 @SESSION.reads(
@@ -119,6 +138,7 @@ _ROLE_ARN = member("RoleArn")
         Ask("sts:AssumeRole", _ROLE_ARN, given=_given()),
         Ask("sts:TagSession", _ROLE_ARN, given=_given(), when=_tagged),
         Ask("sts:SetSourceIdentity", _ROLE_ARN, given=_given(), when=lambda asked: bool(_source_identity(asked))),
+        Ask("sts:SetContext", _ROLE_ARN, given=_given(), when=lambda asked: bool(asked.input.get("ProvidedContexts"))),
     ],
 )
 def assume_role(a: Authorised, view: View) -> Output:
@@ -127,9 +147,8 @@ def assume_role(a: Authorised, view: View) -> Output:
     A second factor counts for the trust policy; the session itself was got without one, as in AWS (IAM User Guide,
     "Secure API access with MFA").
     """
-    for name in ("ProvidedContexts", "MinimumSessionTokenSize"):
-        if a.input.get(name):
-            raise invalid(f"{name} is not supported by Bastide yet.")
+    if a.input.get("MinimumSessionTokenSize"):
+        raise invalid("MinimumSessionTokenSize is not supported by Bastide yet.")
     shown_factor(a)
     arn = roles.role_arn(a.input["RoleArn"])
     if a.caller.kind == "Root":
@@ -162,4 +181,5 @@ def assume_role(a: Authorised, view: View) -> Output:
         transitive=transitive,
         source_identity=source_identity,
         chained=chained,
+        **_provided(a),
     )
