@@ -11,6 +11,7 @@ import click
 from bastide.commands.access import credentials
 from bastide.commands.demo import demo
 from bastide.commands.doctor import doctor
+from bastide.commands.policy import policy
 from bastide.commands.status import inventory, status
 from bastide.commands.why import why
 
@@ -49,9 +50,10 @@ def cli() -> None:
       bastide demo                          a bank's mortgage model, from data to a governed endpoint
       bastide status                        accounts, jobs and endpoints
       bastide why REQUEST-ID                why a call was refused, and by which statement
+      bastide policy test FILE              cases in YAML, decided before a policy is attached
       bastide doctor                        what this machine can do
     """
 
 
-for command in (credentials, demo, doctor, status, inventory, why):
+for command in (credentials, demo, doctor, status, inventory, why, policy):
     cli.add_command(command)

@@ -28,6 +28,12 @@ class Credentials:
     expires: str | None = None
 
 
+def from_environment() -> Credentials | None:
+    """The AWS_* credentials of the environment; None if there are none."""
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    return Credentials(key, secret, os.environ.get("AWS_SESSION_TOKEN")) if key and secret else None
+
+
 class Platform:
     """A running platform as its clients see it."""
 
@@ -98,3 +104,10 @@ class Platform:
         return Credentials(
             answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"], answer["Expiration"].isoformat()
         )
+
+    def inside(self, account: str) -> Credentials:
+        """What administers an account: the administrator itself, or its session of the account's own role."""
+        held = self.administrator()
+        if account == self.configuration.account:
+            return held
+        return self.assume(held, account, "OrganizationAccountAccessRole", "bastide-cli")
