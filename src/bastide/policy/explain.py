@@ -187,6 +187,11 @@ def strength(statement: Statement, who: Principal, bounded: bool) -> Named:
     return compiled(statement.principals, "", deny=statement.deny)(who, bounded and statement.deny)
 
 
+def meets_alone(version: str, part: _Part, context: Context) -> bool:
+    """Whether one condition, given as operator, key and values, holds; where there is no effect, that of an Allow."""
+    return _holds(version, False, part, "s3:GetObject", "*", context)
+
+
 def _holds(version: str, deny: bool, part: _Part, action: str, resource: str, context: Context) -> bool:
     request = Request(_SOMEBODY, action, resource, None, context)
     alone = Layers((Attached(_alone(version, deny, part), ""),), None, None, None, (), ())

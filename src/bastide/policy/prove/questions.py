@@ -1,0 +1,231 @@
+"""The questions people ask, in terms of the search.
+
+Source: IAM User Guide, "IAM Access Analyzer custom policy checks", for the three that Access Analyzer asks, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bastide.domain import Refused
+from bastide.policy.decide import Attached, Layers
+from bastide.policy.documents import Document, Form
+from bastide.policy.faults import malformed
+from bastide.policy.principals import Principal
+from bastide.policy.prove.search import SECONDS, Proof, Scope, Situation, search
+
+_ALL: Final = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+EVERYTHING: Final = Attached(Document.parse(_ALL, Form.IDENTITY), "everything")
+_OWNER: Final = "000000000000"
+"""The account that stands for a resource's own; no real one has this number."""
+_STRANGER: Final = "999999999999"
+
+
+def may(situations: Iterable[Situation], actions: Sequence[str], resources: Sequence[str] | None, **more: Any) -> Proof:
+    """Whether anybody may do one of the actions: refuted shows who and how, proved says nobody can."""
+    return search(situations, Scope(tuple(actions), None if resources is None else tuple(resources)), **more)
+
+
+def no_more_permissive(new: Document, old: Document, *, scope: Scope | None = None, **more: Any) -> Proof:
+    """Whether everything that the new document allows is allowed by the old one."""
+    return search(_compared(new, old), scope or Scope(), **more)
+
+
+def not_granted(document: Document, actions: Sequence[str], resources: Sequence[str] | None, **more: Any) -> Proof:
+    """Whether the document allows nobody any of the actions on any of the resources, both without wildcards' help:
+    patterns stand for all that they match."""
+    scope = Scope(tuple(actions) or None, None if resources is None else tuple(resources))
+    return search(_compared(document, None), scope, **more)
+
+
+def not_public(document: Document, **more: Any) -> Proof:
+    """Whether a resource's policy gives nothing to everybody: to nobody in particular, or to any account.
+
+    A condition that only some network, organisation, account or principal meets keeps access from being public: those keys
+    are taken as absent, as they are for a stranger.
+    Source: IAM User Guide, "CheckNoPublicAccess"; Amazon S3 User Guide, "The meaning of public".
+    """
+    stranger = Principal(
+        "AssumedRole",
+        _STRANGER,
+        f"arn:aws:sts::{_STRANGER}:assumed-role/stranger/s",
+        f"arn:aws:iam::{_STRANGER}:role/stranger",
+    )
+    kind = _kind(document)
+    situations = [_situation(who, document, None, kind) for who in (Principal("Anonymous", None, ""), stranger)]
+    scope = Scope(context=dict.fromkeys(TRUSTED, None))
+    return search(situations, scope, **more)
+
+
+TRUSTED: Final = (
+    "aws:principalorgid", "aws:principalorgpaths", "aws:principalaccount", "aws:principalarn", "aws:sourceaccount",
+    "aws:sourcearn", "aws:sourceorgid", "aws:sourceorgpaths", "aws:sourcevpc", "aws:sourcevpce", "aws:vpcsourceip",
+    "aws:sourceip", "aws:userid", "aws:username", "aws:vpceaccount", "aws:vpceorgid", "aws:vpceorgpaths",
+    "s3:dataaccesspointarn", "s3:dataaccesspointaccount", "kms:calleraccount", "kms:viaservice",
+)  # fmt: skip
+"""Keys whose fixed values keep access from being public (Amazon S3 User Guide, "The meaning of public")."""
+
+
+# Comparing documents
+
+
+def _kind(document: Document) -> str:
+    return {Form.KEY: "key", Form.TRUST: "trust"}.get(document.form, "")
+
+
+def _compared(new: Document, old: Document | None) -> Iterator[Situation]:
+    """Every kind of principal that either document can tell from the others."""
+    if new.form not in (Form.RESOURCE, Form.KEY, Form.TRUST, Form.ENDPOINT):
+        who = Principal("User", _OWNER, f"arn:aws:iam::{_OWNER}:user/somebody")
+        none = None if old is None else Layers((Attached(old, "the old policy"),), None, None, None, (), ())
+        yield Situation(
+            "the policy", who, Layers((Attached(new, "the new policy"),), None, None, None, (), ()), None, none
+        )
+        return
+    kind = _kind(new)
+    for who in told_apart([new, *([old] if old is not None else [])]):
+        yield _situation(who, new, old, kind)
+
+
+def _situation(who: Principal, new: Document, old: Document | None, kind: str) -> Situation:
+    """A principal that may do everything by its own policies and asks from outside: only the document decides."""
+
+    def layers(document: Document, name: str) -> Layers:
+        return Layers((EVERYTHING,), None, None, Attached(document, name), (), (), resource_kind=kind)
+
+    name = who.principal_arn or who.arn or "anybody"
+    beside = None if old is None else layers(old, "the old policy")
+    return Situation(name, who, layers(new, "the new policy"), _OWNER, beside)
+
+
+def told_apart(documents: Sequence[Document]) -> list[Principal]:
+    """One principal of each kind that the Principal elements can tell apart: those named, others of their accounts, and
+    strangers."""
+    accounts: set[str] = set()
+    found: dict[tuple[str, str, str], Principal] = {}
+
+    def add(who: Principal) -> None:
+        found.setdefault((who.kind, who.arn, who.principal_arn), who)
+
+    add(Principal("Anonymous", None, ""))
+    add(Principal("Service", None, "unknown.amazonaws.com"))
+    add(Principal("Federated", None, "unknown.example.com"))
+    for document in documents:
+        for statement in document.statements:
+            element = statement.principals
+            if not isinstance(element, Mapping):
+                continue
+            for service in element.get("Service", ()):
+                add(Principal("Service", None, service))
+            for provider in element.get("Federated", ()):
+                add(Principal("Federated", None, provider))
+            for name in element.get("AWS", ()):
+                accounts |= _named(name, add)
+    for account in sorted({*accounts, _STRANGER}):
+        _anybody_of(account, add)
+    return list(found.values())
+
+
+def _named(name: str, add: Any) -> set[str]:
+    if name == "*":
+        return set()
+    if not name.startswith("arn:"):
+        return {name}
+    parts = name.split(":", 5)
+    account, (kind, _, rest) = parts[4], parts[5].partition("/")
+    if kind == "user":
+        add(Principal("User", account, name, name))
+    elif kind == "role":
+        short = rest.rpartition("/")[2]
+        add(Principal("AssumedRole", account, f"arn:aws:sts::{account}:assumed-role/{short}/any-session", name))
+    elif kind == "assumed-role":
+        role = rest.partition("/")[0]
+        add(Principal("AssumedRole", account, name, f"arn:aws:iam::{account}:role/{role}"))
+        add(Principal("AssumedRole", account, name, f"arn:aws:iam::{account}:role/some/path/{role}"))
+    elif kind == "federated-user":
+        add(Principal("FederatedUser", account, name, f"arn:aws:iam::{account}:user/any-user"))
+    return {account}
+
+
+def _anybody_of(account: str, add: Any) -> None:
+    add(Principal("Root", account, f"arn:aws:iam::{account}:root", f"arn:aws:iam::{account}:root"))
+    user = f"arn:aws:iam::{account}:user/any-user"
+    add(Principal("User", account, user, user))
+    role = f"arn:aws:iam::{account}:role/any-role"
+    add(Principal("AssumedRole", account, f"arn:aws:sts::{account}:assumed-role/any-role/any-session", role))
+
+
+# Guardrails
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrail:
+    """A claim about all requests of a scope: under these policies none of them is allowed.
+
+    situations: the policies, for each principal that the claim is about.
+    """
+
+    name: str
+    scope: Scope
+    situations: tuple[Situation, ...] = field(default=())
+
+
+def guardrail_of(
+    source: Mapping[str, Any], guard: Layers, principal: Principal | None = None, name: str = "the guardrail"
+) -> Guardrail:
+    """A guardrail from what was read from JSON or YAML: ``actions``, ``resources``, ``when``, ``unless``, ``context``.
+
+    guard: the policies that guard; whoever asks may do everything else.
+    Raises Refused (MalformedPolicyDocument) for what it does not know.
+    """
+    known = ("actions", "resources", "when", "unless", "context", "description")
+    for member in source:
+        if member not in known:
+            raise malformed(str(member), f"a guardrail has no such member; it knows {', '.join(known)}")
+    scope = Scope(
+        _patterns(source.get("actions"), "actions"),
+        _patterns(source.get("resources"), "resources"),
+        source.get("when") or {},
+        source.get("unless") or {},
+        {
+            str(key).lower(): tuple(map(str, one))
+            if isinstance(one, (list, tuple))
+            else None
+            if one is None
+            else str(one)
+            for key, one in (source.get("context") or {}).items()
+        },
+    )
+    try:
+        scope.documents()
+    except (AttributeError, TypeError):
+        raise Refused("MalformedPolicyDocument", "when and unless are Condition elements") from None
+    who = principal or Principal("User", _OWNER, f"arn:aws:iam::{_OWNER}:user/administrator")
+    layers = Layers(
+        guard.identity or (EVERYTHING,),
+        guard.boundary,
+        guard.session,
+        guard.resource,
+        guard.scps,
+        guard.rcps,
+        guard.endpoint,
+        guard.resource_kind,
+        guard.grants,
+    )
+    return Guardrail(name, scope, (Situation(name, who, layers, who.account),))
+
+
+def _patterns(value: Any, name: str) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, (list, tuple)) or not found or not all(isinstance(one, str) for one in found):
+        raise malformed(name, "a text or a list of texts is needed")
+    return tuple(found)
+
+
+def guardrail_holds(guardrail: Guardrail, *, seconds: float = SECONDS, known_actions: Iterable[str] = ()) -> Proof:
+    """Whether a guardrail holds for all requests."""
+    return search(guardrail.situations, guardrail.scope, seconds=seconds, known_actions=known_actions)
