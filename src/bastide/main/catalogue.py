@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from bastide.kernel import Service
-from bastide.services import cloudtrail, iam, kms, logs, organizations, s3, sagemaker, sagemaker_runtime, sts
+from bastide.services import (
+    accessanalyzer,
+    cloudtrail,
+    iam,
+    kms,
+    logs,
+    organizations,
+    s3,
+    sagemaker,
+    sagemaker_runtime,
+    sts,
+)
 
 SERVICES: tuple[Service, ...] = (
+    accessanalyzer.SERVICE,
     cloudtrail.SERVICE,
     iam.SERVICE,
     kms.SERVICE,

@@ -5,13 +5,16 @@ Source: IAM User Guide, "IAM Access Analyzer custom policy checks", for the thre
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Any, Final
 
 from bastide.domain import Refused
+from bastide.policy.conditions import Condition
 from bastide.policy.decide import Attached, Layers
-from bastide.policy.documents import Document, Form
+from bastide.policy.documents import Document, Form, Statement
 from bastide.policy.faults import malformed
 from bastide.policy.principals import Principal
 from bastide.policy.prove.search import SECONDS, Proof, Scope, Situation, search
@@ -43,20 +46,87 @@ def not_granted(document: Document, actions: Sequence[str], resources: Sequence[
 def not_public(document: Document, **more: Any) -> Proof:
     """Whether a resource's policy gives nothing to everybody: to nobody in particular, or to any account.
 
-    A condition that only some network, organisation, account or principal meets keeps access from being public: those keys
-    are taken as absent, as they are for a stranger.
+    An Allow that a condition ties to fixed values of where or who (`TRUSTED`) gives nothing to everybody. Elsewhere those
+    keys are absent, as they are for a stranger, unless an Allow compares them with values that are not fixed: wildcards,
+    variables, wide ranges of addresses.
     Source: IAM User Guide, "CheckNoPublicAccess"; Amazon S3 User Guide, "The meaning of public".
     """
-    stranger = Principal(
-        "AssumedRole",
-        _STRANGER,
-        f"arn:aws:sts::{_STRANGER}:assumed-role/stranger/s",
-        f"arn:aws:iam::{_STRANGER}:role/stranger",
-    )
+    role = f"arn:aws:iam::{_STRANGER}:role/stranger"
+    stranger = Principal("AssumedRole", _STRANGER, f"arn:aws:sts::{_STRANGER}:assumed-role/stranger/s", role)
+    held = {
+        one.index
+        for one in document.statements
+        if not one.deny and any(_names_somebody(each) and _is_fixed(each) for each in one.conditions)
+    }
+    loose = {
+        each.key.lower()
+        for one in document.statements
+        if not one.deny and one.index not in held
+        for each in one.conditions
+        if _names_somebody(each)
+    }
+    for one in document.statements:
+        # What a stranger's own keys are put in for is no fixed value either.
+        texts = [*(one.resources or ()), *(text for each in one.conditions for text in each.wanted)]
+        if not one.deny and one.index not in held:
+            loose |= {key.strip().lower() for text in texts for key in re.findall(r"\$\{([^,}]+)", text)}
     kind = _kind(document)
-    situations = [_situation(who, document, None, kind) for who in (Principal("Anonymous", None, ""), stranger)]
-    scope = Scope(context=dict.fromkeys(TRUSTED, None))
+    public = _without(document, held)
+    situations = [_situation(who, public, None, kind) for who in (Principal("Anonymous", None, ""), stranger)]
+    scope = Scope(context={key: None for key in TRUSTED if key not in loose})
     return search(situations, scope, **more)
+
+
+_POSITIVE: Final = frozenset(
+    {"StringEquals", "StringEqualsIgnoreCase", "StringLike", "ArnEquals", "ArnLike", "IpAddress"}
+)
+_WIDEST: Final = {4: 8, 6: 32}
+
+
+def _names_somebody(condition: Condition) -> bool:
+    operator = condition.operator.removeprefix("ForAnyValue:")
+    return operator in _POSITIVE and condition.key.lower() in TRUSTED
+
+
+def _is_fixed(condition: Condition) -> bool:
+    """Whether all values of a condition are fixed: no wildcard, no variable, no range so wide that it is anywhere."""
+    for text in condition.wanted:
+        if any(char in text for char in "*?$"):
+            return False
+        if condition.operator.endswith("IpAddress"):
+            network = ip_network(text, strict=False)
+            if network.prefixlen < _WIDEST[network.version]:
+                return False
+    return True
+
+
+def _without(document: Document, numbers: set[int]) -> Document:
+    """The document with some statements made to match nothing; the others keep their places."""
+    statements = [
+        {**written(one), "Action": "no:Action"} if one.index in numbers else written(one) for one in document.statements
+    ]
+    for one in statements:
+        if one.get("Action") == "no:Action":
+            one.pop("NotAction", None)
+    source = {"Version": document.version, "Statement": statements}
+    return Document.parse(source, document.form)
+
+
+def written(statement: Statement) -> dict[str, Any]:
+    """A statement as JSON again, from its elements as they were written."""
+    found: dict[str, Any] = {"Effect": "Deny" if statement.deny else "Allow"}
+    if statement.sid:
+        found["Sid"] = statement.sid
+    if statement.principals is not None:
+        element = statement.principals
+        told = element if isinstance(element, str) else {kind: list(names) for kind, names in element.items()}
+        found["NotPrincipal" if statement.not_principal else "Principal"] = told
+    found["NotAction" if statement.not_action else "Action"] = list(statement.actions)
+    if statement.resources is not None:
+        found["NotResource" if statement.not_resource else "Resource"] = list(statement.resources)
+    for one in statement.conditions:
+        found.setdefault("Condition", {}).setdefault(one.operator, {})[one.key] = list(one.wanted)
+    return found
 
 
 TRUSTED: Final = (
