@@ -44,6 +44,7 @@ class Platform:
             raise click.ClickException(f"{data} holds no platform; make one with `bastide init --data {data}`")
         self.configuration = self.directory.load()
         self.region = self.configuration.regions[0]
+        self._session = boto3.session.Session()  # one for all clients: it keeps the service models that it has read
 
     @property
     def url(self) -> str:
@@ -69,7 +70,7 @@ class Platform:
 
     def client(self, service: str, credentials: Credentials, region: str | None = None) -> Any:
         """A boto3 client that trusts the platform's authority."""
-        return boto3.session.Session().client(
+        return self._session.client(
             service,
             region_name=region or self.region,
             endpoint_url=self.url,

@@ -204,7 +204,7 @@ def test_findings(analyzer: Any) -> None:
 
 
 def test_a_finding_points_to_its_place(analyzer: Any) -> None:
-    text = '{\n  "Version": "2012-10-17",\n  "Statement": [{\n    "Effect": "Permit",\n    "Action": "s3:*", "Resource": "*"}]}'
+    text = '{\n  "Version": "2012-10-17",\n  "Statement": [{\n    "Effect": "Permit",\n    "Action": "s3:*"}]}'
     [found] = analyzer.validate_policy(policyDocument=text, policyType="IDENTITY_POLICY")["findings"]
     [place] = found["locations"]
     assert place["path"] == [{"value": "Statement"}, {"index": 0}, {"value": "Effect"}]

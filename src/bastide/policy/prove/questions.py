@@ -14,8 +14,9 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.policy.conditions import Condition
 from bastide.policy.decide import Attached, Layers
-from bastide.policy.documents import Document, Form, Statement
+from bastide.policy.documents import Document, Form
 from bastide.policy.faults import malformed
+from bastide.policy.nearest import written
 from bastide.policy.principals import Principal
 from bastide.policy.prove.search import SECONDS, Proof, Scope, Situation, search
 
@@ -102,31 +103,14 @@ def _is_fixed(condition: Condition) -> bool:
 
 def _without(document: Document, numbers: set[int]) -> Document:
     """The document with some statements made to match nothing; the others keep their places."""
-    statements = [
-        {**written(one), "Action": "no:Action"} if one.index in numbers else written(one) for one in document.statements
-    ]
-    for one in statements:
-        if one.get("Action") == "no:Action":
-            one.pop("NotAction", None)
-    source = {"Version": document.version, "Statement": statements}
-    return Document.parse(source, document.form)
-
-
-def written(statement: Statement) -> dict[str, Any]:
-    """A statement as JSON again, from its elements as they were written."""
-    found: dict[str, Any] = {"Effect": "Deny" if statement.deny else "Allow"}
-    if statement.sid:
-        found["Sid"] = statement.sid
-    if statement.principals is not None:
-        element = statement.principals
-        told = element if isinstance(element, str) else {kind: list(names) for kind, names in element.items()}
-        found["NotPrincipal" if statement.not_principal else "Principal"] = told
-    found["NotAction" if statement.not_action else "Action"] = list(statement.actions)
-    if statement.resources is not None:
-        found["NotResource" if statement.not_resource else "Resource"] = list(statement.resources)
-    for one in statement.conditions:
-        found.setdefault("Condition", {}).setdefault(one.operator, {})[one.key] = list(one.wanted)
-    return found
+    statements = []
+    for one in document.statements:
+        source = written(one)
+        if one.index in numbers:
+            source.pop("NotAction", None)
+            source["Action"] = "sts:Nothing"
+        statements.append(source)
+    return Document.parse({"Version": document.version, "Statement": statements}, document.form)
 
 
 TRUSTED: Final = (
