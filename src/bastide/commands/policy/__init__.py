@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import click
 
+from bastide.commands.policy.prove import prove
+from bastide.commands.policy.replay import replay
 from bastide.commands.policy.test import test
+from bastide.commands.policy.validate import validate
 
 
 @click.group()
@@ -12,6 +15,7 @@ def policy() -> None:
     """Test, replay, prove and check policies before they are attached (docs/policy-tools.md)."""
 
 
-policy.add_command(test)
+for command in (test, replay, prove, validate):
+    policy.add_command(command)
 
 __all__ = ["policy"]
