@@ -9,10 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bastide.policy import Attached, Document, Form, Layers, Principal, Request, context, decide
-from bastide.policy.prove import Scope, Situation, no_more_permissive, search
-from tests.laws.generated_policies import ACTIONS, HOME, RESOURCES, USER, asked, contexts, documents, questions
+from bastide.policy.explain import meets_alone
+from bastide.policy.matching import plain_pattern
+from bastide.policy.prove import Scope, Situation, cells, classes, no_more_permissive, search
+from bastide.policy.variables import template
+from tests.laws.generated_policies import (
+    ACTIONS,
+    HOME,
+    ORDERS,
+    RESOURCES,
+    USER,
+    VALUES,
+    WHO,
+    asked,
+    contexts,
+    documents,
+    questions,
+)
 from tests.reference.decider import Question, verdict
 
+FULL = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
 ANN = Principal("User", HOME, USER, USER)
 REQUESTS = st.lists(
     st.tuples(st.sampled_from(ACTIONS), st.sampled_from(RESOURCES), contexts()), min_size=20, max_size=20
@@ -70,3 +86,52 @@ def test_what_is_allowed_is_never_proved_impossible(question: Question) -> None:
 @given(documents(Form.IDENTITY))
 def test_a_policy_is_no_more_permissive_than_itself(policy: Any) -> None:
     assert no_more_permissive(read(policy), read(policy), seconds=2).outcome != "refuted"
+
+
+@settings(max_examples=40, deadline=None)
+@given(documents(Form.RESOURCE), documents(Form.RESOURCE), REQUESTS)
+def test_a_comparison_of_resource_policies_covers_every_principal(new: Any, old: Any, requests: Any) -> None:
+    first, second = (Document.parse(json.dumps(one), Form.RESOURCE) for one in (new, old))
+    proof = no_more_permissive(first, second, seconds=2)
+    everything = Attached(Document.parse(FULL, Form.IDENTITY), "everything")
+
+    def granted(document: Document, request: Request) -> bool:
+        layers = Layers((everything,), None, None, Attached(document, "it"), (), ())
+        return decide(request, layers).allowed
+
+    for number, (action, resource, keys) in enumerate(requests):
+        kind = sorted(WHO)[number % len(WHO)]
+        account, arn, role = WHO[kind]
+        who = Principal(kind, account, arn, role or arn)  # type: ignore[arg-type]
+        request = Request(who, action, resource, "555566667777", context(keys))
+        if proof.outcome == "proved":
+            assert not granted(first, request) or granted(second, request), request
+    if proof.outcome == "refuted":
+        assert proof.request is not None
+        assert granted(first, proof.request) and not granted(second, proof.request)
+
+
+@given(st.lists(st.text("ab*?:", max_size=5), max_size=4), st.text("abcd:", max_size=6))
+def test_every_text_is_like_one_of_a_class(patterns: list[str], text: str) -> None:
+    read_all = [template(one, "", variables=False, wildcards=True) for one in patterns]
+    found = classes.classes([classes.pattern(one) for one in read_all])
+    known = {signature: sample for sample, signature in found}
+
+    def signature(value: str) -> frozenset[int]:
+        return frozenset(number for number, one in enumerate(read_all) if plain_pattern(one)(value))
+
+    assert signature(text) in known
+    assert all(signature(sample) == wanted for wanted, sample in known.items())
+
+
+@given(st.sampled_from(["Numeric", "Date", "Ip", "Binary"]), st.data())
+def test_every_value_is_like_a_representative(family: str, data: st.DataObject) -> None:
+    wanted = tuple(data.draw(st.lists(st.sampled_from(VALUES[family]), min_size=1, max_size=3)))
+    operators = {"Ip": "IpAddress", "Binary": "BinaryEquals"}
+    operator = operators.get(family) or family + data.draw(st.sampled_from(ORDERS))
+    value = data.draw(st.sampled_from((*VALUES[family], "9.9.9.9", "5", "2026-03-01", "AAAA", "x", ""))).split("/")[0]
+    reached = {
+        meets_alone("2012-10-17", (operator, "aws:x", wanted), {"aws:x": one})
+        for one in cells.representatives(family, wanted)
+    }
+    assert meets_alone("2012-10-17", (operator, "aws:x", wanted), {"aws:x": value}) in reached

@@ -374,6 +374,13 @@ def read(path: Path) -> CaseFile:
 
     Raises Faulty, whose message names the file and the line, and Skipped if what the file `needs` is not there.
     """
+    try:
+        return _read(path)
+    except RecursionError:
+        raise Faulty(f"{path}:1: the file is nested too deeply") from None
+
+
+def _read(path: Path) -> CaseFile:
     reader = _Reader(path)
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -382,7 +389,7 @@ def read(path: Path) -> CaseFile:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         raise Faulty(f"{path}:{line}: no YAML: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise Faulty(f"{path}:1: no YAML: {error}") from None
     if root is None:
         raise Faulty(f"{path}:1: the file is empty")
