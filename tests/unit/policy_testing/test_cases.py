@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +186,13 @@ def test_pytest_collects_files_of_cases(folder: Path) -> None:
     assert "3 passed" in done.stdout and "2 failed" in done.stdout, done.stdout + done.stderr
     assert "expected allow, got implicit-deny by identity" in done.stdout
     assert "no case reaches statement 1 (Never) of `reader`" in done.stdout
+
+
+def test_the_pages_own_example_decides_as_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "policy-tools.md").read_text()
+    [example] = re.findall(r"```yaml\n(description.*?)```", page, re.DOTALL)
+    (folder / "policies").mkdir()
+    (folder / "reader.json").rename(folder / "policies" / "reader.json")
+    monkeypatch.setenv("DATA", str(folder))
+    report = run(read(written(folder, example)), lambda case: Answer("allow", "identity"))
+    assert len(report.outcomes) == 4 and not report.failures
