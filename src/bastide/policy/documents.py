@@ -53,6 +53,10 @@ _OF_RESOURCE: Final = frozenset({Form.RESOURCE, Form.KEY})
 _FREE_SIDS: Final = frozenset({Form.RESOURCE, Form.KEY, Form.ENDPOINT})
 
 
+PrincipalElement = str | Mapping[str, tuple[str, ...]]
+"""``"*"``, or the names by their kind: ``{"AWS": ("111122223333",)}``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One compiled statement.
@@ -72,6 +76,15 @@ class Statement:
     conditions: tuple[Condition, ...]
     holds: tuple[Callable[[Context], bool], ...]
     """The tests of the conditions."""
+    actions: tuple[str, ...]
+    """Action or NotAction as written."""
+    not_action: bool
+    resources: tuple[str, ...] | None
+    """Resource or NotResource as written; None where the statement has neither."""
+    not_resource: bool
+    principals: PrincipalElement | None
+    """Principal or NotPrincipal as written; None where the statement has neither."""
+    not_principal: bool
 
     def may_concern(self, resource: str) -> bool:
         """False if the statement cannot apply to the resource, whatever the context."""
@@ -269,7 +282,27 @@ def _statement(index: int, source: Any, form: Form, version: str) -> Statement:
         _principal(source, form, place, deny=deny),
         compiled,
         tuple(one.holds for one in compiled),
+        _texts(source["NotAction" if "NotAction" in source else "Action"], place),
+        "NotAction" in source,
+        _written(source, "Resource", place),
+        "NotResource" in source,
+        _principals_written(source),
+        "NotPrincipal" in source,
     )
+
+
+def _written(source: Mapping[str, Any], element: str, place: str) -> tuple[str, ...] | None:
+    found = _either(source, element, place)
+    return None if found is None else _texts(found[1], place)
+
+
+def _principals_written(source: Mapping[str, Any]) -> PrincipalElement | None:
+    element = source.get("Principal", source.get("NotPrincipal"))
+    if element is None or isinstance(element, str):
+        return element
+    return {
+        str(kind): tuple(listed) if isinstance(listed, (list, tuple)) else (listed,) for kind, listed in element.items()
+    }
 
 
 def _texts(value: Any, place: str) -> tuple[str, ...]:

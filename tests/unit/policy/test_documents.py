@@ -185,3 +185,16 @@ def test_actions_and_resources_of_callers_do_not_fill_the_memory() -> None:
         parsed.candidates(f"s3:made-up-{index}", f"arn:aws:s3:::b1/{index}")
     assert len(parsed._by_action) <= 2048
     assert len(parsed._by_resource) <= 128
+
+
+def test_a_statement_keeps_what_was_written() -> None:
+    source = [
+        {"Effect": "Deny", "NotPrincipal": {"AWS": HOME}, "NotAction": "S3:Get*", "NotResource": ["arn:aws:s3:::B/*"]},
+        {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"]},
+    ]
+    first, second = Document.parse({"Version": "2012-10-17", "Statement": source}, Form.RESOURCE).statements
+    assert (first.actions, first.not_action) == (("S3:Get*",), True)
+    assert (first.resources, first.not_resource) == (("arn:aws:s3:::B/*",), True)
+    assert (first.principals, first.not_principal) == ({"AWS": (HOME,)}, True)
+    assert (second.actions, second.not_action) == (("s3:GetObject",), False)
+    assert (second.resources, second.not_resource, second.principals) == (None, False, "*")
