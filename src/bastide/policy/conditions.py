@@ -57,7 +57,8 @@ class Matcher:
     test: whether one request value matches any of them. The rest is for those who index and compile, None where there is
     nothing to say. exact: the test is that the value, in lower case if `folded`, is one of these. entries: no value
     matches that answers to none of these. order: the test is that what is read off the value stands so to a number.
-    templates: the test is that the value matches one of these, which have no variables.
+    templates: the test is that the value matches one of these, which have no variables; arns: matches one as an ARN.
+    ranges: the test is that the number of the address (see `address_number`) lies in one of these.
     """
 
     test: Test
@@ -66,6 +67,8 @@ class Matcher:
     entries: tuple[Entry, ...] | None = None
     order: tuple[Callable[[str], Decimal | None], str, Any] | None = None
     templates: tuple[Template, ...] | None = None
+    arns: tuple[Template, ...] | None = None
+    ranges: tuple[tuple[int, int], ...] | None = None
 
 
 _FOR_ALL: Final = "ForAllValues:"
@@ -76,7 +79,7 @@ _SHARED: Final = 32
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[^\s\x00-\x1f][^\x00-\x1f]*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Condition:
     """One key under one operator: as written (for explanations), and as a test."""
 
@@ -305,7 +308,11 @@ def _arn(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Mat
     whole = any_of(tests)
     # An ARN pattern of fewer parts than six is filled up: what it says is only how a value begins.
     entries = _entries([(*atoms, Wild.MANY) if atoms else (Wild.MANY,) for atoms in templates])
-    return Matcher(lambda text, context: text.count(":") >= ARN_PARTS - 1 and whole(text, context), entries=entries)
+    return Matcher(
+        lambda text, context: text.count(":") >= ARN_PARTS - 1 and whole(text, context),
+        entries=entries,
+        arns=None if any(map(has_variables, templates)) else tuple(templates),
+    )
 
 
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
@@ -431,32 +438,51 @@ def _decoded(text: str) -> bytes | None:
 
 
 @lru_cache(maxsize=4096)
-def _address(text: str) -> tuple[int, int] | None:
-    """Family and number of an IP address; None if it is none."""
+def address_number(text: str) -> int | None:
+    """An IP address as a number, IPv6 beyond all of IPv4; None if it is none.
+
+    An IPv4 address spelled as IPv6 (``::ffff:192.0.2.1``) is that IPv4 address: it is the same host, and whoever is kept
+    out under one spelling is kept out under the other.
+    """
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    return (address.version, int(address))
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return None
+        mapped = address.ipv4_mapped
+        return int(address) + _SIX if mapped is None else int(mapped)
+    return int(address)
+
+
+_SIX: Final = 1 << 32
+_MAPPED: Final = 96
+"""Bits before the IPv4 address in one that is spelled as IPv6."""
 
 
 def _ip(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Matcher:
-    ranges: list[tuple[int, int, int]] = []
+    found: list[tuple[int, int]] = []
     for text in wanted:
         try:
             network = ipaddress.ip_network(text, strict=False)
         except ValueError:
             raise malformed(place, f"The value {shown(text)} is not an IP address or a CIDR range") from None
-        ranges.append((network.version, int(network.network_address), int(network.broadcast_address)))
+        beyond = 0
+        if isinstance(network, ipaddress.IPv6Network):
+            mapped = network.network_address.ipv4_mapped
+            if mapped is not None and network.prefixlen >= _MAPPED:
+                network = ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED))
+            else:
+                beyond = _SIX
+        found.append((int(network.network_address) + beyond, int(network.broadcast_address) + beyond))
+    ranges = tuple(found)
 
     def test(text: str, context: Context) -> bool:
-        found = _address(text)
-        if found is None:
-            return False
-        family, number = found
-        return any(family == version and low <= number <= high for version, low, high in ranges)
+        number = address_number(text)
+        return number is not None and any(low <= number <= high for low, high in ranges)
 
-    return Matcher(test)
+    return Matcher(test, ranges=ranges)
 
 
 Compare = Callable[[str, tuple[str, ...], str, bool], Matcher]

@@ -34,7 +34,10 @@ COMPILED: Final = 384 * 2**20
 """Bytes that the compiled forms of the documents of `Document.parse_cached` may hold together,"""
 TEXTS: Final = 192 * 2**20
 """and the texts by which they are known."""
-_ALIKE: Final = 4
+_SAMPLE: Final = 512
+"""Characters of a text by which it is looked up: reading all of them to hash it costs more than to compare it once."""
+_ALIKE: Final = 64
+"""Texts alike in all of the sample that are known at a time; more than a few are no accident."""
 _FEW: Final = 6
 _PLANNED: Final = 250
 """Bytes that each statement costs in an action's plan."""
@@ -260,7 +263,7 @@ class _Known:
         self._lock = RLock()
 
     def document(self, text: str, form: Form) -> Document:
-        key = (form, len(text), text[:: len(text) // 64 + 1])
+        key = (form, len(text), text[:: len(text) // _SAMPLE | 1])
         for known in self._documents.get(key, ()):
             if known._text == text:
                 return known
@@ -268,7 +271,6 @@ class _Known:
         found._text = text
         with self._lock:
             alike = self._documents.get(key, [])
-            # Texts alike in all of the sample are no accident: the newest are enough.
             self._documents[key] = [found, *alike][:_ALIKE]
             self.held_texts += sys.getsizeof(text)
             while self.held_texts > self.texts:

@@ -7,10 +7,11 @@ that several tests look at are looked up and read once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bastide.policy.conditions import Condition
+from bastide.policy.conditions import Condition, address_number
 from bastide.policy.matching import ARN_PARTS, plain_pattern
 from bastide.policy.variables import Context, Template, Wild, literal_of, segments, template
 
@@ -21,6 +22,8 @@ First = Callable[[str, Context], int]
 """The place of the first statement that applies to a resource in a context; -1 if none does."""
 
 _CHEAP, _FAIR, _DEAR = 1, 2, 3
+_OFTEN = 3
+"""Statements from which on a condition that they share is asked once."""
 _HEADS = 16
 """Different beginnings of ARN patterns up to which each is compared once for all statements."""
 
@@ -35,21 +38,23 @@ class _Source:
         self.constants: dict[str, Any] = {"__builtins__": {}, "str": str, "len": len}
         self.known: dict[Any, str] = {}
         self.shared: list[str] = []
-        self.heads: dict[tuple[Template, ...], str] = {}
+        self.heads: dict[tuple[str | Template, ...], str] = {}
 
     def function(self, statements: Sequence[Statement]) -> First:
+        shared = Counter(one for statement in statements for one in statement.conditions)
         body: list[str] = []
         for place, statement in enumerate(statements):
-            tests = [self._condition(one) for one in statement.conditions]
+            tests = [self._test(one, shared[one]) for one in statement.conditions]
             found = self._resource(statement)
             if found is not None:
-                tests.append(found)
+                tests.append((*found, 1))
             tests = [one for one in tests if one[1] != "True"]
-            tests.sort(key=lambda one: one[0])
+            # What many statements have in common tells them least apart.
+            tests.sort(key=lambda one: (one[0] == _DEAR, one[2], one[0]))
             if not tests:
                 body.append(f" return {place}")
                 break
-            body.append(f" if {' and '.join(text for _, text in tests)}: return {place}")
+            body.append(f" if {' and '.join(one[1] for one in tests)}: return {place}")
         lines = ["def first(resource, context):", " get = context.get", *self.shared, *body, " return -1"]
         exec(compile("\n".join(lines), "<policy>", "exec"), self.constants)  # noqa: S102 - see the module's docstring
         first: First = self.constants.pop("first")
@@ -82,6 +87,13 @@ class _Source:
         value = self._once("v", key, lambda _: f"get({self._constant(key)})")
         return value, self._once("s", key, lambda _: f"{value}.__class__ is str")
 
+    def _test(self, condition: Condition, shared: int) -> tuple[int, str, int]:
+        """Cost, text and in how many statements it stands."""
+        cost, text = self._condition(condition)
+        if shared >= _OFTEN:
+            text = self._once("b", condition, lambda _: text)
+        return cost, text, shared
+
     def _condition(self, condition: Condition) -> tuple[int, str]:
         matcher = condition.matcher
         if matcher is None or not condition.single:
@@ -95,12 +107,23 @@ class _Source:
             cost, test = _CHEAP, self._among(lower, matcher.exact)
         elif matcher.order is not None:
             read, sign, limit = matcher.order
+            if sign == "in" and len(limit) == 1:
+                sign, (limit,) = "==", limit
             number = self._once(
                 "n", (condition.name, read), lambda _: f"{self._constant(read)}({value}) if {single} else None"
             )
             test = f"{number} {sign} {self._constant(limit)}"
-            if sign != "in":
+            if sign not in ("in", "=="):
                 test = f"{number} is not None and {test}"
+        elif matcher.ranges is not None:
+            number = self._once(
+                "n", (condition.name, address_number),
+                lambda _: f"{self._constant(address_number)}({value}) if {single} else None",
+            )  # fmt: skip
+            limits = [f"{self._constant(low)} <= {number} <= {self._constant(high)}" for low, high in matcher.ranges]
+            test = f"{number} is not None and ({' or '.join(limits)})"
+        elif matcher.arns is not None:
+            test = " or ".join(self._arn(one, value, single) for one in matcher.arns)
         elif matcher.templates is not None:
             test = " or ".join(self._text(value, one) for one in matcher.templates)
         else:
@@ -151,7 +174,7 @@ class _Source:
             if literal_of(atoms) is not None and text.count(":") >= ARN_PARTS - 1:
                 literals.add(text)
             else:
-                tests.append(self._arn(atoms))
+                tests.append(self._arn(atoms, "resource"))
         if literals:
             tests.append(self._among("resource", frozenset(literals)))
         test = " or ".join(tests)
@@ -159,16 +182,19 @@ class _Source:
             return _FAIR, f"not ({test})"
         return _FAIR, "True" if test == "True" else f"({test})"
 
-    def _arn(self, atoms: Template) -> str:
+    def _arn(self, atoms: Template, value: str, single: str = "") -> str:
         parts = segments(atoms, ARN_PARTS)
         parts += [(Wild.MANY,)] * (ARN_PARTS - len(parts))
-        split = self._once("p", "resource", lambda _: f"resource.split(':', {ARN_PARTS - 1})")
-        whole = self._once("a", "resource", lambda _: f"len({split}) == {ARN_PARTS}")
-        tail = self._once("t", "resource", lambda _: f"{split}[-1]")
-        head = tuple(parts[:-1])
+        cut = f"{value}.split(':', {ARN_PARTS - 1})"
+        split = self._once("p", value, lambda _: f"{cut} if {single} else ('',)" if single else cut)
+        whole = self._once("a", value, lambda _: f"len({split}) == {ARN_PARTS}")
+        tail = self._once("t", value, lambda _: f"{split}[-1]")
+        head: tuple[str | Template, ...] = (value, *parts[:-1])
         name = self.heads.get(head)
         if name is None:
-            tests = [self._text(f"{split}[{place}]", part) for place, part in enumerate(head) if part != (Wild.MANY,)]
+            tests = [
+                self._text(f"{split}[{place}]", part) for place, part in enumerate(parts[:-1]) if part != (Wild.MANY,)
+            ]
             test = " and ".join([whole, *tests])
             if len(self.heads) >= _HEADS:
                 return f"({test} and {self._text(tail, parts[-1])})"

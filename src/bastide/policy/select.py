@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _FEW: Final = 6
 """Statements up to which trying them all is quickest."""
-_LONG: Final = 8
+_LONG: Final = 4
 """Statements from which on a list that has to be tried becomes a function,"""
-_HOT: Final = 8
+_HOT: Final = 16
 """once it has been tried so often."""
 
 _Field = tuple[str, bool]
@@ -109,13 +109,15 @@ class Selection:
     def _index(self) -> None:
         guards = [(statement, list(_guards(statement))) for statement in self.all]
         shared = Counter((field, entry) for _, several in guards for field, entries in several for entry in entries)
+        most = len(self.all) // 8 + 1
         needs: dict[_Field, list[tuple[Entry, Statement]]] = {}
         rest: list[Statement] = []
         for statement, several in guards:
-            if not several:
+            costs = [sum(shared[field, entry] for entry in entries) for field, entries in several]
+            if not costs or min(costs) > most:
                 rest.append(statement)
                 continue
-            field, entries = min(several, key=lambda one: sum(shared[one[0], entry] + entry[0] for entry in one[1]))
+            field, entries = several[costs.index(min(costs))]
             needs.setdefault(field, []).extend((entry, statement) for entry in entries)
         self._lookups = tuple(_Lookup(field, several) for field, several in needs.items())
         self._rest = Group(tuple(rest))
