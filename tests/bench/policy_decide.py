@@ -140,7 +140,7 @@ def asked(team: int, number: int) -> Request:
 
 def requests(teams: Sequence[int]) -> list[Request]:
     """Requests of these teams by turns, none twice, in an order that is always the same."""
-    order = random.Random(1)  # noqa: S311
+    order = random.Random(1)
     return [asked(order.choice(teams), number) for number in range(TIMES)]
 
 
@@ -203,7 +203,7 @@ def memory(statements: int, each: int) -> Json:
         for document in range(2000)
     ]
     held = _resident()
-    draw = random.Random(2)  # noqa: S311
+    draw = random.Random(2)
     principals = [draw.sample(range(2000), each) for _ in range(10_000)]
     taken = []
     for number, mine in enumerate(principals):
@@ -309,7 +309,7 @@ def cedar(statements: list[Json]) -> Callable[[Request], object]:
         )
 
     source = "\n".join(policy(one) for one in statements)
-    source += '\nforbid(principal, action, resource) when { !(context has volume) || !context.secure };'
+    source += "\nforbid(principal, action, resource) when { !(context has volume) || !context.secure };"
     policies: Any = getattr(cedarpy, "PolicySet", str)(source)
     entities: Any = getattr(cedarpy, "Entities", lambda made: made)([])
 
@@ -340,7 +340,9 @@ def measure(peers: bool) -> Json:
             policies = layers(split(made, documents))
             questions = requests(teams)
             verdicts = {decide(question, policies).verdict for question in questions}
-            found["ours"][f"{name} {documents}"] = median(lambda one, policies=policies: decide(one, policies), questions)
+            found["ours"][f"{name} {documents}"] = median(
+                lambda one, policies=policies: decide(one, policies), questions
+            )
             found["ours"][f"{name} verdicts"] = sorted(verdicts)
         found["ours"][f"{name} cold ms"] = cold({"easy": easy, "bad": bad, "worst": worst}[name])
     found["ours"]["changed 1"] = changed(split(bad(), 1))
@@ -352,7 +354,9 @@ def measure(peers: bool) -> Json:
             for name, made, teams in (("easy", easy(), [150]), ("bad", bad(), everybody)):
                 ask, questions = make(made), requests(teams)[:300]
                 row[name] = median(ask, questions)
-                row[f"{name} right"] = sum(bool(ask(one)) == decide(one, truth).allowed for one in questions) / len(questions)
+                row[f"{name} right"] = sum(bool(ask(one)) == decide(one, truth).allowed for one in questions) / len(
+                    questions
+                )
             found["peers"][package] = row
     return found
 
@@ -371,7 +375,9 @@ def show(found: Json, memories: dict[str, Json]) -> None:
             f"  {what:46} {ours[name + ' 1']:7.1f} in one document {ours[name + ' 10']:7.1f} in ten"
             f"   new document {ours[name + ' cold ms']:.1f} ms"
         )
-    print(f"  {'after another policy changed':46} {ours['changed 1']:7.1f} in one document {ours['changed 10']:7.1f} in ten")
+    print(
+        f"  {'after another policy changed':46} {ours['changed 1']:7.1f} in one document {ours['changed 10']:7.1f} in ten"
+    )
     for package, row in found["peers"].items():
         print(
             f"  {package + ' ' + row['version']:46} {row['easy']:7.1f} two of 200  {row['bad']:9.1f} all of 200"
@@ -379,7 +385,8 @@ def show(found: Json, memories: dict[str, Json]) -> None:
         )
     for name, row in memories.items():
         print(
-            f"  10,000 principals, 2,000 documents {name:>32}: {row['peak']:.0f} MiB at most (texts {row['texts']:.0f} MiB), "
+            f"  10,000 principals, 2,000 documents {name:>32}: {row['peak']:.0f} MiB at most "
+            f"(texts {row['texts']:.0f} MiB), "
             f"a decision {row['median']:.1f}, p99 {row['p99']:.0f}"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bastide.domain import Refused
-from bastide.policy import Decision, Document, Form, decide, explain
+from bastide.policy import Decision, Document, Form, decide, explain, select
 from tests.laws.generated_policies import asked, documents, questions, statements
 from tests.reference import decider
 from tests.reference.decider import Question
@@ -39,6 +40,25 @@ def with_statement(document: Json, *more: Json) -> Json:
 @given(questions())
 def test_the_engine_agrees_with_the_reference(question: Question) -> None:
     assert answer(question).verdict == decider.verdict(question)
+
+
+@pytest.fixture(scope="module")
+def eager() -> Iterator[None]:
+    """Every list of statements is looked up by value, and every list left over is a function, from the first time on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_FEW", "_LONG", "_HOT"):
+            patch.setattr(select, name, 0)
+        yield
+
+
+@pytest.mark.usefixtures("eager")
+@settings(max_examples=400)
+@given(questions())
+def test_the_engine_agrees_with_the_reference_by_lookup_and_as_functions(question: Question) -> None:
+    request, layers = asked(question)
+    first = decide(request, layers)
+    assert first.verdict == decider.verdict(question)
+    assert decide(request, layers) == first
 
 
 @given(questions())

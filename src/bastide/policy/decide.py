@@ -17,7 +17,10 @@ Guide, "Update a role trust policy". In the order of this module:
      the caller or the account, identity-based policies grant nothing.
    - Between accounts both sides have to allow.
 
-The account's root user needs no identity-based policy; service control policies and resource policies bind it.
+The account's root user needs no identity-based policy; service control policies and resource policies bind it. A federated
+user session (GetFederationToken) has what its user's identity-based policies and its session policies both allow; without
+session policies, only what the policy of a resource grants to the session itself (IAM User Guide, "Permissions for
+GetFederationToken").
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ class Request:
 class Layers:
     """The policies in force for a request.
 
-    session: None if the session has no policies. scps, rcps: levels, root first, of the principal's and of the
+    session: None if there are no session policies. scps, rcps: levels, root first, of the principal's and of the
     resource's account; no levels where none apply (no organisation, the management account, a service-linked role).
     resource_kind: "trust" for a role's trust policy, "key" for a KMS key, else "".
     """
@@ -174,8 +177,8 @@ def _granted(request: Request, layers: Layers, action: str) -> Decision:
         if strength > named:
             named, granting, grantor = strength, statement, grant
     if who.kind in _POLICYLESS:
-        # A role is never assumed by nobody, even if its trust policy says "*".
-        if named is Named.NOT or (who.kind == "Anonymous" and layers.resource_kind == "trust"):
+        # Nobody assumes a role or uses a key without signing, even if the policy says "*".
+        if named is Named.NOT or (who.kind == "Anonymous" and layers.resource_kind in _OWN_WORD):
             return _no(_resource_layer(layers), layers.resource)
         return _yes(_resource_layer(layers), grantor, granting)
 
@@ -204,9 +207,10 @@ def _within(request: Request, layers: Layers, action: str) -> Decision | None:
     """None if the boundary and the session's policies, where there are any, allow; else the refusal."""
     if layers.boundary is not None and _allow((layers.boundary,), request, action) is None:
         return _no("boundary", layers.boundary)
-    if layers.session is not None and _allow(layers.session, request, action) is None:
-        return _no("session")
-    return None
+    session = layers.session
+    if session is None and request.principal.kind != "FederatedUser":
+        return None
+    return _no("session") if _allow(session or (), request, action) is None else None
 
 
 def _allow(policies: Policies, request: Request, action: str) -> tuple[Attached, Statement] | None:

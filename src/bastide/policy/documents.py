@@ -366,7 +366,7 @@ def _document(source: Mapping[str, Any], form: Form) -> Document:
     if version not in VERSIONS:
         raise malformed("Version", f"The policy must contain a valid version string: {shown(version)} is not known")
     identifier = source.get("Id")
-    if identifier is not None and not _is_text(identifier):
+    if "Id" in source and not _is_text(identifier):
         raise malformed("Id", "Syntax errors in policy. Id is not a text")
     listed = source.get("Statement")
     if isinstance(listed, Mapping):
@@ -402,7 +402,7 @@ def _statement(index: int, source: Any, form: Form, version: str) -> Statement:
         if element not in _ELEMENTS:
             raise malformed(place, f"Syntax errors in policy. The element {shown(element)} is not known")
     sid = source.get("Sid")
-    if sid is not None and not _is_text(sid):
+    if "Sid" in source and not _is_text(sid):
         raise malformed(f"{place}.Sid", "Syntax errors in policy. Sid is not a text")
     if sid and form not in _FREE_SIDS and not _SID.fullmatch(sid):
         raise malformed(
@@ -429,7 +429,7 @@ def _statement(index: int, source: Any, form: Form, version: str) -> Statement:
         _principals_written(source),
         "NotPrincipal" in source,
         _principal(source, form, place, deny=deny),
-        _conditions(source.get("Condition"), f"{place}.Condition", deny=deny, variables=variables),
+        _conditions(source.get("Condition", {}), f"{place}.Condition", deny=deny, variables=variables),
     )
 
 
@@ -484,6 +484,8 @@ def _actions(source: Mapping[str, Any], form: Form, place: str) -> tuple[tuple[s
     if negated and form is Form.RCP:
         raise malformed(where, "Has prohibited field NotAction")
     for text in texts:
+        if form is Form.RCP and text.startswith("*") and source.get("Effect") == "Deny":
+            raise malformed(where, "The actions of a resource control policy must name a service")
         if text != "*" and not _ACTION.fullmatch(text):
             if ":" not in text:
                 raise malformed(
@@ -574,8 +576,6 @@ def _principal(source: Mapping[str, Any], form: Form, place: str, *, deny: bool)
 
 
 def _conditions(source: Any, place: str, *, deny: bool, variables: bool) -> tuple[Condition, ...]:
-    if source is None:
-        return ()
     if not isinstance(source, Mapping):
         raise malformed(place, "Syntax errors in policy. Condition is not an object")
     return tuple(_each_condition(source, place, deny=deny, variables=variables))
