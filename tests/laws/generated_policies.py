@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -126,7 +128,8 @@ def _conditions(draw: Draw) -> Json:
     return found
 
 
-def _statement(draw: Draw, form: Form, effect: str | None = None) -> Json:
+def statement(draw: Draw, form: Form, effect: str | None = None) -> Json:
+    """A statement that is valid in the form."""
     found: Json = {"Effect": effect or draw.of(("Allow", "Allow", "Allow", "Deny"))}
     patterns = TRUST_PATTERNS if form is Form.TRUST else ACTION_PATTERNS
     if form is Form.RCP:
@@ -166,7 +169,7 @@ def _principal(draw: Draw) -> Any:
 
 
 def _document(draw: Draw, form: Form) -> Json:
-    listed = [_statement(draw, form) for _ in range(draw.of((1, 1, 2, 3)))]
+    listed = [statement(draw, form) for _ in range(draw.of((1, 1, 2, 3)))]
     if form in (Form.SCP, Form.BOUNDARY, Form.SESSION, Form.IDENTITY) and draw.maybe(0.75):
         listed.append({"Effect": "Allow", "Action": "*", "Resource": "*"})
     if form is Form.ENDPOINT and draw.maybe(0.75):
@@ -177,7 +180,7 @@ def _document(draw: Draw, form: Form) -> Json:
 
 def statements(form: Form, effect: str | None = None) -> st.SearchStrategy[Json]:
     """A statement that is valid in the form."""
-    return drawn(lambda draw: _statement(draw, form, effect))
+    return drawn(lambda draw: statement(draw, form, effect))
 
 
 def documents(form: Form) -> st.SearchStrategy[Json]:
@@ -245,7 +248,7 @@ def question(draw: Draw) -> Question:
         rcps=[some(Form.RCP, 1) for _ in range(draw.of((0, 0, 0, 1)))],
         endpoint=maybe(Form.ENDPOINT, 0.25),
         resource_kind=resource_kind,
-        grants=[{"Statement": [_statement(draw, Form.KEY, "Allow")]}]
+        grants=[{"Statement": [statement(draw, Form.KEY, "Allow")]}]
         if resource_kind == "key" and draw.maybe(0.4)
         else [],
     )
@@ -254,6 +257,44 @@ def question(draw: Draw) -> Question:
 def questions() -> st.SearchStrategy[Question]:
     """Requests with policies in any of the layers."""
     return drawn(question)
+
+
+def reduced(question: Question, still: Callable[[Question], bool]) -> Question:
+    """A smaller question of which the same holds: without the policies, statements and conditions that do not matter."""
+    smaller = True
+    while smaller:
+        smaller = False
+        for name in (
+            "identity",
+            "boundary",
+            "session",
+            "resource_policy",
+            "scps",
+            "rcps",
+            "endpoint",
+            "grants",
+            "context",
+        ):
+            for value in list(_smaller(getattr(question, name))):
+                changed = replace(question, **{name: value})
+                with suppress(Exception):  # what is left may be no policy any more
+                    if still(changed):
+                        question, smaller = changed, True
+                        break
+    return question
+
+
+def _smaller(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for key in value:
+            yield {other: one for other, one in value.items() if other != key}
+            for less in _smaller(value[key]):
+                yield {**value, key: less}
+    elif isinstance(value, list):
+        for place, one in enumerate(value):
+            yield [*value[:place], *value[place + 1 :]]
+            for less in _smaller(one):
+                yield [*value[:place], less, *value[place + 1 :]]
 
 
 def asked(question: Question) -> tuple[Request, Layers]:

@@ -122,7 +122,7 @@ def _ways(question: Question, policies: list[Json]) -> set[str]:
 def applies(question: Question, policy: Json, statement: Json) -> bool:
     """Whether all elements of a statement match."""
     return (
-        _principal_matches(question, statement)
+        _principal_matches(question, policy, statement)
         and _action_matches(question, statement)
         and _resource_matches(question, policy, statement)
         and _conditions_match(question, policy, statement)
@@ -169,9 +169,9 @@ def _names(element: Any) -> list[tuple[str, str]]:
     return [(kind, name) for kind, names in element.items() for name in _list(names)]
 
 
-def _principal_matches(question: Question, statement: Json) -> bool:
+def _principal_matches(question: Question, policy: Json, statement: Json) -> bool:
     if "Principal" in statement:
-        if question.kind == "Federated" and statement["Effect"] == "Allow":
+        if question.kind == "Federated" and statement["Effect"] == "Allow" and policy is not question.endpoint:
             # Whom a foreign provider asserts is trusted only where that provider is named.
             return ("Federated", question.arn) in _names(statement["Principal"])
         return bool(ways_named(question, statement))
@@ -184,7 +184,8 @@ def _principal_matches(question: Question, statement: Json) -> bool:
         account.add(question.canonical)
     if statement["Effect"] == "Allow":
         mine = {question.arn, question.role, question.id.split(":")[0]} & listed
-        return question.kind != "Federated" and not ("*" in listed or account or mine)
+        foreign = question.kind == "Federated" and policy is not question.endpoint
+        return not (foreign or "*" in listed or account or mine)
     # Deny: "you must also specify the account ARN of the not-denied principal"; for sessions also the role.
     if "*" in listed:
         return False

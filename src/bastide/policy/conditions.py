@@ -76,7 +76,8 @@ _FOR_ANY: Final = "ForAnyValue:"
 _IF_EXISTS: Final = "IfExists"
 _SHARED: Final = 32
 """Values up to which equal conditions of many statements are made once."""
-_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[^\s\x00-\x1f][^\x00-\x1f]*")
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[!-.0-~]+(?:/[^\x00-\x1f]+)?")
+"""What follows a slash is often the key of a tag, in any script; names before it are AWS's own, in ASCII."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -571,8 +571,8 @@ def _principal(source: Mapping[str, Any], form: Form, place: str, *, deny: bool)
     if negated:
         if form is Form.TRUST:
             raise malformed(where, "Has prohibited field NotPrincipal")
-        return not_chosen(value, where, deny=deny)
-    return chosen(value, where, deny=deny)
+        return not_chosen(value, where, deny=deny, through=form is Form.ENDPOINT)
+    return chosen(value, where, deny=deny, through=form is Form.ENDPOINT)
 
 
 def _conditions(source: Any, place: str, *, deny: bool, variables: bool) -> tuple[Condition, ...]:

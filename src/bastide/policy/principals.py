@@ -131,7 +131,7 @@ _ENTITY: Final = re.compile(
 )
 _CANONICAL: Final = re.compile(r"[0-9a-f]{64}")
 _ID: Final = re.compile(r"A(?:ID|RO)A[A-Z0-9]{12,124}")
-_SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*\.[a-z0-9.-]*[a-z0-9]")
+_SERVICE: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 _PROVIDER: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(saml-provider|oidc-provider)/[!-~]+|[a-z0-9][a-z0-9.-]*")
 
 
@@ -193,15 +193,18 @@ def names(element: object, place: str) -> Names:
 _FORMS: Final = {"AWS": _ENTITY, "Service": _SERVICE, "Federated": _PROVIDER, "CanonicalUser": _CANONICAL}
 
 
-def chosen(element: object, place: str, *, deny: bool) -> Chosen:
-    """The test of a Principal element."""
+def chosen(element: object, place: str, *, deny: bool, through: bool = False) -> Chosen:
+    """The test of a Principal element.
+
+    through: the policy only lets requests through, as that of an endpoint does; it grants nothing.
+    """
     listed = names(element, place)
-    if not deny:
-        return lambda who, bounded: listed.grants(who)
-    return lambda who, bounded: listed.names(who)
+    if deny or through:
+        return lambda who, bounded: listed.names(who)
+    return lambda who, bounded: listed.grants(who)
 
 
-def not_chosen(element: object, place: str, *, deny: bool) -> Chosen:
+def not_chosen(element: object, place: str, *, deny: bool, through: bool = False) -> Chosen:
     """The test of a NotPrincipal element.
 
     In a Deny it names everybody who is not exempt. In an Allow, which AWS advises against, it names everybody of whom
@@ -211,5 +214,5 @@ def not_chosen(element: object, place: str, *, deny: bool) -> Chosen:
     if deny:
         return lambda who, bounded: Named.NOT if listed.exempts(who, bounded) else Named.DIRECT
     return lambda who, bounded: (
-        Named.DIRECT if listed.names(who) is Named.NOT and who.kind != "Federated" else Named.NOT
+        Named.DIRECT if listed.names(who) is Named.NOT and (through or who.kind != "Federated") else Named.NOT
     )
