@@ -76,8 +76,9 @@ _FOR_ANY: Final = "ForAnyValue:"
 _IF_EXISTS: Final = "IfExists"
 _SHARED: Final = 32
 """Values up to which equal conditions of many statements are made once."""
-_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[!-.0-~]+(?:/[^\x00-\x1f]+)?")
-"""What follows a slash is often the key of a tag, in any script; names before it are AWS's own, in ASCII."""
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[!-.0-9;-~]+(?:[/:][^\x00-\x1f]+)?")
+"""What follows a further slash or colon is often the key of a tag or of an encryption context, in any script; the names
+before it are AWS's own, in ASCII."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -42,7 +42,7 @@ Template = tuple[Atom, ...]
 
 _WILD_RUNS: Final = re.compile(r"(\*+|\?)")
 _ESCAPES: Final = frozenset("*?$")
-_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[^\s,'{}$][^,'{}$]*")
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[A-Za-z0-9._-]+(?:[/:][^,'{}$\x00-\x1f]+)?")
 _DEFAULT: Final = re.compile(r"'([^']*)'")
 
 

@@ -164,6 +164,12 @@ def test_every_form_has_its_elements(form: Form, statement: Any, words: str) -> 
         (Form.IDENTITY, allow(Condition={"NumericLessThan": {"s3:max-keys": 10.5}})),
         (Form.IDENTITY, allow(Condition={"StringEquals": {"token.actions.githubusercontent.com:sub": "x"}})),
         (Form.IDENTITY, allow(Condition={"StringEquals": {"aws:RequestTag/cost center": "x"}})),
+        (
+            Form.IDENTITY,
+            allow(Condition={"StringEquals": {"aws:RequestTag/стоимость": "${aws:PrincipalTag/стоимость}"}}),
+        ),
+        (Form.KEY, allow(Principal="*", Condition={"StringEquals": {"kms:EncryptionContext:My App": "x"}})),
+        (Form.IDENTITY, allow(Condition={"StringEquals": {"oidc.eks.eu-west-1.amazonaws.com/id/AB12:sub": "x"}})),
     ],
 )
 def test_what_aws_takes_is_taken(form: Form, statement: Any) -> None:
