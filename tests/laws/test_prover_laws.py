@@ -15,6 +15,7 @@ from bastide.policy.prove import Scope, Situation, cells, classes, no_more_permi
 from bastide.policy.variables import template
 from tests.laws.generated_policies import (
     ACTIONS,
+    CONTEXT,
     HOME,
     ORDERS,
     RESOURCES,
@@ -22,7 +23,6 @@ from tests.laws.generated_policies import (
     VALUES,
     WHO,
     asked,
-    contexts,
     documents,
     questions,
 )
@@ -30,9 +30,8 @@ from tests.reference.decider import Question, verdict
 
 FULL = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
 ANN = Principal("User", HOME, USER, USER)
-REQUESTS = st.lists(
-    st.tuples(st.sampled_from(ACTIONS), st.sampled_from(RESOURCES), contexts()), min_size=20, max_size=20
-)
+CONTEXTS = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in CONTEXT.items()})
+REQUESTS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.sampled_from(RESOURCES), CONTEXTS), min_size=20, max_size=20)
 
 
 def alone(document: Document) -> Layers:
@@ -101,8 +100,8 @@ def test_a_comparison_of_resource_policies_covers_every_principal(new: Any, old:
 
     for number, (action, resource, keys) in enumerate(requests):
         kind = sorted(WHO)[number % len(WHO)]
-        account, arn, role = WHO[kind]
-        who = Principal(kind, account, arn, role or arn)  # type: ignore[arg-type]
+        account, arn, role, id = WHO[kind]
+        who = Principal(kind, account, arn, role or arn, id)  # type: ignore[arg-type]
         request = Request(who, action, resource, "555566667777", context(keys))
         if proof.outcome == "proved":
             assert not granted(first, request) or granted(second, request), request

@@ -348,17 +348,18 @@ def principal_of(record: dict[str, Any]) -> Principal:
     """Who asked, from a record's userIdentity."""
     who = record["userIdentity"]
     kind, arn, account = who.get("type"), who.get("arn", ""), who.get("accountId")
+    id = str(who.get("principalId", ""))
     issuer = who.get("sessionContext", {}).get("sessionIssuer", {}).get("arn", "")
     if kind == "AWSService":
         return Principal("Service", None, who.get("invokedBy", ""))
     if kind in ("WebIdentityUser", "SAMLUser"):
         return Principal("Federated", None, who.get("identityProvider", ""))
     if kind == "AssumedRole":
-        return Principal("AssumedRole", account, arn, issuer)
+        return Principal("AssumedRole", account, arn, issuer, id)
     if kind == "FederatedUser":
-        return Principal("FederatedUser", account, arn, issuer)
+        return Principal("FederatedUser", account, arn, issuer, id)
     if kind == "IAMUser":
-        return Principal("User", account, arn, arn)
+        return Principal("User", account, arn, arn, id)
     if kind == "Root":
         return Principal("Root", account, arn, arn)
     return Principal("Anonymous", None, "")

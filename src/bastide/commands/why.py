@@ -203,7 +203,7 @@ def _question(question: dict[str, Any], who: Principal, record: dict[str, Any], 
         told["now"] = None
     else:
         decision = decide(request, layers)
-        told["now"] = {name: value for name, value in asdict(decision).items() if value is not None}
+        told["now"] = {name: value for name, value in decision._asdict().items() if value is not None}
         told["changed"] = decision.verdict != question["verdict"]
     if question["verdict"] != "Allowed":
         told["nearest"] = _nearest(request, stack, question)

@@ -12,7 +12,7 @@ from bastide.policy.conditions import OPERATORS, Condition
 from bastide.policy.decide import Attached, Decision, Layers, Policies, Request, Verdict, decide
 from bastide.policy.documents import Document, Form, Statement
 from bastide.policy.explain import Considered, Finding, Seen, explain, message
-from bastide.policy.principals import Kind, Named, Principal
+from bastide.policy.principals import Kind, Named, Principal, canonical_id
 from bastide.policy.variables import Context, Value
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Statement",
     "Value",
     "Verdict",
+    "canonical_id",
     "context",
     "decide",
     "explain",

@@ -114,7 +114,7 @@ def _finding(layer: str, level: int | None, attached: Attached, request: Request
     for statement in document.statements:
         if not concerns(statement, request.action):
             continue
-        principal = names(statement, request, bounded)
+        principal = names(document, statement, request, bounded)
         resource = covers(document, statement, request)
         conditions = tuple(
             Seen(one.operator, one.key, one.wanted, request.context.get(one.key.lower()), held)
@@ -171,12 +171,12 @@ def meets(document: Document, statement: Statement, request: Request) -> list[bo
     ]
 
 
-def names(statement: Statement, request: Request, bounded: bool) -> bool:
+def names(document: Document, statement: Statement, request: Request, bounded: bool) -> bool:
     """Whether Principal or NotPrincipal means the one who asks; true where the form has none."""
-    return strength(statement, request.principal, bounded) is not Named.NOT
+    return strength(document, statement, request.principal, bounded) is not Named.NOT
 
 
-def strength(statement: Statement, who: Principal, bounded: bool) -> Named:
+def strength(document: Document, statement: Statement, who: Principal, bounded: bool) -> Named:
     """How Principal or NotPrincipal names somebody; DIRECT where the form has none.
 
     bounded: the principal has a permissions boundary, which matters to a Deny with NotPrincipal alone.
@@ -184,7 +184,8 @@ def strength(statement: Statement, who: Principal, bounded: bool) -> Named:
     if statement.principals is None:
         return Named.DIRECT
     compiled = not_chosen if statement.not_principal else chosen
-    return compiled(statement.principals, "", deny=statement.deny)(who, bounded and statement.deny)
+    named = compiled(statement.principals, "", deny=statement.deny, through=document.form is Form.ENDPOINT)
+    return named(who, bounded and statement.deny)
 
 
 def meets_alone(version: str, part: _Part, context: Context) -> bool:

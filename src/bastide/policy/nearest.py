@@ -87,7 +87,7 @@ def _past_a_deny(request: Request, layers: Layers, decision: Decision) -> _Step 
 def _denies(document: Document, statement: Statement, request: Request) -> bool:
     return (
         concerns(statement, request.action)
-        and names(statement, request, False)
+        and names(document, statement, request, False)
         and covers(document, statement, request)
         and all(meets(document, statement, request))
     )
@@ -132,7 +132,7 @@ def _into_an_allow(request: Request, layers: Layers, decision: Decision) -> _Ste
         for statement in attached.document.statements:
             if statement.deny or not (
                 concerns(statement, request.action)
-                and names(statement, request, False)
+                and names(attached.document, statement, request, False)
                 and covers(attached.document, statement, request)
             ):
                 continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from bastide.policy_testing import Outcome, Report
+    from bastide.policy_testing.running import Outcome, Report
 
 SUFFIX = ".policytest.yaml"
 
@@ -24,7 +24,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 class _File(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         # Loaded when a file is found: pytest starts everywhere, files of cases are rare.
-        from bastide.policy_testing import Faulty, Skipped, read, run  # noqa: PLC0415
+        from bastide.policy_testing.cases import Faulty, Skipped, read  # noqa: PLC0415
+        from bastide.policy_testing.running import run  # noqa: PLC0415
 
         try:
             report = run(read(self.path))

@@ -148,7 +148,7 @@ def _applies(document: Document, statement: Statement, case: Case, bounded: bool
     request = case.request
     return (
         concerns(statement, request.action)
-        and names(statement, request, bounded)
+        and names(document, statement, request, bounded)
         and covers(document, statement, request)
         and all(meets(document, statement, request))
     )

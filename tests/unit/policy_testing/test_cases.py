@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from bastide.commands.cli import cli
-from bastide.policy_testing import Answer, Faulty, Skipped, read, run
+from bastide.policy_testing.cases import Faulty, Skipped, read
+from bastide.policy_testing.running import Answer, run
 
 DOCUMENT = {
     "Version": "2012-10-17",

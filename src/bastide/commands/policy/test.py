@@ -13,8 +13,8 @@ from rich.table import Table
 
 from bastide.commands.client import Credentials, Platform, from_environment
 from bastide.commands.options import DATA_OPTION
-from bastide.policy_testing import Answer, Case, Faulty, Report, Simulator, Skipped, read, run
-from bastide.policy_testing.running import told
+from bastide.policy_testing.cases import Case, Faulty, Skipped, read
+from bastide.policy_testing.running import Answer, Report, Simulator, run, told
 
 
 @click.command()

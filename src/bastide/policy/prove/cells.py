@@ -92,11 +92,18 @@ def _instant(moment: Decimal) -> str:
     return found.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+_MAPPED: Final = (0xFFFF << 32, 0x10000 << 32)
+"""IPv4 addresses spelled as IPv6: the evaluator takes them for what they are."""
+
+
 def _addresses(ranges: list[str]) -> list[str]:
-    starts: dict[int, set[int]] = {4: {0}, 6: {0}}
+    starts: dict[int, set[int]] = {4: {0}, 6: {0, *_MAPPED}}
     for text in ranges:
         network = ipaddress.ip_network(text, strict=False)
-        starts[network.version].add(int(network.network_address))
-        starts[network.version].add(int(network.broadcast_address) + 1)
+        first, last, version = int(network.network_address), int(network.broadcast_address), network.version
+        if version == 6 and _MAPPED[0] <= first and last < _MAPPED[1]:
+            first, last, version = first - _MAPPED[0], last - _MAPPED[0], 4
+        starts[version] |= {first, last + 1}
     found = [str(ipaddress.IPv4Address(one)) for one in sorted(starts[4]) if one < 2**32]
-    return found + [str(ipaddress.IPv6Address(one)) for one in sorted(starts[6]) if one < 2**128]
+    beyond = [one for one in sorted(starts[6]) if one < 2**128 and not _MAPPED[0] <= one < _MAPPED[1]]
+    return found + [str(ipaddress.IPv6Address(one)) for one in beyond]

@@ -464,7 +464,7 @@ class Encoder:
                 self.applies(attached.document, statement)
                 for attached in policies
                 for statement in attached.document.statements
-                if statement.deny is deny and strength(statement, who, bounded) >= least
+                if statement.deny is deny and strength(attached.document, statement, who, bounded) >= least
             ]
         )
 
@@ -488,15 +488,15 @@ class Encoder:
             for least in (Named.ACCOUNT, Named.ROLE, Named.DIRECT)
         }
         if who.kind in ("Service", "Federated", "Anonymous"):
-            if who.kind == "Anonymous" and layers.resource_kind == "trust":
+            if who.kind == "Anonymous" and layers.resource_kind in ("key", "trust"):
                 return z.BoolVal(False)
             return named[Named.ACCOUNT]
         identity = z.BoolVal(True) if who.kind == "Root" else self._any(layers.identity, False, who, False)
         within = []
         if layers.boundary is not None:
             within.append(self._any((layers.boundary,), False, who, False))
-        if layers.session is not None:
-            within.append(self._any(layers.session, False, who, False))
+        if layers.session is not None or who.kind == "FederatedUser":
+            within.append(self._any(layers.session or (), False, who, False))
         if not (resource_account is None or resource_account == who.account):
             return every([identity, named[Named.ACCOUNT], *within])
         by_identity = every([identity, *within])

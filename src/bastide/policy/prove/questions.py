@@ -34,12 +34,16 @@ def may(situations: Iterable[Situation], actions: Sequence[str], resources: Sequ
 
 def no_more_permissive(new: Document, old: Document, *, scope: Scope | None = None, **more: Any) -> Proof:
     """Whether everything that the new document allows is allowed by the old one."""
+    if _unnamed_accounts((new, old)):
+        return _CANONICAL
     return search(_compared(new, old), scope or Scope(), **more)
 
 
 def not_granted(document: Document, actions: Sequence[str], resources: Sequence[str] | None, **more: Any) -> Proof:
     """Whether the document allows nobody any of the actions on any of the resources, both without wildcards' help:
     patterns stand for all that they match."""
+    if _unnamed_accounts((document,)):
+        return _CANONICAL
     scope = Scope(tuple(actions) or None, None if resources is None else tuple(resources))
     return search(_compared(document, None), scope, **more)
 
@@ -163,6 +167,7 @@ def told_apart(documents: Sequence[Document]) -> list[Principal]:
     def add(who: Principal) -> None:
         found.setdefault((who.kind, who.arn, who.principal_arn), who)
 
+    ids: set[str] = set()
     add(Principal("Anonymous", None, ""))
     add(Principal("Service", None, "unknown.amazonaws.com"))
     add(Principal("Federated", None, "unknown.example.com"))
@@ -176,10 +181,32 @@ def told_apart(documents: Sequence[Document]) -> list[Principal]:
             for provider in element.get("Federated", ()):
                 add(Principal("Federated", None, provider))
             for name in element.get("AWS", ()):
-                accounts |= _named(name, add)
+                if name.startswith(("AIDA", "AROA")):
+                    ids.add(name)
+                else:
+                    accounts |= _named(name, add)
     for account in sorted({*accounts, _STRANGER}):
         _anybody_of(account, add)
+        for id in sorted(ids):
+            arn = f"arn:aws:iam::{account}:"
+            if id.startswith("AIDA"):
+                add(Principal("User", account, f"{arn}user/{id}", f"{arn}user/{id}", id))
+            else:
+                session = f"arn:aws:sts::{account}:assumed-role/{id}/any-session"
+                add(Principal("AssumedRole", account, session, f"{arn}role/{id}", f"{id}:any-session"))
     return list(found.values())
+
+
+def _unnamed_accounts(documents: Sequence[Document]) -> bool:
+    """Whether a Principal element names accounts by canonical user ids, from which no account can be told."""
+    return any(
+        isinstance(one.principals, Mapping) and "CanonicalUser" in one.principals
+        for document in documents
+        for one in document.statements
+    )
+
+
+_CANONICAL: Final = Proof("not proved", "a canonical user id stands for an account that it does not tell")
 
 
 def _named(name: str, add: Any) -> set[str]:
