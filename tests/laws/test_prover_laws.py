@@ -25,10 +25,11 @@ from tests.laws.generated_policies import (
     asked,
     documents,
     questions,
+    statements,
 )
 from tests.reference.decider import Question, verdict
 
-FULL = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+FULL: dict[str, Any] = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
 ANN = Principal("User", HOME, USER, USER)
 CONTEXTS = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in CONTEXT.items()})
 REQUESTS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.sampled_from(RESOURCES), CONTEXTS), min_size=20, max_size=20)
@@ -68,7 +69,23 @@ def test_a_comparison_agrees_with_every_request(new: Any, old: Any, requests: An
         assert proof.why
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=400, deadline=None)
+@given(statements(Form.IDENTITY), CONTEXTS, st.booleans())
+def test_a_condition_holds_for_the_prover_as_for_the_evaluator(drawn: Any, keys: Any, deny: bool) -> None:
+    """All of the request is given: it is refuted or proved exactly as it is decided."""
+    if "Condition" not in drawn:
+        drawn["Condition"] = {"StringNotEquals": {"aws:username": "ann"}}
+    statement = {**FULL["Statement"], "Effect": "Deny" if deny else "Allow", "Condition": drawn["Condition"]}
+    policy = read({"Version": "2012-10-17", "Statement": [statement, *([FULL["Statement"]] if deny else [])]})
+    request = Request(ANN, "s3:GetObject", "arn:aws:s3:::bucket/a", None, context(keys))
+    known = {key.lower(): request.context.get(key.lower()) for key in CONTEXT}
+    scope = Scope((request.action,), (request.resource,), context=known)
+    proof = search([Situation("it", ANN, alone(policy))], scope, seconds=2)
+    wanted = "refuted" if decide(request, alone(policy)).allowed else "proved"
+    assert proof.outcome == wanted or (proof.outcome == "not proved" and proof.inexact), proof
+
+
+@settings(max_examples=40, deadline=None)
 @given(questions())
 def test_what_is_allowed_is_never_proved_impossible(question: Question) -> None:
     request, layers = asked(question)

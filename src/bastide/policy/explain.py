@@ -199,7 +199,7 @@ def _holds(version: str, deny: bool, part: _Part, action: str, resource: str, co
     return decide(request, alone).verdict == ("ExplicitlyDenied" if deny else "Allowed")
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _alone(version: str, deny: bool, part: _Part) -> Document:
     """A document whose only statement has this part and matches everything else."""
     element, key, texts = part

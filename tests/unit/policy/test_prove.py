@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bastide.policy import Attached, Document, Form, Layers, Principal, decide
+from bastide.policy import Attached, Document, Form, Layers, Principal, Request, decide
 from bastide.policy.prove import (
     Proof,
     Scope,
@@ -172,3 +172,25 @@ def test_time_is_up() -> None:
     assert proof.outcome == "not proved" and "time" in proof.why
     found = search([Situation("ann", who, layers)], Scope(("s3:GetObject",)))
     assert found.request is not None and decide(found.request, layers).allowed
+
+
+LISTS: list[Any] = [None, (), ("",), ("red",), ("blue",), ("red", "blue"), ("", "red"), ("", ""), "red", "", "blue"]
+QUANTIFIED = [f"{prefix}{operator}{suffix}" for prefix in ("", "ForAllValues:", "ForAnyValue:")
+              for operator in ("StringEquals", "StringNotLike") for suffix in ("", "IfExists")]  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", [*QUANTIFIED, "Null"])
+def test_lists_and_single_values_are_as_the_evaluator_has_them(operator: str) -> None:
+    """Every form of a value under every set operator, for both effects: proved or refuted as it is decided."""
+    who = Principal("User", HOME, f"arn:aws:iam::{HOME}:user/ann")
+    wanted = "true" if operator == "Null" else "red"
+    for effect in (allow, deny):
+        policy = document(effect(Condition={operator: {"aws:TagKeys": wanted}}), *([allow()] if effect is deny else []))
+        layers = Layers((Attached(policy, "it"),), None, None, None, (), ())
+        for value in LISTS:
+            keys = {} if value is None else {"aws:tagkeys": value}
+            request = Request(who, "s3:GetObject", "arn:aws:s3:::b/a", None, keys)
+            scope = Scope((request.action,), (request.resource,), context={"aws:tagkeys": value})
+            proof = search([Situation("ann", who, layers)], scope)
+            wanted_outcome = "refuted" if decide(request, layers).allowed else "proved"
+            assert proof.outcome == wanted_outcome, (effect.__name__, value)

@@ -516,12 +516,20 @@ class Encoder:
                 continue
             if wanted is None:
                 found += [z.Not(key.single), z.Not(key.listed)]
-            elif isinstance(wanted, str) and not key.texts:
-                found += [key.single, key.value == solver.text(wanted)]
             elif isinstance(wanted, str):
-                alike = [number for number, text in enumerate(key.texts) if self._alike(key, text, wanted)]
-                found += [key.single, either([key.value == number for number in alike])]
+                found += [key.single, self._is(key, key.value, wanted)]
+            elif len(wanted) <= len(key.slots):
+                found.append(key.listed)
+                for number, (slot, value) in enumerate(key.slots):
+                    found.append(slot if number < len(wanted) else z.Not(slot))
+                    if number < len(wanted):
+                        found.append(self._is(key, value, wanted[number]))
         return found
+
+    def _is(self, key: _Key, value: Any, text: str) -> Any:
+        if not key.texts:
+            return value == solver.text(text)
+        return either([value == number for number, one in enumerate(key.texts) if self._alike(key, one, text)])
 
     def _alike(self, key: _Key, text: str, other: str) -> bool:
         """Whether no condition tells two values of a key apart."""
