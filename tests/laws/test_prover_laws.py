@@ -43,7 +43,6 @@ def read(policy: dict[str, Any]) -> Document:
     return Document.parse(json.dumps(policy), Form.IDENTITY)
 
 
-@settings(max_examples=50, deadline=None)
 @given(documents(Form.IDENTITY), documents(Form.IDENTITY), REQUESTS)
 def test_a_comparison_agrees_with_every_request(new: Any, old: Any, requests: Any) -> None:
     first, second = read(new), read(old)
@@ -69,7 +68,7 @@ def test_a_comparison_agrees_with_every_request(new: Any, old: Any, requests: An
         assert proof.why
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=settings.default.max_examples * 4)
 @given(statements(Form.IDENTITY), CONTEXTS, st.booleans())
 def test_a_condition_holds_for_the_prover_as_for_the_evaluator(drawn: Any, keys: Any, deny: bool) -> None:
     """All of the request is given: it is refuted or proved exactly as it is decided."""
@@ -85,7 +84,6 @@ def test_a_condition_holds_for_the_prover_as_for_the_evaluator(drawn: Any, keys:
     assert proof.outcome == wanted or (proof.outcome == "not proved" and proof.inexact), proof
 
 
-@settings(max_examples=40, deadline=None)
 @given(questions())
 def test_what_is_allowed_is_never_proved_impossible(question: Question) -> None:
     request, layers = asked(question)
@@ -98,13 +96,11 @@ def test_what_is_allowed_is_never_proved_impossible(question: Question) -> None:
         assert proof.request.action.lower() == request.action.lower()
 
 
-@settings(max_examples=60, deadline=None)
 @given(documents(Form.IDENTITY))
 def test_a_policy_is_no_more_permissive_than_itself(policy: Any) -> None:
     assert no_more_permissive(read(policy), read(policy), seconds=2).outcome != "refuted"
 
 
-@settings(max_examples=40, deadline=None)
 @given(documents(Form.RESOURCE), documents(Form.RESOURCE), REQUESTS)
 def test_a_comparison_of_resource_policies_covers_every_principal(new: Any, old: Any, requests: Any) -> None:
     first, second = (Document.parse(json.dumps(one), Form.RESOURCE) for one in (new, old))

@@ -23,7 +23,10 @@ _ABSENT: Final = frozenset(
     }
 )  # fmt: skip
 _NOT_THERE: Final = frozenset({"InvalidAction", "UnknownOperationException", "AWSOrganizationsNotInUseException"})
-_EVERYTHING: Final = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+_EVERYTHING: Final[dict[str, Any]] = {
+    "Version": "2012-10-17",
+    "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,8 @@ class Reader:
     def _organisations(self, home: str, id: str) -> Any:
         if id == "p-FullAWSAccess":
             return _EVERYTHING
+        if id == "p-RCPFullAWSAccess":
+            return {**_EVERYTHING, "Statement": {**_EVERYTHING["Statement"], "Principal": "*"}}
         found = self._ask("organizations", home, "describe_policy", PolicyId=id)
         return None if found is None else found["Policy"]["Content"]
 
@@ -333,7 +338,14 @@ class Reader:
         stack.unknown += unknown
         if who.kind in ("User", "AssumedRole", "FederatedUser"):
             stack.held += self.identity(who.principal_arn or who.arn)
-        if who.kind in ("AssumedRole", "FederatedUser"):
+        if who.kind == "FederatedUser" or question.get("layer") == "session":
+            # They decide here, and lie in the session's token alone.
+            stack.held.append(
+                Held(
+                    "session", None, "the session's own policies", "whoever starts the session", None, "kept by nobody"
+                )
+            )
+        elif who.kind == "AssumedRole":
             stack.unknown.append("the session's own policies")
         return stack
 

@@ -97,6 +97,17 @@ def test_why_nothing_allows_it_and_who_may_change_that(account: Account) -> None
     assert question["changed"] and question["now"]["verdict"] == "Allowed", "it says that the policies changed since"
 
 
+def test_why_a_sessions_own_policy_refused(account: Account) -> None:
+    arn = account.role("Scientist", allow("iam:*"))
+    keys = account.platform.assume(arn, account.keys, Policy=json.dumps(allow("s3:*")))
+    [question] = why(account, refused(account.client("iam", keys).list_users))["questions"]
+    assert question["then"]["layer"] == "session" and question["now"] is None, (
+        "nobody can read it, so nothing is claimed"
+    )
+    [change] = question["nearest"]
+    assert change["who"] == "whoever starts the session"
+
+
 def test_why_tells_nobody_what_they_may_not_read(account: Account) -> None:
     arn = guard(account, DENY_USERS)
     account.role("Auditor", allow("cloudtrail:LookupEvents", "iam:Get*", "iam:List*"))

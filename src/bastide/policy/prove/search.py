@@ -99,12 +99,13 @@ def search(
     actions = tuple(known_actions)
     open_reasons: list[str] = []
     inexact: list[str] = []
+    encoders: dict[tuple[int, ...], Encoder] = {}
     for situation in situations:
         left = seconds - (time.monotonic() - start)
         if left <= 0:
             open_reasons.append(f"{situation.name}: the time of {seconds:g} s is up")
             break
-        found = _one(situation, scope, inside, outside, left, actions)
+        found = _one(situation, scope, inside, outside, left, actions, encoders)
         inexact += [one for one in found.inexact if one not in inexact]
         if found.outcome == "refuted":
             return replace(found, inexact=tuple(inexact), seconds=time.monotonic() - start)
@@ -123,13 +124,16 @@ def _one(
     outside: Document | None,
     seconds: float,
     known_actions: tuple[str, ...],
+    encoders: dict[tuple[int, ...], Encoder],
 ) -> Proof:
     z = z3()
     layers = [situation.layers, *([situation.beside] if situation.beside is not None else [])]
     documents = [attached.document for held in layers for _, _, attached in in_order(held)]
     documents += [one for one in (inside, outside) if one is not None]
     try:
-        encoder = Encoder(documents)
+        # Principals who are asked about under the same policies share their encoding; it keeps the documents.
+        same = tuple(id(one) for one in documents)
+        encoder = encoders.get(same) or encoders.setdefault(same, Encoder(documents))
         problem = z.Solver()
         problem.set("timeout", max(1, int(seconds * 1000)))
         problem.add(*encoder.axioms, *encoder.fixed(scope.context))
