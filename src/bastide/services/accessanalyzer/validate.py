@@ -226,7 +226,8 @@ class _Checks:
         for one in actions.each():
             text = one.value
             if text != "*" and not re.fullmatch(r"[A-Za-z0-9-]+:[A-Za-z0-9*?]+", text):
-                if re.match(r"[^:]*[*?][^:]*:", text):
+                prefix, colon, _ = text.partition(":")
+                if colon and ("*" in prefix or "?" in prefix):
                     self.add(
                         "SUGGESTION",
                         "WILDCARD_IN_SERVICE_NAME",
@@ -270,9 +271,11 @@ class _Checks:
             self.add("ERROR", "INVALID_PARTITION", f"The partition {parts[1]} is not valid.", node)
         if len(parts) > 2 and parts[2] != parts[2].lower():
             self.add("ERROR", "INVALID_ARN_SERVICE_CASE", f"Update the service name {parts[2]} to lower case.", node)
-        if len(parts) > 4 and parts[4] and not re.fullmatch(r"[0-9]{12}|[0-9*?]*[*?][0-9*?]*|aws", parts[4]):
+        account = parts[4] if len(parts) > 4 else ""
+        wild = ("*" in account or "?" in account) and not set(account) - set("0123456789*?")
+        if account and not (wild or account == "aws" or re.fullmatch(r"[0-9]{12}", account)):
             self.add(
-                "ERROR", "INVALID_ARN_ACCOUNT", f"The account ID {parts[4]} in the resource ARN is not valid.", node
+                "ERROR", "INVALID_ARN_ACCOUNT", f"The account ID {account} in the resource ARN is not valid.", node
             )
 
     def _variables(self, text: str, node: Node) -> None:
@@ -523,7 +526,7 @@ def validate(a: Authorised, view: View) -> Output:
     if a.input.get("validatePolicyResourceType") == "AWS::IAM::AssumeRolePolicyDocument":
         form = Form.TRUST
     found = _Checks(text, form).run()
-    limit = int(a.input.get("maxResults") or 100)
+    limit = min(int(a.input.get("maxResults") or 100), 1000)
     if limit < 1:
         raise Refused("ValidationException", "maxResults is at least 1.", members={"reason": "fieldValidationFailed"})
     start = int(pages.position(a, a.input.get("nextToken")) or 0)
