@@ -180,6 +180,11 @@ def test_the_command_and_its_formats(folder: Path) -> None:
     assert runner.invoke(cli, ["policy", "test", str(path)]).exit_code == 2
 
 
+def test_the_plugin_is_there(request: pytest.FixtureRequest) -> None:
+    """Without it the cases in tests/policies would be passed over; `make setup` installs it."""
+    assert request.config.pluginmanager.has_plugin("bastide-policy")
+
+
 def test_pytest_collects_files_of_cases(folder: Path) -> None:
     written(folder, "coverage: reached\n" + FILE.replace("expect: implicit-deny", "expect: allow"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]

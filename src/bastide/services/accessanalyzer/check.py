@@ -77,8 +77,10 @@ async def _proof(question: dict[str, Any]) -> dict[str, Any]:
 async def _run(question: dict[str, Any]) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-I",
         "-m",
         "bastide.policy.prove",
+        env={},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
