@@ -308,8 +308,11 @@ def _arn(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Mat
         templates.append(atoms)
         tests.append(arn_pattern(atoms, complete=complete))
     whole = any_of(tests)
-    # An ARN pattern of fewer parts than six is filled up: what it says is only how a value begins.
+    # An ARN pattern of fewer parts than six is filled up: what it says is only how a value begins. With the resource
+    # wild that is how most values begin.
     entries = _entries([(*atoms, Wild.MANY) if atoms else (Wild.MANY,) for atoms in templates])
+    if entries is not None and any(text.count(":") < ARN_PARTS - 1 for _, text in entries):
+        entries = None
     return Matcher(
         lambda text, context: text.count(":") >= ARN_PARTS - 1 and whole(text, context),
         entries=entries,
@@ -389,6 +392,7 @@ _ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "GreaterThan": gt,
     "GreaterThanEquals": ge,
 }
+_FEW: Final = 8
 _SIGNS: Final = {"LessThan": "<", "LessThanEquals": "<=", "GreaterThan": ">", "GreaterThanEquals": ">="}
 
 
@@ -396,7 +400,16 @@ def _ordered(order: str, limits: Sequence[Decimal], read: Callable[[str], Decima
     compare = _ORDERS.get(order)
     if compare is None:
         equal = frozenset(limits)
-        return Matcher(lambda text, context: read(text) in equal, order=(read, "in", equal))
+        several = tuple(equal)
+
+        def same(text: str, context: Context) -> bool:
+            number = read(text)
+            if number is None:
+                return False
+            # Hashing a Decimal costs more than a few comparisons.
+            return number in equal if len(several) > _FEW else any(number == one for one in several)
+
+        return Matcher(same, order=(read, "in", equal))
 
     # One value is enough: it is the loosest that decides.
     limit = max(limits) if compare in (lt, le) else min(limits)

@@ -13,7 +13,6 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines.keys import RootKey, new_material
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
-from bastide.policy import canonical_id
 from bastide.services.s3.asking import bucket_asked, keys
 from bastide.services.s3.bucket import (
     ALL_BLOCKED,
@@ -21,6 +20,7 @@ from bastide.services.s3.bucket import (
     NAME,
     bucket_arn,
     bucket_of,
+    canonical_id,
     check_name,
     fresh,
     key_for,

@@ -14,9 +14,8 @@ from urllib.parse import quote
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Authorised, Output, pages
-from bastide.policy import canonical_id
 from bastide.services.s3.asking import bucket_asked, listing
-from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, not_implemented
+from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, not_implemented
 from bastide.services.s3.heads import CHECKSUMS
 from bastide.services.s3.versions import OBJECT, VERSION, current, version, version_name
 from bastide.store import Row, View

@@ -20,10 +20,9 @@ from bastide.domain import Refused
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output
-from bastide.policy import canonical_id
 from bastide.services.s3 import encryption, heads
 from bastide.services.s3.asking import Keys, bucket_asked, keys, listing, object_asked
-from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, not_implemented
+from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, not_implemented
 from bastide.services.s3.copying import source_asked, source_bucket, source_keys, unversioned, versioned
 from bastide.services.s3.listing import behind, encoder, gather, walk
 from bastide.services.s3.object import (
