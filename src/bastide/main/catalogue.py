@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from bastide.kernel import Service
-from bastide.services import cloudtrail, iam, kms, logs, organizations, s3, sagemaker, sagemaker_runtime, sts
+from bastide.services import (
+    cloudtrail,
+    iam,
+    kms,
+    logs,
+    organizations,
+    s3,
+    sagemaker,
+    sagemaker_runtime,
+    secretsmanager,
+    ssm,
+    sts,
+)
 
 SERVICES: tuple[Service, ...] = (
     cloudtrail.SERVICE,
@@ -14,5 +26,7 @@ SERVICES: tuple[Service, ...] = (
     s3.SERVICE,
     sagemaker.SERVICE,
     sagemaker_runtime.SERVICE,
+    secretsmanager.SERVICE,
+    ssm.SERVICE,
     sts.SERVICE,
 )

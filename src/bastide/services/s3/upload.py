@@ -105,7 +105,7 @@ async def _stage_create(a: Authorised) -> Staged:
     mark = len(a.events)
     with a.calls.store.reading() as view:
         bucket = bucket_of(a, view)
-    _, kept = encryption.new_key(a, bucket, key, encryption.wanted(given, bucket))
+    _, kept = encryption.new_key(a, bucket, key, encryption.wanted(a, bucket))
     staged.asked = a.events[mark:]
     staged.doc.update(kept)
     return staged
@@ -172,7 +172,6 @@ def _stage(staged: Staged, upload: Row, upload_key: bytes, data_key: bytes) -> N
 
 async def _stage_part(a: Authorised) -> Staged:
     heads.refuse_unsupported(a.input)
-    encryption.refuse_customer_keys(a.input)
     _numbered(a)
     staged = Staged()
     mark = len(a.events)
@@ -245,7 +244,6 @@ def put(a: Authorised, tx: Transaction) -> Output:
 
 async def _stage_part_copy(a: Authorised) -> Staged:
     given = a.input
-    encryption.refuse_customer_keys(given)
     _numbered(a)
     staged = Staged()
     mark = len(a.events)
@@ -266,7 +264,7 @@ async def _stage_part_copy(a: Authorised) -> Staged:
                 "zero-based offsets of the first and last bytes to copy",
                 400,
             )
-        stream = content(a, view, source, key, row.doc, span)
+        stream = content(a, view, source, key, row.doc, span, "CopySource")
         upload_key = _key_of(a, view, bucket, upload)
     staged.asked = a.events[mark:]
     data_key = engine.new_material()
@@ -430,11 +428,12 @@ def _chosen(given: dict[str, Any], rows: dict[int, Row]) -> list[Row]:
 def complete(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     key = given["Key"]
-    encryption.refuse_customer_keys(given)
     bucket = bucket_of(a, tx)
     upload = _upload(a, tx, bucket)
     # Whoever completes an upload must be able to use its key, as whoever reads the object (S3 User Guide, "KMS").
-    encryption.open_key(a, tx, bucket, key, upload.doc)
+    # A key that the customer sends is not needed again: the parts were written with it.
+    if upload.doc["sse"] != encryption.CUSTOMER or encryption.customer_key(a) is not None:
+        encryption.open_key(a, tx, bucket, key, upload.doc)
     _check_write(given, tx, bucket, key)
     rows = _parts(tx, bucket, key, given["UploadId"])
     chosen = _chosen(given, rows)
@@ -465,7 +464,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         "Bucket": bucket.name,
         "Key": key,
         "ETag": f'"{doc["etag"]}"',
-        **encryption.shown(doc),
+        **(encryption.shown(doc) if doc["sse"] != encryption.CUSTOMER else {}),
         **heads.checksums(doc),
     }
     if id is not None:
@@ -490,6 +489,16 @@ def abort(a: Authorised, tx: Transaction) -> Output:
         tx.delete(row, keep=False)
     tx.delete(upload, keep=False)
     return {}
+
+
+def abandon(tx: Transaction, bucket: Bucket, garbage: Garbage) -> None:
+    """Aborts every upload in a bucket that is about to go."""
+    for kind in (PART.key, UPLOAD.key):
+        while rows := tx.scan(kind, bucket.account, bucket.region, prefix=f"{bucket.name}/", limit=1000):
+            for row in rows:
+                if kind == PART.key:
+                    garbage.ids.append(row.doc["id"])
+                tx.delete(row, keep=False)
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
