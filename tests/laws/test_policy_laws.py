@@ -31,6 +31,7 @@ from tests.reference.decider import Question
 
 Json = dict[str, Any]
 EVERYTHING: Json = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+BASE = settings().max_examples
 NOTHING: Json = {"Effect": "Deny", "Action": "*", "Resource": "*"}
 
 
@@ -51,7 +52,7 @@ def differs(question: Question) -> bool:
     return answer(question).verdict != decider.verdict(question)
 
 
-@settings(max_examples=40 * settings.default.max_examples if settings.default else 0)
+@settings(max_examples=20 * BASE)
 @given(questions())
 def test_the_engine_agrees_with_the_reference(question: Question) -> None:
     if differs(question):
@@ -61,7 +62,7 @@ def test_the_engine_agrees_with_the_reference(question: Question) -> None:
         )
 
 
-@settings(max_examples=10 * settings.default.max_examples if settings.default else 0)
+@settings(max_examples=5 * BASE)
 @given(questions())
 def test_looked_up_and_as_functions_statements_decide_the_same(question: Question) -> None:
     plain = answer(question)
