@@ -154,7 +154,7 @@ def _condition(operator: str, key: str, wanted: tuple[str, ...], place: str, den
     elif quantifier == _FOR_ANY:
         holds = _for_any(name, matcher.test, negated, if_exists)
     else:
-        holds = _single(name, matcher.test, negated, if_exists, deny)
+        holds = _single(name, matcher, negated, if_exists, deny)
     needed = not negated and not if_exists and quantifier != _FOR_ALL
     if not needed and matcher.entries is not None:
         matcher = replace(matcher, entries=None)  # nobody looks them up
@@ -175,19 +175,34 @@ def _condition(operator: str, key: str, wanted: tuple[str, ...], place: str, den
 # Qualifiers
 
 
-def _single(name: str, matches: Test, negated: bool, if_exists: bool, deny: bool) -> Held:
+def _single(name: str, matcher: Matcher, negated: bool, if_exists: bool, deny: bool) -> Held:
     missing = negated or if_exists
+    matches, exact = matcher.test, matcher.exact
+    if exact is not None and not matcher.folded:
+
+        def equals(context: Context) -> bool:
+            value = context.get(name)
+            if value.__class__ is str:
+                return (value in exact) is not negated
+            return _no_text(value, context, matches, negated, missing, deny)
+
+        return equals
 
     def holds(context: Context) -> bool:
         value = context.get(name)
         if value.__class__ is str:
             return matches(value, context) is not negated
-        if not value:
-            return missing
-        held = (matches(one, context) is not negated for one in value)
-        return any(held) if deny else all(held)
+        return _no_text(value, context, matches, negated, missing, deny)
 
     return holds
+
+
+def _no_text(value: Value | None, context: Context, matches: Test, negated: bool, missing: bool, deny: bool) -> bool:
+    """A condition without set operator on a key that is missing or has several values."""
+    if not value:
+        return missing
+    held = (matches(one, context) is not negated for one in value)
+    return any(held) if deny else all(held)
 
 
 def _for_all(name: str, matches: Test, negated: bool) -> Held:
@@ -390,7 +405,6 @@ _ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "GreaterThan": gt,
     "GreaterThanEquals": ge,
 }
-_FEW: Final = 8
 _SIGNS: Final = {"LessThan": "<", "LessThanEquals": "<=", "GreaterThan": ">", "GreaterThanEquals": ">="}
 
 
@@ -398,16 +412,11 @@ def _ordered(order: str, limits: Sequence[Decimal], read: Callable[[str], Decima
     compare = _ORDERS.get(order)
     if compare is None:
         equal = frozenset(limits)
-        several = tuple(equal)
-
-        def same(text: str, context: Context) -> bool:
-            number = read(text)
-            if number is None:
-                return False
-            # Hashing a Decimal costs more than a few comparisons.
-            return number in equal if len(several) > _FEW else any(number == one for one in several)
-
-        return Matcher(same, order=(read, "in", equal))
+        if len(equal) == 1:
+            (only,) = equal
+            # Hashing a Decimal costs more than comparing two. None is no number and equals none.
+            return Matcher(lambda text, context: read(text) == only, order=(read, "in", equal))
+        return Matcher(lambda text, context: read(text) in equal, order=(read, "in", equal))
 
     # One value is enough: it is the loosest that decides.
     limit = max(limits) if compare in (lt, le) else min(limits)

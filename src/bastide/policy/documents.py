@@ -163,10 +163,12 @@ class Document:
     asked; how much all of them may hold together is `COMPILED`.
     """
 
-    __slots__ = ("_plans", "_statements", "_text", "asked", "form", "id", "size", "version")
+    __slots__ = ("_plans", "_statements", "_text", "asked", "form", "id", "naming", "size", "version")
 
     def __init__(self, form: Form, version: str, id: str | None, statements: tuple[Statement, ...]) -> None:
         self.form = form
+        self.naming = form in NAMING
+        """Whether its statements name principals."""
         self.version = version
         self.id = id
         self._statements: tuple[Statement, ...] | None = statements
