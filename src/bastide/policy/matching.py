@@ -149,11 +149,6 @@ def _segmentwise(parts: list[Template], complete: bool) -> Test:
     return test
 
 
-def action_pattern(atoms: Template) -> Plain:
-    """A matcher of actions already in lower case; the template is in lower case too."""
-    return plain_pattern(atoms)
-
-
 def any_of(tests: Sequence[Test]) -> Test:
     """Matches if one of the tests does."""
     if len(tests) == 1:
