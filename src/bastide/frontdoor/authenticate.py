@@ -9,6 +9,7 @@ from typing import Any
 from bastide import sigv4
 from bastide.domain import Refused
 from bastide.frontdoor.body import Upload
+from bastide.frontdoor.form import Form
 from bastide.frontdoor.receive import Received
 from bastide.frontdoor.route import Target
 from bastide.kernel import ANONYMOUS, Caller, Calls
@@ -97,6 +98,22 @@ def authenticate(
     elif s3 and whole:
         _check_sums(received, whole)
     return Authenticated(caller, presented.region, whole or b"", None)
+
+
+def authenticate_form(
+    calls: Calls, received: Received, form: Form, bucket: str, default_region: str
+) -> tuple[Caller, str]:
+    """Who signed a form's policy, and in which region, once the policy is found to permit the form; raises Refused."""
+    presented = form.presented()
+    if presented is None:
+        return ANONYMOUS, default_region
+    caller, secret = _credentials(calls, received, presented)
+    try:
+        form.verify(presented, secret)
+        form.check(bucket)
+    except Refused as refused:
+        raise _refused_known(refused, caller) from None
+    return caller, presented.region or default_region
 
 
 def _check_sums(received: Received, body: bytes) -> None:

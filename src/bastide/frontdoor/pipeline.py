@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import quote
 
 import orjson
 
 from bastide import sigv4
 from bastide.domain import Refused
-from bastide.frontdoor.authenticate import authenticate, worded
+from bastide.frontdoor.authenticate import authenticate, authenticate_form, worded
+from bastide.frontdoor.form import Form, is_form
 from bastide.frontdoor.receive import Listener, Receive, Received, Scope, Send, receive
 from bastide.frontdoor.route import Router, Target
 from bastide.kernel import ANONYMOUS, Call, Calls, Request, Unforeseen
@@ -80,6 +82,8 @@ class FrontDoor:
 
     async def _walk(self, received: Received) -> tuple[Target, dict[str, Any]]:
         presented = sigv4.read(received.method, received.raw_path, received.raw_query, received.headers)
+        if presented is None and is_form(received):
+            await self._upload_by_form(received)
         target = await self._router.route(received, presented)
         call = _nobody(received, target, self._region(target, presented.region if presented else ""))
         try:
@@ -114,6 +118,38 @@ class FrontDoor:
         except Unforeseen as unforeseen:
             _log.exception("request %s failed: %s", received.id, unforeseen)
             raise _Answered(target, target.codec.error(target.protocol, _internal(), received.id)) from None
+
+    async def _upload_by_form(self, received: Received) -> NoReturn:
+        """A browser's upload: PutObject under the policy that somebody signed for it. Ends in its answer."""
+        form = await Form.read(received)
+        target, bucket = self._router.form(received, form)
+        call = _nobody(received, target, self._default_region)
+        try:
+            try:
+                caller, region = authenticate_form(self.calls, received, form, bucket, self._default_region)
+                if region not in self._regions:
+                    raise _unknown_region(region, target.protocol)
+                given = target.codec.parse(target.protocol, target.head, b"")
+                target.codec.validate(given)
+            except Refused as refused:
+                claimed = refused.kept.get("claimed")
+                if claimed is not None:
+                    call.caller, call.account = claimed, claimed.account
+                shown = worded(refused, target.protocol)
+                await self.calls.refuse(call, shown)
+                raise shown from None
+            request = _request(received, target, None)
+            request.signed = "form" if caller.kind != "Anonymous" else ""
+            call = Call(target.operation, given, caller, caller.account, region, request, form)
+            output = await self.calls.run(call)
+        except Refused as refused:
+            raise _Answered(target, target.codec.error(target.protocol, refused, received.id)) from None
+        except Unforeseen as unforeseen:
+            _log.exception("request %s failed: %s", received.id, unforeseen)
+            raise _Answered(target, target.codec.error(target.protocol, _internal(), received.id)) from None
+        scheme = "https" if received.listener.secure else "http"
+        place = f"{scheme}://{received.named.get('host', '')}/{quote(bucket)}/{quote(form.key)}"
+        raise _Answered(target, form.answer(output, place, bucket))
 
     def _region(self, target: Target, region: str) -> str:
         if target.operation.global_:

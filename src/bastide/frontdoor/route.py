@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from bastide.domain import Refused
+from bastide.frontdoor.form import Form
 from bastide.frontdoor.receive import Received
 from bastide.kernel import Operation, Registry
 from bastide.protocol import Codec, Head, OperationCodec, codec, services_for_signing_name
@@ -100,6 +101,24 @@ class Router:
                 found = name[: -len(suffix)]
                 return None if found == "s3" else found
         return None
+
+    def form(self, received: Received, form: Form) -> tuple[Target, str]:
+        """The PutObject that a form means, and its bucket; raises Refused if it was not sent to a bucket."""
+        host = received.named.get("host", "")
+        bucket = self._bucket_of(host)
+        path = unquote_to_bytes(received.raw_path).decode("utf-8", "replace")
+        if bucket is None:
+            bucket, path = path.strip("/"), "/"
+        operation = self._registry.operation("s3", "PutObject")
+        if not bucket or "/" in bucket or path != "/" or received.raw_query or operation is None:
+            raise Refused(
+                "MethodNotAllowed", "The specified method is not allowed against this resource.", 405,
+                kept={"protocol": "rest-xml"},
+            )  # fmt: skip
+        service = codec("s3")
+        where = f"/{quote(bucket)}/{quote(form.key, safe='/')}".encode()
+        head = Head("PUT", where, [("x-id", "PutObject")], form.headers(), host)
+        return Target(operation, service.operations["PutObject"], service, "rest-xml", head, None), bucket
 
     async def route(self, received: Received, presented: Presented | None) -> Target:
         """The target of a request; raises Refused if no service has such an operation."""

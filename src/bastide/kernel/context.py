@@ -14,6 +14,7 @@ from bastide.kernel.identity import SIGNED, Endpoint
 
 Context = dict[str, "str | tuple[str, ...]"]
 
+_AUTH_TYPES = {"query": "REST-QUERY-STRING", "header": "REST-HEADER", "form": "POST"}
 _TYPES = {
     "User": "User",
     "AssumedRole": "AssumedRole",
@@ -97,7 +98,7 @@ def base(
         context["aws:principalorgid"] = place[0]
         context["aws:principalorgpaths"] = (place[1],)
     if request.signed:
-        context["s3:authtype"] = "REST-QUERY-STRING" if request.signed == "query" else "REST-HEADER"
+        context["s3:authtype"] = _AUTH_TYPES[request.signed]
         context["s3:signatureversion"] = "AWS4-HMAC-SHA256"
         if request.signed_at:
             context["s3:signatureage"] = str(max(0, (request.at - request.signed_at) // 1000))

@@ -8,11 +8,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bastide.store import Store
+from bastide.store import Store, Transaction
 
 Subscriber = Callable[[dict[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger("bastide.outbox")
+_MOST_TOLD = 500
+_PAUSE_SECONDS = 0.2
 
 
 class Outbox:
@@ -23,6 +25,8 @@ class Outbox:
         self._subscribers: dict[str, list[Subscriber]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._told = 0
+        self._trimmed = 0
 
     def subscribe(self, topic: str, subscriber: Subscriber) -> None:
         """Tells `subscriber` every event of the topic (a kind's key) from now on."""
@@ -40,25 +44,39 @@ class Outbox:
         while True:
             self._wake.clear()
             try:
-                told = await self._tell()
+                if await self._tell():
+                    if self._told - self._trimmed >= _MOST_TOLD:
+                        await self._trim()
+                    continue
+                if self._told > self._trimmed:
+                    # Forgetting costs a commit, so it waits until there is a pause or enough to forget. What a crash
+                    # finds untrimmed is told again, which subscribers bear.
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), _PAUSE_SECONDS)
+                        continue
+                    await self._trim()
             except Exception:
                 _log.exception("events of the outbox wait: they could not be told")
                 await asyncio.sleep(1)
                 continue
-            if not told:
-                await self._wake.wait()
+            await self._wake.wait()
 
     async def _tell(self) -> bool:
         with self._store.reading() as view:
-            events = view.outbox(0)
-        if not events:
-            return False
-        for _, topic, body in events:
+            events = view.outbox(self._told)
+        for number, topic, body in events:
             for subscriber in self._subscribers.get(topic, ()):
                 await subscriber(body)
-        last = events[-1][0]
-        await self._store.write(lambda tx: tx.trim_outbox(last))
-        return True
+            self._told = number
+        return bool(events)
+
+    async def _trim(self) -> None:
+        def work(tx: Transaction) -> None:
+            tx.trim_outbox(self._told)
+            # An empty table numbers from one again.
+            self._told = self._trimmed = self._told if tx.outbox(0, limit=1) else 0
+
+        await self._store.write(work)
 
     async def close(self) -> None:
         """Stops telling; what is left waits for the next start."""
@@ -66,3 +84,5 @@ class Outbox:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+            if self._told > self._trimmed:
+                await self._trim()

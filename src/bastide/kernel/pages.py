@@ -11,8 +11,12 @@ from bastide.domain import Refused
 from bastide.kernel.call import Authorised
 
 _NOT_FILTERS = frozenset(
-    {"NextToken", "nextToken", "Marker", "ContinuationToken", "MaxResults", "maxResults", "MaxItems"}
-)
+    {
+        "NextToken", "nextToken", "Marker", "ContinuationToken", "StartAfter",
+        "MaxResults", "maxResults", "MaxItems", "MaxKeys", "Limit", "limit", "FetchOwner", "EncodingType",
+    }
+)  # fmt: skip
+"""Members that say where a page begins, how long it is and how it is written: they may differ from page to page."""
 
 
 def _bound_to(a: Authorised) -> str:

@@ -13,6 +13,8 @@ from bastide.services import (
     s3,
     sagemaker,
     sagemaker_runtime,
+    secretsmanager,
+    ssm,
     sts,
 )
 
@@ -26,5 +28,7 @@ SERVICES: tuple[Service, ...] = (
     s3.SERVICE,
     sagemaker.SERVICE,
     sagemaker_runtime.SERVICE,
+    secretsmanager.SERVICE,
+    ssm.SERVICE,
     sts.SERVICE,
 )

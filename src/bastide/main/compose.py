@@ -92,8 +92,8 @@ class Platform:
         store.committed = outbox.wake
         delivery = Delivery(calls)
         with store.reading() as view:
-            alive = s3.alive(view)
-        artifacts.sweep(alive)
+            named = s3.files(view)
+        artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         platform = cls(configuration, directory, store, journal, calls, outbox, workflows, serving, delivery)
         journal.start()
         await workflows.recover()

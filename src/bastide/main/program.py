@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bastide.commands import cli
+from bastide.main.backup import backup, restore
 from bastide.main.run import init, up
 
-cli.add_command(init)
-cli.add_command(up)
+for command in (init, up, backup, restore):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -154,7 +154,10 @@ def _condition(operator: str, key: str, wanted: tuple[str, ...], place: str, den
     elif quantifier == _FOR_ANY:
         holds = _for_any(name, matcher.test, negated, if_exists)
     else:
-        holds = _single(name, matcher.test, negated, if_exists, deny)
+        holds = _single(name, matcher, negated, if_exists, deny)
+    needed = not negated and not if_exists and quantifier != _FOR_ALL
+    if not needed and matcher.entries is not None:
+        matcher = replace(matcher, entries=None)  # nobody looks them up
     return Condition(
         operator,
         key,
@@ -163,7 +166,7 @@ def _condition(operator: str, key: str, wanted: tuple[str, ...], place: str, den
         name,
         matcher,
         negated,
-        needed=not negated and not if_exists and quantifier != _FOR_ALL,
+        needed=needed,
         single=not quantifier,
         missing=if_exists or quantifier == _FOR_ALL or (negated and not quantifier),
     )
@@ -172,24 +175,34 @@ def _condition(operator: str, key: str, wanted: tuple[str, ...], place: str, den
 # Qualifiers
 
 
-def _single(name: str, matches: Test, negated: bool, if_exists: bool, deny: bool) -> Held:
+def _single(name: str, matcher: Matcher, negated: bool, if_exists: bool, deny: bool) -> Held:
     missing = negated or if_exists
+    matches, exact = matcher.test, matcher.exact
+    if exact is not None and not matcher.folded:
 
-    def several(values: tuple[str, ...], context: Context) -> bool:
-        if not values:
-            return missing
-        held = (matches(value, context) is not negated for value in values)
-        return any(held) if deny else all(held)
+        def equals(context: Context) -> bool:
+            value = context.get(name)
+            if value.__class__ is str:
+                return (value in exact) is not negated
+            return _no_text(value, context, matches, negated, missing, deny)
+
+        return equals
 
     def holds(context: Context) -> bool:
         value = context.get(name)
-        if value is None:
-            return missing
-        if isinstance(value, str):
+        if value.__class__ is str:
             return matches(value, context) is not negated
-        return several(value, context)
+        return _no_text(value, context, matches, negated, missing, deny)
 
     return holds
+
+
+def _no_text(value: Value | None, context: Context, matches: Test, negated: bool, missing: bool, deny: bool) -> bool:
+    """A condition without set operator on a key that is missing or has several values."""
+    if not value:
+        return missing
+    held = (matches(one, context) is not negated for one in value)
+    return any(held) if deny else all(held)
 
 
 def _for_all(name: str, matches: Test, negated: bool) -> Held:
@@ -308,8 +321,11 @@ def _arn(base: str, wanted: tuple[str, ...], place: str, variables: bool) -> Mat
         templates.append(atoms)
         tests.append(arn_pattern(atoms, complete=complete))
     whole = any_of(tests)
-    # An ARN pattern of fewer parts than six is filled up: what it says is only how a value begins.
+    # An ARN pattern of fewer parts than six is filled up: what it says is only how a value begins. With the resource
+    # wild that is how most values begin.
     entries = _entries([(*atoms, Wild.MANY) if atoms else (Wild.MANY,) for atoms in templates])
+    if entries is not None and any(text.count(":") < ARN_PARTS - 1 for _, text in entries):
+        entries = None
     return Matcher(
         lambda text, context: text.count(":") >= ARN_PARTS - 1 and whole(text, context),
         entries=entries,
@@ -396,6 +412,10 @@ def _ordered(order: str, limits: Sequence[Decimal], read: Callable[[str], Decima
     compare = _ORDERS.get(order)
     if compare is None:
         equal = frozenset(limits)
+        if len(equal) == 1:
+            (only,) = equal
+            # Hashing a Decimal costs more than comparing two. None is no number and equals none.
+            return Matcher(lambda text, context: read(text) == only, order=(read, "in", equal))
         return Matcher(lambda text, context: read(text) in equal, order=(read, "in", equal))
 
     # One value is enough: it is the loosest that decides.

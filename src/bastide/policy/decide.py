@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from bastide.policy.documents import NAMING, Document, Statement
+from bastide.policy.documents import Document, Statement
 from bastide.policy.principals import Named, Principal
 from bastide.policy.select import NOTHING
 from bastide.policy.variables import Context
@@ -153,7 +153,7 @@ def _deny(attached: Attached, request: Request, action: str, bounded: bool) -> S
     if selection is NOTHING:
         return None
     resource, context = request.resource, request.context
-    if attached.document.form not in NAMING:
+    if not attached.document.naming:
         return selection.first(resource, context)
     for statement in selection.candidates(resource, context):
         chosen = statement.chosen

@@ -30,7 +30,7 @@ LARGEST = 128 * 1024
 VERSIONS: Final = ("2012-10-17", "2008-10-17")
 _ACTIONS: Final = 2048
 """Actions of which a document remembers the statements."""
-COMPILED: Final = 384 * 2**20
+COMPILED: Final = 512 * 2**20
 """Bytes that the compiled forms of the documents of `Document.parse_cached` may hold together,"""
 TEXTS: Final = 192 * 2**20
 """and the texts by which they are known."""
@@ -39,7 +39,7 @@ _SAMPLE: Final = 512
 _ALIKE: Final = 64
 """Texts alike in all of the sample that are known at a time; more than a few are no accident."""
 _FEW: Final = 6
-_PLANNED: Final = 250
+_PLANNED: Final = 400
 """Bytes that each statement costs in an action's plan."""
 
 
@@ -163,10 +163,12 @@ class Document:
     asked; how much all of them may hold together is `COMPILED`.
     """
 
-    __slots__ = ("_plans", "_statements", "_text", "asked", "form", "id", "size", "version")
+    __slots__ = ("_plans", "_statements", "_text", "asked", "form", "id", "naming", "size", "version")
 
     def __init__(self, form: Form, version: str, id: str | None, statements: tuple[Statement, ...]) -> None:
         self.form = form
+        self.naming = form in NAMING
+        """Whether its statements name principals."""
         self.version = version
         self.id = id
         self._statements: tuple[Statement, ...] | None = statements
@@ -239,10 +241,10 @@ class Document:
 def _size(statements: tuple[Statement, ...]) -> int:
     """Bytes that compiled statements hold, about; measured, see tests/bench/policy_decide.py."""
     return 500 + sum(
-        700
-        + 80 * len(one.actions)
-        + 400 * len(one.resources or ())
-        + sum(120 + 60 * len(condition.wanted) for condition in one.conditions)
+        850
+        + 100 * len(one.actions)
+        + 150 * len(one.resources or ())
+        + sum(380 + 130 * len(condition.wanted) for condition in one.conditions)
         for one in statements
     )
 

@@ -99,7 +99,7 @@ def in_order(layers: Layers) -> Iterator[tuple[str, int | None, Attached]]:
     if layers.resource is not None:
         yield "trust" if layers.resource_kind == "trust" else "resource", None, layers.resource
     for attached in layers.grants:
-        yield "grant", None, attached
+        yield "resource", None, attached
     for attached in layers.identity:
         yield "identity", None, attached
     if layers.boundary is not None:

@@ -155,6 +155,10 @@ class _Source:
                 return f"{value}.endswith({self._constant(text)})"
             case (Wild.MANY, str(text), Wild.MANY):
                 return f"{self._constant(text)} in {value}"
+            case (str(head), Wild.MANY, str(tail)):
+                least = self._constant(len(head) + len(tail))
+                ends = f"{value}.startswith({self._constant(head)}) and {value}.endswith({self._constant(tail)})"
+                return f"(len({value}) >= {least} and {ends})"
         return f"{self._constant(plain_pattern(atoms))}({value})"
 
     # Resources

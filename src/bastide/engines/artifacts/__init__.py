@@ -1,5 +1,5 @@
 """Bytes at rest. The port, and local files behind it."""
 
-from bastide.engines.artifacts.files import Artifacts, Damaged, Written
+from bastide.engines.artifacts.files import Artifacts, Damaged, Written, deletions_held
 
-__all__ = ["Artifacts", "Damaged", "Written"]
+__all__ = ["Artifacts", "Damaged", "Written", "deletions_held"]

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,9 @@ from bastide.engines.artifacts.batches import Batches
 CHUNK = 256 * 1024
 SMALL = 64 * 1024
 """What is encrypted, or read and decrypted, at once on the event loop's thread."""
+
+HOLD = ".lock"
+"""Suffix of the file beside the folder whose lock says whether files may go away."""
 
 _TAG = 16
 _SEALED = CHUNK + _TAG
@@ -95,6 +100,11 @@ class Artifacts:
         for name in ("drafts", *(f"{number:02x}" for number in range(_FANOUT))):
             (root / name).mkdir(mode=0o700, exist_ok=True)
         sync_folder(root)
+        self._lock = os.open(root.with_name(root.name + HOLD), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._mutex = threading.Lock()
+        self._deleters = 0
+        self._kept: set[Path] = set()
+        """Files to be removed once nobody holds deletions back."""
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="artifacts")
         self._batches = Batches(_create_all, self._threads)
         self._folder = ""
@@ -219,13 +229,49 @@ class Artifacts:
         """Removes a file; one that is gone is fine."""
         path = self._path(id)
         # Freeing a file's blocks waits for the disk.
-        await asyncio.get_running_loop().run_in_executor(self._threads, lambda: path.unlink(missing_ok=True))
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._remove, path)
+
+    def _remove(self, path: Path) -> None:
+        with self._deleting() as may:
+            if not may:
+                self._kept.add(path)
+                return
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(KeyError):  # another thread may have taken the last one
+                while self._kept:
+                    self._kept.pop().unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _deleting(self) -> Iterator[bool]:
+        """Shares the lock that `deletions_held` takes alone; False while somebody has it.
+
+        The descriptor is one for all threads, so the first to come takes the lock and the last to go lets go of it.
+        """
+        with self._mutex:
+            may = self._deleters > 0
+            if not may:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    may = True
+            self._deleters += may
+        try:
+            yield may
+        finally:
+            with self._mutex:
+                self._deleters -= may
+                if may and self._deleters == 0:
+                    fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def sweep(self, alive: Callable[[str], bool]) -> int:
         """Removes drafts, and files that nobody names: what a killed run left. Returns how many.
 
-        For the start, before anything is written: it cannot tell a draft that was left from one that grows.
+        For the start, before anything is written: it cannot tell a draft that was left from one that grows. While
+        deletions are held back it leaves everything to the next start.
         """
+        with self._deleting() as may:
+            return self._sweep(alive) if may else 0
+
+    def _sweep(self, alive: Callable[[str], bool]) -> int:
         removed = 0
         for draft in self._drafts.iterdir():
             draft.unlink()
@@ -240,6 +286,19 @@ class Artifacts:
     def close(self) -> None:
         """Ends the threads, after what they were given."""
         self._threads.shutdown()
+        os.close(self._lock)
+
+
+@contextlib.contextmanager
+def deletions_held(root: Path) -> Iterator[None]:
+    """While this lasts no file below `root` goes away, whatever process serves it; what is deleted meanwhile goes
+    afterwards. Ends with the process that holds it, however that ends."""
+    lock = os.open(root.with_name(root.name + HOLD), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 class _Draft:

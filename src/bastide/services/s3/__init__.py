@@ -5,8 +5,6 @@ Source: Amazon S3 API Reference and User Guide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from bastide.kernel import Service
 from bastide.services.s3 import copying as _copying  # declares CopyObject
 from bastide.services.s3 import founding as _founding  # declares the operations that make and list buckets
@@ -19,20 +17,20 @@ from bastide.services.s3.upload import PART, UPLOAD
 from bastide.services.s3.versions import MANIFEST, OBJECT, VERSION
 from bastide.store import View
 
-__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "alive"]
+__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "files"]
 
 SERVICE = Service("s3", kinds=[BUCKET, NAME, OBJECT, VERSION, MANIFEST, UPLOAD, PART], facts=facts)
 
 
-def alive(view: View) -> Callable[[str], bool]:
-    """Whether a file is named by some object or part. Reads all of them once: for the start of the platform."""
+def files(view: View) -> set[bytes]:
+    """The ids of the files that some object or part names. Reads all rows once: for a start, or a backup."""
     used: set[bytes] = set()
     after_bucket: str | None = None
     while names := view.scan(NAME.key, "", "", after=after_bucket, limit=1000):
         for owner in {(str(row.doc["Account"]), str(row.doc["Region"])) for row in names}:
             _collect(view, *owner, used)
         after_bucket = names[-1].name
-    return lambda name: bytes.fromhex(name) in used
+    return used
 
 
 def _collect(view: View, account: str, region: str, used: set[bytes]) -> None:

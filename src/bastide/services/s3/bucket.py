@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bastide import policy
 from bastide.domain import Refused
 from bastide.engines.keys import RootKey
 from bastide.kernel import Authorised, Facts, Kind
@@ -64,6 +65,11 @@ class Bucket:
 def bucket_arn(name: str) -> str:
     """The ARN of a bucket."""
     return f"arn:aws:s3:::{name}"
+
+
+def canonical_id(account: str) -> str:
+    """The canonical user id of an account, as S3 names owners."""
+    return policy.canonical_id(account)
 
 
 def lookup(view: View, name: str) -> Bucket | None:

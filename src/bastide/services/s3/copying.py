@@ -143,7 +143,7 @@ async def _stage(a: Authorised) -> Staged:
             raise Refused(
                 "InvalidRequest", "The specified copy source is larger than the maximum allowable size: 5368709120", 400
             )
-        how = encryption.wanted(given, bucket)
+        how = encryption.wanted(a, bucket)
         if (source.name, source_key) == (bucket.name, key) and id is None and not replace:
             changed = given.get("ServerSideEncryption") or given.get("TaggingDirective") == "REPLACE"
             if not changed and how.sse == doc["sse"] and given.get("StorageClass") is None:
@@ -158,7 +158,7 @@ async def _stage(a: Authorised) -> Staged:
             if given.get("TaggingDirective", "COPY") == "REPLACE"
             else dict(row.tags)
         )
-        stream = content(a, view, source, source_key, doc, None)
+        stream = content(a, view, source, source_key, doc, None, "CopySource")
     staged = Staged(
         described if replace else {name: doc[name] for name in ("type", "head", "meta") if name in doc}, tags
     )

@@ -13,7 +13,6 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines.keys import RootKey, new_material
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
-from bastide.policy import canonical_id
 from bastide.services.s3.asking import bucket_asked, keys
 from bastide.services.s3.bucket import (
     ALL_BLOCKED,
@@ -21,6 +20,7 @@ from bastide.services.s3.bucket import (
     NAME,
     bucket_arn,
     bucket_of,
+    canonical_id,
     check_name,
     fresh,
     key_for,
@@ -28,6 +28,9 @@ from bastide.services.s3.bucket import (
     not_implemented,
     refuse_grants,
 )
+from bastide.services.s3.object import clear, stage_nothing
+from bastide.services.s3.upload import abandon
+from bastide.services.s3.versions import OBJECT
 from bastide.store import Row, Taken, Transaction, View
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
@@ -136,18 +139,18 @@ def create(a: Authorised, tx: Transaction) -> Output:
     return output
 
 
-@BUCKET.operation("DeleteBucket", asks=[Ask("s3:DeleteBucket", bucket_asked, more=keys)])
+@BUCKET.operation(
+    "DeleteBucket", asks=[Ask("s3:DeleteBucket", bucket_asked, more=keys)], before=stage_nothing, after=clear
+)
 def delete(a: Authorised, tx: Transaction) -> Output:
+    """Versions keep a bucket; uploads in progress go with it."""
     bucket = bucket_of(a, tx)
-    prefix = f"{bucket.name}/"
-    for kind in ("s3:Object", "s3:Upload"):
-        if tx.scan(kind, bucket.account, bucket.region, prefix=prefix, limit=1):
-            message = "The bucket you tried to delete is not empty"
-            if bucket.versioning:
-                message += ". You must delete all versions in the bucket."
-            elif kind == "s3:Upload":
-                message += ". Please abort the multipart uploads in progress first."
-            raise Refused("BucketNotEmpty", message, 409, members={"BucketName": bucket.name})
+    if tx.scan(OBJECT.key, bucket.account, bucket.region, prefix=f"{bucket.name}/", limit=1):
+        message = "The bucket you tried to delete is not empty"
+        if bucket.versioning:
+            message += ". You must delete all versions in the bucket."
+        raise Refused("BucketNotEmpty", message, 409, members={"BucketName": bucket.name})
+    abandon(tx, bucket, a.staged.garbage)
     BUCKET.remove(tx, fresh(tx, bucket), "DeleteBucket", a.request.id)
     row = tx.get(NAME.key, "", "", bucket.name)
     if row is not None:

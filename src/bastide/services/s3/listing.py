@@ -14,11 +14,10 @@ from urllib.parse import quote
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Authorised, Output, pages
-from bastide.policy import canonical_id
 from bastide.services.s3.asking import bucket_asked, listing
-from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, not_implemented
+from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, not_implemented
 from bastide.services.s3.heads import CHECKSUMS
-from bastide.services.s3.versions import OBJECT, VERSION, current, version, version_name
+from bastide.services.s3.versions import NULL, OBJECT, VERSION, current, sequence_of, version, version_name
 from bastide.store import Row, View
 
 _MOST: Final = 1000
@@ -247,22 +246,24 @@ def _key(name: str) -> str:
 def _version_start(
     view: View, bucket: Bucket, key: str, id: str | None
 ) -> tuple[tuple[str | None, str | None], tuple[str | None, str | None]]:
-    """Where both walks go on behind a version: (after, at) of the current ones and of the older ones."""
+    """Where both walks go on behind a version: (after, at) of the current ones and of the older ones.
+
+    The version may be gone by now (whoever deletes page by page has deleted it): its id tells where it stood. Where the
+    null version stood nothing tells; then the key's versions are listed from the first on, and none is missed.
+    """
     name = f"{bucket.name}/{key}"
     if not id:
         return (name, None), (None, f"{name}\1")
     row = current(view, bucket, key)
-    found = version(view, bucket, key, id, row)
-    if found is None:
-        raise Refused(
-            "InvalidArgument",
-            "Invalid version id specified",
-            400,
-            members={"ArgumentName": "version-id-marker", "ArgumentValue": id[:1024]},
-        )
-    if found is row:
-        return (name, None), (None, f"{name}\0")
-    return (name, None), (version_name(bucket.name, key, found.doc["n"]), None)
+    if id == NULL:
+        found = version(view, bucket, key, id, row)
+        if found is None:
+            return (None, name), (None, name)
+        place = int(found.doc["n"])
+    else:
+        place = sequence_of(id, "version-id-marker")
+    passed = row is None or row.doc["n"] >= place
+    return (name, None) if passed else (None, name), (version_name(bucket.name, key, place), None)
 
 
 @BUCKET.reads("ListObjectVersions", asks=[Ask("s3:ListBucketVersions", bucket_asked, more=listing)])

@@ -164,7 +164,7 @@ async def _stage_put(a: Authorised) -> Staged:
     with a.calls.store.reading() as view:
         bucket = bucket_of(a, view)
         _check_write(given, view, bucket, key)
-    data_key, kept = encryption.new_key(a, bucket, key, encryption.wanted(given, bucket))
+    data_key, kept = encryption.new_key(a, bucket, key, encryption.wanted(a, bucket))
     staged.asked = a.events[mark:]
     doc = staged.doc
     doc.update(kept)
@@ -316,7 +316,6 @@ def find_version(a: Authorised, view: View, bucket: Bucket, key: str, id: str | 
 def _read(a: Authorised, view: View) -> tuple[Bucket, Row, Output, tuple[int, int] | None]:
     given = a.input
     heads.refuse_unsupported(given)
-    encryption.refuse_customer_keys(given)
     instead = heads.chosen(given, anonymous=a.caller.kind == "Anonymous")
     bucket = bucket_of(a, view)
     row = find_version(a, view, bucket, given["Key"], given.get("VersionId"))
@@ -338,10 +337,19 @@ def _read(a: Authorised, view: View) -> tuple[Bucket, Row, Output, tuple[int, in
 
 
 def content(
-    a: Authorised, view: View, bucket: Bucket, key: str, doc: dict[str, Any], span: tuple[int, int] | None
+    a: Authorised,
+    view: View,
+    bucket: Bucket,
+    key: str,
+    doc: dict[str, Any],
+    span: tuple[int, int] | None,
+    prefix: str = "",
 ) -> AsyncIterator[bytes]:
-    """An object's bytes, or those of a range; raises Refused if the caller may not use the key."""
-    data_key = encryption.open_key(a, view, bucket, key, doc)
+    """An object's bytes, or those of a range; raises Refused if the caller may not use the key.
+
+    prefix: "CopySource" if the object is a copy's source.
+    """
+    data_key = encryption.open_key(a, view, bucket, key, doc, prefix)
     artifacts = a.engine(Artifacts)
     if "id" in doc:
         start, end = (0, None) if span is None else span
@@ -419,7 +427,8 @@ def get(a: Authorised, view: View) -> Output:
 )
 def head(a: Authorised, view: View) -> Output:
     bucket, row, output, _ = _read(a, view)
-    if a.input.get("ChecksumMode") == "ENABLED":
+    sealed = row.doc["sse"] == encryption.CUSTOMER or encryption.customer_key(a) is not None
+    if sealed or a.input.get("ChecksumMode") == "ENABLED":
         encryption.open_key(a, view, bucket, a.input["Key"], row.doc)
     return output
 
@@ -439,7 +448,6 @@ _ATTRIBUTES: Final = ("ETag", "Checksum", "ObjectParts", "StorageClass", "Object
 )
 def attributes(a: Authorised, view: View) -> Output:
     given = a.input
-    encryption.refuse_customer_keys(given)
     bucket = bucket_of(a, view)
     doc = find_version(a, view, bucket, given["Key"], given.get("VersionId")).doc
     encryption.open_key(a, view, bucket, given["Key"], doc)

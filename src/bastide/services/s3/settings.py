@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from bastide.domain import Refused, tag_list
 from bastide.kernel import Ask, Authorised, Output
-from bastide.policy import Document, Form, canonical_id
+from bastide.policy import Document, Form
 from bastide.services.s3 import public
 from bastide.services.s3.asking import bucket_asked, given_version, keys, no_version, object_asked
-from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, fresh, not_implemented
+from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, fresh, not_implemented
 from bastide.services.s3.heads import checked_tags
 from bastide.services.s3.object import existing, find_version
 from bastide.store import Row, Transaction, View

@@ -20,10 +20,9 @@ from bastide.domain import Refused
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output
-from bastide.policy import canonical_id
 from bastide.services.s3 import encryption, heads
 from bastide.services.s3.asking import Keys, bucket_asked, keys, listing, object_asked
-from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, not_implemented
+from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, not_implemented
 from bastide.services.s3.copying import source_asked, source_bucket, source_keys, unversioned, versioned
 from bastide.services.s3.listing import behind, encoder, gather, walk
 from bastide.services.s3.object import (
@@ -106,7 +105,7 @@ async def _stage_create(a: Authorised) -> Staged:
     mark = len(a.events)
     with a.calls.store.reading() as view:
         bucket = bucket_of(a, view)
-    _, kept = encryption.new_key(a, bucket, key, encryption.wanted(given, bucket))
+    _, kept = encryption.new_key(a, bucket, key, encryption.wanted(a, bucket))
     staged.asked = a.events[mark:]
     staged.doc.update(kept)
     return staged
@@ -173,7 +172,6 @@ def _stage(staged: Staged, upload: Row, upload_key: bytes, data_key: bytes) -> N
 
 async def _stage_part(a: Authorised) -> Staged:
     heads.refuse_unsupported(a.input)
-    encryption.refuse_customer_keys(a.input)
     _numbered(a)
     staged = Staged()
     mark = len(a.events)
@@ -246,7 +244,6 @@ def put(a: Authorised, tx: Transaction) -> Output:
 
 async def _stage_part_copy(a: Authorised) -> Staged:
     given = a.input
-    encryption.refuse_customer_keys(given)
     _numbered(a)
     staged = Staged()
     mark = len(a.events)
@@ -267,7 +264,7 @@ async def _stage_part_copy(a: Authorised) -> Staged:
                 "zero-based offsets of the first and last bytes to copy",
                 400,
             )
-        stream = content(a, view, source, key, row.doc, span)
+        stream = content(a, view, source, key, row.doc, span, "CopySource")
         upload_key = _key_of(a, view, bucket, upload)
     staged.asked = a.events[mark:]
     data_key = engine.new_material()
@@ -431,11 +428,12 @@ def _chosen(given: dict[str, Any], rows: dict[int, Row]) -> list[Row]:
 def complete(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     key = given["Key"]
-    encryption.refuse_customer_keys(given)
     bucket = bucket_of(a, tx)
     upload = _upload(a, tx, bucket)
     # Whoever completes an upload must be able to use its key, as whoever reads the object (S3 User Guide, "KMS").
-    encryption.open_key(a, tx, bucket, key, upload.doc)
+    # A key that the customer sends is not needed again: the parts were written with it.
+    if upload.doc["sse"] != encryption.CUSTOMER or encryption.customer_key(a) is not None:
+        encryption.open_key(a, tx, bucket, key, upload.doc)
     _check_write(given, tx, bucket, key)
     rows = _parts(tx, bucket, key, given["UploadId"])
     chosen = _chosen(given, rows)
@@ -466,7 +464,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         "Bucket": bucket.name,
         "Key": key,
         "ETag": f'"{doc["etag"]}"',
-        **encryption.shown(doc),
+        **(encryption.shown(doc) if doc["sse"] != encryption.CUSTOMER else {}),
         **heads.checksums(doc),
     }
     if id is not None:
@@ -491,6 +489,16 @@ def abort(a: Authorised, tx: Transaction) -> Output:
         tx.delete(row, keep=False)
     tx.delete(upload, keep=False)
     return {}
+
+
+def abandon(tx: Transaction, bucket: Bucket, garbage: Garbage) -> None:
+    """Aborts every upload in a bucket that is about to go."""
+    for kind in (PART.key, UPLOAD.key):
+        while rows := tx.scan(kind, bucket.account, bucket.region, prefix=f"{bucket.name}/", limit=1000):
+            for row in rows:
+                if kind == PART.key:
+                    garbage.ids.append(row.doc["id"])
+                tx.delete(row, keep=False)
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------

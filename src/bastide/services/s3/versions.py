@@ -66,8 +66,8 @@ def _new_id(sequence: int) -> str:
     return base64.urlsafe_b64encode(sequence.to_bytes(8, "big") + os.urandom(16)).decode()
 
 
-def _sequence(id: str) -> int:
-    """The sequence number in a version id; raises InvalidArgument for what is none."""
+def sequence_of(id: str, argument: str = "versionId") -> int:
+    """The sequence number in a version id; raises InvalidArgument, naming the argument, for what is none."""
     try:
         raw = base64.b64decode(id, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -77,7 +77,7 @@ def _sequence(id: str) -> int:
             "InvalidArgument",
             "Invalid version id specified",
             400,
-            members={"ArgumentName": "versionId", "ArgumentValue": id[:1024]},
+            members={"ArgumentName": argument, "ArgumentValue": id[:1024]},
         )
     return int.from_bytes(raw[:8], "big")
 
@@ -90,7 +90,7 @@ def current(view: View, bucket: Bucket, key: str) -> Row | None:
 def version(view: View, bucket: Bucket, key: str, id: str, now: Row | None) -> Row | None:
     """A version by its id; `now` is the key's current version."""
     if id != NULL:
-        sequence = _sequence(id)
+        sequence = sequence_of(id)
     if now is None:
         return None
     if now.doc["v"] == id:

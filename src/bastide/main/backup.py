@@ -1,0 +1,384 @@
+"""`bastide backup` and `bastide restore`: a whole platform at one point in time, in one sealed file.
+
+A backup is a tar archive in frames, each AES-256-GCM under a key derived from the root key: without the root key, which it
+does not hold, it is noise. It is taken while the platform serves. The database's snapshot is the point in time; the
+files that it names cannot go away meanwhile (`engines.artifacts.deletions_held`), and the journal's segments are taken
+before and after it, so that no entry that was moved in between is missed (an entry's id keeps it from being there twice).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import sqlite3
+import struct
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import click
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+import bastide
+from bastide.commands import DATA_OPTION
+from bastide.engines.artifacts import deletions_held
+from bastide.engines.keys import RootKey
+from bastide.services import s3
+from bastide.store import SqliteStore
+from bastide.store.directory import DataDirectory, write_private
+from bastide.store.schema import MIGRATIONS
+
+_MAGIC: Final = b"BASTIDE-BACKUP-1"
+_FRAME: Final = 1024 * 1024
+_HEAD: Final = struct.Struct(">16s16s8s")
+_SIZE: Final = struct.Struct(">I?")
+_NAME: Final = re.compile(
+    r"manifest\.json|bastide\.(json|db)|administrator\.json|tls/[a-z]+\.(pem|key)|journal/[0-9]+\.journal"
+    r"|objects/[0-9a-f]{2}/[0-9a-f]{32}"
+)
+"""What may lie in a backup: nothing that a restore writes elsewhere."""
+
+
+class Unreadable(Exception):  # noqa: N818
+    """The file is no backup, was changed or cut short, or is of another root key."""
+
+
+# -- the sealed file ---------------------------------------------------------------------------------------------------
+
+
+def _fingerprint(root: RootKey) -> bytes:
+    """Tells which root key a backup needs, and nothing else of it."""
+    return root.derive("backup/fingerprint")[:8]
+
+
+def _aad(number: int, last: bool) -> bytes:
+    return struct.pack(">Q?", number, last)
+
+
+class _Sealing(io.RawIOBase):
+    """Writes frames; the last one says that it is the last, so that a file cut short is no backup."""
+
+    def __init__(self, file: BinaryIO, root: RootKey) -> None:
+        salt = os.urandom(16)
+        self._file = file
+        self._cipher = AESGCM(root.derive("backup/" + salt.hex()))
+        self._held = bytearray()
+        self._number = 0
+        file.write(_HEAD.pack(_MAGIC, salt, _fingerprint(root)))
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._held += data
+        while len(self._held) > _FRAME:
+            self._frame(bytes(self._held[:_FRAME]), False)
+            del self._held[:_FRAME]
+        return len(data)
+
+    def _frame(self, plain: bytes, last: bool) -> None:
+        sealed = self._cipher.encrypt(struct.pack(">IQ", 0, self._number), plain, _aad(self._number, last))
+        self._file.write(_SIZE.pack(len(sealed), last) + sealed)
+        self._number += 1
+
+    def finish(self) -> None:
+        """Writes what is left."""
+        self._frame(bytes(self._held), True)
+
+
+class _Opening(io.RawIOBase):
+    """Reads frames; raises Unreadable."""
+
+    def __init__(self, file: BinaryIO, root: RootKey) -> None:
+        head = file.read(_HEAD.size)
+        if len(head) != _HEAD.size or not head.startswith(_MAGIC):
+            raise Unreadable("this file is no backup of Bastide")
+        _, salt, fingerprint = _HEAD.unpack(head)
+        if fingerprint != _fingerprint(root):
+            raise Unreadable("this backup was made under another root key")
+        self._file = file
+        self._cipher = AESGCM(root.derive("backup/" + salt.hex()))
+        self._held = b""
+        self._number = 0
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held and not self._ended:
+            self._held = self._frame()
+        count = min(len(buffer), len(self._held))
+        buffer[:count] = self._held[:count]
+        self._held = self._held[count:]
+        return count
+
+    def _frame(self) -> bytes:
+        size = self._file.read(_SIZE.size)
+        if len(size) != _SIZE.size:
+            raise Unreadable("the backup is cut short")
+        length, last = _SIZE.unpack(size)
+        sealed = self._file.read(length) if length <= _FRAME + 16 else b""
+        try:
+            plain = self._cipher.decrypt(struct.pack(">IQ", 0, self._number), sealed, _aad(self._number, last))
+        except (InvalidTag, ValueError):
+            raise Unreadable("the backup is damaged or cut short") from None
+        self._number += 1
+        self._ended = last
+        if last and self._file.read(1):
+            raise Unreadable("something follows the end of the backup")
+        return plain
+
+
+# -- taking ------------------------------------------------------------------------------------------------------------
+
+
+def _snapshot(database: Path, copy: Path) -> None:
+    """The database as of one commit, without stopping who writes it."""
+    source = sqlite3.connect(f"file:{database}?mode=rw", uri=True)
+    target = sqlite3.connect(copy)
+    try:
+        source.backup(target)
+    finally:
+        target.close()
+        source.close()
+
+
+def _named(copy: Path) -> set[str]:
+    """The files that a snapshot names; those that it keeps inside itself are not among them."""
+    store = SqliteStore(copy)
+    try:
+        with store.reading() as view:
+            return {id.hex() for id in s3.files(view) if view.blob(id.hex()) is None}
+    finally:
+        store.close()
+
+
+def _segments(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for path in sorted(folder.glob("*.journal")):
+        try:
+            found[path.name] = path.read_bytes()
+        except FileNotFoundError:
+            continue  # moved into the database meanwhile
+    return found
+
+
+def take(
+    directory: DataDirectory, target: BinaryIO, told: Callable[[int, int], None] = lambda done, whole: None
+) -> dict[str, Any]:
+    """Writes a backup of the platform in `directory`; returns its manifest. told: bytes of objects done, and in all.
+
+    Raises FileNotFoundError when a file that the database names is missing: the platform itself is damaged then.
+    """
+    root = RootKey.load(directory.root_key)
+    sealing = _Sealing(target, root)
+    with (
+        deletions_held(directory.objects),  # no other backup runs now
+        _cleared(directory.root),
+        tempfile.TemporaryDirectory(prefix=".backup-", dir=directory.root) as folder,
+        tarfile.open(fileobj=sealing, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        before = _segments(directory.journal)
+        copy = Path(folder) / "bastide.db"
+        _snapshot(directory.database, copy)
+        taken = time.time()
+        after = _segments(directory.journal)
+        ids = sorted(_named(copy))
+        paths = [directory.objects / id[:2] / id for id in ids]
+        sizes = [path.stat().st_size for path in paths]
+        manifest = {
+            "version": bastide.__version__,
+            "schema": len(MIGRATIONS),
+            "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(taken)),
+            "account": directory.load().account,
+            "objects": len(ids),
+            "bytes": (whole := sum(sizes)),
+        }
+        _add(archive, "manifest.json", json.dumps(manifest, indent=2).encode())
+        archive.add(copy, "bastide.db", filter=_bare)
+        for number, content in enumerate((*before.values(), *after.values()), 1):
+            _add(archive, f"journal/{number}.journal", content)
+        for path in (directory.administrator, *sorted(directory.tls.iterdir())):
+            if path.is_file():
+                archive.add(path, str(path.relative_to(directory.root)), filter=_bare)
+        done = 0
+        for id, path, size in zip(ids, paths, sizes, strict=True):
+            archive.add(path, f"objects/{id[:2]}/{id}", filter=_bare)
+            done += size
+            told(done, whole)
+        archive.add(directory.configuration, "bastide.json", filter=_bare)
+    sealing.finish()
+    return manifest
+
+
+@contextlib.contextmanager
+def _cleared(folder: Path) -> Iterator[None]:
+    """Without the snapshot that a killed backup may have left."""
+    for left in folder.glob(".backup-*"):
+        shutil.rmtree(left)
+    yield
+
+
+def _bare(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o600
+    return member
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = _bare(tarfile.TarInfo(name))
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+# -- bringing back -----------------------------------------------------------------------------------------------------
+
+
+def bring_back(source: BinaryIO, key: Path, directory: DataDirectory) -> dict[str, Any]:
+    """Makes the platform of a backup in an empty directory; returns the manifest.
+
+    The configuration comes last, so that what was interrupted is not taken for a platform. Raises Unreadable,
+    PermissionError or ValueError for the root key's file, RuntimeError for a backup of a newer program.
+    """
+    root = RootKey.load(key)
+    manifest: dict[str, Any] = {}
+    with tarfile.open(fileobj=io.BufferedReader(_Opening(source, root), _FRAME), mode="r|") as archive:
+        for member, file in _members(archive):
+            if member.name == "manifest.json":
+                manifest = json.load(file)
+                if manifest["schema"] > len(MIGRATIONS):
+                    raise RuntimeError(
+                        f"this backup is of Bastide {manifest['version']}: use that program or a newer one"
+                    )
+                continue
+            path = directory.root / member.name
+            if path == directory.configuration:
+                _complete(directory, manifest)
+                write_private(directory.root_key, key.read_bytes())
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(path, file)
+    if not directory.configuration.exists():
+        raise Unreadable("the backup ends before its configuration")
+    os.sync()
+    return manifest
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, BinaryIO]]:
+    for member in archive:
+        file = archive.extractfile(member) if member.isreg() else None
+        if file is None or _NAME.fullmatch(member.name) is None:
+            raise Unreadable(f"the backup holds `{member.name}`, which belongs to no platform")
+        yield member, file  # type: ignore[misc]  # what extractfile gives reads bytes
+
+
+def _write(path: Path, file: BinaryIO) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as target:
+        shutil.copyfileobj(file, target, _FRAME)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def _complete(directory: DataDirectory, manifest: dict[str, Any]) -> None:
+    """Raises Unreadable unless the database is sound and every file that it names is there."""
+    database = sqlite3.connect(f"file:{directory.database}?mode=ro", uri=True)
+    try:
+        [told] = database.execute("PRAGMA integrity_check").fetchone()
+    finally:
+        database.close()
+    missing = [id for id in _named(directory.database) if not (directory.objects / id[:2] / id).is_file()]
+    if told != "ok" or missing:
+        raise Unreadable(f"the backup is not whole: database {told}, {len(missing)} files are missing")
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+@click.command()
+@DATA_OPTION
+@click.argument("target", type=click.Path(path_type=Path))
+def backup(data: Path, target: Path) -> None:
+    """Write a backup of the whole platform to the file TARGET, while it serves.
+
+    The file holds accounts, policies, keys, objects and the record as of one moment, sealed under the root key. It does
+    not hold the root key (DATA/root.key): keep that elsewhere. Without it the backup is useless, to you as to others.
+    """
+    directory = DataDirectory(data)
+    if not directory.configuration.exists():
+        raise click.ClickException(f"{data} holds no platform")
+    if target.exists():
+        raise click.ClickException(f"{target} exists already; a backup replaces nothing")
+    draft = target.with_name(f".{target.name}.partial")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file, _progress() as shown:
+            task = shown.add_task("backup", total=None)
+            manifest = take(directory, file, lambda done, whole: shown.update(task, completed=done, total=whole))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    except FileNotFoundError as error:
+        raise click.ClickException(f"the platform is damaged: {error.filename} is missing") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    click.echo(
+        f"{target}: the platform as of {manifest['taken']}, {manifest['objects']} files, {target.stat().st_size} bytes"
+    )
+    click.echo(f"Its root key is not in it. Keep a copy of {directory.root_key} apart from the backup.")
+
+
+@click.command()
+@DATA_OPTION
+@click.argument("source", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--root-key", "key", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
+    help="The root key's file of the platform that was backed up (mode 0600).",
+)  # fmt: skip
+def restore(data: Path, source: Path, key: Path) -> None:
+    """Bring the platform of the backup SOURCE back, into a data directory that is empty or not there yet."""
+    directory = DataDirectory(data)
+    if data.exists() and any(data.iterdir()):
+        raise click.ClickException(f"{data} is not empty; a restore replaces nothing")
+    os.umask(0o077)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with source.open("rb") as file:
+            manifest = bring_back(file, key, directory)
+    except (Unreadable, PermissionError, ValueError, RuntimeError, tarfile.TarError) as error:
+        _clear(data.iterdir())
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{data}: the platform as of {manifest['taken']}, {manifest['objects']} files")
+    click.echo(f"Start it with: bastide up --data {data}")
+
+
+def _clear(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
