@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_why_tells_nobody_what_they_may_not_read(account: Account) -> None:
     assert arn
 
 
-def test_why_finds_a_record_by_its_events_id(platform: Running, account: Account) -> None:
+def test_why_finds_a_record_by_its_events_id(platform: Running, account: Account, tmp_path: Path) -> None:
     request = refused(account.client("iam", account_role(account)).list_users)
     known = why(account, request)
     held = Credentials(account.keys.access_key, account.keys.secret, account.keys.token)
@@ -136,6 +137,20 @@ def test_why_finds_a_record_by_its_events_id(platform: Running, account: Account
     assert why(account, event["eventID"])["questions"][0]["then"] == known["questions"][0]["then"]
     assert find(Platform(platform.data), held, "00000000-0000-7000-8000-000000000000") is None
     assert run(platform, "why").exit_code == 2
+
+    delivered = tmp_path / "log.json.gz"
+    delivered.write_bytes(gzip.compress(json.dumps({"Records": [event]}).encode()))
+    done = run(platform, "why", request, "--records", str(delivered), "--format", "json")
+    assert json.loads(done.output)["questions"][0]["then"] == known["questions"][0]["then"]
+    done = run(platform, "why", request, "--records", str(delivered))
+    assert "what would have allowed it" in done.output and "iam:ListUsers" in done.output
+    assert run(platform, "why", "another", "--records", str(delivered)).exit_code == 1
+    scp = tmp_path / "scp.json"
+    scp.write_text(json.dumps({"Version": "2012-10-17", "Statement": [DENY_USERS]}))
+    told = json.loads(
+        run(platform, "policy", "replay", "--scp", str(scp), "--records", str(delivered), "--format", "json").output
+    )
+    assert (told["calls"], told["same"], told["flips"]) == (1, 1, [])
 
 
 def account_role(account: Account) -> Keys:
