@@ -9,7 +9,7 @@ export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
 
-.PHONY: help setup packages demo test lint bench profile docs controls conformance crash laws clean
+.PHONY: help setup packages demo test lint bench profile docs controls conformance crash laws fuzz clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -54,8 +54,12 @@ crash: setup ## kills the platform at every step, at length
 laws: $(VENV)/.ready ## the laws of the policy engine, at length
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/laws
 
-bench: setup ## side by side with moto_server and ministack
+fuzz: setup ## documents and requests that nobody meant well, at length
+	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/unit/policy/test_hostile.py
+
+bench: setup ## side by side with moto_server and ministack; the policy engine with moto's, pycasbin and cedarpy
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench.policy_decide
 
 profile: setup ## CPU of the front door, stage by stage
 	@$(BIN)/python -m tests.bench.front_door

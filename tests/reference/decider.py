@@ -21,8 +21,9 @@ Json = dict[str, Any]
 class Question:
     """A request and the policies in force, as raw JSON.
 
-    kind: User, AssumedRole, Role, Root, Service, Federated or Anonymous. arn: "" for Anonymous, a service's name.
-    role: the role's ARN for a session. resource_kind: "", "key" or "trust".
+    kind: User, AssumedRole, FederatedUser, Role, Root, Service, Federated or Anonymous. arn: "" for Anonymous, a service's
+    name. role: the role's ARN for a session, the user's for a federated user. id: AIDA..., AROA...:session. canonical: the
+    canonical user id of the account. resource_kind: "", "key" or "trust". grants: of a key, as policies.
     """
 
     kind: str
@@ -41,6 +42,9 @@ class Question:
     rcps: list[list[Json]] = field(default_factory=list)
     endpoint: Json | None = None
     resource_kind: str = ""
+    grants: list[Json] = field(default_factory=list)
+    id: str = ""
+    canonical: str = ""
 
 
 def verdict(question: Question) -> str:
@@ -64,12 +68,19 @@ def verdict(question: Question) -> str:
 
 
 def _granted(question: Question) -> bool:
-    ways = _ways_of_resource_policy(question)
+    # "Grants: a grant is a policy instrument" that allows beside the key policy.
+    ways = _ways(question, [one for one in (question.resource_policy, *question.grants) if one])
+    if question.kind == "Anonymous" and question.resource_kind in ("key", "trust"):
+        return False  # KMS and STS AssumeRole take signed requests only.
     if question.kind in ("Service", "Federated", "Anonymous"):
         return bool(ways)
     identity = question.kind == "Root" or _allows(question, question.identity)
     boundary = question.boundary is None or _allows(question, [question.boundary])
     session = question.session is None or _allows(question, question.session)
+    if question.kind == "FederatedUser" and question.session is None:
+        # "If you do not pass a policy, the resulting federated user session has no permissions", but for what a
+        # resource-based policy grants to the session itself.
+        session = False
     if question.resource_account not in (None, question.account):
         # "Cross-account: the request must be allowed by both."
         return bool(ways) and identity and boundary and session
@@ -100,11 +111,9 @@ def _allows(question: Question, policies: list[Json]) -> bool:
     )
 
 
-def _ways_of_resource_policy(question: Question) -> set[str]:
-    if question.resource_policy is None:
-        return set()
+def _ways(question: Question, policies: list[Json]) -> set[str]:
     ways: set[str] = set()
-    for policy, statement in _pairs([question.resource_policy]):
+    for policy, statement in _pairs(policies):
         if statement["Effect"] == "Allow" and applies(question, policy, statement):
             ways |= ways_named(question, statement)
     return ways
@@ -113,7 +122,7 @@ def _ways_of_resource_policy(question: Question) -> set[str]:
 def applies(question: Question, policy: Json, statement: Json) -> bool:
     """Whether all elements of a statement match."""
     return (
-        _principal_matches(question, statement)
+        _principal_matches(question, policy, statement)
         and _action_matches(question, statement)
         and _resource_matches(question, policy, statement)
         and _conditions_match(question, policy, statement)
@@ -138,13 +147,19 @@ def ways_named(question: Question, statement: Json) -> set[str]:
         elif kind == "Federated":
             if question.kind == "Federated" and name == question.arn:
                 ways.add("direct")
-        elif question.kind in ("User", "AssumedRole", "Role", "Root"):
+        elif kind == "CanonicalUser":
+            # "A canonical user ID is an identifier for an account."
+            if question.account and name == question.canonical:
+                ways.add("account")
+        elif question.kind in ("User", "AssumedRole", "FederatedUser", "Role", "Root"):
             if name in (question.account, f"arn:aws:iam::{question.account}:root"):
                 ways.add("account")
-            elif question.kind in ("User", "AssumedRole") and name == question.arn:
+            elif question.kind != "Role" and name == question.arn:
                 ways.add("direct")
             elif name == (question.role or question.arn):
                 ways.add("role")
+            elif question.id and name == question.id.split(":")[0]:
+                ways.add("direct" if question.kind == "User" else "role")
     return ways
 
 
@@ -154,25 +169,36 @@ def _names(element: Any) -> list[tuple[str, str]]:
     return [(kind, name) for kind, names in element.items() for name in _list(names)]
 
 
-def _principal_matches(question: Question, statement: Json) -> bool:
+def _principal_matches(question: Question, policy: Json, statement: Json) -> bool:
     if "Principal" in statement:
+        if question.kind == "Federated" and statement["Effect"] == "Allow" and policy is not question.endpoint:
+            # Whom a foreign provider asserts is trusted only where that provider is named.
+            return ("Federated", question.arn) in _names(statement["Principal"])
         return bool(ways_named(question, statement))
     if "NotPrincipal" not in statement:
         return True
-    listed = {name for _, name in _names(statement["NotPrincipal"])}
+    element = statement["NotPrincipal"]
+    listed = {name for _, name in _names(element)}
     account = {f"arn:aws:iam::{question.account}:root", question.account} & listed
+    if question.account and question.canonical in listed:
+        account.add(question.canonical)
     if statement["Effect"] == "Allow":
-        return not ("*" in listed or account or {question.arn, question.role} & listed)
+        mine = {question.arn, question.role, question.id.split(":")[0]} & listed
+        foreign = question.kind == "Federated" and policy is not question.endpoint
+        return not (foreign or "*" in listed or account or mine)
     # Deny: "you must also specify the account ARN of the not-denied principal"; for sessions also the role.
     if "*" in listed:
         return False
     if question.kind in ("Service", "Federated", "Anonymous"):
-        return question.arn not in listed
-    if question.kind == "Root":
-        return not account or question.boundary is not None
+        kind = {"Service": "Service", "Federated": "Federated"}.get(question.kind)
+        return (kind, question.arn) not in _names(element)
     # "will always deny any IAM principal that has a permissions boundary policy attached"
-    forms = {question.arn} | ({question.role} if question.kind == "AssumedRole" else set())
-    return not (account and forms <= listed and question.boundary is None)
+    if question.boundary is not None:
+        return True
+    if question.kind == "Root":
+        return not account
+    forms = {question.arn} | ({question.role} if question.kind in ("AssumedRole", "FederatedUser") else set())
+    return not (account and forms <= listed)
 
 
 # Actions and resources
@@ -333,7 +359,7 @@ def _compare(name: str, value: str, wanted: str, question: Question, policy: Jso
         return all(_substituted_like(one, part, question, policy) for one, part in zip(found, parts, strict=True))
     if name == "IpAddress":
         try:
-            return ipaddress.ip_address(value) in ipaddress.ip_network(wanted, strict=False)
+            return _as_six(value).network_address in _as_six(wanted)
         except ValueError:
             return False
     if name == "BinaryEquals":
@@ -344,6 +370,17 @@ def _compare(name: str, value: str, wanted: str, question: Question, policy: Jso
         except InvalidOperation:
             return False
     return _order(name.removeprefix("Date"), _moment(value), _moment(wanted))
+
+
+def _as_six(text: str) -> ipaddress.IPv6Network:
+    """An address or a range in IPv6, where IPv4 has its place below ::ffff:0:0/96; wider IPv6 ranges do not reach it."""
+    network = ipaddress.ip_network(text, strict=False)
+    if isinstance(network, ipaddress.IPv4Network):
+        return ipaddress.IPv6Network((f"::ffff:{network.network_address}", network.prefixlen + 96))
+    mapped = ipaddress.IPv6Network("::ffff:0:0/96")
+    if network.overlaps(mapped) and not network.subnet_of(mapped):
+        raise ValueError("not asked here")
+    return network
 
 
 def _moment(text: str) -> Decimal:

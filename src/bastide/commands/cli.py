@@ -14,6 +14,7 @@ from bastide.commands.doctor import doctor
 from bastide.commands.identity import identity
 from bastide.commands.login import login
 from bastide.commands.network import network
+from bastide.commands.policy import policy
 from bastide.commands.status import inventory, status
 from bastide.commands.why import why
 
@@ -53,9 +54,10 @@ def cli() -> None:
       bastide status                        accounts, jobs and endpoints
       bastide why REQUEST-ID                why a call was refused, and by which statement
       bastide login                         sign in as yourself, at the identity provider
+      bastide policy test FILE              cases in YAML, decided before a policy is attached
       bastide doctor                        what this machine can do
     """
 
 
-for command in (credentials, demo, doctor, identity, inventory, login, network, status, why):
+for command in (credentials, demo, doctor, identity, inventory, login, network, policy, status, why):
     cli.add_command(command)

@@ -28,6 +28,12 @@ class Credentials:
     expires: str | None = None
 
 
+def from_environment() -> Credentials | None:
+    """The AWS_* credentials of the environment; None if there are none."""
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    return Credentials(key, secret, os.environ.get("AWS_SESSION_TOKEN")) if key and secret else None
+
+
 class Platform:
     """A running platform as its clients see it."""
 
@@ -38,6 +44,7 @@ class Platform:
             raise click.ClickException(f"{data} holds no platform; make one with `bastide init --data {data}`")
         self.configuration = self.directory.load()
         self.region = self.configuration.regions[0]
+        self._session = boto3.session.Session()  # one for all clients: it keeps the service models that it has read
 
     @property
     def url(self) -> str:
@@ -63,7 +70,7 @@ class Platform:
 
     def client(self, service: str, credentials: Credentials, region: str | None = None) -> Any:
         """A boto3 client that trusts the platform's authority."""
-        return boto3.session.Session().client(
+        return self._session.client(
             service,
             region_name=region or self.region,
             endpoint_url=self.url,
@@ -98,3 +105,10 @@ class Platform:
         return Credentials(
             answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"], answer["Expiration"].isoformat()
         )
+
+    def inside(self, account: str) -> Credentials:
+        """What administers an account: the administrator itself, or its session of the account's own role."""
+        held = self.administrator()
+        if account == self.configuration.account:
+            return held
+        return self.assume(held, account, "OrganizationAccountAccessRole", "bastide-cli")

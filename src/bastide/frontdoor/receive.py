@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bastide.domain import Clock, Instant, Refused, new_id
+from bastide.domain import Clock, Instant, Refused, timed_id
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -101,9 +101,10 @@ def receive(scope: Scope, source: Receive, listener: Listener, clock: Clock) -> 
         key = name.decode("latin-1")
         text = value.decode("latin-1")
         named[key] = f"{named[key]},{text}" if key in named else text
+    at = clock()
     received = Received(
-        id=new_id(),
-        at=clock(),
+        id=timed_id(at),
+        at=at,
         listener=listener,
         method=scope["method"],
         raw_path=raw_path.partition(b"?")[0],

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from bastide.domain import Clock, Refused, new_id, wall
+from bastide.domain import Clock, Refused, timed_id, wall
 from bastide.kernel import audit
 from bastide.kernel.authorise import authorise
 from bastide.kernel.call import Authorised, Body, Call, Request
@@ -272,7 +272,8 @@ class Calls:
         source: the service on whose behalf, which the record names as address. Raises Refused as the operation does.
         """
         held = self.registry.operations[service, operation]
-        request = Request(new_id(), self.clock(), source, source, True, self._protocol(service))
+        now = self.clock()
+        request = Request(timed_id(now), now, source, source, True, self._protocol(service))
         where = "us-east-1" if held.global_ else region
         return await self.run(Call(held, input, caller, caller.account, where, request, body, dict(context or {})))
 

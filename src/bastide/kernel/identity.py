@@ -82,7 +82,7 @@ class Caller:
         """The same in the policy engine's words."""
         if self.kind == "IdentityCenterUser":
             return Principal("Anonymous", None, "", "")
-        return Principal(self.kind, self.account or None, self.arn, self.principal_arn)
+        return Principal(self.kind, self.account or None, self.arn, self.principal_arn, self.user_id)
 
 
 ANONYMOUS = Caller("Anonymous", "", "", "", "ANONYMOUS_PRINCIPAL", "anonymous")

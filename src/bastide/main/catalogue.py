@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bastide.kernel import Service
 from bastide.services import (
+    accessanalyzer,
     cloudtrail,
     ec2,
     iam,
@@ -21,6 +22,7 @@ from bastide.services import (
 )
 
 SERVICES: tuple[Service, ...] = (
+    accessanalyzer.SERVICE,
     cloudtrail.SERVICE,
     ec2.SERVICE,
     iam.SERVICE,

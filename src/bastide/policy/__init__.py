@@ -13,7 +13,7 @@ from bastide.policy.decide import Attached, Decision, Layers, Policies, Request,
 from bastide.policy.documents import Document, Form, Statement
 from bastide.policy.explain import Considered, Finding, Seen, explain, message
 from bastide.policy.grants import GRANT_ID, Grant
-from bastide.policy.principals import Kind, Named, Principal
+from bastide.policy.principals import Kind, Named, Principal, canonical_id
 from bastide.policy.variables import Context, Value
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Statement",
     "Value",
     "Verdict",
+    "canonical_id",
     "context",
     "decide",
     "explain",

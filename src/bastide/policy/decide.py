@@ -19,17 +19,21 @@ Guide, "Update a role trust policy". In the order of this module:
      from another account, without an identity-based policy (that is how service-linked roles come by a foreign key; EC2
      Auto Scaling User Guide, "Required AWS KMS key policy for use with encrypted volumes").
 
-The account's root user needs no identity-based policy; service control policies and resource policies bind it.
+The account's root user needs no identity-based policy; service control policies and resource policies bind it. A federated
+user session (GetFederationToken) has what its user's identity-based policies and its session policies both allow; without
+session policies, only what the policy of a resource grants to the session itself (IAM User Guide, "Permissions for
+GetFederationToken").
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bastide.policy.documents import Document, Statement
 from bastide.policy.principals import Named, Principal
+from bastide.policy.select import NOTHING
 from bastide.policy.variables import Context
 
 Verdict = Literal["Allowed", "ImplicitlyDenied", "ExplicitlyDenied"]
@@ -71,7 +75,7 @@ class Request:
 class Layers:
     """The policies in force for a request.
 
-    session: None if the session has no policies. scps, rcps: levels, root first, of the principal's and of the
+    session: None if there are no session policies. scps, rcps: levels, root first, of the principal's and of the
     resource's account; no levels where none apply (no organisation, the management account, a service-linked role).
     resource_kind: "trust" for a role's trust policy, "key" for a KMS key, else "".
     """
@@ -88,8 +92,7 @@ class Layers:
     """Grants of a KMS key, each as a policy that allows its grantee: beside the key's policy, never against it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer and what decided it.
 
     layer: "identity", "boundary", "session", "resource", "trust", "scp", "rcp" or "endpoint". source, statement, sid:
@@ -148,10 +151,17 @@ def _denied(request: Request, layers: Layers, action: str) -> Decision | None:
 
 
 def _deny(attached: Attached, request: Request, action: str, bounded: bool) -> Statement | None:
-    for statement in attached.document.candidates(action, request.resource)[0]:
+    selection = attached.document.plan(action).deny
+    if selection is NOTHING:
+        return None
+    resource, context = request.resource, request.context
+    if not attached.document.naming:
+        return selection.first(resource, context)
+    for statement in selection.candidates(resource, context):
+        chosen = statement.chosen
         if (
-            statement.chosen is None or statement.chosen(request.principal, bounded) is not Named.NOT
-        ) and statement.applies(request.resource, request.context):
+            chosen is None or chosen(request.principal, bounded) is not Named.NOT
+        ) and statement.applies(resource, context):  # fmt: skip
             return statement
     return None
 
@@ -161,67 +171,68 @@ def _deny(attached: Attached, request: Request, action: str, bounded: bool) -> S
 
 def _granted(request: Request, layers: Layers, action: str) -> Decision:
     who = request.principal
-    named, granting = Named.NOT, None
-    if layers.resource is not None:
-        named, granting = _resource_allow(layers.resource, request, action)
-    by_resource = _yes(_resource_layer(layers), layers.resource, granting)
-    across = False
+    named, granting, grantor, across = Named.NOT, None, layers.resource, False
+    if grantor is not None:
+        named, granting = _resource_allow(grantor, request, action)
     for grant in layers.grants:
         strength, statement = _resource_allow(grant, request, action)
         if strength > named or (strength is named is not Named.NOT and not across):
-            named, by_resource, across = strength, _yes("resource", grant, statement), True
-    needs_resource = _no(_resource_layer(layers), layers.resource)
+            named, granting, grantor, across = strength, statement, grant, True
     if who.kind in _POLICYLESS:
-        # A role is never assumed by nobody, even if its trust policy says "*".
-        nobody = who.kind == "Anonymous" and layers.resource_kind == "trust"
-        return by_resource if named is not Named.NOT and not nobody else needs_resource
+        # Nobody assumes a role or uses a key without signing, even if the policy says "*".
+        if named is Named.NOT or (who.kind == "Anonymous" and layers.resource_kind in _OWN_WORD):
+            return _no(_resource_layer(layers), layers.resource)
+        return _yes(_resource_layer(layers), grantor, granting)
 
     same_account = request.resource_account is None or request.resource_account == who.account
     if same_account or across:
         if named is Named.DIRECT:
-            return by_resource
+            return _yes(_resource_layer(layers), grantor, granting)
         if named is Named.ROLE:
-            return _within(request, layers, action) or by_resource
+            return _within(request, layers, action) or _yes(_resource_layer(layers), grantor, granting)
     if same_account and named is Named.NOT and layers.resource_kind in _OWN_WORD:
-        return needs_resource
-    by_identity = _identity(request, layers, action)
-    if not by_identity.allowed:
-        return by_identity
+        return _no(_resource_layer(layers), layers.resource)
+    found = None
+    if who.kind != "Root":
+        found = _allow(layers.identity, request, action)
+        if found is None:
+            return _no("identity")
     if not same_account and named is Named.NOT:
-        return needs_resource
-    return _within(request, layers, action) or by_identity
-
-
-def _identity(request: Request, layers: Layers, action: str) -> Decision:
-    if request.principal.kind == "Root":
-        return Decision(True, "Allowed", "identity")
-    found = _allow(layers.identity, request, action)
-    return _no("identity") if found is None else _yes("identity", *found)
+        return _no(_resource_layer(layers), layers.resource)
+    limited = _within(request, layers, action)
+    if limited is not None:
+        return limited
+    return Decision(True, "Allowed", "identity") if found is None else _yes("identity", *found)
 
 
 def _within(request: Request, layers: Layers, action: str) -> Decision | None:
     """None if the boundary and the session's policies, where there are any, allow; else the refusal."""
     if layers.boundary is not None and _allow((layers.boundary,), request, action) is None:
         return _no("boundary", layers.boundary)
-    if layers.session is not None and _allow(layers.session, request, action) is None:
-        return _no("session")
-    return None
+    session = layers.session
+    if session is None and request.principal.kind != "FederatedUser":
+        return None
+    return _no("session") if _allow(session or (), request, action) is None else None
 
 
 def _allow(policies: Policies, request: Request, action: str) -> tuple[Attached, Statement] | None:
     """The first statement that allows, of policies that name no principal."""
     resource, context = request.resource, request.context
     for attached in policies:
-        for statement in attached.document.candidates(action, resource)[1]:
-            if statement.applies(resource, context):
-                return attached, statement
+        selection = attached.document.plan(action).allow
+        statement = selection.always
+        if statement is None and selection is not NOTHING:
+            statement = selection.first(resource, context)
+        if statement is not None:
+            return attached, statement
     return None
 
 
 def _resource_allow(attached: Attached, request: Request, action: str) -> tuple[Named, Statement | None]:
     """The strongest way in which the policy of a resource or an endpoint allows, and the statement that does."""
     strongest, granting = Named.NOT, None
-    for statement in attached.document.candidates(action, request.resource)[1]:
+    selection = attached.document.plan(action).allow
+    for statement in selection.candidates(request.resource, request.context):
         named = Named.NOT if statement.chosen is None else statement.chosen(request.principal, False)
         if named > strongest and statement.applies(request.resource, request.context):
             strongest, granting = named, statement

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import sys
+from collections import deque
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from threading import RLock
+from typing import Any, Final
 
 from bastide.policy.conditions import Condition, condition
 from bastide.policy.faults import malformed, shown
-from bastide.policy.matching import Plain, Test, any_of, arn_pattern, plain_pattern
+from bastide.policy.matching import ARN_PARTS, Plain, Test, any_of, arn_pattern, plain_pattern
 from bastide.policy.principals import Chosen, chosen, not_chosen
-from bastide.policy.variables import Context, Wild, has_variables, literal_of, template
+from bastide.policy.select import NOTHING, Selection
+from bastide.policy.variables import Context, literal_of, template
 
 LARGEST = 128 * 1024
 """Bytes of the largest document that is read when the caller sets no limit; AWS's own limits are all below."""
@@ -27,10 +30,17 @@ LARGEST = 128 * 1024
 VERSIONS: Final = ("2012-10-17", "2008-10-17")
 _ACTIONS: Final = 2048
 """Actions of which a document remembers the statements."""
-_RESOURCES: Final = 128
-"""Pairs of action and resource of which it does: callers choose the names of resources, so these are few."""
-_FEW: Final = 8
-"""Statements of one action up to which it is not worth remembering resources."""
+COMPILED: Final = 512 * 2**20
+"""Bytes that the compiled forms of the documents of `Document.parse_cached` may hold together,"""
+TEXTS: Final = 192 * 2**20
+"""and the texts by which they are known."""
+_SAMPLE: Final = 512
+"""Characters of a text by which it is looked up: reading all of them to hash it costs more than to compare it once."""
+_ALIKE: Final = 64
+"""Texts alike in all of the sample that are known at a time; more than a few are no accident."""
+_FEW: Final = 6
+_PLANNED: Final = 400
+"""Bytes that each statement costs in an action's plan."""
 
 
 class Form(Enum):
@@ -47,62 +57,127 @@ class Form(Enum):
     ENDPOINT = "endpoint"
 
 
-_NAMING: Final = frozenset({Form.RESOURCE, Form.TRUST, Form.KEY, Form.ENDPOINT, Form.RCP})
+NAMING: Final = frozenset({Form.RESOURCE, Form.TRUST, Form.KEY, Form.ENDPOINT, Form.RCP})
+"""Forms whose statements name principals."""
 _OF_RESOURCE: Final = frozenset({Form.RESOURCE, Form.KEY})
 """Here Resource may be missing: it is the resource that the policy is attached to."""
 _FREE_SIDS: Final = frozenset({Form.RESOURCE, Form.KEY, Form.ENDPOINT})
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One compiled statement.
+PrincipalElement = str | Mapping[str, tuple[str, ...]]
+"""``"*"``, or the names by their kind: ``{"AWS": ("111122223333",)}``."""
 
-    index: its place in the document. action: whether it concerns an action in lower case. resource: None if it
-    concerns every resource. chosen: None if the document's form names no principals.
+
+class Statement:
+    """One statement: as written, and as tests. Immutable; what resources need is compiled when first asked.
+
+    index: its place in the document. actions, resources, principals: the elements or their Not forms as written; None
+    where the statement has neither. has_variables: resources hold policy variables. chosen: the test of the principals,
+    None if the document's form names none.
     """
 
-    index: int
-    sid: str | None
-    deny: bool
-    action: Plain
-    resource: Test | None
-    fixed: bool
-    """Whether the resource test needs no context."""
-    chosen: Chosen | None
-    conditions: tuple[Condition, ...]
-    holds: tuple[Callable[[Context], bool], ...]
-    """The tests of the conditions."""
+    __slots__ = (
+        "_concerns", "actions", "chosen", "conditions", "deny", "has_variables", "index", "not_action",
+        "not_principal", "not_resource", "principals", "resources", "sid",
+    )  # fmt: skip
 
-    def may_concern(self, resource: str) -> bool:
-        """False if the statement cannot apply to the resource, whatever the context."""
-        return self.resource is None or not self.fixed or self.resource(resource, {})
+    def __init__(
+        self,
+        index: int,
+        sid: str | None,
+        deny: bool,
+        actions: tuple[str, ...],
+        not_action: bool,
+        resources: tuple[str, ...] | None,
+        not_resource: bool,
+        has_variables: bool,
+        principals: PrincipalElement | None,
+        not_principal: bool,
+        chosen: Chosen | None,
+        conditions: tuple[Condition, ...],
+    ) -> None:
+        self.index = index
+        self.sid = sid
+        self.deny = deny
+        self.actions = actions
+        self.not_action = not_action
+        self.resources = resources
+        self.not_resource = not_resource
+        self.has_variables = has_variables
+        self.principals = principals
+        self.not_principal = not_principal
+        self.chosen = chosen
+        self.conditions = conditions
+        self._concerns: Test | None = None
+
+    def action(self, action: str) -> bool:
+        """Whether it concerns an action, given in lower case."""
+        for text in self.actions:
+            if _action_pattern(text)(action):
+                return not self.not_action
+        return self.not_action
+
+    @property
+    def resource(self) -> Test | None:
+        """The test of a resource in a context; None where every resource matches."""
+        every = self.resources is None or (not self.not_resource and "*" in self.resources)
+        return None if every else self.concerns
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it applies to everybody and everything."""
+        return not self.conditions and self.chosen is None and self.resource is None
+
+    def concerns(self, resource: str, context: Context) -> bool:
+        """Whether it is about a resource."""
+        test = self._concerns
+        if test is None:
+            test = self._concerns = _resource_test(self.resources, self.not_resource, self.has_variables)
+        return test(resource, context)
 
     def applies(self, resource: str, context: Context) -> bool:
         """Whether resource and conditions match; action and principal are asked separately."""
-        if self.resource is not None and not self.resource(resource, context):
-            return False
-        for holds in self.holds:  # noqa: SIM110 - the inner loop of every decision
-            if not holds(context):
+        for one in self.conditions:
+            if not one.holds(context):
                 return False
-        return True
+        return self.resources is None or self.concerns(resource, context)
+
+
+class Plan:
+    """The statements of a document that concern one action: those that deny and those that allow."""
+
+    __slots__ = ("allow", "deny")
+
+    def __init__(self, deny: Selection, allow: Selection) -> None:
+        self.deny = deny
+        self.allow = allow
 
 
 Candidates = tuple[tuple[Statement, ...], tuple[Statement, ...]]
-"""The Deny and the Allow statements that concern one action."""
 
 
 class Document:
-    """A compiled policy; immutable but for what it remembers of actions already asked."""
+    """A policy that has been checked. Immutable but for what it remembers of actions already asked.
 
-    __slots__ = ("_by_action", "_by_resource", "form", "id", "statements", "version")
+    A document of `parse_cached` may lose its compiled form while nobody asks it, and compiles its text again when it is
+    asked; how much all of them may hold together is `COMPILED`.
+    """
+
+    __slots__ = ("_plans", "_statements", "_text", "asked", "form", "id", "naming", "size", "version")
 
     def __init__(self, form: Form, version: str, id: str | None, statements: tuple[Statement, ...]) -> None:
         self.form = form
+        self.naming = form in NAMING
+        """Whether its statements name principals."""
         self.version = version
         self.id = id
-        self.statements = statements
-        self._by_action: dict[str, Candidates] = {}
-        self._by_resource: dict[tuple[str, str], Candidates] = {}
+        self._statements: tuple[Statement, ...] | None = statements
+        self._plans: dict[str, Plan] = {}
+        self._text: str | None = None
+        self.asked = True
+        """Since the flag was last taken down; who looks for cold documents does."""
+        self.size = 0
+        """Bytes that the compiled form is accounted with; 0 if nobody accounts for it."""
 
     @classmethod
     def parse(cls, source: str | bytes | Mapping[str, Any], form: Form, *, max_bytes: int | None = None) -> Document:
@@ -116,40 +191,123 @@ class Document:
     @classmethod
     def parse_cached(cls, source: str, form: Form) -> Document:
         """The same for a text that has been checked when it was written: known texts are not compiled again."""
-        return _parse_cached(source, form)
+        return _KNOWN.document(source, form)
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """All statements, in order."""
+        found = self._statements
+        return self._again() if found is None else found
+
+    def plan(self, action: str) -> Plan:
+        """The statements that concern an action, given in lower case."""
+        self.asked = True
+        plan = self._plans.get(action)
+        return self._planned(action) if plan is None else plan
 
     def candidates(self, action: str, resource: str) -> Candidates:
-        """The statements that may concern an action, in lower case, on a resource; whether they do, `applies` says."""
-        found = self._by_action.get(action)
-        if found is None:
-            concerned = [statement for statement in self.statements if statement.action(action)]
-            found = _remember(self._by_action, action, concerned, _ACTIONS)
-        if len(found[0]) + len(found[1]) <= _FEW:
-            return found
-        narrower = self._by_resource.get((action, resource))
-        if narrower is None:
-            concerned = [statement for both in found for statement in both if statement.may_concern(resource)]
-            narrower = _remember(self._by_resource, (action, resource), concerned, _RESOURCES)
-        return narrower
+        """The Deny and the Allow statements that concern an action in lower case; whether they apply to the resource is
+        left to whoever shows them."""
+        plan = self.plan(action)
+        return plan.deny.all, plan.allow.all
+
+    def _planned(self, action: str) -> Plan:
+        concerned = [one for one in self.statements if one.action(action)]
+        deny = tuple([one for one in concerned if one.deny])
+        allow = tuple([one for one in concerned if not one.deny])
+        plan = Plan(Selection(deny) if deny else NOTHING, Selection(allow) if allow else NOTHING)
+        if len(self._plans) >= _ACTIONS:
+            self._plans = {}
+        self._plans[action] = plan
+        if self.size and len(concerned) > _FEW:
+            _KNOWN.grown(self, _PLANNED * len(concerned))
+        return plan
+
+    # What `_Known` does
+
+    def _again(self) -> tuple[Statement, ...]:
+        text = self._text
+        assert text is not None
+        found = self._statements = _document(_read(text, len(text) * 4), self.form).statements
+        _KNOWN.grown(self, _size(found))
+        return found
+
+    def forget(self) -> None:
+        """Drops the compiled form."""
+        self._statements = None
+        self._plans = {}
 
 
-_Key = TypeVar("_Key")
-
-
-def _remember(memory: dict[_Key, Candidates], key: _Key, concerned: list[Statement], most: int) -> Candidates:
-    found = (
-        tuple(statement for statement in concerned if statement.deny),
-        tuple(statement for statement in concerned if not statement.deny),
+def _size(statements: tuple[Statement, ...]) -> int:
+    """Bytes that compiled statements hold, about; measured, see tests/bench/policy_decide.py."""
+    return 500 + sum(
+        850
+        + 100 * len(one.actions)
+        + 150 * len(one.resources or ())
+        + sum(380 + 130 * len(condition.wanted) for condition in one.conditions)
+        for one in statements
     )
-    if len(memory) >= most:
-        memory.clear()
-    memory[key] = found
-    return found
 
 
-@lru_cache(maxsize=4096)
-def _parse_cached(source: str, form: Form) -> Document:
-    return Document.parse(source, form)
+class _Known:
+    """Documents by their text. Compiled forms are held up to `most` bytes, texts up to `texts` bytes.
+
+    Which forms are dropped is decided by a second chance: a document that was asked since it was last looked at stays.
+    """
+
+    def __init__(self, most: int, texts: int) -> None:
+        self.most = most
+        self.texts = texts
+        self.held = 0
+        self.held_texts = 0
+        self._documents: dict[tuple[Any, ...], list[Document]] = {}
+        self._ring: deque[Document] = deque()
+        self._lock = RLock()
+
+    def document(self, text: str, form: Form) -> Document:
+        key = (form, len(text), text[:: len(text) // _SAMPLE | 1])
+        for known in self._documents.get(key, ()):
+            if known._text == text:
+                return known
+        found = Document.parse(text, form)
+        found._text = text
+        with self._lock:
+            alike = self._documents.get(key, [])
+            self._documents[key] = [found, *alike][:_ALIKE]
+            self.held_texts += sys.getsizeof(text)
+            while self.held_texts > self.texts:
+                oldest = next(iter(self._documents))
+                self.held_texts -= sum(sys.getsizeof(one._text) for one in self._documents.pop(oldest))
+            if len(alike) >= _ALIKE:
+                self.held_texts -= sys.getsizeof(alike[-1]._text)
+        self.grown(found, _size(found.statements))
+        return found
+
+    def grown(self, document: Document, size: int) -> None:
+        """Accounts for `size` bytes more of a document's compiled form, and makes room for them."""
+        with self._lock:
+            if not document.size:
+                self._ring.append(document)
+            document.size += size
+            self.held += size
+            ring = self._ring
+            while self.held > self.most and len(ring) > 1:
+                oldest = ring.popleft()
+                if oldest is document or oldest.asked:
+                    oldest.asked = oldest is document
+                    ring.append(oldest)
+                else:
+                    self.held -= oldest.size
+                    oldest.size = 0
+                    oldest.forget()
+
+
+_KNOWN: Final = _Known(COMPILED, TEXTS)
+
+
+@lru_cache(maxsize=8192)
+def _action_pattern(text: str) -> Plain:
+    return plain_pattern(template(text.lower(), "", variables=False, wildcards=True))
 
 
 # Reading JSON
@@ -210,7 +368,7 @@ def _document(source: Mapping[str, Any], form: Form) -> Document:
     if version not in VERSIONS:
         raise malformed("Version", f"The policy must contain a valid version string: {shown(version)} is not known")
     identifier = source.get("Id")
-    if identifier is not None and not _is_text(identifier):
+    if "Id" in source and not _is_text(identifier):
         raise malformed("Id", "Syntax errors in policy. Id is not a text")
     listed = source.get("Statement")
     if isinstance(listed, Mapping):
@@ -246,7 +404,7 @@ def _statement(index: int, source: Any, form: Form, version: str) -> Statement:
         if element not in _ELEMENTS:
             raise malformed(place, f"Syntax errors in policy. The element {shown(element)} is not known")
     sid = source.get("Sid")
-    if sid is not None and not _is_text(sid):
+    if "Sid" in source and not _is_text(sid):
         raise malformed(f"{place}.Sid", "Syntax errors in policy. Sid is not a text")
     if sid and form not in _FREE_SIDS and not _SID.fullmatch(sid):
         raise malformed(
@@ -259,17 +417,31 @@ def _statement(index: int, source: Any, form: Form, version: str) -> Statement:
         raise malformed(f"{place}.Effect", "Syntax errors in policy. Effect must be Allow or Deny")
     deny = effect == "Deny"
     variables = version == "2012-10-17"
-    compiled = _conditions(source.get("Condition"), f"{place}.Condition", deny=deny, variables=variables)
+    actions, not_action = _actions(source, form, place)
+    resources, not_resource = _resources(source, form, place, variables=variables)
     return Statement(
         index,
         sid or None,
         deny,
-        _action(source, form, place),
-        *_resource(source, form, place, variables=variables),
+        actions,
+        not_action,
+        resources,
+        not_resource,
+        variables and any("${" in text for text in resources or ()),
+        _principals_written(source),
+        "NotPrincipal" in source,
         _principal(source, form, place, deny=deny),
-        compiled,
-        tuple(one.holds for one in compiled),
+        _conditions(source.get("Condition", {}), f"{place}.Condition", deny=deny, variables=variables),
     )
+
+
+def _principals_written(source: Mapping[str, Any]) -> PrincipalElement | None:
+    element = source.get("Principal", source.get("NotPrincipal"))
+    if not isinstance(element, Mapping):
+        return None if element is None else str(element)
+    return {
+        str(kind): tuple(listed) if isinstance(listed, (list, tuple)) else (listed,) for kind, listed in element.items()
+    }
 
 
 def _texts(value: Any, place: str) -> tuple[str, ...]:
@@ -302,7 +474,7 @@ def _either(source: Mapping[str, Any], element: str, place: str) -> tuple[str, A
 _ACTION: Final = re.compile(r"(\*|[A-Za-z0-9-]+):([A-Za-z0-9*?._-]+)")
 
 
-def _action(source: Mapping[str, Any], form: Form, place: str) -> Plain:
+def _actions(source: Mapping[str, Any], form: Form, place: str) -> tuple[tuple[str, ...], bool]:
     found = _either(source, "Action", place)
     if found is None:
         raise malformed(place, "Policy statement must contain actions.")
@@ -313,9 +485,9 @@ def _action(source: Mapping[str, Any], form: Form, place: str) -> Plain:
         raise malformed(where, "Policy statement must contain actions.")
     if negated and form is Form.RCP:
         raise malformed(where, "Has prohibited field NotAction")
-    literals: set[str] = set()
-    patterns: list[Plain] = []
     for text in texts:
+        if form is Form.RCP and text.startswith("*") and source.get("Effect") == "Deny":
+            raise malformed(where, "The actions of a resource control policy must name a service")
         if text != "*" and not _ACTION.fullmatch(text):
             if ":" not in text:
                 raise malformed(
@@ -324,75 +496,66 @@ def _action(source: Mapping[str, Any], form: Form, place: str) -> Plain:
             raise malformed(where, f"The action {shown(text)} is not valid")
         if form is Form.TRUST and not text.lower().startswith("sts:"):
             raise malformed(where, "AssumeRole policy may only specify STS AssumeRole actions.")
-        atoms = template(text.lower(), where, variables=False, wildcards=True)
-        literal = literal_of(atoms)
-        if literal is not None:
-            literals.add(literal)
-        else:
-            patterns.append(plain_pattern(atoms))
-    known = frozenset(literals)
-
-    def named(action: str) -> bool:
-        return action in known or any(matches(action) for matches in patterns)
-
-    if negated:
-        return lambda action: not named(action)
-    return named
+    return texts, negated
 
 
-def _resource(source: Mapping[str, Any], form: Form, place: str, *, variables: bool) -> tuple[Test | None, bool]:
-    """The test, None for every resource, and whether it needs no context."""
+def _resources(
+    source: Mapping[str, Any], form: Form, place: str, *, variables: bool
+) -> tuple[tuple[str, ...] | None, bool]:
     found = _either(source, "Resource", place)
     if form is Form.TRUST:
         if found is not None:
             raise malformed(place, f"Has prohibited field {found[0]}")
-        return None, True
+        return None, False
     if found is None:
         if form in _OF_RESOURCE:
-            return None, True
+            return None, False
         raise malformed(place, "Policy statement must contain resources.")
     element, value, negated = found
     where = f"{place}.{element}"
     texts = _texts(value, where)
     if not texts:
         raise malformed(where, "Policy statement must contain resources.")
-    literals: set[str] = set()
-    patterns: list[Test] = []
-    everything = False
-    fixed = True
     for text in texts:
         if text != "*" and not text.startswith("arn:"):
             raise malformed(where, f'Resource {shown(text)} must be in ARN format or "*".')
-        atoms = template(text, where, variables=variables, wildcards=True)
+        if variables and "${" in text:
+            template(text, where, variables=True, wildcards=True)
+    return texts, negated
+
+
+def _resource_test(texts: tuple[str, ...] | None, negated: bool, variables: bool) -> Test:
+    if texts is None or "*" in texts:
+        return _never if negated else _always
+    literals: set[str] = set()
+    tests: list[Test] = []
+    for text in texts:
+        atoms = template(text, "", variables=variables, wildcards=True)
         literal = literal_of(atoms)
-        fixed = fixed and not has_variables(atoms)
-        if atoms == (Wild.MANY,):
-            everything = True
-        elif literal is not None and literal.count(":") >= 5:
+        if literal is not None and literal.count(":") >= ARN_PARTS - 1:
             literals.add(literal)
         else:
-            patterns.append(arn_pattern(atoms, complete=True))
-    if everything:
-        return (_never if negated else None), True
-    named = _resources(frozenset(literals), patterns)
+            tests.append(arn_pattern(atoms, complete=True))
+    if literals:
+        known = frozenset(literals)
+        tests.insert(0, lambda resource, context: resource in known)
+    named = any_of(tests)
     if negated:
-        return (lambda resource, context: not named(resource, context)), fixed
-    return named, fixed
+        return lambda resource, context: not named(resource, context)
+    return named
 
 
 def _never(resource: str, context: Context) -> bool:
     return False
 
 
-def _resources(literals: frozenset[str], patterns: list[Test]) -> Test:
-    if literals:
-        patterns = [lambda resource, context: resource in literals, *patterns]
-    return any_of(patterns)
+def _always(resource: str, context: Context) -> bool:
+    return True
 
 
 def _principal(source: Mapping[str, Any], form: Form, place: str, *, deny: bool) -> Chosen | None:
     found = _either(source, "Principal", place)
-    if form not in _NAMING:
+    if form not in NAMING:
         if found is not None:
             raise malformed(place, "Policy document should not specify a principal.")
         return None
@@ -410,13 +573,11 @@ def _principal(source: Mapping[str, Any], form: Form, place: str, *, deny: bool)
     if negated:
         if form is Form.TRUST:
             raise malformed(where, "Has prohibited field NotPrincipal")
-        return not_chosen(value, where, deny=deny)
-    return chosen(value, where, deny=deny)
+        return not_chosen(value, where, deny=deny, through=form is Form.ENDPOINT)
+    return chosen(value, where, deny=deny, through=form is Form.ENDPOINT)
 
 
 def _conditions(source: Any, place: str, *, deny: bool, variables: bool) -> tuple[Condition, ...]:
-    if source is None:
-        return ()
     if not isinstance(source, Mapping):
         raise malformed(place, "Syntax errors in policy. Condition is not an object")
     return tuple(_each_condition(source, place, deny=deny, variables=variables))

@@ -6,10 +6,12 @@ Source: IAM User Guide, "AWS JSON policy elements: Principal", "AWS JSON policy 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, Literal
 
 from bastide.policy.faults import malformed, shown
@@ -24,13 +26,14 @@ class Principal:
     arn: of the user, of the session (``arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION``), of the account's root, the
     provider of a federated identity or the name of a service; "" for nobody. principal_arn: the role's ARN for a
     session, the user's for a federated user session (GetFederationToken), else the same as arn. account: None where the
-    principal belongs to none.
+    principal belongs to none. user_id: ``AIDA...`` or ``AROA...:SESSION``, "" where it is not known.
     """
 
     kind: Kind
     account: str | None
     arn: str
     principal_arn: str = ""
+    user_id: str = ""
 
 
 class Named(IntEnum):
@@ -54,6 +57,11 @@ class Names:
     arns: frozenset[str]
     services: frozenset[str]
     federated: frozenset[str]
+    canonical: frozenset[str] = frozenset()
+    """Canonical user ids, which stand for accounts."""
+    ids: frozenset[str] = frozenset()
+    """Unique ids of users and roles: what AWS keeps in the place of an ARN whose bearer was deleted. They name whoever has
+    the id, so a user or role made anew under the old name is not meant."""
 
     def names(self, who: Principal) -> Named:
         """How the element names `who`.
@@ -76,7 +84,15 @@ class Names:
             return Named.DIRECT
         elif kind in ("AssumedRole", "FederatedUser") and who.principal_arn in self.arns:
             return Named.ROLE
-        return Named.ACCOUNT if who.account in self.accounts else Named.NOT
+        if self.ids and who.user_id and who.user_id.partition(":")[0] in self.ids:
+            return Named.DIRECT if kind == "User" else Named.ROLE
+        return Named.ACCOUNT if self._account(who) else Named.NOT
+
+    def _account(self, who: Principal) -> bool:
+        account = who.account
+        if account is None:
+            return False
+        return account in self.accounts or (bool(self.canonical) and canonical_id(account) in self.canonical)
 
     def grants(self, who: Principal) -> Named:
         """The same in an Allow: what a foreign provider asserts counts only where the provider is named."""
@@ -94,7 +110,7 @@ class Names:
             return True
         if who.kind in ("Service", "Federated", "Anonymous"):
             return self.names(who) is not Named.NOT
-        if bounded or who.account not in self.accounts:
+        if bounded or not self._account(who):
             return False
         if who.kind == "Root":
             return True
@@ -113,14 +129,23 @@ _ENTITY: Final = re.compile(
     r"|sts::[0-9]{12}:(assumed-role/[\w+=,.@-]+/[\w+=,.@-]+|federated-user/[\w+=,.@-]+))",
     re.ASCII,
 )
-_SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*\.[a-z0-9.-]*[a-z0-9]")
+_CANONICAL: Final = re.compile(r"[0-9a-f]{64}")
+_ID: Final = re.compile(r"A(?:ID|RO)A[A-Z0-9]{12,124}")
+_SERVICE: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 _PROVIDER: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(saml-provider|oidc-provider)/[!-~]+|[a-z0-9][a-z0-9.-]*")
+
+
+@lru_cache(maxsize=10_000)
+def canonical_id(account: str) -> str:
+    """The canonical user id of an account, as S3 names owners and grantees."""
+    return hashlib.sha256(f"canonical:{account}".encode()).hexdigest()
+
 
 EVERYBODY: Final = Names(True, frozenset(), frozenset(), frozenset(), frozenset())
 
 
 def names(element: object, place: str) -> Names:
-    """Compiles a Principal element: ``"*"`` or a map from AWS, Service and Federated to one name or several.
+    """Compiles a Principal element: ``"*"`` or a map from AWS, Service, Federated and CanonicalUser to one name or several.
 
     Raises Refused (MalformedPolicyDocument) for a name that is not one; a part of a name cannot be a wildcard.
     """
@@ -130,7 +155,8 @@ def names(element: object, place: str) -> Names:
         raise malformed(place, f"Invalid principal in policy: {shown(element)}")
     everybody = False
     accounts: set[str] = set()
-    found: dict[str, set[str]] = {"AWS": set(), "Service": set(), "Federated": set()}
+    found: dict[str, set[str]] = {kind: set() for kind in _FORMS}
+    ids: set[str] = set()
     for kind, listed in element.items():
         where = f"{place}.{shown(kind)}"
         if kind not in found:
@@ -147,6 +173,8 @@ def names(element: object, place: str) -> Names:
                 everybody = True
             elif kind == "AWS" and (_ACCOUNT.fullmatch(name) or _ROOT.fullmatch(name)):
                 accounts.add(name if len(name) == 12 else name.split(":")[4])
+            elif kind == "AWS" and _ID.fullmatch(name):
+                ids.add(name)
             elif _FORMS[kind].fullmatch(name) and "*" not in name and "?" not in name:
                 found[kind].add(name)
             else:
@@ -157,21 +185,26 @@ def names(element: object, place: str) -> Names:
         frozenset(found["AWS"]),
         frozenset(found["Service"]),
         frozenset(found["Federated"]),
+        frozenset(found["CanonicalUser"]),
+        frozenset(ids),
     )
 
 
-_FORMS: Final = {"AWS": _ENTITY, "Service": _SERVICE, "Federated": _PROVIDER}
+_FORMS: Final = {"AWS": _ENTITY, "Service": _SERVICE, "Federated": _PROVIDER, "CanonicalUser": _CANONICAL}
 
 
-def chosen(element: object, place: str, *, deny: bool) -> Chosen:
-    """The test of a Principal element."""
+def chosen(element: object, place: str, *, deny: bool, through: bool = False) -> Chosen:
+    """The test of a Principal element.
+
+    through: the policy only lets requests through, as that of an endpoint does; it grants nothing.
+    """
     listed = names(element, place)
-    if not deny:
-        return lambda who, bounded: listed.grants(who)
-    return lambda who, bounded: listed.names(who)
+    if deny or through:
+        return lambda who, bounded: listed.names(who)
+    return lambda who, bounded: listed.grants(who)
 
 
-def not_chosen(element: object, place: str, *, deny: bool) -> Chosen:
+def not_chosen(element: object, place: str, *, deny: bool, through: bool = False) -> Chosen:
     """The test of a NotPrincipal element.
 
     In a Deny it names everybody who is not exempt. In an Allow, which AWS advises against, it names everybody of whom
@@ -181,5 +214,5 @@ def not_chosen(element: object, place: str, *, deny: bool) -> Chosen:
     if deny:
         return lambda who, bounded: Named.NOT if listed.exempts(who, bounded) else Named.DIRECT
     return lambda who, bounded: (
-        Named.DIRECT if listed.names(who) is Named.NOT and who.kind != "Federated" else Named.NOT
+        Named.DIRECT if listed.names(who) is Named.NOT and (through or who.kind != "Federated") else Named.NOT
     )

@@ -40,8 +40,9 @@ Atom = str | Wild | Variable
 Template = tuple[Atom, ...]
 """Literal texts, wildcards and variables in order; no two literals stand side by side."""
 
+_WILD_RUNS: Final = re.compile(r"(\*+|\?)")
 _ESCAPES: Final = frozenset("*?$")
-_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[^\s,'{}$][^,'{}$]*")
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*:[A-Za-z0-9._-]+(?:[/:][^,'{}$\x00-\x1f]+)?")
 _DEFAULT: Final = re.compile(r"'([^']*)'")
 
 
@@ -51,6 +52,16 @@ def template(text: str, place: str, *, variables: bool, wildcards: bool) -> Temp
     variables: the document's version has them and so has the element. wildcards: ``*`` and ``?`` are wildcards here,
     else literals. Raises Refused for a variable that is not closed or not written as documented.
     """
+    if not (variables and "${" in text):
+        if not wildcards:
+            return (text,) if text else ()
+        return tuple(
+            [
+                part if part[0] not in "*?" else Wild.ONE if part == "?" else Wild.MANY
+                for part in _WILD_RUNS.split(text)
+                if part
+            ]
+        )
     atoms: list[Atom] = []
     literal: list[str] = []
     at = 0

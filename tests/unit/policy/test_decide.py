@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bastide.policy import Principal
+from bastide.policy import Form, Principal, canonical_id
 from tests.unit.policy.asking import (
     HOME,
     NOBODY,
@@ -19,6 +19,7 @@ from tests.unit.policy.asking import (
     USER,
     allow,
     ask,
+    attached,
     deny,
     layers,
 )  # fmt: skip
@@ -57,7 +58,8 @@ def test_an_explicit_deny_wins_in_every_layer(layer: str) -> None:
     every: dict[str, Any] = {"identity": [allow()], "boundary": [allow()], "session": [allow()], "scps": [[allow()]]}
     every |= {"resource": grant("*"), "endpoint": grant("*"), "rcps": []}
     assert ask(layers(**every), SESSION).allowed
-    refusing = [deny()] if layer in ("identity", "boundary", "session", "scps") else grant("*", "Deny")
+    refusing = [deny("s3:*")] if layer in ("identity", "boundary", "session", "scps") else grant("*", "Deny")
+    refusing[0]["Action"] = "s3:*"
     if layer in ("scps", "rcps"):
         every[layer] = [*every[layer], refusing]
     else:
@@ -233,3 +235,62 @@ def test_not_principal_in_an_allow_never_grants_to_who_is_listed_in_any_form() -
 def test_a_statement_of_a_resource_policy_without_resource_is_about_that_resource() -> None:
     statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
     assert ask(layers(resource=[statement]), NOBODY, resource=OBJECT).allowed
+
+
+FEDERATED = Principal("FederatedUser", HOME, f"arn:aws:sts::{HOME}:federated-user/guest", USER.arn, f"{HOME}:guest")
+
+
+def test_a_federated_user_session_has_what_user_and_session_policies_both_allow() -> None:
+    assert ask(layers([allow()], session=[allow("s3:Get*")]), FEDERATED).allowed
+    assert ask(layers([allow()], session=ELSEWHERE), FEDERATED).layer == "session"
+    assert ask(layers(ELSEWHERE, session=[allow()]), FEDERATED).layer == "identity"
+    # "If you do not pass a policy, the resulting federated user session has no permissions"
+    assert ask(layers([allow()]), FEDERATED).layer == "session"
+    assert ask(layers([allow()], resource=grant({"AWS": USER.arn})), FEDERATED).layer == "session"
+    assert not ask(layers([allow()], resource=grant(ACCOUNT)), FEDERATED).allowed
+    # "The only exception is when the resource-based policy specifically references the federated user session"
+    assert ask(layers(resource=grant({"AWS": FEDERATED.arn})), FEDERATED).allowed
+    assert not ask(layers([allow()], resource=grant({"AWS": FEDERATED.arn})), FEDERATED, account=OTHER).allowed
+    assert ask(
+        layers([allow()], session=[allow()], resource=grant({"AWS": FEDERATED.arn})), FEDERATED, account=OTHER
+    ).allowed
+
+
+def test_unique_ids_name_who_has_them_and_not_who_got_the_name() -> None:
+    ids = grant({"AWS": ["AIDAOLDOLDOLDOLDOLD1", "AROAOLDOLDOLDOLDOLD1"]})
+    old = Principal("User", HOME, USER.arn, USER.arn, "AIDAOLDOLDOLDOLDOLD1")
+    anew = Principal("User", HOME, USER.arn, USER.arn, "AIDANEWNEWNEWNEWNEW1")
+    assert ask(layers(resource=ids), old).allowed
+    assert not ask(layers(resource=ids), anew).allowed
+    session = Principal("AssumedRole", HOME, SESSION.arn, ROLE_ARN, "AROAOLDOLDOLDOLDOLD1:s1")
+    assert ask(layers(resource=ids), session).allowed
+    assert not ask(layers(resource=ids, **LIMITED), session).allowed, "it is the role that is named"
+    assert not ask(layers(resource=ids), SERVICE).allowed
+
+
+def test_a_canonical_user_is_an_account() -> None:
+    named = grant({"CanonicalUser": canonical_id(HOME)})
+    assert ask(layers([allow()], resource=named), account=OTHER).allowed
+    assert ask(layers(resource=named)).layer == "identity"
+    assert not ask(layers([allow()], resource=grant({"CanonicalUser": canonical_id(OTHER)})), account=OTHER).allowed
+
+
+def test_a_grant_of_a_key_stands_beside_its_policy() -> None:
+    def decrypt(who: Principal = SESSION, account: str = HOME, **policies: Any) -> Any:
+        found = layers(kind="key", **policies)
+        found.grants = [attached(Form.KEY, *grant({"AWS": ROLE_ARN}), source="grant 1")]
+        return ask(found, who, "kms:Decrypt", KEY, account)
+
+    yes = decrypt(resource=grant({"AWS": OTHER}))
+    assert (yes.allowed, yes.source) == (True, "grant 1")
+    assert not decrypt(USER, resource=grant({"AWS": OTHER})).allowed
+    assert decrypt(resource=grant("*", "Deny")).verdict == "ExplicitlyDenied"
+    assert decrypt(identity=[deny("kms:*")]).verdict == "ExplicitlyDenied"
+    assert decrypt(session=ELSEWHERE).layer == "session"
+    assert decrypt(account=OTHER).layer == "identity"
+    assert decrypt(identity=[allow("kms:*")], account=OTHER).allowed
+
+
+def test_nobody_uses_a_key_that_is_open_to_everybody() -> None:
+    assert not ask(layers(resource=grant("*"), kind="key"), NOBODY, "kms:Decrypt", KEY).allowed
+    assert ask(layers(resource=grant("*"), kind="key"), USER, "kms:Decrypt", KEY).allowed

@@ -43,6 +43,8 @@ def refusal(source: Any, form: Form = Form.IDENTITY, **more: Any) -> str:
         (allow(Principal="*"), "should not specify a principal"),
         (allow(Sid="with space"), "alpha-numeric"),
         (allow(Sid=7), "Sid"),
+        (allow(Sid=None), "Sid"),
+        (allow(Condition=None), "Statement[0].Condition"),
         (allow(Extra=1), "Extra"),
         (allow(Condition=[]), "Statement[0].Condition"),
         (allow(Condition={"StringEquals": {}}), "Statement[0].Condition.StringEquals"),
@@ -120,13 +122,18 @@ def test_a_faulty_document_is_refused(source: Any, words: str) -> None:
         (Form.RESOURCE, allow(Principal={"AWS": f"arn:aws:sts::{HOME}:assumed-role/dev/*"}), "Invalid principal"),
         (Form.RESOURCE, allow(Principal={"AWS": "12345"}), "Invalid principal"),
         (Form.RESOURCE, allow(Principal={"Service": "*"}), "Invalid principal"),
-        (Form.RESOURCE, allow(Principal={"CanonicalUser": "79a5"}), "not supported"),
+        (Form.RESOURCE, allow(Principal={"CanonicalUser": "79a5"}), "Invalid principal"),
+        (Form.RESOURCE, allow(Principal={"Group": "x"}), "not supported"),
+        (Form.RESOURCE, allow(Principal={"AWS": f"arn:aws:iam::{HOME}:group/x"}), "Invalid principal"),
+        (Form.RESOURCE, allow(Principal={"AWS": "AIDA"}), "Invalid principal"),
         (Form.RESOURCE, allow(Principal={"AWS": [7]}), "Invalid principal"),
         (Form.RESOURCE, allow(Principal="*", NotPrincipal="*"), "exclude each other"),
         (Form.SCP, allow(Principal="*"), "should not specify a principal"),
         (Form.SESSION, allow(Principal="*"), "should not specify a principal"),
         (Form.RCP, allow("s3:*", Principal="*"), "must be Deny"),
-        (Form.RCP, {**allow(Principal={"AWS": HOME}), "Effect": "Deny"}, 'must be "*"'),
+        (Form.RCP, {**allow("s3:*", Principal={"AWS": HOME}), "Effect": "Deny"}, 'must be "*"'),
+        (Form.RCP, {**allow("*", Principal="*"), "Effect": "Deny"}, "must name a service"),
+        (Form.RCP, {**allow("*:Get*", Principal="*"), "Effect": "Deny"}, "must name a service"),
         (Form.RCP, {"Effect": "Deny", "Principal": "*", "NotAction": "s3:*", "Resource": "*"}, "NotAction"),
         (Form.ENDPOINT, {"Effect": "Allow", "Principal": "*", "Action": "*"}, "must contain resources"),
     ],
@@ -148,12 +155,21 @@ def test_every_form_has_its_elements(form: Form, statement: Any, words: str) -> 
         (Form.RESOURCE, {"Effect": "Allow", "Principal": {"AWS": HOME}, "Action": "ecr:BatchGetImage"}),
         (Form.KEY, allow("kms:*", Principal={"AWS": f"arn:aws:iam::{HOME}:root"})),
         (Form.RCP, {**allow("s3:*", Principal="*"), "Effect": "Deny"}),
+        (Form.RESOURCE, {**BUCKET_POLICY, "Principal": {"CanonicalUser": "a1" * 32}}),
+        (Form.RESOURCE, {**BUCKET_POLICY, "Principal": {"AWS": ["AIDAEXAMPLEEXAMPLE12", "AROAEXAMPLEEXAMPLE12"]}}),
+        (Form.RESOURCE, {**BUCKET_POLICY, "Principal": {"AWS": f"arn:aws:sts::{HOME}:federated-user/ann"}}),
         (Form.RCP, allow(Principal="*")),
         (Form.SCP, allow("s3:*", "arn:aws:s3:::*", Condition={"Bool": {"aws:SecureTransport": True}})),
         (Form.IDENTITY, allow("*:*")),
         (Form.IDENTITY, allow(Condition={"NumericLessThan": {"s3:max-keys": 10.5}})),
         (Form.IDENTITY, allow(Condition={"StringEquals": {"token.actions.githubusercontent.com:sub": "x"}})),
         (Form.IDENTITY, allow(Condition={"StringEquals": {"aws:RequestTag/cost center": "x"}})),
+        (
+            Form.IDENTITY,
+            allow(Condition={"StringEquals": {"aws:RequestTag/стоимость": "${aws:PrincipalTag/стоимость}"}}),
+        ),
+        (Form.KEY, allow(Principal="*", Condition={"StringEquals": {"kms:EncryptionContext:My App": "x"}})),
+        (Form.IDENTITY, allow(Condition={"StringEquals": {"oidc.eks.eu-west-1.amazonaws.com/id/AB12:sub": "x"}})),
     ],
 )
 def test_what_aws_takes_is_taken(form: Form, statement: Any) -> None:
@@ -183,5 +199,17 @@ def test_actions_and_resources_of_callers_do_not_fill_the_memory() -> None:
     )
     for index in range(5000):
         parsed.candidates(f"s3:made-up-{index}", f"arn:aws:s3:::b1/{index}")
-    assert len(parsed._by_action) <= 2048
-    assert len(parsed._by_resource) <= 128
+    assert len(parsed._plans) <= 2048
+
+
+def test_a_statement_keeps_what_was_written() -> None:
+    source = [
+        {"Effect": "Deny", "NotPrincipal": {"AWS": HOME}, "NotAction": "S3:Get*", "NotResource": ["arn:aws:s3:::B/*"]},
+        {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"]},
+    ]
+    first, second = Document.parse({"Version": "2012-10-17", "Statement": source}, Form.RESOURCE).statements
+    assert (first.actions, first.not_action) == (("S3:Get*",), True)
+    assert (first.resources, first.not_resource) == (("arn:aws:s3:::B/*",), True)
+    assert (first.principals, first.not_principal) == ({"AWS": (HOME,)}, True)
+    assert (second.actions, second.not_action) == (("s3:GetObject",), False)
+    assert (second.resources, second.not_resource, second.principals) == (None, False, "*")

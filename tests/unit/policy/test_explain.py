@@ -77,7 +77,7 @@ def test_an_explanation_shows_seen_and_wanted() -> None:
 def test_an_explanation_covers_every_layer() -> None:
     policies = layers(
         [allow()], boundary=[allow()], session=[allow()], resource=[GRANT], endpoint=[GRANT], scps=[[allow()]],
-        rcps=[[{**GRANT, "Effect": "Deny"}]],
+        rcps=[[{**GRANT, "Effect": "Deny", "Action": "s3:*"}]],
     )  # fmt: skip
     found = explain(Request(USER, "s3:GetObject", OBJECT, HOME, {}), policies)
     assert [one.layer for one in found] == ["scp", "rcp", "endpoint", "resource", "identity", "boundary", "session"]

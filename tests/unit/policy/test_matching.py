@@ -1,9 +1,8 @@
-"""Wildcards, ARNs and the time they take."""
+"""Wildcards and ARNs."""
 
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -29,14 +28,6 @@ def test_wildcards_mean_what_a_regular_expression_says(wanted: str, text: str) -
 def test_what_a_variable_brings_is_literal(wanted: str, brought: str, text: str) -> None:
     expression = re.escape(wanted).replace(r"\*", ".*").replace(r"\?", ".") + re.escape(brought) + ".*"
     assert matches(wanted + "${a:b}*", text, **{"a:b": brought}) is (re.fullmatch(expression, text) is not None)
-
-
-@pytest.mark.parametrize("wanted", ["*a" * 1000 + "b", "*a?" * 600 + "b", "a*" * 1000 + "b", "*?" * 1000 + "b"])
-def test_many_wildcards_take_no_time(wanted: str) -> None:
-    test = pattern(template(wanted, "", variables=False, wildcards=True))
-    before = time.process_time()
-    assert not test("a" * 5000, {})
-    assert time.process_time() - before < 0.5
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ Source: S3 User Guide, "General purpose bucket naming rules".
 from __future__ import annotations
 
 import base64
-import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
+from bastide import policy
 from bastide.domain import Refused
 from bastide.engines.keys import RootKey
 from bastide.kernel import Authorised, Facts, Kind
@@ -68,10 +67,9 @@ def bucket_arn(name: str) -> str:
     return f"arn:aws:s3:::{name}"
 
 
-@lru_cache(10_000)
 def canonical_id(account: str) -> str:
     """The canonical user id of an account, as S3 names owners."""
-    return hashlib.sha256(f"canonical:{account}".encode()).hexdigest()
+    return policy.canonical_id(account)
 
 
 def lookup(view: View, name: str) -> Bucket | None:
