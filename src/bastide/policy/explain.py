@@ -94,6 +94,8 @@ def _in_order(layers: Layers) -> Iterator[tuple[str, int | None, Attached]]:
         yield "endpoint", None, layers.endpoint
     if layers.resource is not None:
         yield "trust" if layers.resource_kind == "trust" else "resource", None, layers.resource
+    for attached in layers.grants:
+        yield "resource", None, attached
     for attached in layers.identity:
         yield "identity", None, attached
     if layers.boundary is not None:
