@@ -136,6 +136,9 @@ def has_variables(atoms: Template) -> bool:
 
 def literal_of(atoms: Sequence[Atom]) -> str | None:
     """The text of a template of literals only, else None."""
+    if len(atoms) == 1:
+        only = atoms[0]
+        return only if isinstance(only, str) else None
     if all(isinstance(atom, str) for atom in atoms):
         return "".join(atom for atom in atoms if isinstance(atom, str))
     return None
