@@ -175,7 +175,7 @@ async def _measure(name: str, platform: Platform, raw: list[bytes], key: tuple[s
 
 async def _run(data: Path) -> list[Row]:
     directory = DataDirectory(data)
-    platform = await Platform.start(directory)
+    platform = await Platform.start(directory, "https://localhost:4566")
     try:
         rows = []
         told = json.loads(directory.administrator.read_text())

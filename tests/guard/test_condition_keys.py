@@ -173,7 +173,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     data = tmp_path_factory.mktemp("keys") / "data"
     subprocess.run([*PROGRAM, "init", "--data", str(data), "--account-id", ACCOUNT], check=True, capture_output=True)
     loop = asyncio.new_event_loop()
-    platform = loop.run_until_complete(Platform.start(DataDirectory(data)))
+    platform = loop.run_until_complete(Platform.start(DataDirectory(data), "https://localhost:4566"))
     try:
         yield Place(platform.calls, *loop.run_until_complete(_furnish(platform.calls)))
     finally:
