@@ -328,6 +328,7 @@ def test_the_probe_finds_this_machine_fit() -> None:
         "fuse",
         "cgroups",
         "sandbox",
+        "networks",
         "podman",
         "gpu",
     }

@@ -68,7 +68,9 @@ def verdict(question: Question) -> str:
 
 
 def _granted(question: Question) -> bool:
-    # "Grants: a grant is a policy instrument" that allows beside the key policy.
+    # "Grants: a grant is a policy instrument" that allows beside the key policy. A service-linked role of another account,
+    # whose own policies say nothing of KMS, uses a key by its grant (EC2 Auto Scaling User Guide, on encrypted volumes).
+    granted = _ways(question, question.grants)
     ways = _ways(question, [one for one in (question.resource_policy, *question.grants) if one])
     if question.kind == "Anonymous" and question.resource_kind in ("key", "trust"):
         return False  # KMS and STS AssumeRole take signed requests only.
@@ -82,6 +84,8 @@ def _granted(question: Question) -> bool:
         # resource-based policy grants to the session itself.
         session = False
     if question.resource_account not in (None, question.account):
+        if "direct" in granted or ("role" in granted and boundary and session):
+            return True
         # "Cross-account: the request must be allowed by both."
         return bool(ways) and identity and boundary and session
     if "direct" in ways:

@@ -171,34 +171,44 @@ def _deny(attached: Attached, request: Request, action: str, bounded: bool) -> S
 
 def _granted(request: Request, layers: Layers, action: str) -> Decision:
     who = request.principal
-    named, granting, grantor, across = Named.NOT, None, layers.resource, False
+    layer = _resource_layer(layers)
+    named, grantor, granting = Named.NOT, layers.resource, None
     if grantor is not None:
         named, granting = _resource_allow(grantor, request, action)
+    granted = Named.NOT
     for grant in layers.grants:
         strength, statement = _resource_allow(grant, request, action)
-        if strength > named or (strength is named is not Named.NOT and not across):
-            named, granting, grantor, across = strength, statement, grant, True
+        if strength > granted:
+            granted = strength
+            by_grant = _yes(layer, grant, statement)
+    by_resource = _yes(layer, grantor, granting) if named >= granted else by_grant
+    named = max(named, granted)
     if who.kind in _POLICYLESS:
         # Nobody assumes a role or uses a key without signing, even if the policy says "*".
         if named is Named.NOT or (who.kind == "Anonymous" and layers.resource_kind in _OWN_WORD):
-            return _no(_resource_layer(layers), layers.resource)
-        return _yes(_resource_layer(layers), grantor, granting)
+            return _no(layer, layers.resource)
+        return by_resource
 
     same_account = request.resource_account is None or request.resource_account == who.account
-    if same_account or across:
+    if same_account:
         if named is Named.DIRECT:
-            return _yes(_resource_layer(layers), grantor, granting)
+            return by_resource
         if named is Named.ROLE:
-            return _within(request, layers, action) or _yes(_resource_layer(layers), grantor, granting)
-    if same_account and named is Named.NOT and layers.resource_kind in _OWN_WORD:
-        return _no(_resource_layer(layers), layers.resource)
+            return _within(request, layers, action) or by_resource
+        if named is Named.NOT and layers.resource_kind in _OWN_WORD:
+            return _no(layer, layers.resource)
+    elif granted is Named.DIRECT:
+        # In another account the policy of a resource is never enough; a grant is.
+        return by_grant
+    elif granted is Named.ROLE:
+        return _within(request, layers, action) or by_grant
     found = None
     if who.kind != "Root":
         found = _allow(layers.identity, request, action)
         if found is None:
             return _no("identity")
     if not same_account and named is Named.NOT:
-        return _no(_resource_layer(layers), layers.resource)
+        return _no(layer, layers.resource)
     limited = _within(request, layers, action)
     if limited is not None:
         return limited

@@ -84,7 +84,10 @@ def _none(arn: str, id: str) -> str:
 def _exists(a: Authorised, view: View, account: str) -> bool:
     if account in (a.account, a.calls.home):
         return True
-    return a.calls.organisation.place(view, account) is not None
+    if a.calls.organisation.place(view, account) is not None:
+        return True
+    # An account that left the organisation is still one: every account has a role from its beginning.
+    return bool(view.scan(ROLE_ROWS, account, "", limit=1))
 
 
 def _listed(statement: Any) -> Any:
