@@ -19,6 +19,18 @@ def _arn(resource: str) -> str:
     return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{resource}"
 
 
+MADE_BY = {
+    "CreateVpc": "vpc",
+    "CreateSubnet": "subnet",
+    "CreateSecurityGroup": "security-group",
+    "CreateRouteTable": "route-table",
+    "CreateVpcEndpoint": "vpc-endpoint",
+    "CreateNetworkInterface": "network-interface",
+    "AuthorizeSecurityGroupIngress": "security-group-rule",
+    "AuthorizeSecurityGroupEgress": "security-group-rule",
+}
+"""What operations of EC2 make, as TagSpecifications name it."""
+
 _VPC = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
 _TAGS = [{"Key": "team", "Value": "red"}]
 _IN_VPC = {"sagemaker:vpcsubnets": ("subnet-1", "subnet-2"), "sagemaker:vpcsecuritygroupids": ("sg-1",)}

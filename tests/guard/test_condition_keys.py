@@ -190,7 +190,10 @@ def _written(place: Place, service: str) -> samples.Samples:
 
 def _inputs(place: Place, service: str, name: str, action: str) -> Iterator[dict[str, Any]]:
     yield from (given for given, _ in _written(place, service).get((name, action), ()))
-    yield from authorization.inputs(REGISTRY.operations[service, name], REGISTRY)
+    for given in authorization.inputs(REGISTRY.operations[service, name], REGISTRY):
+        # Tags of EC2 say what they are for, and count only for what the operation makes.
+        tagged = {"ResourceType": samples.MADE_BY.get(name), "Tags": [{"Key": "team", "Value": "red"}]}
+        yield {**given, "TagSpecifications": [tagged]} if "TagSpecifications" in given else given
 
 
 def _of(found: Mapping[str, Any], declared: str) -> str | None:
