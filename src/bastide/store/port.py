@@ -194,8 +194,12 @@ class View(Protocol):
         """History of one workflow execution, oldest first."""
         ...
 
-    def memo(self, key: Any, scopes: Sequence[tuple[str, str]], load: Callable[[], T]) -> T:
-        """`load()`, remembered until a row of one of the (kind, account) `scopes` changes."""
+    def memo(self, key: Any, scopes: Sequence[tuple[str, str]], load: Callable[[], T], *, by_rows: bool = False) -> T:
+        """`load()`, remembered until a row of one of the (kind, account) `scopes` changes.
+
+        by_rows: it is remembered until one of the rows changes that `load` got, or one of the scopes loses a row; for what
+        is read from few rows among many that change.
+        """
         ...
 
 

@@ -53,45 +53,97 @@ class _Memo:
     """Values that hold until something they were read from changes. One for the reader and one for the writer: what
     is not yet committed must not reach a decision of somebody who reads."""
 
-    __slots__ = ("epochs", "values")
+    __slots__ = ("ends", "epochs", "values")
 
     def __init__(self) -> None:
         self.epochs: dict[tuple[str, str], int] = {}
-        self.values: dict[Any, tuple[tuple[int, ...], Any]] = {}
+        self.ends: dict[tuple[str, str], int] = {}
+        """How often a row of the scope was deleted: a row made anew begins to count its generations again."""
+        self.values: dict[Any, tuple[tuple[int, ...], Any, Sequence[_Read] | None]] = {}
 
-    def get(self, key: Any, scopes: Sequence[tuple[str, str]], load: Callable[[], T]) -> T:
+    def stamp(self, scopes: Sequence[tuple[str, str]]) -> tuple[int, ...]:
+        """What the scopes' rows have come to."""
         epochs = self.epochs
-        stamp = tuple([epochs.get(scope, 0) for scope in scopes])
-        held = self.values.get(key)
-        if held is not None and held[0] == stamp:
-            value: T = held[1]
-            return value
-        value = load()
+        return tuple([epochs.get(scope, 0) for scope in scopes])
+
+    def kept(self, scopes: Sequence[tuple[str, str]], reads: Sequence[_Read] | None) -> Sequence[_Read] | None:
+        """The reads, with the ends of their scopes before them."""
+        if reads is None:
+            return None
+        return [("", "", "", "", sum(self.ends.get(scope, 0) for scope in scopes)), *reads]
+
+    def hold(self, key: Any, stamp: tuple[int, ...], value: Any, reads: Sequence[_Read] | None) -> None:
+        """Remembers a value."""
         if len(self.values) >= _MEMO_LIMIT:
             self.values.clear()
-        self.values[key] = (stamp, value)
-        return value
+        self.values[key] = (stamp, value, reads)
 
-    def touch(self, scopes: Iterable[tuple[str, str]]) -> None:
+    def touch(self, scopes: Iterable[tuple[str, str]], ended: Iterable[tuple[str, str]] = ()) -> None:
         for scope in scopes:
             self.epochs[scope] = self.epochs.get(scope, 0) + 1
+        for scope in ended:
+            self.ends[scope] = self.ends.get(scope, 0) + 1
+
+
+_Read = tuple[str, str, str, str, int]
+"""A row that was read: kind, account, region, name, and its generation then, 0 if there was none."""
 
 
 class _View:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._memo = _Memo()
+        self._reads: list[_Read] | None = None
+        """The rows that are being read for a value whose rows are remembered beside it."""
+        self._listed = False
         self.changes = 0
 
-    def memo(self, key: Any, scopes: Sequence[tuple[str, str]], load: Callable[[], T]) -> T:
-        return self._memo.get(key, scopes, load)
+    def memo(self, key: Any, scopes: Sequence[tuple[str, str]], load: Callable[[], T], *, by_rows: bool = False) -> T:
+        if self._reads is not None:
+            return load()  # what an inner value was read from belongs to the outer one, too
+        memo = self._memo
+        stamp = memo.stamp(scopes)
+        held = memo.values.get(key)
+        if held is not None:
+            value: T = held[1]
+            if held[0] == stamp:
+                return value
+            if held[2] is not None and self._unchanged(scopes, held[2]):
+                memo.values[key] = (stamp, value, held[2])
+                return value
+        if not by_rows:
+            value = load()
+            memo.hold(key, stamp, value, None)
+            return value
+        self._reads, self._listed = [], False
+        try:
+            value = load()
+            reads = None if self._listed else self._reads
+        finally:
+            self._reads = None
+        memo.hold(key, stamp, value, memo.kept(scopes, reads))
+        return value
+
+    def _unchanged(self, scopes: Sequence[tuple[str, str]], reads: Sequence[_Read]) -> bool:
+        """Whether the rows that a value was read from are what they were, and none of their scopes lost one."""
+        if sum(self._memo.ends.get(scope, 0) for scope in scopes) != reads[0][4]:
+            return False
+        query = "SELECT generation FROM resource WHERE kind=? AND account=? AND region=? AND name=?"
+        for *place, generation in reads[1:]:
+            found = self._db.execute(query, place).fetchone()
+            if (0 if found is None else found[0]) != generation:
+                return False
+        return True
 
     def get(self, kind: str, account: str, region: str, name: str) -> Row | None:
         found = self._db.execute(
             f"SELECT {_ROW} FROM resource WHERE kind=? AND account=? AND region=? AND name=?",  # noqa: S608
             (kind, account, region, name),
         ).fetchone()
-        return None if found is None else _row(found)
+        row = None if found is None else _row(found)
+        if self._reads is not None:
+            self._reads.append((kind, account, region, name, 0 if row is None else row.generation))
+        return row
 
     def scan(
         self,
@@ -109,6 +161,7 @@ class _View:
         created_to: Instant | None = None,
         limit: int = 100,
     ) -> list[Row]:
+        self._listed = True
         where = ["kind=?", "account=?", "region=?"]
         values: list[Any] = [kind, account, region]
         beyond, way = ("<", "DESC") if descending else (">", "ASC")
@@ -373,12 +426,15 @@ class _Transaction(_View):
         super().__init__(connection)
         self.now: Instant = 0
         self.touched: set[tuple[str, str]] = set()
+        self.ended: set[tuple[str, str]] = set()
         self.emitted = False
 
-    def _touch(self, row: Row) -> None:
+    def _touch(self, row: Row, *, end: bool = False) -> None:
         scope = (row.kind, row.account)
         self.touched.add(scope)
-        self._memo.touch((scope,))
+        if end:
+            self.ended.add(scope)
+        self._memo.touch((scope,), (scope,) if end else ())
 
     def _keep(self, row: Row, event: str, request_id: str, tags: bytes, doc: bytes) -> None:
         self._db.execute(
@@ -465,7 +521,7 @@ class _Transaction(_View):
         )
         if done.rowcount != 1:
             raise Stale(row.name)
-        self._touch(row)
+        self._touch(row, end=True)
         if keep:
             if before:
                 self._label(Row(row.kind, row.account, row.region, row.name, {}), before)
@@ -541,7 +597,7 @@ class _Transaction(_View):
             self._db.execute("ROLLBACK TO work")
             self._db.execute("RELEASE work")
             # What was read while it was changed must not be remembered.
-            self._memo.touch(self.touched - before)
+            self._memo.touch(self.touched - before, self.touched - before)
             self._memo.values.clear()
             self.touched = before
             raise
@@ -632,7 +688,7 @@ class SqliteStore:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             tx.now = self._clock()
-            tx.touched = set()
+            tx.touched, tx.ended = set(), set()
             tx.emitted = False
             for work, done in group:
                 try:
@@ -659,7 +715,7 @@ class SqliteStore:
             return
         self._refresh()
         self._view.changes = tx.changes
-        self._view._memo.touch(tx.touched)
+        self._view._memo.touch(tx.touched, tx.ended)
         for done, result, failed in results:
             if done.done():
                 continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bastide.store import Event, Journal, Row, SqliteStore, Stale, Taken, Transaction
+from bastide.store import Event, Journal, Row, SqliteStore, Stale, Taken, Transaction, View
 
 
 @pytest.fixture
@@ -99,6 +101,49 @@ def test_a_memo_follows_commits_and_forgets_what_was_undone(store: SqliteStore) 
     assert seen == [["a", "b"]]
     assert run(store.write(after)) == ["a"]
     assert names() == ["a"]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["insert", "update", "delete", "undone", "read"]), st.sampled_from("abc")),
+        max_size=40,
+    )
+)
+def test_a_memo_by_rows_is_what_the_rows_are(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]]
+) -> None:
+    """Whatever happens to the rows, and to others of their scope: the reader and the writer see what a fresh look sees."""
+    store = SqliteStore(tmp_path_factory.mktemp("memo") / "db")
+    count = itertools.count()
+
+    def look(view: View) -> list[Any]:
+        found = [view.get("svc:Kind", "1", "r", name) for name in "ab"]
+        return [None if one is None else one.doc["n"] for one in found]
+
+    def remembered(view: View) -> list[Any]:
+        return view.memo("rows", [("svc:Kind", "1")], lambda: look(view), by_rows=True)
+
+    def work(tx: Transaction, what: str, name: str) -> None:
+        held = tx.get("svc:Kind", "1", "r", name)
+        if what == "insert" and held is None:
+            tx.insert(row(name, n=next(count)))
+        elif what in ("update", "undone") and held is not None:
+            held.doc["n"] = next(count)
+            tx.update(held)
+        elif what == "delete" and held is not None:
+            tx.delete(held)
+        assert remembered(tx) == look(tx)
+        if what == "undone":
+            raise ValueError
+
+    try:
+        for what, name in steps:
+            with contextlib.suppress(ValueError):
+                run(store.write(lambda tx, what=what, name=name: work(tx, what, name)))
+            with store.reading() as view:
+                assert remembered(view) == look(view)
+    finally:
+        store.close()
 
 
 @given(

@@ -168,6 +168,7 @@ class IamDirectory:
             ("iam:policies", caller.principal_arn),
             ((kind.key, account), (POLICY.key, account), (GROUP.key, account)),
             lambda: self._policies(view, caller),
+            by_rows=True,
         )
 
     @staticmethod
