@@ -1,4 +1,8 @@
-"""`make controls`: every control, the tests that cite it, and how they ended."""
+"""`make controls`: every control, the tests that cite it, and how they ended.
+
+``@pytest.mark.control("PRM-07", lacking="notebooks")`` cites a control of which a test shows a part, and says what is
+lacking. Such a control counts as proved in part, never as proved.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ class Controls:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.cited: dict[str, list[str]] = {}
+        self.lacking: dict[str, str] = {}
         self.outcome: dict[str, str] = {}
         path = (
             Path(os.environ.get("BASTIDE_MISSION", Path(__file__).parents[2] / "shared" / "mission")) / "controls.yaml"
@@ -29,6 +34,8 @@ class Controls:
                     if known and name not in known:
                         raise pytest.UsageError(f"{item.nodeid} cites the control {name}, which does not exist")
                     self.cited.setdefault(name, []).append(item.nodeid)
+                    if mark.kwargs:
+                        self.lacking[name] = mark.kwargs["lacking"]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed or (report.when == "call" and report.nodeid not in self.outcome):
@@ -42,9 +49,13 @@ class Controls:
         for control in self.controls:
             tests = self.cited.get(control["id"], [])
             ended = [self.outcome.get(test, "not run") for test in tests]
-            state = "not cited" if not tests else "proved" if set(ended) == {"passed"} else "BROKEN"
+            lacking = self.lacking.get(control["id"], "")
+            whole = "in part" if lacking else "proved"
+            state = "not cited" if not tests else whole if set(ended) == {"passed"} else "BROKEN"
             held += state == "proved"
             write(f"{control['id']}  {state:9}  {control['carried_by']:14} {control['title']}")
+            if lacking:
+                write(f"        lacking  {lacking}")
             for test, ends in _by_function(tests, ended).items():
                 count = f" ({len(ends)} cases)" if len(ends) > 1 else ""
                 write(f"        {'passed' if set(ends) == {'passed'} else 'FAILED':8} {test}{count}")

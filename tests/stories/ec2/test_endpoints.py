@@ -304,6 +304,7 @@ def test_endpoints_for_s3_and_the_sagemaker_api(science: Science) -> None:
     assert inside.lost(jobs) and inside.one(*look)[0] == ""
 
 
+@pytest.mark.control("NET-11", lacking="CloudWatch metrics")
 def test_endpoints_for_sts_logs_and_cloudtrail(science: Science) -> None:
     """NET-11 but for CloudWatch metrics, which Bastide does not have yet: PutMetricData cannot be shown."""
     vpc, inside = science.vpc, science.inside

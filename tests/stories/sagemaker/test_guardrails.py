@@ -63,6 +63,7 @@ def processing(workshop: Workshop, **more: Any) -> dict[str, Any]:
         ("25-guardrail-network-isolation", {"EnableNetworkIsolation": False}, {"EnableNetworkIsolation": True}),
     ],
 )
+@pytest.mark.control("GRD-01", lacking="the documents about notebooks and Studio, and jobs in a VPC")
 def test_a_guardrail_on_a_role_binds_that_role(
     workshop: Workshop, mission: Path, document: str, offends: dict[str, Any], complies: dict[str, Any]
 ) -> None:
@@ -265,6 +266,7 @@ def test_one_teams_data_and_jobs_are_out_of_reach_of_another(workshop: Workshop)
     assert workshop.trained(jobs["alpha"])["TrainingJobStatus"] == "Stopped"
 
 
+@pytest.mark.control("SVR-02", lacking="notebooks")
 def test_what_a_person_may_and_what_the_execution_role_may_are_two_things(workshop: Workshop, mission: Path) -> None:
     """SVR-02 as far as it goes without notebooks: two sessions, two decisions."""
     account = workshop.account

@@ -83,6 +83,7 @@ def test_a_volumes_key_serves_by_way_of_sagemaker_alone(workshop: Workshop) -> N
         assert status == "Completed" or "kms:GenerateDataKey" in job["FailureReason"]
 
 
+@pytest.mark.control("AUD-04", lacking="Studio")
 def test_what_a_job_reads_is_recorded_under_its_own_role_and_session(workshop: Workshop) -> None:
     """AUD-04 without Studio: two people, a role each for their jobs; neither passes the other's."""
     account = workshop.account
@@ -210,6 +211,7 @@ def test_what_a_package_is_now_decides_what_becomes_of_it(account: Account) -> N
     refused(clients["ann"].delete_model_package, ModelPackageName=arn)
 
 
+@pytest.mark.control("PRM-07", lacking="a notebook around the session")
 def test_the_notebooks_role_reads_its_teams_data_and_no_more(account: Account, mission: Path) -> None:
     """PRM-07 as a role's session: what a notebook will read with."""
     s3 = account.client("s3")
