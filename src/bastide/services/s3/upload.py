@@ -20,7 +20,7 @@ from bastide.domain import Refused
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, fills
-from bastide.services.s3 import encryption, heads
+from bastide.services.s3 import encryption, heads, lock
 from bastide.services.s3.asking import EVERY, Keys, bucket_asked, keys, keys_for, object_asked
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, lookup, not_implemented
 from bastide.services.s3.copying import (
@@ -39,6 +39,7 @@ from bastide.services.s3.object import (
     CREATES,
     CUSTOMER,
     ENCRYPTED,
+    LOCKING,
     Staged,
     _check_write,
     clear,
@@ -99,7 +100,7 @@ async def _stage_create(a: Authorised) -> Staged:
     given = a.input
     key = given["Key"]
     check_key(key)
-    staged = Staged(heads.described(given), heads.header_tags(given.get("Tagging")))
+    staged = Staged(heads.described(given, a.now), heads.header_tags(given.get("Tagging")))
     algorithm = given.get("ChecksumAlgorithm")
     kind = given.get("ChecksumType")
     if algorithm:
@@ -123,6 +124,7 @@ async def _stage_create(a: Authorised) -> Staged:
     mark = len(a.events)
     with a.calls.store.reading() as view:
         bucket = bucket_of(a, view)
+        lock.check(bucket, staged.doc)
     _, kept = encryption.new_key(a, bucket, key, encryption.wanted(a, bucket))
     staged.asked = a.events[mark:]
     staged.doc.update(kept)
@@ -139,6 +141,7 @@ def _beginning(asked: Asked) -> Keys:
     asks=[
         Ask("s3:PutObject", object_asked, more=_beginning),
         Ask("s3:PutObjectTagging", object_asked, more=tags_brought, when=tagging),
+        *LOCKING,
     ],
     data=True,
     before=_stage_create,
@@ -502,7 +505,10 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         doc |= {"sums": sums, "sumtype": upload.doc["sumtype"]}
     md5 = hashlib.md5(b"".join(bytes.fromhex(row.doc["md5"]) for row in chosen), usedforsecurity=False).hexdigest()
     doc |= {"size": size, "etag": f"{etag_of(doc['sse'], md5)}-{len(chosen)}", "mf": secrets.token_hex(16)}
-    kept = [{"id": row.doc["id"], "size": row.doc["size"], "k": row.doc["k"]} for row in chosen]
+    kept = [
+        {"n": int(row.name[-5:]), **{name: row.doc[name] for name in ("id", "size", "k", "sums") if name in row.doc}}
+        for row in chosen
+    ]
     tx.insert(Row(MANIFEST.key, bucket.account, bucket.region, doc["mf"], {"parts": kept}), keep=False)
     garbage: Garbage = a.staged.garbage
     used = {row.name for row in chosen}
