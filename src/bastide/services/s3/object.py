@@ -346,7 +346,11 @@ def put(a: Authorised, tx: Transaction) -> Output:
     bucket = bucket_of(a, tx)
     _check_write(given, tx, bucket, key)
     doc = staged.doc
-    if (doc.get("lock") or bucket.lock) and a.request.signed and not (given.get("ContentMD5") or doc.get("sums")):
+    if (
+        (doc.get("lock") or bucket.lock)
+        and a.request.signed in ("header", "query")
+        and not (given.get("ContentMD5") or doc.get("sums"))
+    ):
         raise Refused(
             "InvalidRequest",
             "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
