@@ -320,6 +320,12 @@ _SIGNED = {
     "s3:tlsversion": "1.3",
     "s3:x-amz-content-sha256": "UNSIGNED-PAYLOAD",
 }
+_UNTIL = 1_000_000_000_000 + 3 * 86_400_000_000
+_RETAINED = {
+    "s3:object-lock-mode": "GOVERNANCE",
+    "s3:object-lock-retain-until-date": "1970-01-15T13:46:40Z",
+    "s3:object-lock-remaining-retention-days": "3",
+}
 _WRITTEN = {
     "ServerSideEncryption": "aws:kms",
     "SSEKMSKeyId": "the-key",
@@ -331,7 +337,7 @@ _WRITTEN = {
     "GrantWriteACP": "id=4",
     "ObjectLockLegalHoldStatus": "ON",
     "ObjectLockMode": "GOVERNANCE",
-    "ObjectLockRetainUntilDate": 1_000_000_000_000 + 3 * 86_400_000_000,
+    "ObjectLockRetainUntilDate": _UNTIL,
     "StorageClass": "GLACIER",
     "WebsiteRedirectLocation": "/there",
     "Tagging": "team=red&size=L",
@@ -347,9 +353,7 @@ _SAID = {
     "s3:x-amz-grant-read-acp": "id=3",
     "s3:x-amz-grant-write-acp": "id=4",
     "s3:object-lock-legal-hold": "ON",
-    "s3:object-lock-mode": "GOVERNANCE",
-    "s3:object-lock-retain-until-date": "1970-01-15T13:46:40Z",
-    "s3:object-lock-remaining-retention-days": "3",
+    **_RETAINED,
     "s3:x-amz-storage-class": "GLACIER",
     "s3:x-amz-website-redirect-location": "/there",
     "s3:requestobjecttag/team": "red",
@@ -362,8 +366,9 @@ _KEY = {"Bucket": BUCKET, "Key": "name"}
 _THERE = {**_SIGNED, "s3:existingobjecttag/class": "old"}
 
 
-def s3(version: str, upload: str) -> Samples:
-    """The same of S3. version: of the object `name`, tagged class=old; upload: begun with aws:kms and `the-key`."""
+def s3(version: str, upload: str, held: str) -> Samples:
+    """The same of S3. version: of the object `name`, tagged class=old; upload: begun with aws:kms and `the-key`; held: of
+    the object `held`, retained in governance mode."""
     named = {**_KEY, "VersionId": version}
     versioned = {**_THERE, "s3:versionid": version}
     part = {**_KEY, "UploadId": upload, "PartNumber": 1, "SSECustomerAlgorithm": "AES256"}
@@ -378,6 +383,7 @@ def s3(version: str, upload: str) -> Samples:
     tagged = {"s3:requestobjecttag/team": "red", "s3:requestobjecttagkeys": ("team",)}
     source, old = f"{BUCKET}/name", f"{BUCKET}/name?versionId={version}"
     to = {"Bucket": OTHER, "Key": "to"}
+    locked = {"Bucket": BUCKET, "Key": "held", "VersionId": held}
     return {
         ("CreateBucket", "s3:CreateBucket"): [
             (
@@ -497,6 +503,24 @@ def s3(version: str, upload: str) -> Samples:
         ("DeleteObject", "s3:DeleteObject"): [
             ({**_KEY, "IfMatch": '"e"'}, {**_SIGNED, "s3:if-match": '"e"', "s3:existingobjecttag/class": None})
         ],
+        ("DeleteObject", "s3:BypassGovernanceRetention"): [
+            ({**locked, "BypassGovernanceRetention": True}, _SIGNED),
+        ],
+        ("PutObjectRetention", "s3:BypassGovernanceRetention"): [
+            ({**locked, "BypassGovernanceRetention": True}, _SIGNED),
+        ],
+        ("PutObjectRetention", "s3:PutObjectRetention"): [
+            ({**_KEY, "Retention": {"Mode": "GOVERNANCE", "RetainUntilDate": _UNTIL}}, {**_SIGNED, **_RETAINED}),
+            ({**_KEY, "Retention": {}}, {"s3:object-lock-mode": None, "s3:object-lock-retain-until-date": None}),
+        ],
+        ("PutObjectLegalHold", "s3:PutObjectLegalHold"): [
+            ({**_KEY, "LegalHold": {"Status": "ON"}}, {**_SIGNED, "s3:object-lock-legal-hold": "ON"})
+        ],
+        **{
+            (operation, f"s3:PutObject{what}"): [({**_KEY, "CopySource": source, **_WRITTEN}, {**_SIGNED, **keys})]
+            for operation in ("PutObject", "CopyObject", "CreateMultipartUpload")
+            for what, keys in (("Retention", _RETAINED), ("LegalHold", {"s3:object-lock-legal-hold": "ON"}))
+        },
         ("DeleteObject", "s3:DeleteObjectVersion"): [(named, {**_SIGNED, "s3:versionid": version})],
         **{
             (operation, action): [

@@ -8,6 +8,7 @@ an example of the operation gives. A key that no example brings fails.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,7 @@ class Place:
     role: Row
     version: str
     upload: str
+    held: str
     via: tuple[str, ...] = ()
 
     def call(self, operation: Operation, given: dict[str, Any], *statements: dict[str, Any]) -> Call:
@@ -109,7 +111,7 @@ class Place:
 ALLOW = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
 
-async def _furnish(calls: Calls) -> tuple[Row, str, str]:
+async def _furnish(calls: Calls) -> tuple[Row, str, str, str]:
     """Makes what there is, as its operations make it."""
 
     async def act(service: str, operation: str, body: bytes | None = None, **given: Any) -> dict[str, Any]:
@@ -138,6 +140,12 @@ async def _furnish(calls: Calls) -> tuple[Row, str, str]:
     enabled = {"Status": "Enabled"}
     await act("s3", "PutBucketVersioning", Bucket=BUCKET, VersioningConfiguration=enabled)
     put = await act("s3", "PutObject", b"x", Bucket=BUCKET, Key="name", Tagging="class=old")
+    await act(
+        "s3", "PutObjectLockConfiguration", Bucket=BUCKET, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}
+    )
+    until = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
+    retained = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": int(until.timestamp()) * MICROS}
+    held = await act("s3", "PutObject", b"x", Bucket=BUCKET, Key="held", **retained)
     key = (await act("kms", "CreateKey"))["KeyMetadata"]["KeyId"]
     upload = await act("s3", "CreateMultipartUpload", Bucket=BUCKET, Key="name", ServerSideEncryption="aws:kms")
     await act("sagemaker", "CreateModelPackageGroup", ModelPackageGroupName="g")
@@ -164,7 +172,7 @@ async def _furnish(calls: Calls) -> tuple[Row, str, str]:
         assert found is not None
         return found
 
-    return await calls.store.write(work), put["VersionId"], upload["UploadId"]
+    return await calls.store.write(work), put["VersionId"], upload["UploadId"], held["VersionId"]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +192,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 def _written(place: Place, service: str) -> samples.Samples:
     if service == "s3":
-        return samples.s3(place.version, place.upload)
+        return samples.s3(place.version, place.upload, place.held)
     return {"sagemaker": samples.SAGEMAKER, "sagemaker-runtime": samples.RUNTIME}.get(service, {})
 
 

@@ -166,7 +166,8 @@ def send(
         meta = error.response["ResponseMetadata"]
         return meta["HTTPStatusCode"], error.response["Error"]["Code"], meta.get("RequestId", "")
     meta = answer["ResponseMetadata"]
-    return meta["HTTPStatusCode"], "", meta.get("RequestId", "")
+    code = answer["Errors"][0]["Code"] if (service, operation) in BY_KEY and "Deleted" not in answer else ""
+    return meta["HTTPStatusCode"], code, meta.get("RequestId", "")
 
 
 def recorded(running: Running, request_id: str) -> dict[str, Any] | None:
@@ -182,6 +183,8 @@ def recorded(running: Running, request_id: str) -> dict[str, Any] | None:
     return json.loads(found[0]) if found else None
 
 
+BY_KEY = {("s3", "DeleteObjects")}
+"""Who signed is answered key by key: the call succeeds, and each key that may not be deleted is an error in its answer."""
 OPEN = {("sso-oidc", "RegisterClient")}
 """Whoever comes is answered, and gets nothing by it: a client's registration stands for no person."""
 UNSIGNED = {
@@ -199,7 +202,12 @@ def refused(running: Running, found: tuple[int, str, str], service: str, operati
     assert code in _REFUSALS, f"{service}:{operation} answered {status} {code or 'success'}"
     record = recorded(running, request_id)
     assert record is not None, f"{service}:{operation} left no record of its refusal"
-    assert record["eventName"] and record["errorCode"]
+    asked = record["additionalEventData"]["bastide"]["questions"]
+    assert record["eventName"]
+    if (service, operation) in BY_KEY and status == 200:
+        assert asked and not any(one["verdict"] == "Allowed" for one in asked)
+    else:
+        assert record["errorCode"]
 
 
 @pytest.fixture(scope="module")

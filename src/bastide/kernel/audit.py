@@ -197,7 +197,8 @@ def entries(
     record["additionalEventData"] = {"bastide": {"questions": [_question(one) for one in questions]}}
     recipients = [caller.account] if caller.account else []
     for question in questions:
-        allowed = refused is None or caller.kind == "Anonymous"
+        # Of a call that is answered key by key, some questions may be answered no.
+        allowed = (refused is None and question.verdict == "Allowed") or caller.kind == "Anonymous"
         if allowed and question.account and question.account not in recipients:
             recipients.append(question.account)
     shared = new_id() if len(recipients) > 1 else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ class Bucket:
     """A bucket as it is remembered until one of its owner's buckets changes.
 
     versioning: "", "Enabled" or "Suspended". tagged: some object has or had tags, so that questions must look for them.
+    lock: None without Object Lock, else the default retention, which may be empty.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Bucket:
     kms_key: str
     bucket_key: bool
     tagged: bool
+    lock: Mapping[str, Any] | None
     key: bytes | None = None
 
 
@@ -114,6 +117,7 @@ def _bucket(row: Row, region: str) -> Bucket:
         encryption.get("KMSMasterKeyID", ""),
         bool(encryption.get("BucketKeyEnabled")),
         bool(doc.get("Tagged")),
+        doc.get("ObjectLock"),
     )
 
 

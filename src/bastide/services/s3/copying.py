@@ -12,10 +12,11 @@ from bastide.domain import Refused
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Output, fills
 from bastide.kernel.context import tag_keys
-from bastide.services.s3 import encryption, heads
+from bastide.services.s3 import encryption, heads, lock
 from bastide.services.s3.asking import Keys, keys_for, object_arn, object_asked, source_of
 from bastide.services.s3.bucket import Bucket, bucket_of, expect, lookup, named
 from bastide.services.s3.object import (
+    LOCKING,
     WRITING,
     Staged,
     _check_write,
@@ -147,13 +148,14 @@ async def _stage(a: Authorised) -> Staged:
     given = a.input
     key = given["Key"]
     check_key(key)
-    described = heads.described(given)
+    described = heads.described(given, a.now)
     if given.get("AnnotationDirective") not in (None, "COPY"):
         raise Refused("NotImplemented", "Annotations are not supported by Bastide yet.", 501)
     replace = given.get("MetadataDirective", "COPY") == "REPLACE"
     mark = len(a.events)
     with a.calls.store.reading() as view:
         bucket = bucket_of(a, view)
+        lock.check(bucket, described)
         source, source_key, id = source_bucket(view, given)
         row = find_version(a, view, source, source_key, id)
         heads.check_read(given, row.doc, "CopySource", copying=True)
@@ -182,6 +184,8 @@ async def _stage(a: Authorised) -> Staged:
     staged = Staged(
         described if replace else {name: doc[name] for name in ("type", "head", "meta") if name in doc}, tags
     )
+    if "lock" in described:
+        staged.doc["lock"] = described["lock"]  # The source's own lock stays with the source.
     data_key, kept = encryption.new_key(a, bucket, key, how)
     staged.asked = a.events[mark:]
     written = staged.written = await a.engine(Artifacts).write(stream, data_key)
@@ -198,6 +202,7 @@ async def _stage(a: Authorised) -> Staged:
     asks=[
         Ask("s3:PutObject", object_asked, more=_target_keys),
         Ask("s3:PutObjectTagging", object_asked, more=_target_tags, when=_tags_written),
+        *LOCKING,
         Ask("s3:GetObject", source_asked, more=source_keys, when=unversioned),
         Ask("s3:GetObjectVersion", source_asked, more=source_version_keys, when=versioned),
         Ask(

@@ -14,6 +14,7 @@ from bastide.domain import Refused
 from bastide.engines.keys import RootKey, new_material
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, fills, pages
 from bastide.kernel.context import tag_keys
+from bastide.services.s3 import ownership
 from bastide.services.s3.asking import EVERY, bucket_asked, keys, own
 from bastide.services.s3.bucket import (
     ALL_BLOCKED,
@@ -110,6 +111,22 @@ def _place(a: Authorised, wanted: dict[str, Any]) -> str:
             more=_tagging,
             when=lambda asked: bool((asked.input.get("CreateBucketConfiguration") or {}).get("Tags")),
         ),
+        # API Reference, CreateBucket, "Permissions".
+        *(
+            Ask(
+                f"s3:{action}",
+                bucket_asked,
+                more=own,
+                when=lambda asked: bool(asked.input.get("ObjectLockEnabledForBucket")),
+            )
+            for action in ("PutBucketObjectLockConfiguration", "PutBucketVersioning")
+        ),
+        Ask(
+            "s3:PutBucketOwnershipControls",
+            bucket_asked,
+            more=own,
+            when=lambda asked: bool(asked.input.get("ObjectOwnership")),
+        ),
     ],
 )
 def create(a: Authorised, tx: Transaction) -> Output:
@@ -117,10 +134,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     name = str(given["Bucket"])
     check_name(name)
     refuse_grants(given, bucket=True)
-    if given.get("ObjectLockEnabledForBucket"):
-        raise not_implemented("Object Lock")
-    if given.get("ObjectOwnership", "BucketOwnerEnforced") != "BucketOwnerEnforced":
-        raise not_implemented("An object ownership other than BucketOwnerEnforced")
+    ownership.check(given.get("ObjectOwnership", ownership.ENFORCED))
     if given.get("BucketNamespace", "global") != "global":
         raise not_implemented("BucketNamespace")
     wanted = given.get("CreateBucketConfiguration") or {}
@@ -151,19 +165,15 @@ def create(a: Authorised, tx: Transaction) -> Output:
             members={"BucketName": name},
         ) from None
     key = a.engine(RootKey).wrap(new_material(), key_for(a.account, name))
-    row = Row(
-        BUCKET.key,
-        a.account,
-        "",
-        name,
-        {
-            "Region": region,
-            "Key": base64.b64encode(key).decode(),
-            "Encryption": {"SSEAlgorithm": "AES256", "BucketKeyEnabled": False},
-            "PublicAccessBlock": dict(ALL_BLOCKED),
-        },
-        tags=tags,
-    )
+    kept = {
+        "Region": region,
+        "Key": base64.b64encode(key).decode(),
+        "Encryption": {"SSEAlgorithm": "AES256", "BucketKeyEnabled": False},
+        "PublicAccessBlock": dict(ALL_BLOCKED),
+    }
+    if given.get("ObjectLockEnabledForBucket"):
+        kept |= {"Versioning": "Enabled", "ObjectLock": {}}
+    row = Row(BUCKET.key, a.account, "", name, kept, tags=tags)
     tx.insert(row, event="CreateBucket", request_id=a.request.id)
     BUCKET._emit(tx, row, "CreateBucket", a.request.id)
     return output

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from bastide.domain import MICROS, Refused
-from bastide.services.s3 import encryption
+from bastide.domain import MICROS, Instant, Refused
+from bastide.services.s3 import encryption, lock
 from bastide.services.s3.bucket import Bucket, not_implemented, refuse_grants
 
 _HEADERS: Final = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "Expires")
@@ -29,7 +29,6 @@ _UNSUPPORTED: Final = {
     "WebsiteRedirectLocation": "WebsiteRedirectLocation",
     "WriteOffsetBytes": "Appending to objects",
     "MFA": "MFA delete",
-    "PartNumber": "Reading a single part of an object",
 }
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CHOSEN: Final = {
@@ -43,25 +42,24 @@ _CHOSEN: Final = {
 
 
 def refuse_unsupported(given: Mapping[str, Any]) -> None:
-    """Raises NotImplemented for what would change the outcome and is not there, InvalidRequest for Object Lock."""
+    """Raises NotImplemented for what would change the outcome and is not there."""
     for member in given:
         if member in _UNSUPPORTED and given[member] is not None:
-            if member == "PartNumber" and "UploadId" in given:
-                continue
             raise not_implemented(_UNSUPPORTED[member])
-        if member.startswith("ObjectLock"):
-            raise Refused("InvalidRequest", "Bucket is missing Object Lock Configuration", 400)
         if member.startswith("Checksum") and member[8:] in ("SHA512", "MD5", "XXHASH64", "XXHASH3", "XXHASH128"):
             raise not_implemented(f"The checksum algorithm {member[8:]}")
     if given.get("StorageClass", "STANDARD") != "STANDARD":
         raise not_implemented(f"The storage class {given['StorageClass']}")
 
 
-def described(given: Mapping[str, Any]) -> dict[str, Any]:
+def described(given: Mapping[str, Any], now: Instant) -> dict[str, Any]:
     """What a new object's row keeps of the request's headers; raises Refused."""
     refuse_unsupported(given)
     refuse_grants(dict(given))
     doc: dict[str, Any] = {}
+    held = lock.asked_for(given, now)
+    if held:
+        doc["lock"] = held
     content = given.get("ContentType")
     if content:
         doc["type"] = content

@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bastide.domain import MICROS, Refused, iso
+from bastide.domain import Refused
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts, Damaged, Written
 from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output, fills
 from bastide.kernel.authorise import authorise
 from bastide.kernel.context import tag_keys
-from bastide.services.s3 import encryption, heads
+from bastide.services.s3 import encryption, heads, lock
 from bastide.services.s3.asking import EVERY, Keys, given_version, keys, keys_for, no_version, object_asked
 from bastide.services.s3.bucket import Bucket, bucket_of, lookup
 from bastide.services.s3.versions import MANIFEST, OBJECT, Garbage, check_key, current, place, remove, version
@@ -31,6 +31,8 @@ SMALL: Final = 64 * 1024
 INLINE: Final = 16 * 1024
 """Uploads up to this size are kept in the store, encrypted like any other: one sync names and keeps them."""
 _MOST_DELETED: Final = 1000
+_MOST_PARTS: Final = 1000
+"""On a page of GetObjectAttributes."""
 
 
 @dataclass(slots=True)
@@ -108,6 +110,20 @@ def _removing_version(asked: Asked) -> Keys:
     return _version_named(asked, keys_for(asked, lookup(asked.view, asked.call.input["Bucket"])))
 
 
+def bypassing(asked: Asked) -> bool:
+    """Whether a call says that it passes over retention, and the version that it names is held in governance mode: only
+    then is a permission needed, as clients send the header with every deletion."""
+    if not asked.input.get("BypassGovernanceRetention"):
+        return False
+    there = found_row(asked)
+    return there is not None and lock.retained(there[1].doc, asked.call.request.at) == lock.GOVERNANCE
+
+
+def bypassed(a: Authorised) -> bool:
+    """Whether the caller was asked for, and has, the permission to pass over retention in governance mode."""
+    return any(one.action == lock.BYPASS for one in a.questions)
+
+
 ENCRYPTED: Final = (
     ("ServerSideEncryption", "s3:x-amz-server-side-encryption"),
     ("SSEKMSKeyId", "s3:x-amz-server-side-encryption-aws-kms-key-id"),
@@ -127,11 +143,9 @@ _GIVEN: Final = (
     ("StorageClass", "s3:x-amz-storage-class"),
     ("WebsiteRedirectLocation", "s3:x-amz-website-redirect-location"),
 )
-_RETAINED: Final = ("s3:object-lock-retain-until-date", "s3:object-lock-remaining-retention-days")
 CREATES: Final = "s3:ObjectCreationOperation"
 """Whether the operation makes an object; to begin an upload and to send its parts does not yet (S3 User Guide, "Enforce
 conditional writes on Amazon S3 buckets")."""
-_DAY: Final = 86400 * MICROS
 
 
 def given_keys(asked: Asked, table: Iterable[tuple[str, str]], found: Keys) -> Keys:
@@ -149,17 +163,14 @@ def writing_keys(asked: Asked, creates: bool) -> Keys:
     given = asked.call.input
     found = keys_for(asked, lookup(asked.view, given["Bucket"]))
     given_keys(asked, _GIVEN, found)
-    until = given.get("ObjectLockRetainUntilDate")
-    if until:
-        found["s3:object-lock-retain-until-date"] = iso(until)
-        found["s3:object-lock-remaining-retention-days"] = str(max(0, (until - asked.call.request.at) // _DAY))
+    lock.retention_keys(None, given.get("ObjectLockRetainUntilDate"), asked.call.request.at, found)
     if given.get("Tagging"):
         found.update(_request_tags(given["Tagging"]))
     found[CREATES.lower()] = "true" if creates else "false"
     return found
 
 
-BEGINNING: Final = (*EVERY, *(key for _, key in _GIVEN), *_RETAINED, *REQUEST_TAGS, CREATES)
+BEGINNING: Final = (*EVERY, *(key for _, key in _GIVEN), *lock.RETAINED, *REQUEST_TAGS, CREATES)
 WRITING: Final = (*BEGINNING, *(key for _, key in CONDITIONS))
 
 
@@ -202,6 +213,14 @@ def tagging(asked: Asked) -> bool:
     return bool(asked.call.input.get("Tagging"))
 
 
+LOCKING: Final = (
+    Ask("s3:PutObjectRetention", object_asked, more=lock.retaining, when=lock.brings_retention),
+    Ask("s3:PutObjectLegalHold", object_asked, more=lock.holding, when=lock.brings_hold),
+)
+"""Questions about the lock that a new object is to have from the first (S3 User Guide, "Required permissions for Amazon S3
+API operations", "Managing Object Lock policies")."""
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
@@ -230,10 +249,11 @@ async def _stage_put(a: Authorised) -> Staged:
     given = a.input
     key = given["Key"]
     check_key(key)
-    staged = Staged(heads.described(given), heads.header_tags(given.get("Tagging")))
+    staged = Staged(heads.described(given, a.now), heads.header_tags(given.get("Tagging")))
     mark = len(a.events)
     with a.calls.store.reading() as view:
         bucket = bucket_of(a, view)
+        lock.check(bucket, staged.doc)
         _check_write(given, view, bucket, key)
     data_key, kept = encryption.new_key(a, bucket, key, encryption.wanted(a, bucket))
     staged.asked = a.events[mark:]
@@ -311,6 +331,7 @@ def is_current(bucket: Bucket, key: str, id: str) -> Callable[[View], bool]:
     asks=[
         Ask("s3:PutObject", object_asked, more=writing),
         Ask("s3:PutObjectTagging", object_asked, more=tags_brought, when=tagging),
+        *LOCKING,
     ],
     data=True,
     before=_stage_put,
@@ -325,6 +346,16 @@ def put(a: Authorised, tx: Transaction) -> Output:
     bucket = bucket_of(a, tx)
     _check_write(given, tx, bucket, key)
     doc = staged.doc
+    if (
+        (doc.get("lock") or bucket.lock)
+        and a.request.signed in ("header", "query")
+        and not (given.get("ContentMD5") or doc.get("sums"))
+    ):
+        raise Refused(
+            "InvalidRequest",
+            "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
+            400,
+        )
     staged.placed = is_current(bucket, key, doc["id"])
     if staged.sealed is not None:
         tx.put_blob(doc["id"], staged.sealed)
@@ -393,18 +424,67 @@ def _read(a: Authorised, view: View) -> tuple[Bucket, Row, Output, tuple[int, in
     doc = row.doc
     heads.check_read(given, doc)
     output = heads.shown(doc, row.tags, bucket)
+    if "lock" in doc:
+        output.update(
+            lock.shown(doc, retention=_may(a, view, "GetObjectRetention"), hold=_may(a, view, "GetObjectLegalHold"))
+        )
     if instead:
         output.update(instead)
     size = doc["size"]
-    span = heads.span(given.get("Range"), size)
+    sums = doc
+    if given.get("PartNumber") is not None:
+        span, sums = _part(view, bucket, doc, given, output)
+    else:
+        span = heads.span(given.get("Range"), size)
+    if given.get("ChecksumMode") == "ENABLED" and "sums" in sums and (span is None or sums is not doc):
+        output.update(heads.checksums(sums))
     if span is None:
         output["ContentLength"] = size
-        if given.get("ChecksumMode") == "ENABLED" and "sums" in doc:
-            output.update(heads.checksums(doc))
     else:
         output["ContentLength"] = span[1] - span[0]
         output["ContentRange"] = f"bytes {span[0]}-{span[1] - 1}/{size}"
     return bucket, row, output, span
+
+
+def _may(a: Authorised, view: View, operation: str) -> bool:
+    """Whether the caller may ask another operation about the same version."""
+    given = {name: a.input[name] for name in ("Bucket", "Key", "VersionId") if a.input.get(name)}
+    single = a.calls.registry.operations["s3", operation]
+    try:
+        authorise(a.calls, view, Call(single, given, a.caller, a.account, a.region, a.request))
+    except Refused:
+        return False
+    return True
+
+
+def _parts_of(view: View, bucket: Bucket, doc: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts that an object was uploaded in; none if it came in one piece."""
+    row = view.get(MANIFEST.key, bucket.account, bucket.region, doc["mf"]) if "mf" in doc else None
+    return list(row.doc["parts"]) if row is not None else []
+
+
+def _part(
+    view: View, bucket: Bucket, doc: dict[str, Any], given: Mapping[str, Any], output: Output
+) -> tuple[tuple[int, int] | None, dict[str, Any]]:
+    """The bytes of the part that is asked for, None for all of an object without any, and what has their checksums; adds
+    how many parts there are. An object that came in one piece is its own part 1. Raises InvalidRequest, InvalidPart.
+    """
+    if given.get("Range"):
+        raise Refused("InvalidRequest", "Cannot specify both Range header and partNumber query parameter", 400)
+    number = int(given["PartNumber"])
+    parts = _parts_of(view, bucket, doc)
+    numbers = [int(part.get("n", at)) for at, part in enumerate(parts, 1)] or [1]
+    if number not in numbers:
+        raise Refused("InvalidPart", "The requested partnumber is not satisfiable", 400, members={"PartNumber": number})
+    if not parts:
+        return ((0, doc["size"]) if doc["size"] else None), doc
+    output["PartsCount"] = len(parts)
+    at = numbers.index(number)
+    start = sum(part["size"] for part in parts[:at])
+    part = parts[at]
+    end = start + part["size"]
+    sums = {"sums": part["sums"], "sumtype": doc.get("sumtype", "FULL_OBJECT")} if part.get("sums") else {}
+    return ((start, end) if end > start else None), sums
 
 
 def content(
@@ -535,9 +615,33 @@ def attributes(a: Authorised, view: View) -> Output:
     if "Checksum" in wanted and doc.get("sums"):
         output["Checksum"] = heads.checksums(doc)
     if "ObjectParts" in wanted and "mf" in doc:
-        row = view.get(MANIFEST.key, bucket.account, bucket.region, doc["mf"])
-        output["ObjectParts"] = {"TotalPartsCount": len(row.doc["parts"]) if row is not None else 0}
+        output["ObjectParts"] = _page_of_parts(_parts_of(view, bucket, doc), given)
     return output
+
+
+def _page_of_parts(parts: list[dict[str, Any]], given: Mapping[str, Any]) -> Output:
+    limit, marker = given.get("MaxParts"), int(given.get("PartNumberMarker") or 0)
+    most = _MOST_PARTS if limit is None else min(int(limit), _MOST_PARTS)
+    if most < 0 or marker < 0:
+        raise Refused("InvalidArgument", "max-parts and part-number-marker must be 0 or more", 400)
+    numbered = [(int(part.get("n", at)), part) for at, part in enumerate(parts, 1)]
+    behind = [one for one in numbered if one[0] > marker]
+    page = [
+        {
+            "PartNumber": number,
+            "Size": part["size"],
+            **{heads.CHECKSUMS[name]: value for name, value in (part.get("sums") or {}).items()},
+        }
+        for number, part in behind[:most]
+    ]
+    return {
+        "TotalPartsCount": len(parts),
+        "PartNumberMarker": marker,
+        "NextPartNumberMarker": page[-1]["PartNumber"] if page else marker,
+        "MaxParts": most,
+        "IsTruncated": len(behind) > most,
+        "Parts": page,
+    }
 
 
 # -- deleting ----------------------------------------------------------------------------------------------------------
@@ -550,12 +654,14 @@ def _refuse_governance(given: Mapping[str, Any]) -> None:
             raise Refused("NotImplemented", f"{member} is not supported by Bastide yet.", 501)
 
 
-def _delete(a: Authorised, tx: Transaction, bucket: Bucket, given: Mapping[str, Any]) -> tuple[bool | None, str | None]:
+def _delete(
+    a: Authorised, tx: Transaction, bucket: Bucket, given: Mapping[str, Any], bypass: bool
+) -> tuple[bool | None, str | None]:
     key = given["Key"]
     check_key(key)
     if given.get("IfMatch") is not None:
         _check_write({"IfMatch": given["IfMatch"]}, tx, bucket, key)
-    return remove(tx, bucket, key, given.get("VersionId") or None, a.now, a.staged.garbage)
+    return remove(tx, bucket, key, given.get("VersionId") or None, a.now, a.staged.garbage, bypass=bypass)
 
 
 @OBJECT.operation(
@@ -563,6 +669,7 @@ def _delete(a: Authorised, tx: Transaction, bucket: Bucket, given: Mapping[str, 
     asks=[
         Ask("s3:DeleteObject", object_asked, more=_removing, when=no_version),
         Ask("s3:DeleteObjectVersion", object_asked, more=_removing_version, when=given_version),
+        Ask(lock.BYPASS, object_asked, more=keys, when=lambda asked: given_version(asked) and bypassing(asked)),
     ],
     data=True,
     before=stage_nothing,
@@ -570,7 +677,7 @@ def _delete(a: Authorised, tx: Transaction, bucket: Bucket, given: Mapping[str, 
 )
 def delete(a: Authorised, tx: Transaction) -> Output:
     _refuse_governance(a.input)
-    marker, id = _delete(a, tx, bucket_of(a, tx), a.input)
+    marker, id = _delete(a, tx, bucket_of(a, tx), a.input, bypassed(a))
     return {"DeleteMarker": marker, "VersionId": id}
 
 
@@ -588,8 +695,8 @@ def _each_object(asked: Asked) -> list[str]:
     after=clear,
 )
 def delete_many(a: Authorised, tx: Transaction) -> Output:
-    """Deletes up to 1,000 objects. If the caller may delete none of them, the whole call is refused, and is recorded as
-    a refusal; AWS answers with one error an object also then."""
+    """Deletes up to 1,000 objects. What the caller may not delete, and what is locked, is an error of its own in the
+    answer; if it is all of them, the answer is the same whether there is such a bucket or not."""
     given = a.input
     _refuse_governance(given)
     wanted = given["Delete"]["Objects"]
@@ -599,32 +706,32 @@ def delete_many(a: Authorised, tx: Transaction) -> Output:
     single = a.calls.registry.operations["s3", "DeleteObject"]
     questions: list[Any] = []
     errors: list[dict[str, Any]] = []
-    allowed: list[dict[str, Any]] = []
-    first: Refused | None = None
+    allowed: list[tuple[dict[str, Any], bool]] = []
     for one in wanted:
-        input = {"Bucket": given["Bucket"], "Key": one["Key"]}
+        input: dict[str, Any] = {"Bucket": given["Bucket"], "Key": one["Key"]}
         if one.get("VersionId"):
             input["VersionId"] = one["VersionId"]
         if one.get("ETag"):
             input["IfMatch"] = one["ETag"]
+        if given.get("BypassGovernanceRetention"):
+            input["BypassGovernanceRetention"] = True
         try:
             proof = authorise(a.calls, tx, Call(single, input, a.caller, a.account, a.region, a.request))
         except Refused as refused:
-            first = first or refused
             questions += refused.kept.get("questions", ())
             errors.append({**_which(one), "Code": "AccessDenied", "Message": "Access Denied"})
         else:
             questions += proof.questions
-            allowed.append(one)
-    if not allowed and first is not None:
-        raise Refused(first.code, first.message, first.status, kept={"questions": questions})
+            allowed.append((one, bypassed(proof)))
     a.questions = questions
+    if not allowed:
+        return {"Deleted": [], "Errors": errors}
     bucket = bucket_of(a, tx)
     deleted: list[dict[str, Any]] = []
-    for one in allowed:
+    for one, bypass in allowed:
         try:
             _refuse_governance({"IfMatchSize": one.get("Size"), "IfMatchLastModifiedTime": one.get("LastModifiedTime")})
-            marker, id = _delete(a, tx, bucket, {**one, "IfMatch": one.get("ETag")})
+            marker, id = _delete(a, tx, bucket, {**one, "IfMatch": one.get("ETag")}, bypass)
         except Refused as refused:
             errors.append({**_which(one), "Code": refused.code, "Message": refused.message})
             continue

@@ -54,7 +54,13 @@ def put_versioning(a: Authorised, tx: Transaction) -> Output:
     status = wanted.get("Status")
     if status not in ("Enabled", "Suspended"):
         raise Refused("IllegalVersioningConfigurationException", "The Versioning element must be specified", 400)
-    _, row = _change(a, tx)
+    bucket, row = _change(a, tx)
+    if bucket.lock is not None and status != "Enabled":
+        raise Refused(
+            "InvalidBucketState",
+            "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.",
+            409,
+        )
     row.doc["Versioning"] = status
     return _save(a, tx, row)
 
@@ -136,7 +142,9 @@ def get_policy(a: Authorised, view: View) -> Output:
 
 @BUCKET.reads("GetBucketPolicyStatus", asks=_asks("GetBucketPolicyStatus"))
 def get_policy_status(a: Authorised, view: View) -> Output:
-    return {"PolicyStatus": {"IsPublic": public.is_public(_policy(bucket_of(a, view)))}}
+    """A bucket without a policy is not public by it."""
+    text = bucket_of(a, view).row.doc.get("Policy")
+    return {"PolicyStatus": {"IsPublic": bool(text) and public.is_public(str(text))}}
 
 
 @BUCKET.operation("DeleteBucketPolicy", asks=_asks("DeleteBucketPolicy"))
@@ -256,12 +264,6 @@ def delete_tagging(a: Authorised, tx: Transaction) -> Output:
 
 
 # -- what is true of every bucket --------------------------------------------------------------------------------------
-
-
-@BUCKET.reads("GetBucketOwnershipControls", asks=_asks("GetBucketOwnershipControls"))
-def get_ownership(a: Authorised, view: View) -> Output:
-    bucket_of(a, view)
-    return {"OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}}
 
 
 def _owner_alone(bucket: Bucket) -> Output:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import secrets
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from bastide.domain import Refused
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, fills
-from bastide.services.s3 import encryption, heads
+from bastide.services.s3 import encryption, heads, lock
 from bastide.services.s3.asking import EVERY, Keys, bucket_asked, keys, keys_for, object_asked
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, lookup, not_implemented
 from bastide.services.s3.copying import (
@@ -39,6 +40,7 @@ from bastide.services.s3.object import (
     CREATES,
     CUSTOMER,
     ENCRYPTED,
+    LOCKING,
     Staged,
     _check_write,
     clear,
@@ -99,7 +101,7 @@ async def _stage_create(a: Authorised) -> Staged:
     given = a.input
     key = given["Key"]
     check_key(key)
-    staged = Staged(heads.described(given), heads.header_tags(given.get("Tagging")))
+    staged = Staged(heads.described(given, a.now), heads.header_tags(given.get("Tagging")))
     algorithm = given.get("ChecksumAlgorithm")
     kind = given.get("ChecksumType")
     if algorithm:
@@ -123,6 +125,7 @@ async def _stage_create(a: Authorised) -> Staged:
     mark = len(a.events)
     with a.calls.store.reading() as view:
         bucket = bucket_of(a, view)
+        lock.check(bucket, staged.doc)
     _, kept = encryption.new_key(a, bucket, key, encryption.wanted(a, bucket))
     staged.asked = a.events[mark:]
     staged.doc.update(kept)
@@ -139,6 +142,7 @@ def _beginning(asked: Asked) -> Keys:
     asks=[
         Ask("s3:PutObject", object_asked, more=_beginning),
         Ask("s3:PutObjectTagging", object_asked, more=tags_brought, when=tagging),
+        *LOCKING,
     ],
     data=True,
     before=_stage_create,
@@ -181,6 +185,14 @@ def _key_of(a: Authorised, view: View, bucket: Bucket, row: Row) -> bytes:
     return encryption.open_key(a, view, bucket, a.input["Key"], row.doc)
 
 
+def _part_etag(upload: Row, upload_key: bytes, md5: str) -> str:
+    """A part's ETag: as an object's it tells nobody a digest of what is under KMS or a customer's key; but a part that is
+    sent again, as clients do, has the one that it had."""
+    if upload.doc["sse"] == "AES256":
+        return md5
+    return hmac.digest(upload_key, md5.encode(), "sha256").hex()[:32]
+
+
 def _stage(staged: Staged, upload: Row, upload_key: bytes, data_key: bytes) -> None:
     written = staged.written
     assert written is not None
@@ -189,7 +201,7 @@ def _stage(staged: Staged, upload: Row, upload_key: bytes, data_key: bytes) -> N
         "id": written.id,
         "size": written.size,
         "k": base64.b64encode(wrapped).decode(),
-        "etag": etag_of(upload.doc["sse"], written.md5),
+        "etag": _part_etag(upload, upload_key, written.md5),
         "md5": written.md5,
     }
 
@@ -502,7 +514,10 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         doc |= {"sums": sums, "sumtype": upload.doc["sumtype"]}
     md5 = hashlib.md5(b"".join(bytes.fromhex(row.doc["md5"]) for row in chosen), usedforsecurity=False).hexdigest()
     doc |= {"size": size, "etag": f"{etag_of(doc['sse'], md5)}-{len(chosen)}", "mf": secrets.token_hex(16)}
-    kept = [{"id": row.doc["id"], "size": row.doc["size"], "k": row.doc["k"]} for row in chosen]
+    kept = [
+        {"n": int(row.name[-5:]), **{name: row.doc[name] for name in ("id", "size", "k", "sums") if name in row.doc}}
+        for row in chosen
+    ]
     tx.insert(Row(MANIFEST.key, bucket.account, bucket.region, doc["mf"], {"parts": kept}), keep=False)
     garbage: Garbage = a.staged.garbage
     used = {row.name for row in chosen}

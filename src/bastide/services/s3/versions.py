@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from bastide.domain import Instant, Refused
 from bastide.kernel import Kind
+from bastide.services.s3 import lock
 from bastide.services.s3.bucket import Bucket, set_tagged
 from bastide.store import Row, Transaction, View
 
@@ -104,8 +105,11 @@ def version(view: View, bucket: Bucket, key: str, id: str, now: Row | None) -> R
     return row if row is not None and row.doc["v"] == id else None
 
 
-def release(tx: Transaction, bucket: Bucket, doc: dict[str, Any], garbage: Garbage) -> None:
-    """Gives up a version's bytes."""
+def release(
+    tx: Transaction, bucket: Bucket, doc: dict[str, Any], now: Instant, garbage: Garbage, *, bypass: bool = False
+) -> None:
+    """Gives up a version's bytes; raises AccessDenied if it is locked. bypass: retention in governance mode."""
+    lock.refuse_locked(doc, now, bypass=bypass)
     if doc.get("in"):
         tx.drop_blob(doc["id"])
     elif "id" in doc:
@@ -117,8 +121,8 @@ def release(tx: Transaction, bucket: Bucket, doc: dict[str, Any], garbage: Garba
             tx.delete(row, keep=False)
 
 
-def _drop(tx: Transaction, bucket: Bucket, row: Row, garbage: Garbage) -> None:
-    release(tx, bucket, row.doc, garbage)
+def _drop(tx: Transaction, bucket: Bucket, row: Row, now: Instant, garbage: Garbage, *, bypass: bool = False) -> None:
+    release(tx, bucket, row.doc, now, garbage, bypass=bypass)
     tx.delete(row, keep=False)
 
 
@@ -139,6 +143,7 @@ def place(
 ) -> str | None:
     """Makes `doc` the key's current version as the bucket's versioning says; returns the version id that answers name
     (None in a bucket that never had versions)."""
+    lock.settle(bucket, doc, now)
     row = current(tx, bucket, key)
     doc["t"] = now
     sequence = now if row is None else max(now, row.doc["n"] + 1)
@@ -152,11 +157,11 @@ def place(
         if bucket.versioning == "Enabled" or (bucket.versioning and row.doc["v"] != NULL):
             null = _set_aside(tx, bucket, key, row)
         else:
-            release(tx, bucket, row.doc, garbage)
+            release(tx, bucket, row.doc, now, garbage)
         if null is not None and doc["v"] == NULL:
             older = tx.get(VERSION.key, bucket.account, bucket.region, version_name(bucket.name, key, null))
             if older is not None:
-                _drop(tx, bucket, older, garbage)
+                _drop(tx, bucket, older, now, garbage)
             null = None
         if null is not None:
             doc["nv"] = null
@@ -170,14 +175,24 @@ def place(
 
 
 def remove(
-    tx: Transaction, bucket: Bucket, key: str, id: str | None, now: Instant, garbage: Garbage
+    tx: Transaction,
+    bucket: Bucket,
+    key: str,
+    id: str | None,
+    now: Instant,
+    garbage: Garbage,
+    *,
+    bypass: bool = False,
 ) -> tuple[bool | None, str | None]:
-    """Deletes a key or a version; returns whether a delete marker was made or removed, and the version id answered."""
+    """Deletes a key or a version; returns whether a delete marker was made or removed, and the version id answered.
+
+    Raises AccessDenied for a version that is locked. bypass: the caller may pass over retention in governance mode.
+    """
     row = current(tx, bucket, key)
     if id is None:
         if not bucket.versioning:
             if row is not None:
-                _drop(tx, bucket, row, garbage)
+                _drop(tx, bucket, row, now, garbage)
             return None, None
         made = place(tx, bucket, key, {"dm": True}, {}, now, garbage)
         return True, made
@@ -186,17 +201,17 @@ def remove(
         return None, id
     marker = True if found.doc.get("dm") else None
     if found is not row:
-        _drop(tx, bucket, found, garbage)
+        _drop(tx, bucket, found, now, garbage, bypass=bypass)
         if id == NULL:
             row.doc.pop("nv", None)
             tx.update(row, keep=False)
         return marker, id
     older = tx.scan(VERSION.key, bucket.account, bucket.region, prefix=f"{name_of(bucket.name, key)}\0", limit=1)
     if not older:
-        _drop(tx, bucket, row, garbage)
+        _drop(tx, bucket, row, now, garbage, bypass=bypass)
         return marker, id
     # The newest of the older ones becomes the current one.
-    release(tx, bucket, row.doc, garbage)
+    release(tx, bucket, row.doc, now, garbage, bypass=bypass)
     null = row.doc.get("nv")
     doc = older[0].doc
     if null is not None and doc["v"] != NULL:
