@@ -14,6 +14,7 @@ from uuid import UUID
 import botocore.exceptions
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from bastide.commands.client import Credentials, Platform, from_environment
 from bastide.commands.live import Held, Reader, Stack, keys_of, principal_of, readers
@@ -139,6 +140,7 @@ def _of_message(text: str) -> dict[str, Any]:
         question["sid"] = matched[0]["statementId"]
     return {
         "requestID": "",
+        "vpcEndpointId": keys.get("aws:sourcevpce", ""),
         "eventName": str(context["action"]).partition(":")[2],
         "eventTime": keys.get("aws:currenttime", ""),
         "userIdentity": identity,
@@ -215,6 +217,11 @@ def _question(question: dict[str, Any], who: Principal, record: dict[str, Any], 
         decision = decide(request, layers)
         told["now"] = {name: value for name, value in decision._asdict().items() if value is not None}
         told["changed"] = decision.verdict != question["verdict"]
+        if "layer" not in question and not told["changed"]:
+            # An encoded message does not tell which policy it was; the policies of now, which decide alike, do.
+            now = told["now"]
+            told["then"] |= {name: now[name] for name in ("layer", "statement", "sid") if name in now}
+            told["then"] |= {"policy": now["source"]} if "source" in now else {}
     if question["verdict"] != "Allowed":
         told["nearest"] = _nearest(request, stack, question)
     return told
@@ -306,7 +313,8 @@ def why(
     everybody: Iterable[Credentials]
     if message is not None:
         everybody = [held] if mine is not None else _everybody(platform, held)
-        decoded = _decoded(platform, everybody, message.rpartition(_SUFFIX)[2].strip())
+        token = message.rpartition(_SUFFIX)[2].strip()
+        decoded = _decoded(platform, everybody, token) if token else None
         if decoded is None:
             raise click.ClickException(_NO_MESSAGE)
         record = _of_message(decoded)
@@ -340,8 +348,9 @@ _LAYERS: Final = {
 
 def _print(told: dict[str, Any], full: bool) -> None:
     """What decided, what would have allowed it, then the layers: whoever reads three lines has the answer."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{told['eventName']}[/] by {told['principal']} at {told['eventTime']}")
+    told = _printable(told)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    console.print(f"[bold]{told['eventName']}[/] by {escape(told['principal'])} at {told['eventTime']}")
     if not told["allowed"] and told["error"]["message"]:
         message = told["error"]["message"].partition(_SUFFIX)[0]
         console.print(f"[red]{told['error']['code']}[/]: ", end="")
@@ -351,9 +360,18 @@ def _print(told: dict[str, Any], full: bool) -> None:
         console.print("[bold]Every policy allowed it[/]: what refused is said above.")
     for question in told["questions"]:
         console.print()
-        console.print(f"[bold]{_headline(question)}[/]")
+        console.print(_headline(question), style="bold", markup=False)
         if full or question in refused or not refused:
             _print_question(console, question, full)
+
+
+def _printable(told: Any) -> Any:
+    """The same, with what would steer a terminal written out: names in requests are their senders' words."""
+    if isinstance(told, str):
+        return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in told)
+    if isinstance(told, dict):
+        return {key: _printable(value) for key, value in told.items()}
+    return [_printable(one) for one in told] if isinstance(told, list | tuple) else told
 
 
 def _headline(question: dict[str, Any]) -> str:

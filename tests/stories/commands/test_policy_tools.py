@@ -292,7 +292,12 @@ def test_why_explains_the_message_at_a_refusals_end(platform: Running, account: 
     for given in (token, refusal):
         told = json.loads(run(platform, "why", "--message", given, "--format", "json").output)
         [question] = told["questions"]
-        assert question["action"] == "iam:CreateUser" and question["then"]["sid"] == "NoUsers"
+        assert question["action"] == "iam:CreateUser"
+        assert (question["then"]["layer"], question["then"]["policy"], question["then"]["sid"]) == (
+            "scp",
+            arn,
+            "NoUsers",
+        )
         [denying] = [one for one in question["layers"] if one["verdict"] == "ExplicitlyDenied"]
         assert denying["source"] == arn
         assert "tag it with team" in question["nearest"][0]["change"]
@@ -327,3 +332,20 @@ def test_why_tells_the_answer_first(platform: Running, account: Account) -> None
     assert any(
         line.startswith("    aws:useragent") for line in run(platform, "why", request, "--full").output.splitlines()
     )
+
+
+def test_why_writes_names_as_they_are(platform: Running, account: Account, tmp_path: Path) -> None:
+    secret = account.client("secretsmanager").create_secret(Name="a", SecretString="x")["ARN"]
+    account.role("Nobody", allow("s3:Get*"))
+    nobody = account.client("secretsmanager", account.as_role("Nobody"))
+    request = refused(nobody.get_secret_value, SecretId=secret)
+    shown = run(platform, "why", request).output
+    assert f"secretsmanager:GetSecretValue on {secret}: refused" in shown, "no pictures for :secret:"
+
+    # What the sender of a request wrote neither colours nor steers the terminal of whoever looks.
+    held = Credentials(account.keys.access_key, account.keys.secret, account.keys.token)
+    record = json.dumps(find(Platform(platform.data), held, request))
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps({"Records": [json.loads(record.replace(secret, r"[/]\u001b[2J[red]name"))]}))
+    shown = run(platform, "why", request, "--records", str(path)).output
+    assert r"secretsmanager:GetSecretValue on [/]\x1b[2J[red]name: refused" in shown and "\x1b[2J" not in shown

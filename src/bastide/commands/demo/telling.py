@@ -28,9 +28,9 @@ class Telling:
     """Where the story is written to."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(emoji=False, highlight=False)
         if not self.console.is_terminal:
-            self.console = Console(highlight=False, width=160)
+            self.console = Console(emoji=False, highlight=False, width=160)
         self.began = time.monotonic()
         self._chapter = 0
 
