@@ -389,7 +389,7 @@ def _print_question(console: Console, question: dict[str, Any], full: bool) -> N
     for statement in _deciding(question):
         _print_statement(console, statement)
     if question["then"]["verdict"] == "ExplicitlyDenied" and not _deciding(question) and question["then"].get("policy"):
-        told = "you may not read it" if _unread(question) else "it does not say so any more"
+        told = "you may not read that policy" if _unread(question) else "it does not say so any more"
         console.print(f"  by {question['then']['policy']}; {told}", markup=False)
     if question.get("nearest"):
         console.print("  [bold]what would have allowed it[/]")
