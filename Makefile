@@ -45,7 +45,7 @@ test: setup lint ## everything that CI asks
 controls: setup ## every control of the mission, the tests that cite it, how they ended
 	@$(BIN)/python -m pytest -q --controls
 
-conformance: $(VENV)/.ready ## public cases of others, from $$BASTIDE_CONFORMANCE; SUITE=name for one
+conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam or s3 for one
 	@$(BIN)/python -m tests.conformance $(SUITE)
 
 crash: setup ## kills the platform at every step, at length

@@ -34,6 +34,8 @@ class _Commands(click.Group):
             urllib.error.URLError,
         ) as error:
             raise click.ClickException(f"the platform cannot be reached: {error}") from None
+        except botocore.exceptions.BotoCoreError as error:
+            raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -52,9 +54,12 @@ def cli() -> None:
     Then:
       bastide demo                          a bank's mortgage model, from data to a governed endpoint
       bastide status                        accounts, jobs and endpoints
-      bastide why REQUEST-ID                why a call was refused, and by which statement
-      bastide login                         sign in as yourself, at the identity provider
+      bastide why REQUEST-ID                why a call was refused, and what would have allowed it
       bastide policy test FILE              cases in YAML, decided before a policy is attached
+      bastide policy replay --scp FILE      what a guardrail would have stopped last week
+      bastide policy prove ...              what holds for every request there can be
+      bastide login                         sign in as yourself, at the identity provider
+      bastide backup FILE                   everything, in one sealed file
       bastide doctor                        what this machine can do
     """
 

@@ -15,7 +15,7 @@ from bastide.jail.probe import probe
 @click.command()
 @click.option("--format", "shape", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def doctor(shape: str) -> None:
-    """Tell what this machine can do: namespaces, cgroups, sandboxes, encrypted volumes, podman, GPU.
+    """Tell what this machine can do: sandboxes, encrypted volumes, networks, GPU; and how to get what it lacks.
 
     Ends with 1 if something is missing without which jobs cannot run.
     """

@@ -201,7 +201,8 @@ class Reader:
             boundary = (entity or {}).get(kind.capitalize(), {}).get("PermissionsBoundary", {})
             if boundary:
                 source = boundary["PermissionsBoundaryArn"]
-                found += self._held("boundary", source, owner, Form.BOUNDARY, lambda: self._managed(account, source))
+                by = f"administrators of the account {account} (iam:CreatePolicyVersion)"
+                found += self._held("boundary", source, by, Form.BOUNDARY, lambda: self._managed(account, source))
         except _Hidden as hidden:
             found.append(Held("identity", None, f"policies of {principal_arn}", owner, None, hidden.code))
         return found
@@ -346,7 +347,7 @@ class Reader:
                 )
             )
         elif who.kind == "AssumedRole":
-            stack.unknown.append("the session's own policies")
+            stack.unknown.append("policies of the session's own, if it has any,")
         return stack
 
 

@@ -58,6 +58,9 @@ def run(
     reach. The interface is made by ec2:CreateNetworkInterface and deleted when the command ends. Needs root on the
     platform's machine. The command sees the machine's files as you do: this is no sandbox.
 
+    AWS_* variables that are not set are set for it: the region, the platform's authority, and the credentials of the
+    role. AWS_ENDPOINT_URL is left out if it names the platform's public listener, which no subnet reaches.
+
     \b
     bastide network run --account data-science --subnet subnet-0123 -- aws sts get-caller-identity
     """
@@ -68,7 +71,7 @@ def run(
     ec2 = platform.client("ec2", held, region)
     status = 0
     with _interface(ec2, subnet, groups) as made, _attached(platform, made, ec2.meta.region_name) as told:
-        status = _wait(told, command)
+        status = _wait(told, command, _environment(platform, held, ec2.meta.region_name))
     sys.exit(status)
 
 
@@ -77,6 +80,21 @@ def _credentials(platform: Platform, account: str | None, role: str | None) -> C
     if account is None and role is None:
         return held
     return platform.assume(held, account or platform.configuration.account, role or _ACCOUNT_ROLE, "bastide-network")
+
+
+def _environment(platform: Platform, held: Credentials, region: str) -> dict[str, str]:
+    """The command's: what an AWS client needs inside, where it is not set."""
+    found = dict(os.environ)
+    if found.get("AWS_ENDPOINT_URL") == platform.url:
+        del found["AWS_ENDPOINT_URL"]
+    found.setdefault("AWS_CA_BUNDLE", str(platform.directory.authority.absolute()))
+    if "AWS_REGION" not in found and "AWS_DEFAULT_REGION" not in found:
+        found |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+    if "AWS_ACCESS_KEY_ID" not in found and "AWS_PROFILE" not in found:
+        found |= {"AWS_ACCESS_KEY_ID": held.access_key, "AWS_SECRET_ACCESS_KEY": held.secret}
+        if held.token:
+            found["AWS_SESSION_TOKEN"] = held.token
+    return found
 
 
 @contextlib.contextmanager
@@ -115,21 +133,21 @@ def _attached(platform: Platform, made: dict[str, Any], region: str) -> Iterator
         link.recv(1)  # until it is detached, so that the interface can be deleted
 
 
-def _wait(told: dict[str, str], command: Sequence[str]) -> int:
+def _wait(told: dict[str, str], command: Sequence[str], environment: dict[str, str]) -> int:
     """Runs the command inside; its exit status, 128 and the signal's number if a signal ended it."""
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the command itself
     child = os.fork()
     if child == 0:
-        _become(told, command)
+        _become(told, command, environment)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _become(told: dict[str, str], command: Sequence[str]) -> NoReturn:
+def _become(told: dict[str, str], command: Sequence[str], environment: dict[str, str]) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: nothing stays behind alone
@@ -137,7 +155,7 @@ def _become(told: dict[str, str], command: Sequence[str]) -> NoReturn:
         enter(handle)
         os.close(handle)
         _resolve(told["resolver"])
-        os.execvp(command[0], list(command))  # noqa: S606
+        os.execvpe(command[0], list(command), environment)  # noqa: S606
     except OSError as error:
         os.write(2, f"{command[0]}: {error.strerror or error}\n".encode())
     os._exit(127)

@@ -66,7 +66,7 @@ def status(data: Path, shape: str) -> None:
     if shape == "json":
         click.echo(json.dumps({"health": health, "accounts": rows}, indent=2))
         return
-    console = Console()
+    console = Console(emoji=False, soft_wrap=True)
     for line in health["enforcement"]:
         console.print(line, highlight=False)
     table = Table(title=platform.url)
@@ -124,6 +124,6 @@ def inventory(data: Path, shape: str) -> None:
                 str(row["account"]), str(row["endpoint"]), str(row["status"]), str(row["model"]),
                 "\n".join(row["versions"]) or "-", str(row["compliance"]),
             )  # fmt: skip
-        Console().print(table)
+        Console(emoji=False).print(table)
     if any(row["compliance"] != "COMPLIANT" for row in rows):
         raise SystemExit(1)

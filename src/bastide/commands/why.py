@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from uuid import UUID
 import botocore.exceptions
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from bastide.commands.client import Credentials, Platform, from_environment
 from bastide.commands.live import Held, Reader, Stack, keys_of, principal_of, readers
@@ -22,6 +22,10 @@ from bastide.commands.options import DATA_OPTION
 from bastide.policy import Finding, Principal, Request, decide, explain
 from bastide.policy.nearest import nearest, written
 
+_SUFFIX: Final = "Encoded authorization failure message:"
+_NO_MESSAGE: Final = (
+    "these credentials decode no such message: it is incomplete, of another account, or its record is gone"
+)
 _SIGNED_OUT: Final = "no management event with this request or event id can be found with these credentials"
 
 
@@ -80,26 +84,33 @@ def _in_files(paths: tuple[Path, ...], request_id: str) -> dict[str, Any] | None
     return None
 
 
-def _everywhere(platform: Platform, held: Credentials, request_id: str) -> dict[str, Any] | None:
-    """The record in the member accounts, as their administrator."""
+def _everybody(platform: Platform, held: Credentials) -> Iterator[Credentials]:
+    """The administrator, then each member account's."""
+    yield held
     for account in platform.accounts(held):
         if account["Id"] == platform.configuration.account:
             continue
         try:
-            inside = platform.inside(account["Id"])
+            yield platform.inside(account["Id"])
         except botocore.exceptions.ClientError:
             continue  # an account whose doors are closed to the administrator keeps its record to itself
-        record = find(platform, inside, request_id)
-        if record is not None:
-            return record
+
+
+def _decoded(platform: Platform, who: Iterable[Credentials], message: str) -> str | None:
+    """What the message says to the first of `who` that it is for; None if it is for none of them."""
+    for credentials in who:
+        try:
+            sts = platform.client("sts", credentials)
+            return str(sts.decode_authorization_message(EncodedMessage=message)["DecodedMessage"])
+        except botocore.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidAuthorizationMessageException":
+                raise
     return None
 
 
-def _of_message(platform: Platform, credentials: Credentials, message: str) -> dict[str, Any]:
-    """A record made from an encoded authorization message: one question, and who asked it."""
-    told = json.loads(
-        platform.client("sts", credentials).decode_authorization_message(EncodedMessage=message)["DecodedMessage"]
-    )
+def _of_message(text: str) -> dict[str, Any]:
+    """A record made from a decoded authorization message: one question, and who asked it."""
+    told = json.loads(text)
     context = told["context"]
     keys: dict[str, Any] = {}
     for one in context["conditions"]["items"]:
@@ -129,6 +140,7 @@ def _of_message(platform: Platform, credentials: Credentials, message: str) -> d
         question["sid"] = matched[0]["statementId"]
     return {
         "requestID": "",
+        "vpcEndpointId": keys.get("aws:sourcevpce", ""),
         "eventName": str(context["action"]).partition(":")[2],
         "eventTime": keys.get("aws:currenttime", ""),
         "userIdentity": identity,
@@ -205,6 +217,11 @@ def _question(question: dict[str, Any], who: Principal, record: dict[str, Any], 
         decision = decide(request, layers)
         told["now"] = {name: value for name, value in decision._asdict().items() if value is not None}
         told["changed"] = decision.verdict != question["verdict"]
+        if "layer" not in question and not told["changed"]:
+            # An encoded message does not tell which policy it was; the policies of now, which decide alike, do.
+            now = told["now"]
+            told["then"] |= {name: now[name] for name in ("layer", "statement", "sid") if name in now}
+            told["then"] |= {"policy": now["source"]} if "source" in now else {}
     if question["verdict"] != "Allowed":
         told["nearest"] = _nearest(request, stack, question)
     return told
@@ -262,7 +279,10 @@ def _nearest(request: Request, stack: Stack, question: dict[str, Any]) -> list[d
 @click.command()
 @DATA_OPTION
 @click.argument("request_id", required=False)
-@click.option("--message", help="An encoded authorization message instead of an id (sts:DecodeAuthorizationMessage).")
+@click.option(
+    "--message",
+    help="The encoded message at a refusal's end, or the whole refusal, instead of an id (sts:DecodeAuthorizationMessage).",
+)
 @click.option(
     "--records",
     multiple=True,
@@ -270,11 +290,16 @@ def _nearest(request: Request, stack: Stack, question: dict[str, Any]) -> list[d
     help="Log files of a trail to look in; data events (objects) are found only there.",
 )
 @click.option("--format", "shape", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def why(data: Path, request_id: str | None, message: str | None, records: tuple[Path, ...], shape: str) -> None:
-    """Explain why the call REQUEST_ID was refused or allowed (the id stands in every answer's ResponseMetadata).
+@click.option("--full", is_flag=True, help="In the table: every question, and every condition value.")
+def why(
+    data: Path, request_id: str | None, message: str | None, records: tuple[Path, ...], shape: str, full: bool
+) -> None:
+    """Explain why the call REQUEST_ID was refused or allowed.
 
-    Shows what every policy in force says, the statement that decided, the condition values seen and wanted, and the
-    nearest change that would have allowed the call, with who may make it.
+    The id stands in every answer: ResponseMetadata in boto3, `aws --debug`, requestID in the event history.
+
+    Tells what decided, the nearest change that would have allowed the call and who may make it, then what every policy
+    in force says, and the condition values that the policies asked for.
 
     Uses the AWS_* credentials of the environment, the administrator's without them. The record must be one that these
     credentials may look up, and a policy is shown only to whoever may read it.
@@ -285,84 +310,163 @@ def why(data: Path, request_id: str | None, message: str | None, records: tuple[
     mine = from_environment()
     held = mine or platform.administrator()
     record: dict[str, Any] | None
+    everybody: Iterable[Credentials]
     if message is not None:
-        record = _of_message(platform, held, message)
+        everybody = [held] if mine is not None else _everybody(platform, held)
+        token = message.rpartition(_SUFFIX)[2].strip()
+        decoded = _decoded(platform, everybody, token) if token else None
+        if decoded is None:
+            raise click.ClickException(_NO_MESSAGE)
+        record = _of_message(decoded)
     elif records:
         record = _in_files(records, str(request_id))
     else:
-        record = find(platform, held, str(request_id))
-        if record is None and mine is None:
-            record = _everywhere(platform, held, str(request_id))
+        everybody = [held] if mine is not None else _everybody(platform, held)
+        found = (find(platform, one, str(request_id)) for one in everybody)
+        record = next((one for one in found if one is not None), None)
     if record is None:
         raise click.ClickException(_SIGNED_OUT if not records else "no record with this id is in these files")
     told = explained(record, Reader(platform, readers(platform, mine)))
     if shape == "json":
         click.echo(json.dumps(told, indent=2))
     else:
-        _print(told)
-
-
-def _print(told: dict[str, Any]) -> None:
-    console = Console(highlight=False)
-    console.print(f"[bold]{told['eventName']}[/] by {told['principal']} at {told['eventTime']}")
-    if told["allowed"]:
-        console.print("was allowed:")
-    else:
-        console.print(f"[red]{told['error']['code']}[/]: ", end="")
-        console.print(told["error"]["message"], markup=False)
-    for question in told["questions"]:
-        then = question["then"]
-        console.print(f"\n{question['action']} on {question['resource']}: [bold]{then['verdict']}[/]")
-        if then.get("layer"):
-            console.print(f"  decided by: {then['layer']} {then.get('policy', '')}", markup=False)
-        if "layers" in question:
-            _print_layers(console, question)
-        if then["verdict"] != "Allowed":
-            console.print("  the condition values it saw:")
-            for key, value in sorted(question["context"].items()):
-                console.print(f"    {key} = {value}", markup=False)
+        _print(told, full)
 
 
 _WORDS: Final = {"Allowed": "allows", "ExplicitlyDenied": "denies", "ImplicitlyDenied": "says nothing"}
+_LAYERS: Final = {
+    "identity": "identity-based policy",
+    "boundary": "permissions boundary",
+    "session": "session policy",
+    "resource": "resource-based policy",
+    "trust": "role trust policy",
+    "scp": "service control policy",
+    "rcp": "resource control policy",
+    "endpoint": "VPC endpoint policy",
+}
 
 
-def _print_layers(console: Console, question: dict[str, Any]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("  layer", "says", "policy"):
-        table.add_column(column)
-    for one in question["layers"]:
-        level = f" {one['level']}" if "level" in one else ""
-        says = _WORDS.get(one["verdict"]) or f"a policy you may not read ({one['why']})"
-        table.add_row(f"  {one['layer']}{level}", says, one["source"])
-    console.print(table)
-    deciding = question["then"]
-    for one in question["layers"]:
-        for statement in one.get("statements", ()):
-            decided = one["source"] == deciding.get("policy") and statement["statement"] == deciding.get("statement")
-            if not decided:
-                continue
-            console.print("  the statement that decided:")
-            console.print(json.dumps(statement["text"], indent=2), markup=False)
-            for seen in statement["conditions"]:
-                held = "held" if seen["held"] else "did not hold"
-                value = "(missing)" if seen["seen"] is None else seen["seen"]
-                wanted = ", ".join(seen["wanted"])
-                console.print(
-                    f"    {seen['operator']} {seen['key']}: wanted {wanted}, seen {value}: {held}", markup=False
-                )
-    readable = [one["source"] for one in question["layers"] if one["verdict"] is not None]
-    hidden = any(one["verdict"] is None for one in question["layers"])
-    if hidden and deciding.get("policy") and deciding["policy"] not in readable:
-        console.print("  the statement that decided: you may not read that policy", markup=False)
-    for one in question.get("notTold", ()):
-        console.print(f"  not told: {one}", markup=False)
-    now = question.get("now")
-    if question.get("changed"):
-        told = f"{now['verdict']} by {now['layer']}" if now else "unknown"
-        console.print(f"  the policies changed since: now {told}", markup=False)
+def _print(told: dict[str, Any], full: bool) -> None:
+    """What decided, what would have allowed it, then the layers: whoever reads three lines has the answer."""
+    told = _printable(told)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    console.print(f"[bold]{told['eventName']}[/] by {escape(told['principal'])} at {told['eventTime']}")
+    if not told["allowed"] and told["error"]["message"]:
+        message = told["error"]["message"].partition(_SUFFIX)[0]
+        console.print(f"[red]{told['error']['code']}[/]: ", end="")
+        console.print(message, markup=False)
+    refused = [one for one in told["questions"] if one["then"]["verdict"] != "Allowed"]
+    if not refused and not told["allowed"]:
+        console.print("[bold]Every policy allowed it[/]: what refused is said above.")
+    for question in told["questions"]:
+        console.print()
+        console.print(_headline(question), style="bold", markup=False)
+        if full or question in refused or not refused:
+            _print_question(console, question, full)
+
+
+def _printable(told: Any) -> Any:
+    """The same, with what would steer a terminal written out: names in requests are their senders' words."""
+    if isinstance(told, str):
+        return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in told)
+    if isinstance(told, dict):
+        return {key: _printable(value) for key, value in told.items()}
+    return [_printable(one) for one in told] if isinstance(told, list | tuple) else told
+
+
+def _headline(question: dict[str, Any]) -> str:
+    then = question["then"]
+    verdict, layer = then["verdict"], _LAYERS.get(then.get("layer", ""), then.get("layer", ""))
+    what = f"{question['action']} on {question['resource']}"
+    if verdict == "ExplicitlyDenied":
+        return f"{what}: denied" + (f" by a {layer}" if layer else "")
+    if verdict == "ImplicitlyDenied":
+        return f"{what}: refused, no {layer or 'policy'} allows it"
+    return f"{what}: allowed"
+
+
+def _print_question(console: Console, question: dict[str, Any], full: bool) -> None:
+    for statement in _deciding(question):
+        _print_statement(console, statement)
+    if question["then"]["verdict"] == "ExplicitlyDenied" and not _deciding(question) and question["then"].get("policy"):
+        told = "you may not read that policy" if _unread(question) else "it does not say so any more"
+        console.print(f"  by {question['then']['policy']}; {told}", markup=False)
     if question.get("nearest"):
-        console.print("  what would have allowed it:")
+        console.print("  [bold]what would have allowed it[/]")
         for change in question["nearest"]:
             console.print(f"    - {change['change']}", markup=False)
             if change["who"]:
                 console.print(f"      who can: {change['who']}", markup=False)
+    now = question.get("now")
+    if question.get("changed"):
+        told = f"{now['verdict']} by {now['layer']}" if now else "unknown"
+        console.print(f"  [bold]the policies changed since[/]: now {told}")
+    if "layers" in question:
+        _print_layers(console, question)
+    if question.get("note"):
+        console.print(f"  {question['note']}", markup=False)
+    _print_values(console, question, full)
+
+
+def _deciding(question: dict[str, Any]) -> list[dict[str, Any]]:
+    """The statement that decided, if it may be read and is still there."""
+    then = question["then"]
+    return [
+        statement | {"policy": one["source"]}
+        for one in question.get("layers", ())
+        for statement in one.get("statements", ())
+        if one["source"] == then.get("policy") and statement["statement"] == then.get("statement")
+    ]
+
+
+def _unread(question: dict[str, Any]) -> bool:
+    readable = [one["source"] for one in question.get("layers", ()) if one["verdict"] is not None]
+    hidden = any(one["verdict"] is None for one in question.get("layers", ()))
+    return hidden and question["then"]["policy"] not in readable
+
+
+def _print_statement(console: Console, statement: dict[str, Any]) -> None:
+    text = statement["text"]
+    label = text.get("Sid") or f"number {statement['statement']}"
+    console.print(f"  by the statement {label} of {statement['policy']}", markup=False)
+    for line in json.dumps(text, indent=2).splitlines():
+        console.print(f"    {line}", markup=False)
+    for seen in statement["conditions"]:
+        held = "holds" if seen["held"] else "does not hold"
+        value = "(missing)" if seen["seen"] is None else seen["seen"]
+        wanted = ", ".join(seen["wanted"])
+        console.print(f"    {seen['operator']} {seen['key']}: wants {wanted}, saw {value}: {held}", markup=False)
+
+
+def _print_layers(console: Console, question: dict[str, Any]) -> None:
+    console.print("  [bold]every policy in force[/], by itself")
+    rows = []
+    for one in question["layers"]:
+        level = f" {one['level']}" if "level" in one else ""
+        says = _WORDS.get(one["verdict"]) or f"not yours to read ({one['why']})"
+        rows.append((f"{one['layer']}{level}", says, one["source"]))
+    if not rows:
+        console.print("    none")
+    wide = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+    for layer, says, source in rows:
+        console.print(f"    {layer:{wide[0]}}  {says:{wide[1]}}  {source}", markup=False)
+    for hint in question.get("notTold", ()):
+        console.print(f"    not told: {hint}", markup=False)
+
+
+def _print_values(console: Console, question: dict[str, Any], full: bool) -> None:
+    """The condition values: those that a policy in force asks for, unless all are wanted."""
+    context = question["context"]
+    asked = {
+        condition["key"].lower()
+        for one in question.get("layers", ())
+        for statement in one.get("statements", ())
+        for condition in statement["conditions"]
+    }
+    shown = {key: value for key, value in sorted(context.items()) if full or key.lower() in asked}
+    if shown:
+        console.print("  [bold]condition values it saw[/]" + ("" if full else ", of the keys that policies ask for"))
+        for key, value in shown.items():
+            console.print(f"    {key} = {value if isinstance(value, str) else ', '.join(value)}", markup=False)
+    if not full and len(shown) < len(context):
+        console.print(f"  {len(context) - len(shown)} more condition values: --full", style="dim")

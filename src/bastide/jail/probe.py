@@ -156,7 +156,7 @@ def _networks() -> Finding:
     if missing:
         return Finding("networks", False, f"not found: {', '.join(missing)}", remedy, required=False)
     said = _said(["unshare", "--net", "sh", "-c", f"PATH={search}; {_TRIAL_NETWORK}"])
-    return Finding("networks", not said, said[:300] or "a trial network was made, with a link and rules", remedy, False)
+    return Finding("networks", not said, said[:300] or "iproute2 and nftables made a trial network", remedy, False)
 
 
 _TRIAL_NETWORK: Final = (

@@ -6,7 +6,10 @@ stands in the record of the account that was refused.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import orjson
 
@@ -18,18 +21,16 @@ if TYPE_CHECKING:
     from bastide.kernel.calls import Calls
 
 _PURPOSE: Final = "authorization-message"
+_POINTER: Final = struct.Struct(">16sQHI")
+"""Request id, account, question, checksum of the event's name: short, for it ends every refusal that people read."""
 
 
 def encode(calls: Calls, call: Call, index: int) -> str:
     """The message of the refusal of a call's question `index` (from 0)."""
-    told = {
-        "request": call.request.id,
-        "account": call.caller.account or calls.home,
-        "at": call.request.at,
-        "question": index,
-        "event": call.operation.event_name or call.operation.name,
-    }
-    return calls.sealer.seal(orjson.dumps(told), _PURPOSE)
+    account = int(call.caller.account or calls.home)
+    event = call.operation.event_name or call.operation.name
+    told = _POINTER.pack(UUID(call.request.id).bytes, account, min(index, 0xFFFF), zlib.crc32(event.encode()))
+    return calls.sealer.seal(told, _PURPOSE)
 
 
 def decode(calls: Calls, view: View, message: str) -> dict[str, Any]:
@@ -40,16 +41,17 @@ def decode(calls: Calls, view: View, message: str) -> dict[str, Any]:
     """
     invalid = Refused("InvalidAuthorizationMessageException", "The message is not valid.")
     try:
-        told = orjson.loads(calls.sealer.open(message, _PURPOSE))
-    except (ValueError, Refused):
+        raw, number, index, name = _POINTER.unpack(calls.sealer.open(message, _PURPOSE))
+    except (ValueError, struct.error, Refused):
         raise invalid from None
-    at, index = told["at"], told["question"]
-    found = view.events(told["account"], start=at, end=at, where=("request_id", told["request"]), limit=100)
+    request, account = UUID(bytes=raw), f"{number:012}"
+    at = (request.int >> 80) * 1000  # a request's id tells the millisecond
+    found = view.events(account, start=at, end=at + 999, where=("request_id", str(request)), limit=100)
     for event in found:
-        if event.name != told["event"] or not event.error:
+        if zlib.crc32(event.name.encode()) != name or not event.error:
             continue
         record = orjson.loads(event.body)
         questions = record["additionalEventData"]["bastide"]["questions"]
         if index < len(questions) and questions[index]["verdict"] != "Allowed":
-            return {"account": told["account"], "record": record, "question": questions[index]}
+            return {"account": account, "record": record, "question": questions[index]}
     raise invalid

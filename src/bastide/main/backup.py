@@ -314,6 +314,8 @@ def _progress() -> Progress:
         DownloadColumn(),
         TransferSpeedColumn(),
         console=Console(stderr=True),
+        transient=True,
+        disable=not Console(stderr=True).is_terminal,
     )
 
 

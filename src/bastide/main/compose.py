@@ -187,7 +187,7 @@ class Platform:
         operations = self.calls.registry.operations
         lines = [
             f"enforced: every call signed (SigV4); {len(operations)} operations, each asks the policy engine",
-            "enforced: identity, resource, trust and session policies, boundaries, SCPs; explicit deny first",
+            "enforced: identity, resource, trust, session and endpoint policies, boundaries, SCPs, RCPs; a deny wins",
             "enforced: every call recorded; changes and refusals are on the disk before the answer",
             "enforced: objects, volumes and keys encrypted at rest; TLS 1.2 or later on the public listener",
         ]

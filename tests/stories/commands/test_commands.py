@@ -201,7 +201,7 @@ def refusal(running: Running, member: Account) -> tuple[str, dict[str, Any]]:
 def test_why_shows_the_administrator_the_statement(running: Running, refusal: tuple[str, dict[str, Any]]) -> None:
     request, statement = refusal
     said = told(bastide("why", request, data=running.data))
-    assert "CreateUser" in said and "AccessDenied" in said and "ExplicitlyDenied" in said
+    assert "CreateUser" in said and "AccessDenied" in said and "denied by a service control policy" in said
     assert '"Sid": "NoUsersHere"' in said and statement["arn"] in said
 
 

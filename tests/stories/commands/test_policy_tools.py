@@ -278,3 +278,74 @@ def test_live_cases_are_asked_of_the_platform(platform: Running, account: Accoun
     done = run(platform, "policy", "test", str(path))
     assert done.exit_code == 0, done.output
     assert "3 of 3 cases as expected" in done.output
+
+
+def test_why_explains_the_message_at_a_refusals_end(platform: Running, account: Account, neighbour: Account) -> None:
+    arn = guard(account, DENY_USERS)
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        account.client("iam").create_user(UserName="x")
+    refusal = str(caught.value)
+    token = refusal.rpartition("Encoded authorization failure message: ")[2]
+    assert 0 < len(token) < 100, "people read it at every refusal's end"
+
+    # The administrator's, whose account it is not; the token alone and the refusal as it was printed.
+    for given in (token, refusal):
+        told = json.loads(run(platform, "why", "--message", given, "--format", "json").output)
+        [question] = told["questions"]
+        assert question["action"] == "iam:CreateUser"
+        assert (question["then"]["layer"], question["then"]["policy"], question["then"]["sid"]) == (
+            "scp",
+            arn,
+            "NoUsers",
+        )
+        [denying] = [one for one in question["layers"] if one["verdict"] == "ExplicitlyDenied"]
+        assert denying["source"] == arn
+        assert "tag it with team" in question["nearest"][0]["change"]
+    shown = run(platform, "why", "--message", token).output
+    assert "who can: whoever asks" in shown
+    assert any(line.split()[2:] == ["denies", arn] for line in shown.splitlines()), shown
+
+    def env(keys: Keys) -> dict[str, str | None]:
+        return {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret,
+                "AWS_SESSION_TOKEN": keys.token, "BASTIDE_DATA": str(platform.data)}  # fmt: skip
+
+    words = ["why", "--message", token]
+    mine = click.testing.CliRunner().invoke(cli, words, env=env(account.keys))
+    assert mine.exit_code == 0 and "not yours to read" in mine.output, "the guardrail is the organisation's"
+    theirs = click.testing.CliRunner().invoke(cli, words, env=env(neighbour.keys))
+    assert theirs.exit_code == 1 and "decode no such message" in theirs.output
+    cut = run(platform, "why", "--message", token[:-3])
+    assert cut.exit_code == 1 and "decode no such message" in cut.output
+
+
+def test_why_tells_the_answer_first(platform: Running, account: Account) -> None:
+    arn = guard(account, DENY_USERS)
+    request = refused(account.client("iam").create_user, UserName="x")
+    lines = run(platform, "why", request).output.splitlines()
+    assert "Encoded authorization" not in "".join(lines)
+    asked = f"arn:aws:iam::{account.id}:user/x"
+    first = lines.index(f"iam:CreateUser on {asked}: denied by a service control policy")
+    assert lines[first + 1] == f"  by the statement NoUsers of {arn}"
+    assert "    Null aws:RequestTag/team: wants true, saw (missing): holds" in lines
+    assert lines.index("  what would have allowed it") < lines.index("  every policy in force, by itself")
+    assert not any(line.startswith("    aws:useragent") for line in lines), "no policy asks for it"
+    assert any(
+        line.startswith("    aws:useragent") for line in run(platform, "why", request, "--full").output.splitlines()
+    )
+
+
+def test_why_writes_names_as_they_are(platform: Running, account: Account, tmp_path: Path) -> None:
+    secret = account.client("secretsmanager").create_secret(Name="a", SecretString="x")["ARN"]
+    account.role("Nobody", allow("s3:Get*"))
+    nobody = account.client("secretsmanager", account.as_role("Nobody"))
+    request = refused(nobody.get_secret_value, SecretId=secret)
+    shown = run(platform, "why", request).output
+    assert f"secretsmanager:GetSecretValue on {secret}: refused" in shown, "no pictures for :secret:"
+
+    # What the sender of a request wrote neither colours nor steers the terminal of whoever looks.
+    held = Credentials(account.keys.access_key, account.keys.secret, account.keys.token)
+    record = json.dumps(find(Platform(platform.data), held, request))
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps({"Records": [json.loads(record.replace(secret, r"[/]\u001b[2J[red]name"))]}))
+    shown = run(platform, "why", request, "--records", str(path)).output
+    assert r"secretsmanager:GetSecretValue on [/]\x1b[2J[red]name: refused" in shown and "\x1b[2J" not in shown

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -424,6 +426,22 @@ def run(vpc: Vpc, *words: str, role: str = "OrganizationAccountAccessRole") -> s
         [*PROGRAM, "network", "run", "--data", data, "--account", vpc.account.id, "--role", role, *words],
         capture_output=True, text=True, timeout=60, check=False, input="given",
     )  # fmt: skip
+
+
+def test_a_program_in_a_subnet_finds_what_an_aws_client_needs(science: Science) -> None:
+    vpc = science.vpc
+    vpc.interface("sts")
+    names = ("PATH", "HOME", "LANG")
+    bare = {name: os.environ[name] for name in names if name in os.environ}
+    asks = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'], boto3.session.Session().region_name)"
+    words = ["--account", vpc.account.id, "--subnet", vpc.subnet, "--", sys.executable, "-c", asks]
+    done = subprocess.run(
+        [*PROGRAM, "network", "run", "--data", str(vpc.account.platform.data), *words],
+        capture_output=True, text=True, timeout=60, check=False, env=bare | {"AWS_ENDPOINT_URL": vpc.account.platform.url},
+    )  # fmt: skip
+    assert done.stdout.split() == [
+        f"arn:aws:sts::{vpc.account.id}:assumed-role/OrganizationAccountAccessRole/bastide-network", REGION
+    ], done.stderr  # fmt: skip
 
 
 def test_only_who_may_make_an_interface_puts_a_program_into_a_subnet(science: Science) -> None:

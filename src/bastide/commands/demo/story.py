@@ -20,6 +20,7 @@ from bastide.commands.demo import record
 from bastide.commands.demo.data import PROTECTED, ROWS, Applications, applications, predictions
 from bastide.commands.demo.organisation import ENDPOINT, Bank, found
 from bastide.commands.demo.telling import StoryError, Telling
+from bastide.commands.live import Reader
 
 _SCRIPTS = resources.files("bastide.commands.demo") / "scripts"
 # As the SageMaker SDK computes it for scikit-learn 1.2-1 in us-east-1.
@@ -316,6 +317,15 @@ def _explain(story: Story, request: str, guardrail: str) -> None:
     shown = why.statement(bank.desk.platform, bank.people["iris"], denied[0])
     story.check('"Deny"' in shown, f"the statement is not shown to the auditor: {shown}")
     telling.aside(shown)
+    reader = Reader(
+        bank.desk.platform,
+        lambda account: bank.people["iris"] if account == bank.desk.platform.configuration.account else auditor,
+    )
+    for question in why.explained(found_record, reader)["questions"]:
+        for change in question.get("nearest", ()):
+            telling.say(f"what would have allowed it: {change['change']}")
+            if change["who"]:
+                telling.say(f"who can: {change['who']}")
     hidden = why.statement(bank.desk.platform, story.ada, denied[0])
     story.check('"Deny"' not in hidden, "the statement is shown to the data scientist, who may not read the policy")
     telling.say(f"the same, asked by the data scientist: {hidden}")

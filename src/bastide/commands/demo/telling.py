@@ -28,9 +28,9 @@ class Telling:
     """Where the story is written to."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(emoji=False, highlight=False)
         if not self.console.is_terminal:
-            self.console = Console(highlight=False, width=160)
+            self.console = Console(emoji=False, highlight=False, width=160)
         self.began = time.monotonic()
         self._chapter = 0
 
@@ -54,7 +54,8 @@ class Telling:
         self.console.print(f"   [green]ok[/] {escape(text)}", soft_wrap=True)
 
     def refused(self, attempt: str, code: str, message: str) -> None:
-        """A rule that held, in AWS's words."""
+        """A rule that held, in AWS's words, less the encoded message at their end."""
+        message = message.partition(" Encoded authorization failure message:")[0]
         self.console.print(f"   [yellow]refused[/] {escape(attempt)}", soft_wrap=True)
         self.console.print(f"           [yellow]{escape(code)}[/]: {escape(message)}", soft_wrap=True)
 
@@ -114,7 +115,7 @@ class Telling:
         lines += [
             (f"bastide status {where}", "accounts, jobs, models, endpoints"),
             (f"bastide inventory {where}", "every endpoint traced to its registered version"),
-            (f"bastide why {where} REQUEST-ID", "why a call was refused (ids in the table above)"),
+            (f"bastide why {where} REQUEST-ID", "why a call was refused, what would have allowed it (ids above)"),
             (
                 f'eval "$(bastide credentials {where} --account data-science --role DataScientist)"',
                 "be the data scientist",

@@ -335,7 +335,7 @@ def _end(told: dict[str, Any], shape: str) -> None:
     if shape == "json":
         click.echo(json.dumps(told, indent=2))
     else:
-        console = Console(highlight=False)
+        console = Console(emoji=False, highlight=False, soft_wrap=True)
         colour = {"proved": "green", "refuted": "red"}.get(told["outcome"], "yellow")
         console.print(f"[{colour}]{told['outcome']}[/]: ", end="")
         console.print(told["claim"], markup=False)

@@ -381,7 +381,7 @@ _LATER: Final = "what the call would have been asked next is not on record, nor 
 
 
 def _print(told: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     flips = sum(one["count"] for one in told["flips"])
     unknown = sum(one["count"] for one in told["notKnown"])
     console.print(

@@ -170,7 +170,7 @@ def _junit(reports: list[Report]) -> str:
 
 
 def _table(report: Report) -> None:
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     table = Table(box=None, pad_edge=False)
     for column in ("", "case", "decided"):
         table.add_column(column)
