@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import pytest
 
@@ -75,7 +76,7 @@ class Place:
             caller = self.calls.directory.by_session(view, session)
         assert caller is not None
         request = Request(
-            "id", NOW, "192.0.2.1", "tests", True, "json", tls="TLSv1.3", signed="header",
+            str(UUID(int=7)), NOW, "192.0.2.1", "tests", True, "json", tls="TLSv1.3", signed="header",
             signed_at=NOW - 2 * MICROS, content_sha256="UNSIGNED-PAYLOAD", via=self.via,
         )  # fmt: skip
         return Call(operation, given, caller, ACCOUNT, REGION, request)
