@@ -14,6 +14,7 @@ import hmac
 import http.client
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -33,6 +34,10 @@ _PAUSE_SECONDS: Final = 1.0
 """After a provider did not answer: so long nobody else waits for it."""
 _LOGOUT_SECONDS: Final = 300
 _LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
+
+
+_THREADS: Final = ThreadPoolExecutor(4, thread_name_prefix="identity-provider")
+"""Of their own: whoever comes may have a provider asked, and one that is slow must not keep others' threads."""
 
 
 class Unreachable(Exception):  # noqa: N818
@@ -110,7 +115,7 @@ class Relying:
         if time.monotonic() - self._failed_at < _PAUSE_SECONDS:
             raise Unreachable("the provider did not answer a moment ago")
         try:
-            return await asyncio.to_thread(fetch, self.provider, url)
+            return await asyncio.get_running_loop().run_in_executor(_THREADS, fetch, self.provider, url)
         except Unreachable:
             self._failed_at = time.monotonic()
             raise
@@ -161,7 +166,10 @@ class Relying:
             headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:
             form = {**form, "client_id": self.provider.client_id}
-        status, answer = await asyncio.to_thread(fetch, self.provider, str(told.get("token_endpoint")), form, headers)
+        endpoint = str(told.get("token_endpoint"))
+        status, answer = await asyncio.get_running_loop().run_in_executor(
+            _THREADS, fetch, self.provider, endpoint, form, headers
+        )
         if status != 200:
             error = str(answer.get("error"))[:100]
             if status in (400, 401) and error == "invalid_grant":
