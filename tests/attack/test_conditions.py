@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import Account
+from tests.platform import Account, allow
 
 
 def _session(account: Account, service: str, *statements: dict[str, Any]) -> Any:
@@ -171,3 +172,27 @@ def test_a_package_is_registered_as_pending_unless_it_says_otherwise(account: Ac
         with pytest.raises(ClientError, match=r"AccessDenied.*CreateModelPackage"):
             bound.create_model_package(ModelPackageGroupName="g", ModelApprovalStatus=status)
     assert bound.create_model_package(ModelPackageGroupName="g")["ModelPackageArn"].endswith("/g/1")
+
+
+@pytest.mark.parametrize("key", ["SecretId", "VersionStage"])
+def test_a_secret_that_is_denied_is_denied_in_a_list_of_secrets(account: Account, key: str) -> None:
+    """Each secret of a list is asked about with its own condition keys, so that no key is lent by another."""
+    admin = account.client("secretsmanager")
+    open_, shut = (admin.create_secret(Name=name, SecretString=name)["ARN"] for name in ("open", "shut"))
+    denied = {
+        "Effect": "Deny",
+        "Action": "secretsmanager:GetSecretValue",
+        "Resource": "*" if key == "SecretId" else shut,
+        "Condition": {"StringEquals": {f"secretsmanager:{key}": shut if key == "SecretId" else "AWSCURRENT"}},
+    }
+    bound = _session(account, "secretsmanager", {"Effect": "Allow", "Action": "*", "Resource": "*"}, denied)
+    assert len(bound.batch_get_secret_value(SecretIdList=[open_])["SecretValues"]) == 1
+    for listed in ([shut], [open_, shut], [shut, open_]):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            bound.batch_get_secret_value(SecretIdList=listed)
+    document = allow("secretsmanager:GetSecretValue", Condition={"StringEquals": {"secretsmanager:SecretId": open_}})
+    document["Statement"].append({"Effect": "Allow", "Action": "secretsmanager:BatchGetSecretValue", "Resource": "*"})
+    account.client("iam").put_role_policy(RoleName="bound", PolicyName="inline", PolicyDocument=json.dumps(document))
+    assert len(bound.batch_get_secret_value(SecretIdList=[open_])["SecretValues"]) == 1
+    with pytest.raises(ClientError, match="AccessDenied"):
+        bound.batch_get_secret_value(SecretIdList=[open_, shut])

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _MOST_FORM_BYTES: Final = 64 * 1024
 """Of all fields before the file; S3's own limit is 20 KB."""
+_MOST_BEFORE_FILE: Final = 2 * _MOST_FORM_BYTES
+"""Of all that comes before the file, heads of parts and what divides them included: nobody has been asked who they are
+yet."""
 _MOST_PART_HEAD: Final = 4096
 _UNNAMED: Final = frozenset({"awsaccesskeyid", "signature", "policy", "file", "x-amz-signature"})
 """Fields that a policy does not name."""
@@ -89,13 +92,19 @@ class Form:
                 "The body of your POST request is not well-formed multipart/form-data.", "MalformedPOSTRequest"
             )
         form._parser = MultipartParser(boundary, _Parts(form).callbacks())
+        taken = 0
         while form.file is None and not form._whole:
-            await form._more()
+            taken += await form._more()
+            if form.file is None and taken > _MOST_BEFORE_FILE:
+                raise _refused(
+                    "Your POST request fields preceding the upload file were too large.", "MaxPostPreDataLengthExceeded"
+                )
         if form.file is None:
             raise _refused("POST requires exactly one file upload per request.")
         return form
 
-    async def _more(self) -> None:
+    async def _more(self) -> int:
+        """Reads on; returns how many bytes there were."""
         data = await self.received.more()
         try:
             if data:
@@ -107,6 +116,7 @@ class Form:
             raise _refused(
                 "The body of your POST request is not well-formed multipart/form-data.", "MalformedPOSTRequest"
             ) from None
+        return len(data)
 
     # -- the kernel's Body -----------------------------------------------------------------------------------------------
 

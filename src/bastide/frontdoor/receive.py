@@ -19,6 +19,8 @@ MOST_HEADER_BYTES = 64 * 1024
 MOST_TARGET_BYTES = 16 * 1024
 MOST_BODY_BYTES = 16 * 1024 * 1024
 """Of a body that is held in memory; streamed uploads have their own limit (5 GiB, as S3)."""
+MOST_UNSIGNED_BYTES = 1024 * 1024
+"""Of the same from somebody whom no signature tells: an assertion of 100,000 characters and some more."""
 IDLE_SECONDS = 60.0
 
 
@@ -70,10 +72,10 @@ class Received:
                 return data
         return b""
 
-    async def body(self) -> bytes:
+    async def body(self, most: int = MOST_BODY_BYTES) -> bytes:
         """The whole body, bounded; raises Refused RequestEntityTooLarge."""
-        if self.length is not None and self.length > MOST_BODY_BYTES:
-            raise _too_large()
+        if self.length is not None and self.length > most:
+            raise too_large(most)
         if self.finished or self.length == 0:
             return b""
         pieces: list[bytes] = []
@@ -81,13 +83,14 @@ class Received:
         while piece := await self.more():
             pieces.append(piece)
             size += len(piece)
-            if size > MOST_BODY_BYTES:
-                raise _too_large()
+            if size > most:
+                raise too_large(most)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _too_large() -> Refused:
-    return Refused("RequestEntityTooLargeException", f"The request body is larger than {MOST_BODY_BYTES} bytes.", 413)
+def too_large(most: int) -> Refused:
+    """RequestEntityTooLargeException."""
+    return Refused("RequestEntityTooLargeException", f"The request body is larger than {most} bytes.", 413)
 
 
 def receive(scope: Scope, source: Receive, listener: Listener, clock: Clock) -> Received:

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from bastide.domain import Refused
 from bastide.frontdoor.form import Form
-from bastide.frontdoor.receive import Received
+from bastide.frontdoor.receive import MOST_BODY_BYTES, MOST_UNSIGNED_BYTES, Received, too_large
 from bastide.kernel import Operation, Registry
 from bastide.protocol import Codec, Head, OperationCodec, codec, services_for_signing_name
 from bastide.sigv4 import Presented
@@ -144,6 +144,7 @@ class Router:
         candidates = self._candidates(presented, received)
         refusal: Refused | None = None
         body: bytes | None = None
+        most = MOST_BODY_BYTES if presented is not None else MOST_UNSIGNED_BYTES
         for service in candidates:
             raw_path = received.raw_path
             if service.service == "s3":
@@ -152,7 +153,7 @@ class Router:
                     raw_path = b"/" + bucket.encode() + raw_path
             head = Head(received.method, raw_path, query, received.named, host)
             if body is None and service.needs_body(head):
-                body = await received.body()
+                body = await received.body(most)
             try:
                 name, protocol = service.route(head, body)
             except Refused as refused:
@@ -170,10 +171,14 @@ class Router:
                     kept={"protocol": protocol},
                 )  # fmt: skip
                 continue
+            if operation.identify is not None:
+                most = MOST_UNSIGNED_BYTES  # a signature does not count here
+                if body is not None and len(body) > most:
+                    raise too_large(most)
             if body is None and not (held.streaming_input and service.service == "s3"):
                 # Who did not sign, and should have, is refused without being read.
                 unread = presented is None and service.service != "s3" and operation.identify is None
-                body = b"" if unread else await received.body()
+                body = b"" if unread else await received.body(most)
             return Target(operation, held, service, protocol, head, body)
         raise refusal or Refused(
             "UnknownOperationException", "No service here has the operation that was asked for.", 404

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bastide import policy
 from bastide.domain import Arn, Refused
 from bastide.kernel import context as contexts
-from bastide.kernel import encoded
+from bastide.kernel import encoded, principals
 from bastide.kernel.call import _MADE_BY_AUTHORISE, Authorised, Call, Question
 from bastide.kernel.identity import SIGNED, Caller, Endpoint
 from bastide.kernel.kind import Ask, Asked
@@ -33,7 +34,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
     operation = call.operation
     caller = call.caller
     if caller.account:
-        _open(calls, view, call, caller.account)
+        _open(calls, view, call)
     service = calls.registry.services[operation.service]
     _bar(call)
     signed = caller.kind in SIGNED
@@ -55,8 +56,9 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
             continue
         for resource in ask.about(asked):
             facts = calls.registry.facts(view, resource, caller.account, ask.action)
-            if facts.account and facts.account != caller.account:
-                _open(calls, view, call, facts.account)
+            if facts.account not in ("", caller.account) and calls.organisation.suspended(view, facts.account):
+                # It gives nothing to anybody; why is nobody's business who is not of that account.
+                facts = replace(facts, policy=None, grants=None)
             context = _context(ask, asked, base, resource, facts.account, facts.tags)
             context.update(facts.keys)
             if facts.account and facts.account != caller.account:
@@ -76,7 +78,7 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
                     identity=layers.identity,
                     boundary=layers.boundary,
                     session=layers.session,
-                    resource=facts.policy,
+                    resource=principals.meant(facts, caller),
                     scps=layers.scps,
                     rcps=_rcps(calls, view, caller, ask.action, facts.account),
                     endpoint=layers.endpoint,
@@ -139,8 +141,9 @@ def _bar(call: Call) -> None:
         raise Refused("InvalidClientTokenId", "The security token included in the request is invalid", 403)
 
 
-def _open(calls: Calls, view: View, call: Call, account: str) -> None:
-    """Raises Refused for an account that was closed."""
+def _open(calls: Calls, view: View, call: Call) -> None:
+    """Raises Refused for a caller whose account was closed."""
+    account = call.caller.account
     if calls.organisation.suspended(view, account):
         raise Refused(
             denied_code(call.request.protocol, call.operation.service),

@@ -134,6 +134,9 @@ class Facts:
     """Of a KMS key: what finds the grants that concern a caller, each as a policy that allows its grantee."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Condition keys that follow from the resource itself, lower case: ``ec2:vpc`` of a subnet."""
+    text: str = ""
+    principals: Mapping[str, str] = field(default_factory=dict)
+    """The policy as it is written, and the unique ids of users and roles in it when it was (`kernel.principals`)."""
 
 
 FactsOf = Callable[[View, Arn, str], "Facts | None"]
@@ -359,7 +362,8 @@ class Kind:
         if row is None:
             return Facts(arn.account, type=self.name)
         policy = self.policy_of(view, row) if self.policy_of is not None else None
-        return Facts(arn.account, row.tags, policy, type=self.name)
+        text, principals = row.doc.get("_policy", ""), row.doc.get("_principals", {})
+        return Facts(arn.account, row.tags, policy, type=self.name, text=text, principals=principals)
 
 
 @dataclass(slots=True)

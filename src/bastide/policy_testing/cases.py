@@ -64,6 +64,9 @@ class CaseFile:
     coverage: str
 
 
+_MOST_NODES = 1_000_000
+
+
 @dataclass(slots=True)
 class _Reader:
     path: Path
@@ -71,6 +74,8 @@ class _Reader:
     sources: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """Named policies: the document, and the node to blame."""
     parsed: dict[tuple[str, Form], Attached] = field(default_factory=dict)
+    nodes: int = 0
+    """Of all documents in the file: an alias repeats what it stands for, aliases of aliases without end."""
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -129,6 +134,9 @@ class _Reader:
 
     def plain(self, node: Any) -> Any:
         """A document written in YAML; scalars stay texts, as policies compare texts."""
+        self.nodes += 1
+        if self.nodes > _MOST_NODES:
+            raise self.fault(node, "the documents in the file are too large")
         if isinstance(node, yaml.MappingNode):
             return {name: self.plain(value) for name, _, value in self.pairs(node, "a policy")}
         if isinstance(node, yaml.SequenceNode):

@@ -14,10 +14,14 @@ Node = Any
 
 _MOST_PAIRS = 20_000
 _MOST_PARTS = 64
+_MOST_NODES = 200_000
+"""Of the parts of all names together: what a tree of them costs, whoever sends it."""
 
 
 def pairs(body: bytes) -> list[tuple[str, str]]:
     """The decoded pairs of a form body; raises Malformed for bytes that are no UTF-8, or too many pairs."""
+    if body.count(b"&") >= _MOST_PAIRS:  # before a list is made of them: who sends it is not known yet
+        raise Malformed("The form has too many fields")
     try:
         text = body.decode()
         found = []
@@ -32,17 +36,17 @@ def pairs(body: bytes) -> list[tuple[str, str]]:
             found.append((key, value))
     except UnicodeDecodeError:
         raise Malformed("The form is not UTF-8") from None
-    if len(found) > _MOST_PAIRS:
-        raise Malformed("The form has too many fields")
     return found
 
 
 def tree(fields: Iterable[tuple[str, str]]) -> dict[str, Node]:
     """The fields as a tree by the dots of their names."""
     root: dict[str, Node] = {}
+    nodes = 0
     for key, value in fields:
         parts = key.split(".") if "." in key else [key]
-        if len(parts) > _MOST_PARTS:
+        nodes += len(parts)
+        if len(parts) > _MOST_PARTS or nodes > _MOST_NODES:
             raise Malformed("A field is nested too deeply")
         node = root
         for part in parts[:-1]:

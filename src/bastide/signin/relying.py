@@ -14,6 +14,7 @@ import hmac
 import http.client
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -29,8 +30,14 @@ _SECONDS: Final = 10.0
 _MOST_BYTES: Final = 1024 * 1024
 _KNOWN_SECONDS: Final = 600.0
 _AGAIN_SECONDS: Final = 10.0
+_PAUSE_SECONDS: Final = 1.0
+"""After a provider did not answer: so long nobody else waits for it."""
 _LOGOUT_SECONDS: Final = 300
 _LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
+
+
+_THREADS: Final = ThreadPoolExecutor(4, thread_name_prefix="identity-provider")
+"""Of their own: whoever comes may have a provider asked, and one that is slow must not keep others' threads."""
 
 
 class Unreachable(Exception):  # noqa: N818
@@ -95,26 +102,43 @@ class Relying:
     _keys: list[dict[str, Any]] = field(default_factory=list)
     _at: float = 0.0
     _keys_at: float = 0.0
+    _failed_at: float = -_PAUSE_SECONDS
+    _one: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Whoever comes may have the provider asked about itself: one asks, the others wait for what it learns."""
 
     async def metadata(self) -> dict[str, Any]:
         """The provider's configuration; raises Unreachable."""
+        async with self._one:
+            return await self._metadata()
+
+    async def _fetch(self, url: str) -> tuple[int, dict[str, Any]]:
+        if time.monotonic() - self._failed_at < _PAUSE_SECONDS:
+            raise Unreachable("the provider did not answer a moment ago")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(_THREADS, fetch, self.provider, url)
+        except Unreachable:
+            self._failed_at = time.monotonic()
+            raise
+
+    async def _metadata(self) -> dict[str, Any]:
         if not self._told or time.monotonic() - self._at > _KNOWN_SECONDS:
             url = self.provider.issuer.rstrip("/") + "/.well-known/openid-configuration"
-            status, told = await asyncio.to_thread(fetch, self.provider, url)
+            status, told = await self._fetch(url)
             if status != 200 or told.get("issuer") != self.provider.issuer:
                 raise Unreachable(f"{url} does not describe {self.provider.issuer}")
             self._told, self._at = told, time.monotonic()
         return self._told
 
     async def _find_keys(self, *, anew: bool = False) -> list[dict[str, Any]]:
-        age = time.monotonic() - self._keys_at
-        if not self._keys or age > _KNOWN_SECONDS or (anew and age > _AGAIN_SECONDS):
-            told = await self.metadata()
-            _, found = await asyncio.to_thread(fetch, self.provider, str(told.get("jwks_uri")))
-            keys = found.get("keys")
-            self._keys = [one for one in keys if isinstance(one, dict)] if isinstance(keys, list) else []
-            self._keys_at = time.monotonic()
-        return self._keys
+        async with self._one:
+            age = time.monotonic() - self._keys_at
+            if not self._keys or age > _KNOWN_SECONDS or (anew and age > _AGAIN_SECONDS):
+                told = await self._metadata()
+                _, found = await self._fetch(str(told.get("jwks_uri")))
+                keys = found.get("keys")
+                self._keys = [one for one in keys if isinstance(one, dict)] if isinstance(keys, list) else []
+                self._keys_at = time.monotonic()
+            return self._keys
 
     async def leads_to(self, state: str, nonce: str, verifier: str) -> str:
         """Where to send a person who signs in; raises Unreachable."""
@@ -142,7 +166,10 @@ class Relying:
             headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:
             form = {**form, "client_id": self.provider.client_id}
-        status, answer = await asyncio.to_thread(fetch, self.provider, str(told.get("token_endpoint")), form, headers)
+        endpoint = str(told.get("token_endpoint"))
+        status, answer = await asyncio.get_running_loop().run_in_executor(
+            _THREADS, fetch, self.provider, endpoint, form, headers
+        )
         if status != 200:
             error = str(answer.get("error"))[:100]
             if status in (400, 401) and error == "invalid_grant":

@@ -139,6 +139,11 @@ def test_people_are_found_by_what_the_provider_vouches_for(there: tuple[Centre, 
         centre, provider, sub="s-4", preferred_username="fay2", email="fay@example.com", email_verified=True
     )
     assert browser.status == 403
+    # A letter that becomes another one in lower case (the Kelvin sign) is another mailbox.
+    centre.user("kay", Emails=[{"Value": "kay@example.com", "Type": "work", "Primary": True}])
+    told = {"preferred_username": "kelvin", "email": "\u212aay@example.com", "email_verified": True}
+    assert ">kay<" not in enter(centre, provider, sub="s-7", **told).text
+    assert "ExternalIds" not in user_of(centre, "kay")
     # A name that somebody has is not given twice.
     assert enter(centre, provider, sub="s-5", preferred_username="FAY").status == 403
     assert enter(centre, provider, sub="s-6", preferred_username="two words").status == 403

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,8 @@ _SECONDS: Final = 20
 _MEMORY: Final = 1 << 30
 _AT_ONCE: Final = 2
 _WAITING: Final = 16
+_OF_ONE: Final = 4
+"""Checks of one account: it keeps nobody else's from running."""
 _FORMS: Final = {"IDENTITY_POLICY": Form.IDENTITY, "RESOURCE_POLICY": Form.RESOURCE}
 _LARGEST: Final = 64 * 1024
 
@@ -32,7 +35,7 @@ class _Room:
 
     def __init__(self) -> None:
         self.free = asyncio.Semaphore(_AT_ONCE)
-        self.waiting = 0
+        self.waiting: Counter[str] = Counter()
 
 
 _rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Room] = WeakKeyDictionary()
@@ -50,17 +53,18 @@ def _read(text: str, form: Form, member: str) -> None:
         raise Refused("InvalidParameterException", f"The {member} is not valid: {refused.message}", 400) from None
 
 
-async def _proof(question: dict[str, Any]) -> dict[str, Any]:
+async def _proof(a: Authorised, question: dict[str, Any]) -> dict[str, Any]:
     """The answer of a process of its own; raises Refused where it has none that could be given."""
     room = _rooms.setdefault(asyncio.get_running_loop(), _Room())
-    if room.waiting >= _WAITING:
+    if room.waiting.total() >= _WAITING or room.waiting[a.account] >= _OF_ONE:
         raise Refused("ThrottlingException", "Too many policy checks are running. Try again later.", 429)
-    room.waiting += 1
+    room.waiting[a.account] += 1
     try:
         async with room.free:
             answer = await _run({**question, "seconds": _SECONDS, "memory": _MEMORY})
     finally:
-        room.waiting -= 1
+        room.waiting[a.account] -= 1
+        room.waiting = +room.waiting
     if answer["outcome"] == "unavailable":
         raise Refused("InternalServerException", "This platform has no prover: install bastide[prove].", 500)
     if answer["outcome"] == "malformed":
@@ -120,7 +124,7 @@ async def _new_access(a: Authorised) -> dict[str, Any]:
     new, existing = str(a.input["newPolicyDocument"]), str(a.input["existingPolicyDocument"])
     _read(new, form, "newPolicyDocument")
     _read(existing, form, "existingPolicyDocument")
-    return await _proof({"ask": "no-new-access", "form": form.value, "document": new, "existing": existing})
+    return await _proof(a, {"ask": "no-new-access", "form": form.value, "document": new, "existing": existing})
 
 
 @POLICY.reads("CheckNoNewAccess", asks=[Ask("access-analyzer:CheckNoNewAccess", anything)], before=_new_access)
@@ -145,13 +149,14 @@ async def _granted(a: Authorised) -> dict[str, Any]:
     wanted: dict[str, Any] = {"Effect": "Allow", "Action": actions or "*", "Resource": resources or "*"}
     _read(json.dumps({"Version": "2012-10-17", "Statement": wanted}), Form.IDENTITY, "access")
     return await _proof(
+        a,
         {
             "ask": "not-granted",
             "form": form.value,
             "document": text,
             "actions": actions,
             "resources": resources or None,
-        }
+        },
     )
 
 
@@ -169,7 +174,7 @@ async def _public(a: Authorised) -> dict[str, Any]:
     text = str(a.input["policyDocument"])
     form = Form.TRUST if a.input["resourceType"] == "AWS::IAM::AssumeRolePolicyDocument" else Form.RESOURCE
     _read(text, form, "policyDocument")
-    return await _proof({"ask": "not-public", "form": Form.RESOURCE.value, "document": text})
+    return await _proof(a, {"ask": "not-public", "form": Form.RESOURCE.value, "document": text})
 
 
 @POLICY.reads("CheckNoPublicAccess", asks=[Ask("access-analyzer:CheckNoPublicAccess", anything)], before=_public)

@@ -69,14 +69,23 @@ class Person:
 def _known(view: View, person: Person) -> Row | None:
     """The user that a person is: by the provider's own id, or by an address that the provider vouches for."""
     id = holder(view, external("user", person.issuer, person.subject))
-    if id is None and person.email:
+    by_address = id is None and bool(person.email)
+    if by_address:
         id = holder(view, f"email/{person.email.lower()}")
     row = USER.row(view, id) if id is not None else None
+    if row is not None and by_address and not _has(row, person.email):
+        return None
     if row is not None and any(
         one["Issuer"] == person.issuer and one["Id"] != person.subject for one in row.doc.get("ExternalIds", ())
     ):
         return None  # the address went to somebody else at the provider
     return row
+
+
+def _has(row: Row, email: str) -> bool:
+    """Whether a user has an address, in whatever case of the letters A to Z: others may become one of these (the Kelvin
+    sign a k), and yet name another mailbox."""
+    return any(one.get("Value", "").encode().lower() == email.encode().lower() for one in row.doc.get("Emails", ()))
 
 
 def welcome(tx: Transaction, here: Instance, person: Person, now: Instant, *, provision: bool) -> Row:

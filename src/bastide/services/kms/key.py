@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bastide.domain import MICROS, Refused, tag_list
 from bastide.engines.keys import RootKey, new_material
-from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages, tags_of
+from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages, principals, tags_of
 from bastide.policy import Attached, Document, Form
 from bastide.services.kms.asking import CALLER, ask, request_alias, truth
 from bastide.services.kms.noun import KEY, named, not_found
@@ -137,6 +137,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         "Description": a.input.get("Description") or "",
         "Manager": "CUSTOMER",
         "Policy": policy,
+        "Principals": principals.kept(tx, policy),
         "Material": base64.b64encode(wrapped).decode(),
     }
     row = KEY.create(a, tx, key_id, doc, status="Enabled", tags=tags)
@@ -170,7 +171,8 @@ def get_policy(a: Authorised, view: View) -> Output:
     """The key's policy."""
     if (a.input.get("PolicyName") or "default") != "default":
         raise not_found("No such policy exists")
-    return {"Policy": _here(a, view).doc["Policy"], "PolicyName": "default"}
+    doc = _here(a, view).doc
+    return {"Policy": principals.shown(view, doc["Policy"], doc.get("Principals", {})), "PolicyName": "default"}
 
 
 @KEY.reads("ListKeyPolicies", asks=[ask("ListKeyPolicies")])
@@ -204,7 +206,8 @@ def own(a: Authorised, tx: View) -> Row:
 def put_policy(a: Authorised, tx: Transaction) -> Output:
     """A new policy for the key."""
     row = own(a, tx)
-    row.doc["Policy"] = checked_policy(a, str(a.input["Policy"]), KEY.arn(row.account, row.region, row.name))
+    text = checked_policy(a, str(a.input["Policy"]), KEY.arn(row.account, row.region, row.name))
+    row.doc["Policy"], row.doc["Principals"] = text, principals.kept(tx, text)
     KEY.change(tx, row, "PutKeyPolicy", a.request.id)
     return {}
 

@@ -167,7 +167,10 @@ def facts(view: View, arn: Arn, action: str) -> Facts | None:
         if row is None:
             return Facts(arn.account, type="Key")
         policy = Attached(Document.parse(row.doc["Policy"], Form.KEY), str(arn))
-        return Facts(arn.account, row.tags, policy, "key", "Key", partial(_grants, arn))
+        text, principals = row.doc["Policy"], row.doc.get("Principals", {})
+        return Facts(
+            arn.account, row.tags, policy, "key", "Key", partial(_grants, arn), text=text, principals=principals
+        )
 
     return view.memo(key, ((KEY.key, arn.account),), load)
 
@@ -199,7 +202,7 @@ def _granted(view: View, arn: Arn, principal: str) -> Sequence[tuple[str, Attach
                     found.append((ids.get(principal, ""), Attached(granted(row).document(), f"grant {row.doc['id']}")))
         return found
 
-    return view.memo(("kms:grants", arn.region, arn.name, principal), ((GRANT_TO, arn.account),), load)
+    return view.memo(("kms:grants", arn.account, arn.region, arn.name, principal), ((GRANT_TO, arn.account),), load)
 
 
 def granted(row: Row) -> Grant:

@@ -97,13 +97,16 @@ def lookup(view: View, name: str) -> Bucket | None:
 def _bucket(row: Row, region: str) -> Bucket:
     doc = row.doc
     attached: Attached | None = None
-    text = doc.get("Policy")
+    text = doc.get("Policy") or ""
     if text:
         blocked = doc.get("PublicAccessBlock") or {}
         if blocked.get("RestrictPublicBuckets") and public.is_public(text):
             text = public.restricted(text, row.name, row.account)
         attached = Attached(Document.parse_cached(text, Form.RESOURCE), f"policy of the bucket {row.name}")
-    facts = Facts(row.account, {}, attached, "bucket" if attached is not None else "", "Bucket")
+    facts = Facts(
+        row.account, {}, attached, "bucket" if attached is not None else "", "Bucket",
+        text=text, principals=doc.get("Principals", {}),
+    )  # fmt: skip
     encryption = doc["Encryption"]
     return Bucket(
         row.name,

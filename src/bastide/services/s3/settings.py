@@ -9,7 +9,7 @@ import json
 from typing import Any, Final
 
 from bastide.domain import Refused, tag_list
-from bastide.kernel import Ask, Authorised, Output
+from bastide.kernel import Ask, Authorised, Output, principals
 from bastide.policy import Document, Form
 from bastide.services.s3 import public
 from bastide.services.s3.asking import bucket_asked, given_version, keys, no_version, object_asked
@@ -120,7 +120,7 @@ def put_policy(a: Authorised, tx: Transaction) -> Output:
             "Access.",
             403,
         )
-    row.doc["Policy"] = text
+    row.doc["Policy"], row.doc["Principals"] = text, principals.kept(tx, text)
     return _save(a, tx, row)
 
 
@@ -137,7 +137,7 @@ def _policy(bucket: Bucket) -> str:
 def get_policy(a: Authorised, view: View) -> Output:
     bucket = bucket_of(a, view)
     _own(a, bucket)
-    return {"Policy": _policy(bucket)}
+    return {"Policy": principals.shown(view, _policy(bucket), bucket.row.doc.get("Principals", {}))}
 
 
 @BUCKET.reads("GetBucketPolicyStatus", asks=_asks("GetBucketPolicyStatus"))

@@ -46,9 +46,11 @@ def facts(view: View, arn: Arn) -> Facts:
     name = arn.resource.removeprefix(MODEL_PACKAGE.type)
     group = MODEL_PACKAGE_GROUP.get(view, arn.account, arn.region, name.partition("/")[0])
     row = MODEL_PACKAGE.get(view, arn.account, arn.region, name)
-    if row is None:
-        return Facts(arn.account, {}, policy_of(group), type="ModelPackage")
-    return Facts(arn.account, row.tags, policy_of(group), type="ModelPackage", keys=_current(row))
+    doc = {} if group is None else group.doc
+    return Facts(
+        arn.account, {} if row is None else row.tags, policy_of(group), type="ModelPackage",
+        keys={} if row is None else _current(row), text=doc.get("_policy", ""), principals=doc.get("_principals", {}),
+    )  # fmt: skip
 
 
 def _current(row: Row) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
+from bastide.kernel import Ask, Authorised, Kind, Output, principals, regular, tags_of
 from bastide.policy import Attached, Document, Form
 from bastide.services.sagemaker.asking import tagging, unsupported
 from bastide.store import Row, Transaction, View
@@ -87,7 +87,7 @@ def put_policy(a: Authorised, tx: Transaction) -> Output:
         Document.parse(text, Form.RESOURCE, max_bytes=20480)
     except Refused as refused:
         raise Refused("ValidationException", f"The resource policy is not valid: {refused.message}") from None
-    row.doc["_policy"] = text
+    row.doc["_policy"], row.doc["_principals"] = text, principals.kept(tx, text)
     MODEL_PACKAGE_GROUP.change(tx, row, a.operation.name, a.request.id)
     return {"ModelPackageGroupArn": MODEL_PACKAGE_GROUP.arn(row.account, row.region, row.name)}
 
@@ -102,7 +102,8 @@ def _policy(row: Row) -> str:
     "GetModelPackageGroupPolicy", asks=[Ask("sagemaker:GetModelPackageGroupPolicy", MODEL_PACKAGE_GROUP.this)]
 )
 def get_policy(a: Authorised, view: View) -> Output:
-    return {"ResourcePolicy": _policy(MODEL_PACKAGE_GROUP.named(a, view))}
+    row = MODEL_PACKAGE_GROUP.named(a, view)
+    return {"ResourcePolicy": principals.shown(view, _policy(row), row.doc.get("_principals", {}))}
 
 
 @MODEL_PACKAGE_GROUP.operation(

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bastide import policy
 from bastide.domain import Refused
-from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.kernel import Ask, Asked, Authorised, Output, principals
 from bastide.policy import Attached, Document, Form, Layers, Principal
 from bastide.services.secretsmanager.secret import GIVEN, SECRET, about, arn, named, save
 from bastide.store import Transaction, View
@@ -48,7 +48,8 @@ def put(a: Authorised, tx: Transaction) -> Output:
     document = _parsed(str(a.input["ResourcePolicy"]))
     if a.input.get("BlockPublicPolicy") and broad(document, arn(row)):
         raise Refused("PublicPolicyException", _BROAD)
-    row.doc["policy"] = str(a.input["ResourcePolicy"])
+    text = str(a.input["ResourcePolicy"])
+    row.doc["policy"], row.doc["principals"] = text, principals.kept(tx, text)
     save(a, tx, row)
     return {"ARN": arn(row), "Name": row.name}
 
@@ -58,7 +59,7 @@ def get(a: Authorised, view: View) -> Output:
     row = named(a, view, deleted=True)
     output: Output = {"ARN": arn(row), "Name": row.name}
     if row.doc.get("policy"):
-        output["ResourcePolicy"] = row.doc["policy"]
+        output["ResourcePolicy"] = principals.shown(view, row.doc["policy"], row.doc.get("principals", {}))
     return output
 
 

@@ -126,9 +126,9 @@ def facts(view: View, where: Arn, action: str) -> Facts | None:
     row, account, _, _ = _at(view, str(where), where.account, where.region)
     if row is None:
         return Facts(account, type="Secret")
-    text = row.doc.get("policy")
+    text = row.doc.get("policy") or ""
     policy = Attached(Document.parse_cached(text, Form.RESOURCE), f"policy of {arn(row)}") if text else None
-    return Facts(account, row.tags, policy, type="Secret")
+    return Facts(account, row.tags, policy, type="Secret", text=text, principals=row.doc.get("principals", {}))
 
 
 GIVEN: Final[dict[str, Any]] = {

@@ -94,13 +94,28 @@ def put(a: Authorised, tx: Transaction) -> Output:
     return {"ARN": arn(row), "Name": row.name, "VersionId": id, "VersionStages": row.doc["versions"][id]["stages"]}
 
 
-def _listed(asked: Asked) -> Iterable[str]:
-    return [named_arn(asked, str(one)) for one in asked.input.get("SecretIdList") or ()]
+def _nth(number: int) -> Ask:
+    """The question about one of the secrets of a list, with the keys that GetSecretValue has for it alone."""
+
+    def given(asked: Asked) -> str | None:
+        listed = asked.input.get("SecretIdList") or ()
+        return str(listed[number]) if number < len(listed) else None
+
+    def where(asked: Asked) -> Iterable[str]:
+        one = given(asked)
+        return () if one is None else (named_arn(asked, one),)
+
+    keys = {
+        **GIVEN,
+        "secretsmanager:SecretId": lambda asked: named_arn(asked, str(given(asked))),
+        "secretsmanager:VersionStage": lambda _: CURRENT,
+    }
+    return Ask("secretsmanager:GetSecretValue", where, given=keys)
 
 
 @SECRET.reads(
     "BatchGetSecretValue",
-    asks=[Ask("secretsmanager:BatchGetSecretValue", anything), Ask("secretsmanager:GetSecretValue", _listed)],
+    asks=[Ask("secretsmanager:BatchGetSecretValue", anything), *(_nth(number) for number in range(_MOST))],
 )
 def batch(a: Authorised, view: View) -> Output:
     """Secrets by their ids. By filters it would have to answer for secrets that the questions did not name."""
