@@ -20,7 +20,7 @@ from bastide.domain import Refused
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, fills
-from bastide.services.s3 import encryption, heads
+from bastide.services.s3 import encryption, heads, lifecycle, notification
 from bastide.services.s3.asking import EVERY, Keys, bucket_asked, keys, keys_for, object_asked
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, lookup, not_implemented
 from bastide.services.s3.copying import (
@@ -155,7 +155,13 @@ def create(a: Authorised, tx: Transaction) -> Output:
     tx.insert(
         Row(UPLOAD.key, bucket.account, bucket.region, _name(bucket, key, id), staged.doc, tags=staged.tags), keep=False
     )
-    output: Output = {"Bucket": bucket.name, "Key": key, "UploadId": id, **encryption.shown(staged.doc)}
+    output: Output = {
+        "Bucket": bucket.name,
+        "Key": key,
+        "UploadId": id,
+        **encryption.shown(staged.doc),
+        **lifecycle.abort_shown(bucket, key, a.now),
+    }
     if "algorithm" in staged.doc:
         output["ChecksumAlgorithm"] = staged.doc["algorithm"].upper()
         output["ChecksumType"] = staged.doc["sumtype"]
@@ -512,6 +518,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         tx.delete(row, keep=False)
     tx.delete(upload, keep=False)
     id = place(tx, bucket, key, doc, upload.tags, a.now, garbage)
+    notification.happened(a, tx, bucket, "ObjectCreated:CompleteMultipartUpload", key, doc, id)
     output: Output = {
         "Location": f"/{bucket.name}/{key}",
         "Bucket": bucket.name,
@@ -519,6 +526,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         "ETag": f'"{doc["etag"]}"',
         **(encryption.shown(doc) if doc["sse"] != encryption.CUSTOMER else {}),
         **heads.checksums(doc),
+        **lifecycle.shown(bucket, key, upload.tags, doc),
     }
     if id is not None:
         output["VersionId"] = id
@@ -537,11 +545,17 @@ def abort(a: Authorised, tx: Transaction) -> Output:
     upload = _upload(a, tx, bucket)
     if a.input.get("IfMatchInitiatedTime") is not None:
         raise not_implemented("IfMatchInitiatedTime")
-    for row in _parts(tx, bucket, a.input["Key"], a.input["UploadId"]).values():
-        a.staged.garbage.ids.append(row.doc["id"])
+    give_up(tx, bucket, upload, a.staged.garbage)
+    return {}
+
+
+def give_up(tx: Transaction, bucket: Bucket, upload: Row, garbage: Garbage) -> None:
+    """Removes an upload and its parts."""
+    key, _, id = upload.name[len(bucket.name) + 1 :].partition("\0")
+    for row in _parts(tx, bucket, key, id).values():
+        garbage.ids.append(row.doc["id"])
         tx.delete(row, keep=False)
     tx.delete(upload, keep=False)
-    return {}
 
 
 def abandon(tx: Transaction, bucket: Bucket, garbage: Garbage) -> None:
@@ -591,6 +605,7 @@ def list_parts(a: Authorised, view: View) -> Output:
         "Initiator": {"ID": upload.doc["by"]},
         "Owner": owner,
         "StorageClass": "STANDARD",
+        **lifecycle.abort_shown(bucket, given["Key"], upload.doc["t"]),
     }
     if len(rows) > limit and parts:
         output["NextPartNumberMarker"] = parts[-1]["PartNumber"]

@@ -122,10 +122,11 @@ def _drop(tx: Transaction, bucket: Bucket, row: Row, garbage: Garbage) -> None:
     tx.delete(row, keep=False)
 
 
-def _set_aside(tx: Transaction, bucket: Bucket, key: str, row: Row) -> int | None:
+def _set_aside(tx: Transaction, bucket: Bucket, key: str, row: Row, now: Instant) -> int | None:
     """Makes the current version an older one; returns the sequence of the null version among the older ones."""
     doc = dict(row.doc)
     null = doc.pop("nv", None)
+    doc["since"] = now  # when it ceased to be current, which lifecycle rules count from
     older = Row(
         VERSION.key, bucket.account, bucket.region, version_name(bucket.name, key, doc["n"]), doc, tags=row.tags
     )
@@ -150,7 +151,7 @@ def place(
     if row is not None:
         null = row.doc.get("nv")
         if bucket.versioning == "Enabled" or (bucket.versioning and row.doc["v"] != NULL):
-            null = _set_aside(tx, bucket, key, row)
+            null = _set_aside(tx, bucket, key, row, now)
         else:
             release(tx, bucket, row.doc, garbage)
         if null is not None and doc["v"] == NULL:
@@ -199,6 +200,7 @@ def remove(
     release(tx, bucket, row.doc, garbage)
     null = row.doc.get("nv")
     doc = older[0].doc
+    doc.pop("since", None)
     if null is not None and doc["v"] != NULL:
         doc["nv"] = null
     tx.delete(older[0], keep=False)
