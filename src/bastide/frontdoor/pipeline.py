@@ -113,6 +113,7 @@ class FrontDoor:
                     raise _unknown_region(region, target.protocol)
                 given = target.codec.parse(target.protocol, target.head, who.body)
                 target.codec.validate(given)
+                _misplaced(received, target)
             except Refused as refused:
                 claimed = refused.kept.get("claimed")
                 if claimed is not None:
@@ -186,6 +187,22 @@ class _Answered(Exception):  # noqa: N818
         super().__init__()
         self.target = target
         self.answer = answer
+
+
+_ENCRYPTION = "x-amz-server-side-encryption"
+
+
+def _misplaced(received: Received, target: Target) -> None:
+    """Refuses headers that ask for an encryption where an object is read (S3 API Reference, GetObject, "Encryption")."""
+    if target.service.service == "s3" and target.operation.name in ("GetObject", "HeadObject"):
+        for name in received.named:
+            if name.startswith(_ENCRYPTION) and not name.startswith(f"{_ENCRYPTION}-customer-"):
+                raise Refused(
+                    "InvalidArgument",
+                    f"{name} header is not supported for this operation.",
+                    400,
+                    members={"ArgumentName": name, "ArgumentValue": received.named[name][:1024]},
+                )
 
 
 def _unknown_region(region: str, protocol: str) -> Refused:

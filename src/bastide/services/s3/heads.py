@@ -87,7 +87,7 @@ def header_tags(text: str | None) -> dict[str, str]:
     if not text:
         return {}
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
     except (ValueError, UnicodeDecodeError):
         pairs = []
     if not pairs or len({key for key, _ in pairs}) != len(pairs):

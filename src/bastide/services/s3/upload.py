@@ -53,7 +53,7 @@ from bastide.services.s3.object import (
     write_body,
     writing_keys,
 )
-from bastide.services.s3.versions import MANIFEST, Garbage, check_key, place
+from bastide.services.s3.versions import MANIFEST, Garbage, check_key, current, place
 from bastide.store import Row, Transaction, View
 
 UPLOAD = Kind("Upload", service="s3", arn="upload/{}", tags=False, history=False)
@@ -315,7 +315,10 @@ async def _stage_part_copy(a: Authorised) -> Staged:
         row = find_version(a, view, source, key, id)
         heads.check_read(given, row.doc, "CopySource", copying=True)
         size = row.doc["size"]
-        span = heads.span(given.get("CopySourceRange"), size)
+        text = given.get("CopySourceRange")
+        span = heads.span(text, size)
+        if text and span is not None and not text.endswith("-") and int(text.rpartition("-")[2]) >= size:
+            raise Refused("InvalidRange", f"Range specified is not valid for source object of size: {size}", 416)
         if given.get("CopySourceRange") and span is None:
             raise Refused(
                 "InvalidArgument",
@@ -488,6 +491,12 @@ def complete(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     key = given["Key"]
     bucket = bucket_of(a, tx)
+    mark = _mark(given)
+    again = current(tx, bucket, key)
+    if again is not None and again.doc.get("up") == mark:
+        return _completed(
+            bucket, key, again.doc, again.tags, again.doc["v"] if bucket.versioning == "Enabled" else None
+        )
     upload = _upload(a, tx, bucket)
     # Whoever completes an upload must be able to use its key, as whoever reads the object (S3 User Guide, "KMS").
     # A key that the customer sends is not needed again: the parts were written with it.
@@ -507,7 +516,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
     if sums:
         doc |= {"sums": sums, "sumtype": upload.doc["sumtype"]}
     md5 = hashlib.md5(b"".join(bytes.fromhex(row.doc["md5"]) for row in chosen), usedforsecurity=False).hexdigest()
-    doc |= {"size": size, "etag": f"{etag_of(doc['sse'], md5)}-{len(chosen)}", "mf": secrets.token_hex(16)}
+    doc |= {"size": size, "etag": f"{etag_of(doc['sse'], md5)}-{len(chosen)}", "mf": secrets.token_hex(16), "up": mark}
     kept = [{"id": row.doc["id"], "size": row.doc["size"], "k": row.doc["k"]} for row in chosen]
     tx.insert(Row(MANIFEST.key, bucket.account, bucket.region, doc["mf"], {"parts": kept}), keep=False)
     garbage: Garbage = a.staged.garbage
@@ -519,6 +528,17 @@ def complete(a: Authorised, tx: Transaction) -> Output:
     tx.delete(upload, keep=False)
     id = place(tx, bucket, key, doc, upload.tags, a.now, garbage)
     notification.happened(a, tx, bucket, "ObjectCreated:CompleteMultipartUpload", key, doc, id)
+    return _completed(bucket, key, doc, upload.tags, id)
+
+
+def _mark(given: dict[str, Any]) -> str:
+    """What an object keeps of how it was completed, so that whoever did not hear the answer may ask for it again."""
+    listed = (given.get("MultipartUpload") or {}).get("Parts") or []
+    parts = [f"{one.get('PartNumber')}:{str(one.get('ETag') or '').strip(chr(34))}" for one in listed]
+    return hashlib.sha256("\n".join([str(given["UploadId"]), *parts]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _completed(bucket: Bucket, key: str, doc: dict[str, Any], tags: dict[str, str], id: str | None) -> Output:
     output: Output = {
         "Location": f"/{bucket.name}/{key}",
         "Bucket": bucket.name,
@@ -526,7 +546,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         "ETag": f'"{doc["etag"]}"',
         **(encryption.shown(doc) if doc["sse"] != encryption.CUSTOMER else {}),
         **heads.checksums(doc),
-        **lifecycle.shown(bucket, key, upload.tags, doc),
+        **lifecycle.shown(bucket, key, tags, doc),
     }
     if id is not None:
         output["VersionId"] = id

@@ -139,7 +139,7 @@ def place(
     tx: Transaction, bucket: Bucket, key: str, doc: dict[str, Any], tags: dict[str, str], now: Instant, garbage: Garbage
 ) -> str | None:
     """Makes `doc` the key's current version as the bucket's versioning says; returns the version id that answers name
-    (None in a bucket that never had versions)."""
+    (None unless the bucket makes versions: a null version is not named)."""
     row = current(tx, bucket, key)
     doc["t"] = now
     sequence = now if row is None else max(now, row.doc["n"] + 1)
@@ -167,7 +167,7 @@ def place(
         tx.insert(Row(OBJECT.key, bucket.account, bucket.region, name_of(bucket.name, key), doc, tags=tags), keep=False)
     if tags:
         set_tagged(tx, bucket)
-    return doc["v"] if bucket.versioning else None
+    return doc["v"] if bucket.versioning == "Enabled" else None
 
 
 def remove(
@@ -180,8 +180,9 @@ def remove(
             if row is not None:
                 _drop(tx, bucket, row, garbage)
             return None, None
-        made = place(tx, bucket, key, {"dm": True}, {}, now, garbage)
-        return True, made
+        made = {"dm": True}
+        place(tx, bucket, key, made, {}, now, garbage)
+        return True, str(made["v"])
     found = version(tx, bucket, key, id, row)
     if found is None or row is None:
         return None, id
