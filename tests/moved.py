@@ -22,7 +22,8 @@ from tests.platform import HOME, PROGRAM, Running
 class Moved(Running):
     """Composed as `bastide up` composes it, behind a plain listener, with a clock that `days_later` moves.
 
-    Nothing may be called while it is moved: signatures are held against the same clock.
+    Nothing may be called while it is moved: signatures are held against the same clock. What runs by the hour runs once an
+    hour of this clock, so tests move it to days of their own.
     """
 
     ahead: Instant = 0

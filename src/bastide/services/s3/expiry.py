@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from bastide.domain import MICROS, Instant, iso, timed_id
+from bastide.domain import MICROS, Instant, Refused, iso, timed_id
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Calls
 from bastide.services.s3 import lifecycle, notification
@@ -109,7 +109,9 @@ class Expiry:
                 row = tx.get(kind, bucket.account, bucket.region, one)
                 rule = judge(tx, bucket, row, now) if row is not None else None
                 if row is not None and rule is not None:
-                    tx.record([_apply(tx, bucket, row, rule, now, garbage)])
+                    # What may not be deleted, a locked version, stays until it may.
+                    with contextlib.suppress(Refused), tx.savepoint():
+                        tx.record([_apply(tx, bucket, row, rule, now, garbage)])
 
         await self._calls.store.write(work)
         artifacts = self._calls.engine(Artifacts)

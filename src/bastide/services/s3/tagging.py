@@ -63,7 +63,7 @@ def put(a: Authorised, tx: Transaction) -> Output:
 @OBJECT.reads("GetObjectTagging", asks=_asks("GetObjectTagging"), data=True)
 def get(a: Authorised, view: View) -> Output:
     bucket, row = _row(a, view)
-    return {"TagSet": tag_list(row.tags), **_version(bucket, row)}
+    return {"TagSet": tag_list(dict(sorted(row.tags.items()))), **_version(bucket, row)}
 
 
 @OBJECT.operation("DeleteObjectTagging", asks=_asks("DeleteObjectTagging"), data=True)
