@@ -281,7 +281,8 @@ class Sender:
             return self.chunks()
         if kind == 1:
             return self.form()
-        method = one.choice(("GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH", "GET", "PUT"))
+        chance = one.choice(("OPTIONS", "PATCH", "TRACE", "get", "X"))
+        method = one.choice((*("GET", "PUT") * 4, "POST", "POST", "DELETE", "HEAD", "HEAD", chance))
         body = self.document() if method in ("PUT", "POST") or one.random() < 0.05 else b""
         headers = self.headers()
         if body and one.random() < 0.7:
@@ -327,14 +328,15 @@ def mangled(one: random.Random, request: bytes) -> bytes:
 def test_no_input_is_an_internal_error(platform: Running, account: Account) -> None:
     client = account.client("s3")
     bucket = f"b-{uuid.uuid4().hex[:12]}"
-    client.create_bucket(Bucket=bucket)
-    client.put_object(Bucket=bucket, Key="a", Body=b"0123456789")
-    upload = client.create_multipart_upload(Bucket=bucket, Key="chunked")["UploadId"]
     place = urlsplit(platform.http)
     address = (str(place.hostname), int(place.port or 0))
     keys = account.keys
     seen: dict[int, int] = {}
     for number in range(INPUTS):
+        if number % 20 == 0:  # what there is to attack, which attacks may have removed
+            client.create_bucket(Bucket=bucket)
+            client.put_object(Bucket=bucket, Key="a", Body=b"0123456789")
+            upload = client.create_multipart_upload(Bucket=bucket, Key="chunked")["UploadId"]
         chance = random.Random(f"{SEED}/{number}")
         request = signed(Sender(chance, bucket, upload).anything(), place.netloc, keys)
         if chance.random() < 0.1:
@@ -349,8 +351,6 @@ def test_no_input_is_an_internal_error(platform: Running, account: Account) -> N
         assert int(status[1]) < 500 or int(status[1]) == 501, told
         assert b"InternalFailure" not in answer and b"InternalError" not in answer, told
         seen[int(status[1])] = seen.get(int(status[1]), 0) + 1
-        if int(status[1]) == 204 and number % 50 == 0:
-            client.put_object(Bucket=bucket, Key="a", Body=b"0123456789")
     # The requests got behind the signature, and were let in as well as refused; hardly any was cut off without a word.
     assert seen.get(200, 0) > INPUTS // 50, seen
     assert seen.get(400, 0) > INPUTS // 10, seen
