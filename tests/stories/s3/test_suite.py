@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import ssl
 import uuid
 import zlib
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
@@ -127,3 +130,36 @@ def test_a_policy_that_was_put_has_no_content(account: Account, client: Any, buc
     text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     answer = client.put_bucket_policy(Bucket=bucket, Policy=text)
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
+
+
+@pytest.mark.parametrize("chosen", ["text/\u7d62", "text/plain\r\nset-cookie: a=b", "a\x7f"])
+def test_what_no_header_holds_is_not_chosen(client: Any, bucket: str, chosen: str) -> None:
+    client.put_object(Bucket=bucket, Key="a", Body=b"1")
+    with pytest.raises(ClientError, match="InvalidArgument"):
+        client.get_object(Bucket=bucket, Key="a", ResponseContentType=chosen)
+
+
+def test_metadata_that_no_header_holds_is_written_as_rfc_2047_has_it(client: Any, bucket: str) -> None:
+    meant = "\u7d62 text"
+    form = client.generate_presigned_post(
+        Bucket=bucket, Key="a", Fields={"x-amz-meta-m": meant}, Conditions=[{"x-amz-meta-m": meant}]
+    )
+    fields = {name: (None, value.encode()) for name, value in form["fields"].items()}
+    fields["file"] = ("f", b"1")
+    boundary = "b0undary"
+    body = b"".join(
+        b'--%s\r\ncontent-disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+        % (boundary.encode(), name.encode(), b'; filename="f"' if file else b"", value)
+        for name, (file, value) in fields.items()
+    )
+    where = urlsplit(form["url"])
+    sent = http.client.HTTPSConnection(
+        where.netloc, context=ssl.create_default_context(cafile=client._endpoint.http_session._verify)
+    )
+    sent.request(
+        "POST", where.path, body + f"--{boundary}--\r\n".encode(),
+        {"content-type": f"multipart/form-data; boundary={boundary}"},
+    )  # fmt: skip
+    assert sent.getresponse().status == 204
+    told = client.head_object(Bucket=bucket, Key="a")["ResponseMetadata"]["HTTPHeaders"]
+    assert told["x-amz-meta-m"] == f"=?UTF-8?B?{base64.b64encode(meant.encode()).decode()}?="

@@ -32,6 +32,8 @@ _UNSUPPORTED: Final = {
     "PartNumber": "Reading a single part of an object",
 }
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\u0100-\U0010ffff]")
+"""What no header holds."""
 _CHOSEN: Final = {
     "ResponseCacheControl": "CacheControl",
     "ResponseContentDisposition": "ContentDisposition",
@@ -154,6 +156,14 @@ def chosen(given: Mapping[str, Any], *, anonymous: bool) -> dict[str, Any]:
         raise Refused(
             "InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.", 400
         )
+    for name, value in found.items():
+        if isinstance(value, str) and _UNWRITABLE.search(value):
+            raise Refused(
+                "InvalidArgument",
+                "Header value cannot be represented using ISO-8859-1.",
+                400,
+                members={"ArgumentName": name, "ArgumentValue": value[:1024]},
+            )
     return found
 
 
