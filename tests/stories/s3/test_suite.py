@@ -161,5 +161,6 @@ def test_metadata_that_no_header_holds_is_written_as_rfc_2047_has_it(client: Any
         {"content-type": f"multipart/form-data; boundary={boundary}"},
     )  # fmt: skip
     assert sent.getresponse().status == 204
+    sent.close()
     told = client.head_object(Bucket=bucket, Key="a")["ResponseMetadata"]["HTTPHeaders"]
     assert told["x-amz-meta-m"] == f"=?UTF-8?B?{base64.b64encode(meant.encode()).decode()}?="
