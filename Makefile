@@ -56,6 +56,7 @@ laws: $(VENV)/.ready ## the laws of the policy engine, at length
 
 fuzz: setup ## documents and requests that nobody meant well, at length
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/unit/policy/test_hostile.py
+	@FUZZ_INPUTS=10000 $(BIN)/python -m pytest -q tests/fuzz
 
 bench: setup ## side by side with moto_server and ministack; the policy engine with moto's, pycasbin and cedarpy
 	@$(BIN)/python -m tests.bench

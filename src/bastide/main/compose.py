@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import bastide
-from bastide.domain import wall
+from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey
@@ -53,16 +53,20 @@ class Platform:
     sign_in: SignIn
     development: DevelopmentProvider | None
     last_use: LastUse
+    expiry: s3.Expiry
 
     @classmethod
-    async def start(cls, directory: DataDirectory, url: str, *, development: bool = False) -> Platform:
+    async def start(
+        cls, directory: DataDirectory, url: str, *, development: bool = False, clock: Clock = wall
+    ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
-        url: where people reach it. development: with the development identity provider.
+        url: where people reach it. development: with the development identity provider. clock: what tells the
+        time, but for tests the machine.
         """
         configuration = directory.load()
         root = RootKey.load(directory.root_key)
-        store = SqliteStore(directory.database)
+        store = SqliteStore(directory.database, clock)
         journal = Journal(directory.journal, store)
         await journal.recover()
         run = directory.run
@@ -109,14 +113,15 @@ class Platform:
             sealer=root,
             engines=engines,
             home=configuration.account,
-            clock=wall,
+            clock=clock,
         )
-        workflows = Workflows(store, wall, sagemaker.flows(calls))
+        workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
         delivery = Delivery(calls)
+        expiry = s3.Expiry(calls)
         with store.reading() as view:
             named = s3.files(view)
         artifacts.sweep(lambda name: bytes.fromhex(name) in named)
@@ -144,6 +149,7 @@ class Platform:
             sign_in,
             invented,
             last_use,
+            expiry,
         )
         journal.start()
         await workflows.recover()
@@ -152,6 +158,7 @@ class Platform:
         delivery.start()
         sign_in.start()
         last_use.start()
+        expiry.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -212,6 +219,7 @@ class Platform:
         await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
+        await self.expiry.close()
         await self.delivery.close()
         await self.outbox.close()
         await self.last_use.close()

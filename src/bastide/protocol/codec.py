@@ -80,7 +80,7 @@ _SQS_CODES = {
 }
 """Codes that clients of SQS knew when it spoke query, from its API reference; its model does not have them."""
 
-_S3_STATUS = {"DeleteObject": 204}
+_S3_STATUS = {"DeleteObject": 204, "PutBucketPolicy": 204}
 _MALFORMED_XML = "The XML you provided was not well-formed or did not validate against our published schema"
 
 Body = Callable[[Mapping[str, Any]], bytes]

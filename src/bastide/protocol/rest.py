@@ -187,7 +187,7 @@ class HeadReaders:
             # The transfer's own coding is not the object's.
             kept = [one for one in _split(out["ContentEncoding"]) if one and one != "aws-chunked"]
             if kept:
-                out["ContentEncoding"] = ",".join(kept)
+                out["ContentEncoding"] = ", ".join(kept)
             else:
                 del out["ContentEncoding"]
 

@@ -228,6 +228,13 @@ def refuse_grants(given: dict[str, Any], *, bucket: bool = False) -> None:
         raise Refused("AccessControlListNotSupported", "The bucket does not allow ACLs", 400)
 
 
+def malformed_xml() -> Refused:
+    """The refusal of a body that is no document of its operation."""
+    return Refused(
+        "MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema", 400
+    )
+
+
 def not_implemented(what: str) -> Refused:
     """The refusal of what S3 has and Bastide has not."""
     return Refused("NotImplemented", f"{what} is not supported by Bastide yet.", 501)

@@ -12,7 +12,7 @@ from bastide.domain import Refused
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Output, fills
 from bastide.kernel.context import tag_keys
-from bastide.services.s3 import encryption, heads, lock
+from bastide.services.s3 import encryption, heads, lifecycle, lock, notification
 from bastide.services.s3.asking import Keys, keys_for, object_arn, object_asked, source_of
 from bastide.services.s3.bucket import Bucket, bucket_of, expect, lookup, named
 from bastide.services.s3.object import (
@@ -232,9 +232,11 @@ def copy(a: Authorised, tx: Transaction) -> Output:
     doc = staged.doc
     staged.placed = is_current(bucket, key, doc["id"])
     id = place(tx, bucket, key, doc, staged.tags, a.now, staged.garbage)
+    notification.happened(a, tx, bucket, "ObjectCreated:Copy", key, doc, id)
     output: Output = {
         "CopyObjectResult": {"ETag": f'"{doc["etag"]}"', "LastModified": doc["t"], **heads.checksums(doc)},
         **encryption.shown(doc),
+        **lifecycle.shown(bucket, key, staged.tags, doc),
     }
     if id is not None:
         output["VersionId"] = id

@@ -31,6 +31,8 @@ _UNSUPPORTED: Final = {
     "MFA": "MFA delete",
 }
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\u0100-\U0010ffff]")
+"""What no header holds."""
 _CHOSEN: Final = {
     "ResponseCacheControl": "CacheControl",
     "ResponseContentDisposition": "ContentDisposition",
@@ -85,7 +87,7 @@ def header_tags(text: str | None) -> dict[str, str]:
     if not text:
         return {}
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
     except (ValueError, UnicodeDecodeError):
         pairs = []
     if not pairs or len({key for key, _ in pairs}) != len(pairs):
@@ -152,6 +154,14 @@ def chosen(given: Mapping[str, Any], *, anonymous: bool) -> dict[str, Any]:
         raise Refused(
             "InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.", 400
         )
+    for name, value in found.items():
+        if isinstance(value, str) and _UNWRITABLE.search(value):
+            raise Refused(
+                "InvalidArgument",
+                "Header value cannot be represented using ISO-8859-1.",
+                400,
+                members={"ArgumentName": name, "ArgumentValue": value[:1024]},
+            )
     return found
 
 

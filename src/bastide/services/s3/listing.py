@@ -173,9 +173,7 @@ def list_v2(a: Authorised, view: View) -> Output:
     prefix, delimiter = given.get("Prefix") or "", given.get("Delimiter") or ""
     limit = _limit(given, "MaxKeys")
     token = given.get("ContinuationToken")
-    if token == "":
-        raise Refused("InvalidArgument", "The continuation token provided is incorrect", 400)
-    marker = str(pages.position(a, token, code="InvalidArgument") or given.get("StartAfter") or "")
+    marker = str(pages.position(a, token or None, code="InvalidArgument") or given.get("StartAfter") or "")
     page = _objects(view, bucket, prefix, delimiter, limit, marker)
     encode = encoder(given)
     head = len(bucket.name) + 1
@@ -197,7 +195,7 @@ def list_v2(a: Authorised, view: View) -> Output:
         output["Delimiter"] = encode(delimiter)
     if given.get("EncodingType"):
         output["EncodingType"] = given["EncodingType"]
-    if token:
+    if token is not None:
         output["ContinuationToken"] = token
     if given.get("StartAfter"):
         output["StartAfter"] = encode(given["StartAfter"])

@@ -20,7 +20,7 @@ from bastide.engines.artifacts import Artifacts, Damaged, Written
 from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output, fills
 from bastide.kernel.authorise import authorise
 from bastide.kernel.context import tag_keys
-from bastide.services.s3 import encryption, heads, lock
+from bastide.services.s3 import encryption, heads, lifecycle, lock, notification
 from bastide.services.s3.asking import EVERY, Keys, given_version, keys, keys_for, no_version, object_asked
 from bastide.services.s3.bucket import Bucket, bucket_of, lookup
 from bastide.services.s3.versions import MANIFEST, OBJECT, Garbage, check_key, current, place, remove, version
@@ -360,7 +360,13 @@ def put(a: Authorised, tx: Transaction) -> Output:
     if staged.sealed is not None:
         tx.put_blob(doc["id"], staged.sealed)
     id = place(tx, bucket, key, doc, staged.tags, a.now, staged.garbage)
-    output: Output = {"ETag": f'"{doc["etag"]}"', **encryption.shown(doc)}
+    event = "ObjectCreated:Post" if a.request.signed == "form" else "ObjectCreated:Put"
+    notification.happened(a, tx, bucket, event, key, doc, id)
+    output: Output = {
+        "ETag": f'"{doc["etag"]}"',
+        **encryption.shown(doc),
+        **lifecycle.shown(bucket, key, staged.tags, doc),
+    }
     if doc.get("sums"):
         output.update(heads.checksums(doc))
     if id is not None:
@@ -428,6 +434,8 @@ def _read(a: Authorised, view: View) -> tuple[Bucket, Row, Output, tuple[int, in
         output.update(
             lock.shown(doc, retention=_may(a, view, "GetObjectRetention"), hold=_may(a, view, "GetObjectLegalHold"))
         )
+    if row.kind == OBJECT.key:
+        output.update(lifecycle.shown(bucket, given["Key"], row.tags, doc))
     if instead:
         output.update(instead)
     size = doc["size"]
@@ -661,7 +669,14 @@ def _delete(
     check_key(key)
     if given.get("IfMatch") is not None:
         _check_write({"IfMatch": given["IfMatch"]}, tx, bucket, key)
-    return remove(tx, bucket, key, given.get("VersionId") or None, a.now, a.staged.garbage, bypass=bypass)
+    id = given.get("VersionId") or None
+    row = current(tx, bucket, key)
+    gone = row if id is None else version(tx, bucket, key, id, row)
+    marker, answered = remove(tx, bucket, key, id, a.now, a.staged.garbage, bypass=bypass)
+    if gone is not None or marker:
+        event = "ObjectRemoved:DeleteMarkerCreated" if id is None and marker else "ObjectRemoved:Delete"
+        notification.happened(a, tx, bucket, event, key, {}, answered)
+    return marker, answered
 
 
 @OBJECT.operation(

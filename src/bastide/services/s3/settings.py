@@ -13,7 +13,7 @@ from bastide.kernel import Ask, Authorised, Output, principals
 from bastide.policy import Document, Form
 from bastide.services.s3 import public
 from bastide.services.s3.asking import bucket_asked, given_version, keys, no_version, object_asked
-from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, fresh, not_implemented
+from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, fresh, malformed_xml, not_implemented
 from bastide.services.s3.heads import checked_tags
 from bastide.services.s3.object import existing, existing_version, find_version
 from bastide.store import Row, Transaction, View
@@ -35,12 +35,6 @@ def _change(a: Authorised, tx: Transaction) -> tuple[Bucket, Row]:
 def _save(a: Authorised, tx: Transaction, row: Row) -> Output:
     BUCKET.change(tx, row, a.operation.name, a.request.id)
     return {}
-
-
-def _malformed_xml() -> Refused:
-    return Refused(
-        "MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema", 400
-    )
 
 
 # -- versioning --------------------------------------------------------------------------------------------------------
@@ -163,7 +157,7 @@ def delete_policy(a: Authorised, tx: Transaction) -> Output:
 def put_encryption(a: Authorised, tx: Transaction) -> Output:
     rules = a.input["ServerSideEncryptionConfiguration"].get("Rules") or []
     if len(rules) != 1 or not rules[0].get("ApplyServerSideEncryptionByDefault"):
-        raise _malformed_xml()
+        raise malformed_xml()
     rule = rules[0]
     default = rule["ApplyServerSideEncryptionByDefault"]
     algorithm, key = default["SSEAlgorithm"], default.get("KMSMasterKeyID")

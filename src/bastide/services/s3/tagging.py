@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bastide.domain import tag_list
 from bastide.kernel import Ask, Asked, Authorised, Fills, Output, fills
-from bastide.services.s3 import heads
+from bastide.services.s3 import heads, notification
 from bastide.services.s3.asking import Keys, given_version, no_version, object_asked
 from bastide.services.s3.bucket import Bucket, bucket_of, set_tagged
 from bastide.services.s3.object import REQUEST_TAGS, _request_tags, existing, existing_version, find_version
@@ -43,6 +43,11 @@ def _version(bucket: Bucket, row: Row) -> Output:
     return {"VersionId": row.doc["v"]} if bucket.versioning else {}
 
 
+def _tell(a: Authorised, tx: Transaction, bucket: Bucket, row: Row, event: str) -> None:
+    id = row.doc["v"] if bucket.versioning else None
+    notification.happened(a, tx, bucket, event, a.input["Key"], row.doc, id)
+
+
 @OBJECT.operation("PutObjectTagging", asks=_asks("PutObjectTagging", _putting, _putting_version), data=True)
 def put(a: Authorised, tx: Transaction) -> Output:
     tags = heads.checked_tags([(str(tag["Key"]), str(tag["Value"])) for tag in a.input["Tagging"]["TagSet"]])
@@ -51,13 +56,14 @@ def put(a: Authorised, tx: Transaction) -> Output:
     tx.update(row, keep=False)
     if tags:
         set_tagged(tx, bucket)
+    _tell(a, tx, bucket, row, "ObjectTagging:Put")
     return _version(bucket, row)
 
 
 @OBJECT.reads("GetObjectTagging", asks=_asks("GetObjectTagging"), data=True)
 def get(a: Authorised, view: View) -> Output:
     bucket, row = _row(a, view)
-    return {"TagSet": tag_list(row.tags), **_version(bucket, row)}
+    return {"TagSet": tag_list(dict(sorted(row.tags.items()))), **_version(bucket, row)}
 
 
 @OBJECT.operation("DeleteObjectTagging", asks=_asks("DeleteObjectTagging"), data=True)
@@ -65,4 +71,5 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     bucket, row = _row(a, tx)
     row.tags = {}
     tx.update(row, keep=False)
+    _tell(a, tx, bucket, row, "ObjectTagging:Delete")
     return _version(bucket, row)

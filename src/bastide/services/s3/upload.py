@@ -21,7 +21,7 @@ from bastide.domain import Refused
 from bastide.engines import keys as engine
 from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, fills
-from bastide.services.s3 import encryption, heads, lock
+from bastide.services.s3 import encryption, heads, lifecycle, lock, notification
 from bastide.services.s3.asking import EVERY, Keys, bucket_asked, keys, keys_for, object_asked
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, lookup, not_implemented
 from bastide.services.s3.copying import (
@@ -55,7 +55,7 @@ from bastide.services.s3.object import (
     write_body,
     writing_keys,
 )
-from bastide.services.s3.versions import MANIFEST, Garbage, check_key, place
+from bastide.services.s3.versions import MANIFEST, Garbage, check_key, current, place
 from bastide.store import Row, Transaction, View
 
 UPLOAD = Kind("Upload", service="s3", arn="upload/{}", tags=False, history=False)
@@ -159,7 +159,13 @@ def create(a: Authorised, tx: Transaction) -> Output:
     tx.insert(
         Row(UPLOAD.key, bucket.account, bucket.region, _name(bucket, key, id), staged.doc, tags=staged.tags), keep=False
     )
-    output: Output = {"Bucket": bucket.name, "Key": key, "UploadId": id, **encryption.shown(staged.doc)}
+    output: Output = {
+        "Bucket": bucket.name,
+        "Key": key,
+        "UploadId": id,
+        **encryption.shown(staged.doc),
+        **lifecycle.abort_shown(bucket, key, a.now),
+    }
     if "algorithm" in staged.doc:
         output["ChecksumAlgorithm"] = staged.doc["algorithm"].upper()
         output["ChecksumType"] = staged.doc["sumtype"]
@@ -321,7 +327,10 @@ async def _stage_part_copy(a: Authorised) -> Staged:
         row = find_version(a, view, source, key, id)
         heads.check_read(given, row.doc, "CopySource", copying=True)
         size = row.doc["size"]
-        span = heads.span(given.get("CopySourceRange"), size)
+        text = given.get("CopySourceRange")
+        span = heads.span(text, size)
+        if text and span is not None and not text.endswith("-") and int(text.rpartition("-")[2]) >= size:
+            raise Refused("InvalidRange", f"Range specified is not valid for source object of size: {size}", 416)
         if given.get("CopySourceRange") and span is None:
             raise Refused(
                 "InvalidArgument",
@@ -494,6 +503,12 @@ def complete(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     key = given["Key"]
     bucket = bucket_of(a, tx)
+    mark = _mark(given)
+    again = current(tx, bucket, key)
+    if again is not None and again.doc.get("up") == mark:
+        return _completed(
+            bucket, key, again.doc, again.tags, again.doc["v"] if bucket.versioning == "Enabled" else None
+        )
     upload = _upload(a, tx, bucket)
     # Whoever completes an upload must be able to use its key, as whoever reads the object (S3 User Guide, "KMS").
     # A key that the customer sends is not needed again: the parts were written with it.
@@ -513,7 +528,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
     if sums:
         doc |= {"sums": sums, "sumtype": upload.doc["sumtype"]}
     md5 = hashlib.md5(b"".join(bytes.fromhex(row.doc["md5"]) for row in chosen), usedforsecurity=False).hexdigest()
-    doc |= {"size": size, "etag": f"{etag_of(doc['sse'], md5)}-{len(chosen)}", "mf": secrets.token_hex(16)}
+    doc |= {"size": size, "etag": f"{etag_of(doc['sse'], md5)}-{len(chosen)}", "mf": secrets.token_hex(16), "up": mark}
     kept = [
         {"n": int(row.name[-5:]), **{name: row.doc[name] for name in ("id", "size", "k", "sums") if name in row.doc}}
         for row in chosen
@@ -527,6 +542,18 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         tx.delete(row, keep=False)
     tx.delete(upload, keep=False)
     id = place(tx, bucket, key, doc, upload.tags, a.now, garbage)
+    notification.happened(a, tx, bucket, "ObjectCreated:CompleteMultipartUpload", key, doc, id)
+    return _completed(bucket, key, doc, upload.tags, id)
+
+
+def _mark(given: dict[str, Any]) -> str:
+    """What an object keeps of how it was completed, so that whoever did not hear the answer may ask for it again."""
+    listed = (given.get("MultipartUpload") or {}).get("Parts") or []
+    parts = [f"{one.get('PartNumber')}:{str(one.get('ETag') or '').strip(chr(34))}" for one in listed]
+    return hashlib.sha256("\n".join([str(given["UploadId"]), *parts]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _completed(bucket: Bucket, key: str, doc: dict[str, Any], tags: dict[str, str], id: str | None) -> Output:
     output: Output = {
         "Location": f"/{bucket.name}/{key}",
         "Bucket": bucket.name,
@@ -534,6 +561,7 @@ def complete(a: Authorised, tx: Transaction) -> Output:
         "ETag": f'"{doc["etag"]}"',
         **(encryption.shown(doc) if doc["sse"] != encryption.CUSTOMER else {}),
         **heads.checksums(doc),
+        **lifecycle.shown(bucket, key, tags, doc),
     }
     if id is not None:
         output["VersionId"] = id
@@ -552,11 +580,17 @@ def abort(a: Authorised, tx: Transaction) -> Output:
     upload = _upload(a, tx, bucket)
     if a.input.get("IfMatchInitiatedTime") is not None:
         raise not_implemented("IfMatchInitiatedTime")
-    for row in _parts(tx, bucket, a.input["Key"], a.input["UploadId"]).values():
-        a.staged.garbage.ids.append(row.doc["id"])
+    give_up(tx, bucket, upload, a.staged.garbage)
+    return {}
+
+
+def give_up(tx: Transaction, bucket: Bucket, upload: Row, garbage: Garbage) -> None:
+    """Removes an upload and its parts."""
+    key, _, id = upload.name[len(bucket.name) + 1 :].partition("\0")
+    for row in _parts(tx, bucket, key, id).values():
+        garbage.ids.append(row.doc["id"])
         tx.delete(row, keep=False)
     tx.delete(upload, keep=False)
-    return {}
 
 
 def abandon(tx: Transaction, bucket: Bucket, garbage: Garbage) -> None:
@@ -606,6 +640,7 @@ def list_parts(a: Authorised, view: View) -> Output:
         "Initiator": {"ID": upload.doc["by"]},
         "Owner": owner,
         "StorageClass": "STANDARD",
+        **lifecycle.abort_shown(bucket, given["Key"], upload.doc["t"]),
     }
     if len(rows) > limit and parts:
         output["NextPartNumberMarker"] = parts[-1]["PartNumber"]

@@ -126,10 +126,11 @@ def _drop(tx: Transaction, bucket: Bucket, row: Row, now: Instant, garbage: Garb
     tx.delete(row, keep=False)
 
 
-def _set_aside(tx: Transaction, bucket: Bucket, key: str, row: Row) -> int | None:
+def _set_aside(tx: Transaction, bucket: Bucket, key: str, row: Row, now: Instant) -> int | None:
     """Makes the current version an older one; returns the sequence of the null version among the older ones."""
     doc = dict(row.doc)
     null = doc.pop("nv", None)
+    doc["since"] = now  # when it ceased to be current, which lifecycle rules count from
     older = Row(
         VERSION.key, bucket.account, bucket.region, version_name(bucket.name, key, doc["n"]), doc, tags=row.tags
     )
@@ -142,7 +143,7 @@ def place(
     tx: Transaction, bucket: Bucket, key: str, doc: dict[str, Any], tags: dict[str, str], now: Instant, garbage: Garbage
 ) -> str | None:
     """Makes `doc` the key's current version as the bucket's versioning says; returns the version id that answers name
-    (None in a bucket that never had versions)."""
+    (None unless the bucket makes versions: a null version is not named)."""
     lock.settle(bucket, doc, now)
     row = current(tx, bucket, key)
     doc["t"] = now
@@ -155,7 +156,7 @@ def place(
     if row is not None:
         null = row.doc.get("nv")
         if bucket.versioning == "Enabled" or (bucket.versioning and row.doc["v"] != NULL):
-            null = _set_aside(tx, bucket, key, row)
+            null = _set_aside(tx, bucket, key, row, now)
         else:
             release(tx, bucket, row.doc, now, garbage)
         if null is not None and doc["v"] == NULL:
@@ -171,7 +172,7 @@ def place(
         tx.insert(Row(OBJECT.key, bucket.account, bucket.region, name_of(bucket.name, key), doc, tags=tags), keep=False)
     if tags:
         set_tagged(tx, bucket)
-    return doc["v"] if bucket.versioning else None
+    return doc["v"] if bucket.versioning == "Enabled" else None
 
 
 def remove(
@@ -194,8 +195,9 @@ def remove(
             if row is not None:
                 _drop(tx, bucket, row, now, garbage)
             return None, None
-        made = place(tx, bucket, key, {"dm": True}, {}, now, garbage)
-        return True, made
+        made = {"dm": True}
+        place(tx, bucket, key, made, {}, now, garbage)
+        return True, str(made["v"])
     found = version(tx, bucket, key, id, row)
     if found is None or row is None:
         return None, id
@@ -214,6 +216,7 @@ def remove(
     release(tx, bucket, row.doc, now, garbage, bypass=bypass)
     null = row.doc.get("nv")
     doc = older[0].doc
+    doc.pop("since", None)
     if null is not None and doc["v"] != NULL:
         doc["nv"] = null
     tx.delete(older[0], keep=False)

@@ -1,0 +1,106 @@
+"""A platform in this process, whose clock a test moves and whose outbox it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bastide.domain import MICROS, Instant, wall
+from bastide.frontdoor import Listener
+from bastide.main.compose import Platform
+from bastide.main.run import _bind, _server
+from bastide.store.directory import DataDirectory
+from tests.platform import HOME, PROGRAM, Running
+
+
+class Moved(Running):
+    """Composed as `bastide up` composes it, behind a plain listener, with a clock that `days_later` moves.
+
+    Nothing may be called while it is moved: signatures are held against the same clock. What runs by the hour runs once an
+    hour of this clock, so tests move it to days of their own.
+    """
+
+    ahead: Instant = 0
+    told: list[dict[str, Any]]
+
+    def clock(self) -> Instant:
+        """The machine's time, moved."""
+        return wall() + self.ahead
+
+    @contextmanager
+    def days_later(self, days: float) -> Iterator[None]:
+        """Moves the clock; what stands inside waits for what the platform does by itself."""
+        self.ahead = int(days * 86400 * MICROS)
+        try:
+            yield
+        finally:
+            self.ahead = 0
+
+    def start(self, **_: str) -> None:
+        """Makes the platform if there is none, and runs it in a thread."""
+        if not (self.data / "bastide.json").exists():
+            subprocess.run(
+                [*PROGRAM, "init", "--data", str(self.data), "--account-id", HOME], check=True, capture_output=True
+            )
+        self.told = []
+        ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), daemon=True)
+        self.thread.start()
+        assert ready.wait(30)
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self.loop, self.over = asyncio.get_running_loop(), asyncio.Event()
+        bound = _bind(("127.0.0.1", 0))
+        self.url = self.http = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        self.running = await Platform.start(DataDirectory(self.data), self.url, clock=self.clock)
+
+        async def hear(event: dict[str, Any]) -> None:
+            self.told.append(event)
+
+        self.running.outbox.subscribe("s3:Notification", hear)
+        server = _server(self.running.door().at(Listener("plain", False)), None)
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        ready.set()
+        await self.over.wait()
+        server.should_exit = True
+        await serving
+        await self.running.close()
+
+    def client(self, service: str, *given: Any, **more: Any) -> Any:
+        """A boto3 client at the plain listener."""
+        return super().client(service, *given, **{"plain": True, **more})
+
+    def stop(self) -> None:
+        """Ends it as a SIGTERM would."""
+        self.loop.call_soon_threadsafe(self.over.set)
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What was told to the outbox so far."""
+        time.sleep(0.2)
+        return list(self.told)
+
+
+def until(true: Callable[[], Any], seconds: float = 10) -> None:
+    """Waits until something holds; fails if it never does."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.02)
+
+
+def moved(place: Path) -> Iterator[Moved]:
+    """One, for a fixture."""
+    platform = Moved(place / "data")
+    platform.start()
+    yield platform
+    platform.stop()
