@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import bastide
-from bastide.domain import wall
+from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
-from bastide.engines.keys import RootKey
+from bastide.engines.keys import RootKey, Safe
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
@@ -23,7 +23,7 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import ec2, identity_center, s3, sagemaker
+from bastide.services import ec2, identity_center, kms, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -53,16 +53,22 @@ class Platform:
     sign_in: SignIn
     development: DevelopmentProvider | None
     last_use: LastUse
+    keeper: kms.Keeper
 
     @classmethod
-    async def start(cls, directory: DataDirectory, url: str, *, development: bool = False) -> Platform:
+    async def start(
+        cls, directory: DataDirectory, url: str, *, development: bool = False, clock: Clock = wall
+    ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
-        url: where people reach it. development: with the development identity provider.
+        url: where people reach it. development: with the development identity provider. clock: the time, which only
+        tests move.
         """
         configuration = directory.load()
         root = RootKey.load(directory.root_key)
-        store = SqliteStore(directory.database)
+        store = SqliteStore(directory.database, clock)
+        safe = Safe(directory.safe, root)
+        kms.migrate(store, safe, root)
         journal = Journal(directory.journal, store)
         await journal.recover()
         run = directory.run
@@ -88,6 +94,7 @@ class Platform:
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
+            Safe: safe,
             Sandboxes: sandboxes,
             Volumes: volumes,
             Placement: placement,
@@ -109,9 +116,9 @@ class Platform:
             sealer=root,
             engines=engines,
             home=configuration.account,
-            clock=wall,
+            clock=clock,
         )
-        workflows = Workflows(store, wall, sagemaker.flows(calls))
+        workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
         sagemaker.subscribe(outbox, calls, workflows)
@@ -127,6 +134,8 @@ class Platform:
         sign_in = SignIn(
             calls, portal, directory.identity_provider, invented.relying() if invented is not None else None
         )
+        keeper = kms.Keeper(calls)
+        await keeper.start()
         platform = cls(
             configuration,
             directory,
@@ -144,6 +153,7 @@ class Platform:
             sign_in,
             invented,
             last_use,
+            keeper,
         )
         journal.start()
         await workflows.recover()
@@ -214,6 +224,7 @@ class Platform:
         await self.serving.close()
         await self.delivery.close()
         await self.outbox.close()
+        await self.keeper.close()
         await self.last_use.close()
         await self.journal.close()
         self.store.close()

@@ -2,5 +2,6 @@
 
 from bastide.engines.keys.envelope import decrypt, encrypt, key_of, new_material
 from bastide.engines.keys.root import RootKey, create_root
+from bastide.engines.keys.safe import Gone, Safe
 
-__all__ = ["RootKey", "create_root", "decrypt", "encrypt", "key_of", "new_material"]
+__all__ = ["Gone", "RootKey", "Safe", "create_root", "decrypt", "encrypt", "key_of", "new_material"]
