@@ -10,7 +10,7 @@ import bastide
 from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
-from bastide.engines.keys import RootKey, Safe
+from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
@@ -57,15 +57,21 @@ class Platform:
 
     @classmethod
     async def start(
-        cls, directory: DataDirectory, url: str, *, development: bool = False, clock: Clock = wall
+        cls,
+        directory: DataDirectory,
+        url: str,
+        *,
+        root: RootKey | None = None,
+        development: bool = False,
+        clock: Clock = wall,
     ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
-        url: where people reach it. development: with the development identity provider. clock: the time, which only
-        tests move.
+        url: where people reach it. root: the platform's key, if it was opened already. development: with the development
+        identity provider. clock: the time, which only tests move.
         """
         configuration = directory.load()
-        root = RootKey.load(directory.root_key)
+        root = root or open_root(directory.root)
         store = SqliteStore(directory.database, clock)
         safe = Safe(directory.safe, root)
         kms.migrate(store, safe, root)
