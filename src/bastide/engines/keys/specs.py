@@ -188,3 +188,8 @@ def decrypt_rsa(material: bytes, algorithm: str, ciphertext: bytes) -> bytes:
 def forget() -> None:
     """Lets go of the key pairs that are kept at hand."""
     _pair.cache_clear()
+
+
+def modulus_size(material: bytes) -> int:
+    """Bytes of an RSA pair's ciphertexts."""
+    return _pair(material).key_size // 8

@@ -95,7 +95,8 @@ class Keeper:
             due(tx, now + _LATER, "rotate", row)  # a key that cannot be used is rotated once it can
             return
         rotation.rotate(self._safe, self._root, tx, row, "AUTOMATIC", now)
-        told["next"] = max(told["next"] + told["days"] * rotation.DAY, now)
+        period = told["days"] * rotation.DAY
+        told["next"] += period * ((now - told["next"]) // period + 1)  # what was missed is made up for once
         due(tx, told["next"], "rotate", row)
         KEY.change(tx, row, "RotateKey")
 
