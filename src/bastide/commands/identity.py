@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from bastide.commands.options import DATA_OPTION
-from bastide.engines.keys import RootKey
+from bastide.engines.keys import SourceError, open_root
 from bastide.store.directory import DataDirectory
 from bastide.store.identities import (
     CLAIMS,
@@ -111,7 +111,10 @@ def connect(
     authority = str(Path(authority).absolute()) if authority else ""
     _discover(issuer, authority)
     secret = secret_file.read().strip() if secret_file is not None else ""
-    sealed = RootKey.load(directory.root_key).seal(secret.encode(), "identity-provider") if secret else ""
+    try:
+        sealed = open_root(directory.root).seal(secret.encode(), "identity-provider") if secret else ""
+    except (SourceError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
     asked = scopes or ("openid", "profile", "email", "offline_access")
     provider = Provider(
         issuer, client_id, sealed, asked, {**CLAIMS, **pairs}, groups, provision, trust_email, authority, recheck

@@ -4,6 +4,10 @@ A backup is a tar archive in frames, each AES-256-GCM under a key derived from t
 does not hold, it is noise. It is taken while the platform serves. The database's snapshot is the point in time; the
 files that it names cannot go away meanwhile (`engines.artifacts.deletions_held`), and the journal's segments are taken
 before and after it, so that no entry that was moved in between is missed (an entry's id keeps it from being there twice).
+
+Beside each archive lies a small file with the same name and ``.safe``: the shards of customers' keys, without which the
+archive gives no data under them, and the keyring that the root key opens. A restore takes any archive with the newest
+safe: what was destroyed since is in no archive any more. Older safes are for the owner to destroy.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 import bastide
 from bastide.commands import DATA_OPTION
 from bastide.engines.artifacts import deletions_held
-from bastide.engines.keys import RootKey
+from bastide.engines.keys import RootKey, Safe, SourceError, open_ring, open_root, ring_of
 from bastide.services import s3
 from bastide.store import SqliteStore
 from bastide.store.directory import DataDirectory, write_private
@@ -175,13 +179,16 @@ def _segments(folder: Path) -> dict[str, bytes]:
 
 
 def take(
-    directory: DataDirectory, target: BinaryIO, told: Callable[[int, int], None] = lambda done, whole: None
+    directory: DataDirectory,
+    root: RootKey,
+    target: BinaryIO,
+    told: Callable[[int, int], None] = lambda done, whole: None,
 ) -> dict[str, Any]:
-    """Writes a backup of the platform in `directory`; returns its manifest. told: bytes of objects done, and in all.
+    """Writes a backup of the platform in `directory`; returns its manifest. root: the platform's key. told: bytes
+    of objects done, and in all.
 
     Raises FileNotFoundError when a file that the database names is missing: the platform itself is damaged then.
     """
-    root = RootKey.load(directory.root_key)
     sealing = _Sealing(target, root)
     with (
         deletions_held(directory.objects),  # no other backup runs now
@@ -223,6 +230,12 @@ def take(
     return manifest
 
 
+def safe_of(directory: DataDirectory, root: RootKey) -> bytes:
+    """What a restore needs beside an archive and the root key."""
+    held = {"keyring": ring_of(directory.root).decode(), "shards": Safe(directory.safe, root).sealed().decode()}
+    return json.dumps(held).encode()
+
+
 @contextlib.contextmanager
 def _cleared(folder: Path) -> Iterator[None]:
     """Without the snapshot that a killed backup may have left."""
@@ -247,13 +260,22 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 # -- bringing back -----------------------------------------------------------------------------------------------------
 
 
-def bring_back(source: BinaryIO, key: Path, directory: DataDirectory) -> dict[str, Any]:
-    """Makes the platform of a backup in an empty directory; returns the manifest.
+def bring_back(source: BinaryIO, safe: bytes, key: Path | None, directory: DataDirectory) -> dict[str, Any]:
+    """Makes the platform of a backup in an empty directory; returns the manifest. safe: what `safe_of` gave, then or later.
+    key: the root key's file, if it is in one.
 
     The configuration comes last, so that what was interrupted is not taken for a platform. Raises Unreadable,
-    PermissionError or ValueError for the root key's file, RuntimeError for a backup of a newer program.
+    SourceError, PermissionError or ValueError for the root key, RuntimeError for a backup of a newer program.
     """
-    root = RootKey.load(key)
+    try:
+        held = json.loads(safe)
+        ring, shards = str(held["keyring"]).encode(), str(held["shards"]).encode()
+    except (ValueError, KeyError, TypeError):
+        raise Unreadable("the file of the safe is none") from None
+    try:
+        root = open_ring(ring, key)
+    except SourceError as error:
+        raise Unreadable(str(error)) from None
     manifest: dict[str, Any] = {}
     with tarfile.open(fileobj=io.BufferedReader(_Opening(source, root), _FRAME), mode="r|") as archive:
         for member, file in _members(archive):
@@ -267,7 +289,11 @@ def bring_back(source: BinaryIO, key: Path, directory: DataDirectory) -> dict[st
             path = directory.root / member.name
             if path == directory.configuration:
                 _complete(directory, manifest)
-                write_private(directory.root_key, key.read_bytes())
+                Safe(directory.safe, root).fill(shards)
+                if ring:
+                    write_private(directory.root / "root.json", ring)
+                if key is not None:
+                    write_private(directory.root_key, key.read_bytes())
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(path, file)
     if not directory.configuration.exists():
@@ -323,24 +349,34 @@ def _progress() -> Progress:
 @DATA_OPTION
 @click.argument("target", type=click.Path(path_type=Path))
 def backup(data: Path, target: Path) -> None:
-    """Write a backup of the whole platform to the file TARGET, while it serves.
+    """Write a backup of the whole platform to the file TARGET, while it serves, and its safe to TARGET.safe.
 
     The file holds accounts, policies, keys, objects and the record as of one moment, sealed under the root key. It does
     not hold the root key (DATA/root.key): keep that elsewhere. Without it the backup is useless, to you as to others.
+
+    The safe holds what customers' keys need beside the root key. Any backup is restored with the newest safe: keep that
+    one and destroy the older ones, so that a key that was destroyed since can be had from no backup.
     """
     directory = DataDirectory(data)
     if not directory.configuration.exists():
         raise click.ClickException(f"{data} holds no platform")
     if target.exists():
         raise click.ClickException(f"{target} exists already; a backup replaces nothing")
+    try:
+        root = open_root(directory.root)
+    except (SourceError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    beside = target.with_name(f"{target.name}.safe")
     draft = target.with_name(f".{target.name}.partial")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file, _progress() as shown:
             task = shown.add_task("backup", total=None)
-            manifest = take(directory, file, lambda done, whole: shown.update(task, completed=done, total=whole))
+            manifest = take(directory, root, file, lambda done, whole: shown.update(task, completed=done, total=whole))
             file.flush()
             os.fsync(file.fileno())
+        # After the archive: a key that came to be meanwhile is in neither or in both, one that was destroyed in neither.
+        write_private(beside, safe_of(directory, root))
         draft.rename(target)
         folder = os.open(target.parent, os.O_RDONLY)
         os.fsync(folder)
@@ -352,18 +388,28 @@ def backup(data: Path, target: Path) -> None:
     click.echo(
         f"{target}: the platform as of {manifest['taken']}, {manifest['objects']} files, {target.stat().st_size} bytes"
     )
-    click.echo(f"Its root key is not in it. Keep a copy of {directory.root_key} apart from the backup.")
+    click.echo(f"{beside}: the safe, which a restore of this backup and of older ones needs; destroy older safes.")
+    click.echo("The root key is in neither. Keep a copy of it apart from the backup.")
 
 
 @click.command()
 @DATA_OPTION
 @click.argument("source", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
-    "--root-key", "key", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
-    help="The root key's file of the platform that was backed up (mode 0600).",
+    "--root-key",
+    "key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The root key's file of the platform that was backed up (mode 0600), if its root key is in a file.",
+)
+@click.option(
+    "--safe", "safe", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The newest safe of the platform; SOURCE.safe if left out.",
 )  # fmt: skip
-def restore(data: Path, source: Path, key: Path) -> None:
+def restore(data: Path, source: Path, key: Path | None, safe: Path | None) -> None:
     """Bring the platform of the backup SOURCE back, into a data directory that is empty or not there yet."""
+    safe = safe or source.with_name(f"{source.name}.safe")
+    if not safe.is_file():
+        raise click.ClickException(f"there is no {safe}: a restore needs the platform's safe (--safe)")
     directory = DataDirectory(data)
     if data.exists() and any(data.iterdir()):
         raise click.ClickException(f"{data} is not empty; a restore replaces nothing")
@@ -371,7 +417,7 @@ def restore(data: Path, source: Path, key: Path) -> None:
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with source.open("rb") as file:
-            manifest = bring_back(file, key, directory)
+            manifest = bring_back(file, safe.read_bytes(), key, directory)
     except (Unreadable, PermissionError, ValueError, RuntimeError, tarfile.TarError) as error:
         _clear(data.iterdir())
         raise click.ClickException(str(error)) from None

@@ -10,7 +10,7 @@ import bastide
 from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
-from bastide.engines.keys import RootKey
+from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
@@ -23,7 +23,7 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import ec2, identity_center, s3, sagemaker
+from bastide.services import ec2, identity_center, kms, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -54,19 +54,28 @@ class Platform:
     development: DevelopmentProvider | None
     last_use: LastUse
     expiry: s3.Expiry
+    keeper: kms.Keeper
 
     @classmethod
     async def start(
-        cls, directory: DataDirectory, url: str, *, development: bool = False, clock: Clock = wall
+        cls,
+        directory: DataDirectory,
+        url: str,
+        *,
+        root: RootKey | None = None,
+        development: bool = False,
+        clock: Clock = wall,
     ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
-        url: where people reach it. development: with the development identity provider. clock: what tells the
-        time, but for tests the machine.
+        url: where people reach it. root: the platform's key, if it was opened already. development: with the development
+        identity provider. clock: the time, which only tests move.
         """
         configuration = directory.load()
-        root = RootKey.load(directory.root_key)
+        root = root or open_root(directory.root)
         store = SqliteStore(directory.database, clock)
+        safe = Safe(directory.safe, root)
+        kms.migrate(store, safe, root)
         journal = Journal(directory.journal, store)
         await journal.recover()
         run = directory.run
@@ -92,6 +101,7 @@ class Platform:
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
+            Safe: safe,
             Sandboxes: sandboxes,
             Volumes: volumes,
             Placement: placement,
@@ -132,6 +142,8 @@ class Platform:
         sign_in = SignIn(
             calls, portal, directory.identity_provider, invented.relying() if invented is not None else None
         )
+        keeper = kms.Keeper(calls)
+        await keeper.start()
         platform = cls(
             configuration,
             directory,
@@ -150,6 +162,7 @@ class Platform:
             invented,
             last_use,
             expiry,
+            keeper,
         )
         journal.start()
         await workflows.recover()
@@ -222,6 +235,7 @@ class Platform:
         await self.expiry.close()
         await self.delivery.close()
         await self.outbox.close()
+        await self.keeper.close()
         await self.last_use.close()
         await self.journal.close()
         self.store.close()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bastide.commands import cli
 from bastide.main.backup import backup, restore
-from bastide.main.run import init, up
+from bastide.main.run import init, rotate_root_key, up
 
-for command in (init, up, backup, restore):
+for command in (init, up, backup, restore, rotate_root_key):
     cli.add_command(command)
 
 

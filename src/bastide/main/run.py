@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import ipaddress
 import json
 import logging
 import os
 import re
+import resource
 import secrets
 import signal
 import socket
@@ -24,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bastide.commands import DATA_OPTION
 from bastide.domain import wall
-from bastide.engines.keys import RootKey, create_root
+from bastide.engines.keys import RootKey, SourceError, create_keyring, open_root, rotate_root
 from bastide.frontdoor import Listener
 from bastide.frontdoor.receive import server_context
 from bastide.main import authority
@@ -37,6 +39,25 @@ from bastide.store.directory import REGIONS, Configuration, DataDirectory, legal
 _DRAIN_SECONDS = 25
 
 
+_SOURCE_OPTION = click.option(
+    "--root-key-source",
+    "source",
+    default="file",
+    show_default=True,
+    help="Where the root key is: file (DATA/root.key), environment:NAME, descriptor:NUMBER, "
+    "pkcs11:token=LABEL;object=LABEL?module-path=FILE (its PIN in BASTIDE_PKCS11_PIN) or "
+    "kms:KEY-ARN?endpoint-url=URL&ca-bundle=FILE.",
+)
+_PR_SET_DUMPABLE = 4
+
+
+def _close_to_others() -> None:
+    """No core dump holds this process's memory, and no process of the same user reads it (prctl(2), ptrace(2))."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise click.ClickException("this machine does not let a process keep its memory to itself")
+
+
 @click.command()
 @DATA_OPTION
 @click.option("--account-id", "account", help="Id of the management account, twelve digits; a random one if left out.")
@@ -44,7 +65,8 @@ _DRAIN_SECONDS = 25
     "--region", "regions", multiple=True, help="A region that exists; the first is the default. May be repeated."
 )
 @click.option("--host", "hosts", multiple=True, help="A name that clients call the platform by, beside localhost.")
-def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+@_SOURCE_OPTION
+def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple[str, ...], source: str) -> None:
     """Make a new platform: its keys, its authority and its first administrator.
 
     Everything is written below the data directory, readable by you alone. The administrator's credentials are meant to be
@@ -61,7 +83,11 @@ def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     data.chmod(0o700)
     configuration = Configuration(account, regions or REGIONS, ("localhost", *hosts))
-    root = create_root(directory.root_key)
+    _close_to_others()
+    try:
+        root = create_keyring(directory.root, source)
+    except SourceError as error:
+        raise click.ClickException(str(error)) from None
     authority.create(directory.tls, configuration.hosts)
     access_key, secret = asyncio.run(_bootstrap(directory, account, root))
     write_private(
@@ -84,6 +110,28 @@ async def _bootstrap(directory: DataDirectory, account: str, root: RootKey) -> t
         return await store.write(lambda tx: bootstrap(tx, account, wall(), root))
     finally:
         store.close()
+
+
+@click.command("rotate-root-key")
+@DATA_OPTION
+@_SOURCE_OPTION
+def rotate_root_key(data: Path, source: str) -> None:
+    """Have a new root key, of the same or another source, open the platform, which must be stopped.
+
+    With `file` a new key takes the old one's place. The old root key opens backups only with a safe of its time: make a
+    backup now, keep its safe, and destroy older ones.
+    """
+    directory = DataDirectory(data)
+    if not directory.configuration.exists():
+        raise click.ClickException(f"{data} holds no platform")
+    os.umask(0o077)
+    _close_to_others()
+    try:
+        directory.lock()
+        rotate_root(directory.root, source)
+    except (SourceError, RuntimeError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{data}: the root key now comes from `{source}`. Make a backup: its safe needs the new root key.")
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -139,7 +187,12 @@ def up(data: Path, listen: str, plain: str | None, public_url: str | None, devel
     except RuntimeError as error:
         raise click.ClickException(str(error)) from None
     os.umask(0o077)
-    uvloop.run(_run(directory, address, loopback, public_url, development))
+    _close_to_others()
+    try:
+        root = open_root(directory.root)
+    except (SourceError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    uvloop.run(_run(directory, root, address, loopback, public_url, development))
 
 
 _PUBLIC = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?")
@@ -240,6 +293,7 @@ def _bind(address: tuple[str, int]) -> socket.socket:
 
 async def _run(
     directory: DataDirectory,
+    root: RootKey,
     listen: tuple[str, int],
     plain: tuple[str, int] | None,
     public_url: str | None,
@@ -253,7 +307,8 @@ async def _run(
     ports = [one.getsockname()[1] for one in sockets]
     # People come by the name that was given at `init`, if one was.
     host = "localhost" if development else directory.load().hosts[-1]
-    platform = await Platform.start(directory, public_url or f"https://{host}:{ports[0]}", development=development)
+    url = public_url or f"https://{host}:{ports[0]}"
+    platform = await Platform.start(directory, url, root=root, development=development)
     platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)
     door = platform.door()
     servers = [_server(door.at(Listener("public", True)), directory)]

@@ -64,6 +64,11 @@ class DataDirectory:
         return self.root / "root.key"
 
     @property
+    def safe(self) -> Path:
+        """The shards that customers' keys need beside the root key; in no backup."""
+        return self.root / "safe"
+
+    @property
     def authority(self) -> Path:
         """The certificate clients trust."""
         return self.root / "tls" / "ca.pem"

@@ -648,6 +648,56 @@ class SqliteStore:
             self._writer.execute(f"PRAGMA user_version={number}")
             self._writer.execute("COMMIT")
 
+    def rewrite(
+        self,
+        kind: str,
+        mark: str,
+        change: Callable[[Transaction, str, str, str, dict[str, Any]], dict[str, Any] | None],
+    ) -> None:
+        """Changes documents of a kind, once, wherever they are kept, history too, and leaves nothing of what they were in
+        free pages or the write-ahead log. For a start, before anybody is served. mark: the value (`View.meta`) that tells
+        that it was done. change: is given account, region, name and document, and returns the new document or None."""
+        tx = self._transaction
+        if tx.meta(mark) == "done":
+            return
+        if tx.meta(mark) is None:
+            self._writer.execute("BEGIN IMMEDIATE")
+            tx.now = self._clock()
+            tx.touched = set()
+            try:
+                changed = sum(self._rewrite(table, kind, change) for table in ("resource", "history"))
+                # Should the platform die before the file is compacted, the next start does it.
+                tx.set_meta(mark, "compact" if changed else "done")
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
+        if tx.meta(mark) == "compact":
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            tx.set_meta(mark, "done")
+
+    def _rewrite(
+        self,
+        table: str,
+        kind: str,
+        change: Callable[[Transaction, str, str, str, dict[str, Any]], dict[str, Any] | None],
+    ) -> int:
+        changed = 0
+        found = self._writer.execute(
+            f"SELECT rowid, account, region, name, doc FROM {table} WHERE kind=?",  # noqa: S608
+            (kind,),
+        ).fetchall()
+        for rowid, account, region, name, doc in found:
+            new = change(self._transaction, account, region, name, orjson.loads(doc))
+            if new is not None:
+                self._writer.execute(
+                    f"UPDATE {table} SET doc=? WHERE rowid=?",  # noqa: S608
+                    (orjson.dumps(new), rowid),
+                )
+                changed += 1
+        return changed
+
     @contextmanager
     def reading(self) -> Iterator[View]:
         """The last committed state; the snapshot is kept until the next commit, so most calls begin none."""

@@ -149,11 +149,12 @@ def test_without_the_root_key_it_is_noise(original: Running, tmp_path: Path) -> 
     data = tmp_path / "data"
 
     def refused(source: Path, key: Path, why: str) -> None:
-        told = _program("restore", "--data", str(data), str(source), "--root-key", str(key))
+        safe = str(tmp_path / "b.safe")
+        told = _program("restore", "--data", str(data), str(source), "--safe", safe, "--root-key", str(key))
         assert told.returncode == 1 and why in told.stderr, told.stderr
         assert not data.exists() or not any(data.iterdir())
 
-    refused(target, other, "another root key")
+    refused(target, other, "this root key does not open")
     key = original.data / "root.key"
     for name, changed in (
         ("cut", content[:-1]),
@@ -167,6 +168,11 @@ def test_without_the_root_key_it_is_noise(original: Running, tmp_path: Path) -> 
     bad = tmp_path / "none"
     bad.write_bytes(b"hello")
     refused(bad, key, "no backup")
+    told = _program("restore", "--data", str(data), str(bad), "--root-key", str(key))
+    assert told.returncode == 1 and "none.safe: a restore needs" in told.stderr
+    safe = (tmp_path / "b.safe").read_bytes()
+    (tmp_path / "b.safe").write_bytes(safe[:-10] + bytes([safe[-10] ^ 1]) + safe[-9:])
+    refused(target, key, "")
     told = _program("restore", "--data", str(original.data), str(target), "--root-key", str(key))
     assert told.returncode == 1 and "not empty" in told.stderr
     told = _program("backup", "--data", str(original.data), str(target))

@@ -2,5 +2,10 @@
 
 from bastide.engines.keys.envelope import decrypt, encrypt, key_of, new_material
 from bastide.engines.keys.root import RootKey, create_root
+from bastide.engines.keys.safe import Gone, Safe
+from bastide.engines.keys.sources import SourceError, create_keyring, open_ring, open_root, ring_of, rotate_root
 
-__all__ = ["RootKey", "create_root", "decrypt", "encrypt", "key_of", "new_material"]
+__all__ = [
+    "Gone", "RootKey", "Safe", "SourceError", "create_keyring", "create_root", "decrypt", "encrypt", "key_of",
+    "new_material", "open_ring", "open_root", "ring_of", "rotate_root",
+]  # fmt: skip

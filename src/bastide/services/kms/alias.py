@@ -44,6 +44,15 @@ def _unlink(tx: Transaction, row: Row) -> None:
         tx.delete(link, keep=False)
 
 
+def end_all(tx: Transaction, key: Row) -> None:
+    """Ends the aliases of a key that is deleted."""
+    for link in tx.scan(ALIAS_OF, key.account, key.region, prefix=f"{key.name}|", limit=_MOST):
+        row = tx.get(ALIAS.key, key.account, key.region, link.name.partition("|")[2])
+        if row is not None:
+            ALIAS.remove(tx, row, "DeleteAlias")
+        tx.delete(link, keep=False)
+
+
 def _legal(name: str) -> str:
     if not _NAME.fullmatch(name) or name.startswith("alias/aws/"):
         raise Refused("InvalidAliasNameException", "An alias begins with alias/ and may not begin with alias/aws/.")

@@ -13,7 +13,7 @@ from bastide.domain import Arn, Refused
 from bastide.kernel import About, Ask, Asked, Fills, fills
 from bastide.kernel.context import tag_keys
 from bastide.kernel.kind import Given
-from bastide.services.kms.noun import ALIAS_KEY, KEY, MANAGED_SERVICES, locate, managed_id
+from bastide.services.kms.noun import ALIAS_KEY, KEY, MANAGED_SERVICES, locate, managed_id, traits
 from bastide.store import View
 
 Keys = Mapping[str, "str | Sequence[str]"]
@@ -71,12 +71,23 @@ def _aliases(names: About) -> Given:
     return read
 
 
+def _trait(names: About, number: int) -> Given:
+    def read(asked: Asked) -> str | None:
+        for arn in names(asked):
+            found = traits(asked.view, Arn.parse(arn)) if arn != "*" else None
+            if found is not None:
+                return found[number]
+        return None
+
+    return read
+
+
 def of_key(names: About) -> dict[str, Given]:
-    """Keys of a question about a key. Every key here is symmetric, made by KMS and of one region."""
+    """Keys of a question about a key. Every key here is of one region."""
     return CALLER | {
-        "kms:KeySpec": lambda _: "SYMMETRIC_DEFAULT",
-        "kms:KeyUsage": lambda _: "ENCRYPT_DECRYPT",
-        "kms:KeyOrigin": lambda _: "AWS_KMS",
+        "kms:KeySpec": _trait(names, 0),
+        "kms:KeyUsage": _trait(names, 1),
+        "kms:KeyOrigin": _trait(names, 2),
         "kms:MultiRegion": lambda _: "false",
         "kms:ResourceAliases": _aliases(names),
     }

@@ -17,11 +17,24 @@ from typing import Any, Final
 import orjson
 
 from bastide.domain import Arn, Refused
+from bastide.engines.keys.specs import SYMMETRIC
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, pages
 from bastide.kernel.kind import Given
 from bastide.policy import GRANT_ID
 from bastide.services.kms.asking import CALLER, about, encryption_context, of_key, unknown_arn
-from bastide.services.kms.noun import GRANT, GRANT_TO, KEY, find, granted, locate, named, not_found, usable
+from bastide.services.kms.noun import (
+    GRANT,
+    GRANT_TO,
+    KEY,
+    find,
+    granted,
+    locate,
+    named,
+    not_found,
+    spec_of,
+    usable,
+    usage_of,
+)
 from bastide.store import Row, Transaction, View
 
 NOUN = Kind("Grant", service="kms", arn="grant/{}", tags=False)
@@ -35,13 +48,17 @@ _COUNT: Final = "kms:GrantCount"
 """How many grants a key has."""
 _MOST: Final = 50_000
 """Grants of one key (Developer Guide, "Resource quotas")."""
-_POSSIBLE: Final = frozenset(
-    {
-        "CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext",
-        "ReEncryptFrom", "ReEncryptTo", "RetireGrant",
-    }
-)  # fmt: skip
-"""What a grant of a symmetric key can hold."""
+_ALWAYS: Final = ("CreateGrant", "DescribeKey", "RetireGrant")
+_POSSIBLE: Final = {
+    SYMMETRIC: (
+        "Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
+        "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo",
+    ),
+    "ENCRYPT_DECRYPT": ("Decrypt", "Encrypt", "GetPublicKey", "ReEncryptFrom", "ReEncryptTo"),
+    "SIGN_VERIFY": ("GetPublicKey", "Sign", "Verify"),
+    "GENERATE_VERIFY_MAC": ("GenerateMac", "VerifyMac"),
+}  # fmt: skip
+"""What a grant can hold, by the key's spec or usage (Developer Guide, "Grants in AWS KMS", grant operations)."""
 _PRINCIPAL: Final = re.compile(
     r"arn:aws:(iam::[0-9]{12}:(root|(user|role)/[\w+=,.@/-]+)"
     r"|sts::[0-9]{12}:(assumed-role/[\w+=,.@-]+/[\w+=,.@-]+|federated-user/[\w+=,.@-]+))",
@@ -132,12 +149,13 @@ def _constraints(a: Authorised) -> dict[str, Any]:
     return given
 
 
-def _wanted(a: Authorised, view: View) -> dict[str, Any]:
+def _wanted(a: Authorised, view: View, key: Row) -> dict[str, Any]:
     """The parameters of a grant, checked."""
     operations = list(dict.fromkeys(a.input["Operations"]))
-    wrong = [one for one in operations if one not in _POSSIBLE]
+    possible = _POSSIBLE[SYMMETRIC if spec_of(key) == SYMMETRIC else usage_of(key)]
+    wrong = [one for one in operations if one not in possible and one not in _ALWAYS]
     if not operations or wrong:
-        raise _invalid(f"Operations {wrong} are not supported by grants of a symmetric key.")
+        raise _invalid(f"Operations {wrong} are not supported by grants of this key ({spec_of(key)}, {usage_of(key)}).")
     grantee, grantee_id = _principal(a, view, "Grantee")
     retiring, retiring_id = _principal(a, view, "Retiring")
     if not grantee:
@@ -146,6 +164,8 @@ def _wanted(a: Authorised, view: View) -> dict[str, Any]:
     if a.input.get("GranteeServicePrincipal") and not (constraints.get("SourceArn") and retiring):
         raise _invalid("A grant to a service needs the constraint SourceArn and a retiring principal.")
     bound = any(one in constraints for one in _CONTEXTS)
+    if bound and spec_of(key) != SYMMETRIC:
+        raise _invalid("Encryption context constraints are for symmetric encryption keys.")
     if bound and all(one in ("DescribeKey", "RetireGrant") for one in operations):
         raise _invalid("An encryption context constraint needs an operation that takes an encryption context.")
     return {
@@ -207,7 +227,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     """A grant on a key, in force at once; with a Name, the grant that the same call made before."""
     key = usable(a, named(a, tx))
     check_tokens(a, tx)
-    doc = _wanted(a, tx)
+    doc = _wanted(a, tx, key)
     digest = hashlib.sha256(orjson.dumps(doc, option=orjson.OPT_SORT_KEYS)).hexdigest()
     same = tx.get(_NAMED, key.account, key.region, f"{key.name}|{digest}") if doc["Name"] else None
     if same is not None:
@@ -266,10 +286,26 @@ def _count(tx: Transaction, key: Row, more: int) -> None:
 
 
 def _end(a: Authorised, tx: Transaction, row: Row) -> Output:
-    key_id = row.name.partition("|")[0]
-    key = find(tx, row.account, row.region, key_id)
+    key = find(tx, row.account, row.region, row.name.partition("|")[0])
     if a.input.get("DryRun"):
         raise _dry()
+    _drop(tx, row, a.operation.name, a.request.id)
+    _count(tx, key, -1)
+    return {}
+
+
+def end_all(tx: Transaction, key: Row) -> None:
+    """Ends the grants of a key that is deleted."""
+    while rows := tx.scan(GRANT, key.account, key.region, prefix=f"{key.name}|", limit=500):
+        for row in rows:
+            _drop(tx, row, "DeleteKey", "")
+    held = tx.get(_COUNT, key.account, key.region, key.name)
+    if held is not None:
+        tx.delete(held, keep=False)
+
+
+def _drop(tx: Transaction, row: Row, event: str, request_id: str) -> None:
+    key_id = row.name.partition("|")[0]
     gone = [(GRANT_TO, row.account, name) for name in _links(row)]
     if row.doc["Name"]:
         gone.append((_NAMED, row.account, f"{key_id}|{row.doc['digest']}"))
@@ -280,9 +316,7 @@ def _end(a: Authorised, tx: Transaction, row: Row) -> Output:
         link = tx.get(kind, account, row.region, name)
         if link is not None and link.doc.get("id", row.doc["id"]) == row.doc["id"]:
             tx.delete(link, keep=False)
-    tx.delete(row, event=a.operation.name, request_id=a.request.id)
-    _count(tx, key, -1)
-    return {}
+    tx.delete(row, event=event, request_id=request_id)
 
 
 def _no_grant(id: str) -> Refused:

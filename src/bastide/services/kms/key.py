@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import uuid
 from typing import Any, Final
 
-from bastide.domain import MICROS, Refused, tag_list
-from bastide.engines.keys import RootKey, new_material
+from bastide.domain import MICROS, Instant, Refused, tag_list
+from bastide.engines.keys import RootKey, Safe, specs
+from bastide.engines.keys.specs import SPECS, SYMMETRIC
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages, principals, tags_of
 from bastide.policy import Attached, Document, Form
 from bastide.services.kms.asking import CALLER, ask, request_alias, truth
-from bastide.services.kms.noun import KEY, named, not_found
+from bastide.services.kms.cipher import made
+from bastide.services.kms.noun import (
+    KEY,
+    due,
+    keep_material,
+    material_id,
+    named,
+    not_found,
+    origin_of,
+    spec_of,
+    state,
+    usage_of,
+)
 from bastide.store import Row, Transaction, View
 
 _LONGEST_POLICY: Final = 32 * 1024
@@ -24,26 +36,40 @@ def _malformed(refused: Refused) -> Refused:
     return Refused("MalformedPolicyDocumentException", refused.message, 400)
 
 
-def told(row: Row) -> dict[str, Any]:
+_ALGORITHMS: Final = {
+    "ENCRYPT_DECRYPT": "EncryptionAlgorithms",
+    "SIGN_VERIFY": "SigningAlgorithms",
+    "GENERATE_VERIFY_MAC": "MacAlgorithms",
+}
+
+
+def told(row: Row, now: Instant) -> dict[str, Any]:
     """KeyMetadata."""
+    here, spec, usage = state(row, now), spec_of(row), usage_of(row)
     known: dict[str, Any] = {
         "AWSAccountId": row.account,
         "KeyId": row.name,
         "Arn": KEY.arn(row.account, row.region, row.name),
         "CreationDate": row.created,
-        "Enabled": row.status == "Enabled",
+        "Enabled": here == "Enabled",
         "Description": row.doc.get("Description", ""),
-        "KeyUsage": "ENCRYPT_DECRYPT",
-        "KeyState": row.status,
-        "Origin": "AWS_KMS",
+        "KeyUsage": usage,
+        "KeyState": here,
+        "Origin": origin_of(row),
         "KeyManager": row.doc["Manager"],
-        "CustomerMasterKeySpec": "SYMMETRIC_DEFAULT",
-        "KeySpec": "SYMMETRIC_DEFAULT",
-        "EncryptionAlgorithms": ["SYMMETRIC_DEFAULT"],
+        "CustomerMasterKeySpec": spec,
+        "KeySpec": spec,
+        _ALGORITHMS[usage]: list(SPECS[spec].usages[usage]),
         "MultiRegion": False,
     }
-    if row.status == "PendingDeletion":
+    if here == "PendingDeletion":
         known["DeletionDate"] = row.doc["DeletionDate"]
+    if spec == SYMMETRIC and material_id(row):
+        known["CurrentKeyMaterialId"] = material_id(row)
+    if origin_of(row) == "EXTERNAL" and here != "PendingImport" and row.doc.get("ExpirationModel"):
+        known["ExpirationModel"] = row.doc["ExpirationModel"]
+        if row.doc.get("ValidTo"):
+            known["ValidTo"] = row.doc["ValidTo"]
     return known
 
 
@@ -96,8 +122,40 @@ def default_policy(account: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Id": "key-default-1", "Statement": [statement]})
 
 
-def _unsupported(text: str) -> Refused:
-    return Refused("UnsupportedOperationException", f"{text} Bastide has symmetric encryption keys only, for now.")
+def _wanted(a: Authorised) -> tuple[str, str, str]:
+    """KeySpec, KeyUsage and Origin of the key that the call wants; raises Refused for what there is not."""
+    given = a.input
+    old, new = given.get("CustomerMasterKeySpec"), given.get("KeySpec")
+    if old and new:
+        raise Refused(
+            "ValidationException", "You cannot specify KeySpec and CustomerMasterKeySpec in the same request."
+        )
+    name = str(new or old or SYMMETRIC)
+    origin = str(given.get("Origin") or "AWS_KMS")
+    if name not in SPECS:
+        raise Refused("UnsupportedOperationException", f"KeySpec {name} is not supported by Bastide.")
+    if given.get("MultiRegion"):
+        raise Refused("UnsupportedOperationException", "Multi-Region keys are not supported by Bastide.")
+    if given.get("CustomKeyStoreId") or given.get("XksKeyId") or origin not in ("AWS_KMS", "EXTERNAL"):
+        raise Refused("UnsupportedOperationException", "Custom key stores are not supported by Bastide.")
+    usage = given.get("KeyUsage")
+    if usage is None:
+        if name != SYMMETRIC:
+            raise Refused(
+                "ValidationException",
+                "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.",
+            )
+        usage = "ENCRYPT_DECRYPT"
+    if usage == "KEY_AGREEMENT" and name.startswith("ECC_NIST_"):
+        raise Refused("UnsupportedOperationException", "KeyUsage KEY_AGREEMENT is not supported by Bastide.")
+    if usage not in SPECS[name].usages:
+        raise Refused("ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {name}")
+    return name, str(usage), origin
+
+
+async def _new(a: Authorised) -> Any:
+    spec, _, origin = _wanted(a)
+    return await made(spec) if origin == "AWS_KMS" and spec.startswith("RSA_") else None
 
 
 @KEY.operation(
@@ -119,36 +177,39 @@ def _unsupported(text: str) -> Refused:
         ),
         Ask("kms:TagResource", anything, CALLER, when=lambda asked: bool(asked.input.get("Tags"))),
     ],
+    before=_new,
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    """A new symmetric key."""
-    spec = a.input.get("KeySpec") or a.input.get("CustomerMasterKeySpec") or "SYMMETRIC_DEFAULT"
-    if spec != "SYMMETRIC_DEFAULT" or (a.input.get("KeyUsage") or "ENCRYPT_DECRYPT") != "ENCRYPT_DECRYPT":
-        raise _unsupported(f"KeySpec {spec} and KeyUsage {a.input.get('KeyUsage')} cannot be made.")
-    if (a.input.get("Origin") or "AWS_KMS") != "AWS_KMS" or a.input.get("MultiRegion"):
-        raise _unsupported("Imported and multi-region keys cannot be made.")
+    """A new key; with Origin EXTERNAL one whose material is still to be imported."""
+    spec, usage, origin = _wanted(a)
     tags = tags_of(a, "TagException")
     key_id = str(uuid.uuid4())
     arn = KEY.arn(a.account, a.region, key_id)
     text = a.input.get("Policy")
     policy = checked_policy(a, str(text), arn) if text else default_policy(a.account)
-    wrapped = a.engine(RootKey).wrap(new_material(), arn.encode())
+    materials = []
+    if origin == "AWS_KMS":
+        new = bytes(a.staged) if a.staged is not None else specs.new_key(spec)
+        materials.append(keep_material(a.engine(Safe), a.engine(RootKey), tx, arn, new))
     doc = {
         "Description": a.input.get("Description") or "",
         "Manager": "CUSTOMER",
         "Policy": policy,
         "Principals": principals.kept(tx, policy),
-        "Material": base64.b64encode(wrapped).decode(),
+        "Spec": spec,
+        "Usage": usage,
+        "Origin": origin,
+        "Materials": materials,
     }
-    row = KEY.create(a, tx, key_id, doc, status="Enabled", tags=tags)
+    row = KEY.create(a, tx, key_id, doc, status="Enabled" if materials else "PendingImport", tags=tags)
     a.touched.append(arn)
-    return {"KeyMetadata": told(row)}
+    return {"KeyMetadata": told(row, a.now)}
 
 
 @KEY.reads("DescribeKey", asks=[ask("DescribeKey", kms__RequestAlias=request_alias("KeyId"))])
 def describe(a: Authorised, view: View) -> Output:
     """A key's metadata."""
-    return {"KeyMetadata": told(named(a, view))}
+    return {"KeyMetadata": told(named(a, view), a.now)}
 
 
 @KEY.reads("ListKeys", asks=[Ask("kms:ListKeys", anything, CALLER)])
@@ -212,21 +273,36 @@ def put_policy(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-def _switch(name: str, state: str) -> None:
+def changeable(a: Authorised, row: Row, *states: str) -> Row:
+    """The row again; raises KMSInvalidStateException in one of these states."""
+    here = state(row, a.now)
+    if here in states:
+        arn = KEY.arn(row.account, row.region, row.name)
+        raise Refused("KMSInvalidStateException", f"{arn} is pending {here.removeprefix('Pending').lower()}.")
+    return row
+
+
+def _switch(name: str, to: str) -> None:
     @KEY.operation(name, asks=[ask(name)])
     def switch(a: Authorised, tx: Transaction) -> Output:
-        row = own(a, tx)
-        if row.status == "PendingDeletion":
-            arn = KEY.arn(row.account, row.region, row.name)
-            raise Refused("KMSInvalidStateException", f"{arn} is pending deletion.")
-        if row.status != state:
-            row.status = state
+        row = changeable(a, own(a, tx), "PendingDeletion", "PendingImport")
+        if row.status != to:
+            row.status = to
             KEY.change(tx, row, name, a.request.id)
         return {}
 
 
 _switch("EnableKey", "Enabled")
 _switch("DisableKey", "Disabled")
+
+
+@KEY.operation("UpdateKeyDescription", asks=[ask("UpdateKeyDescription")])
+def update_description(a: Authorised, tx: Transaction) -> Output:
+    """Another description."""
+    row = changeable(a, own(a, tx), "PendingDeletion")
+    row.doc["Description"] = str(a.input["Description"])
+    KEY.change(tx, row, "UpdateKeyDescription", a.request.id)
+    return {}
 
 
 def _window(asked: Asked) -> str:
@@ -237,17 +313,17 @@ def _window(asked: Asked) -> str:
     "ScheduleKeyDeletion", asks=[ask("ScheduleKeyDeletion", kms__ScheduleKeyDeletionPendingWindowInDays=_window)]
 )
 def schedule_deletion(a: Authorised, tx: Transaction) -> Output:
-    """The key cannot be used from now on, and is gone after the window."""
+    """The key cannot be used from now on; after the window its material is destroyed, and nothing under it can be read."""
     row = own(a, tx)
     arn = KEY.arn(row.account, row.region, row.name)
     days = int(a.input.get("PendingWindowInDays") or 30)
     if not 7 <= days <= 30:
         raise Refused("ValidationException", "PendingWindowInDays must be from 7 to 30.")
-    if row.status == "PendingDeletion":
-        raise Refused("KMSInvalidStateException", f"{arn} is pending deletion.")
+    changeable(a, row, "PendingDeletion")
     row.status = "PendingDeletion"
     row.doc["DeletionDate"] = a.now + days * _DAY
     KEY.change(tx, row, "ScheduleKeyDeletion", a.request.id)
+    due(tx, row.doc["DeletionDate"], "delete", row)
     return {"KeyId": arn, "DeletionDate": row.doc["DeletionDate"], "KeyState": row.status, "PendingWindowInDays": days}
 
 
@@ -258,7 +334,8 @@ def cancel_deletion(a: Authorised, tx: Transaction) -> Output:
     arn = KEY.arn(row.account, row.region, row.name)
     if row.status != "PendingDeletion":
         raise Refused("KMSInvalidStateException", f"{arn} is not pending deletion.")
-    row.status = "Disabled"
+    lacks = origin_of(row) == "EXTERNAL" and not any("wrapped" in one for one in row.doc["Materials"])
+    row.status = "PendingImport" if lacks else "Disabled"
     del row.doc["DeletionDate"]
     KEY.change(tx, row, "CancelKeyDeletion", a.request.id)
     return {"KeyId": arn}

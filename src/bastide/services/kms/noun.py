@@ -1,23 +1,26 @@
 """Keys: what they are, where they are found, and what a decision needs to know of them.
 
-A customer's key is a row whose material is wrapped by the root key. An AWS managed key (``alias/aws/s3``) is no row: its
-material is derived from the root key for its account, region and service, so it exists as soon as somebody uses it.
+A customer's key is a row whose material, in all its versions, is wrapped under the root key and a shard of the safe. An AWS
+managed key (``alias/aws/s3``) is no row: its material is derived from the root key for its account, region and service, so
+it exists as soon as somebody uses it.
 """
 
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import uuid
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from bastide.domain import Arn, Refused
-from bastide.engines.keys import RootKey
+from bastide.domain import Arn, Instant, Refused
+from bastide.engines.keys import Gone, RootKey, Safe
+from bastide.engines.keys.specs import SYMMETRIC
 from bastide.kernel import Authorised, Caller, Facts, Kind
 from bastide.policy import Attached, Document, Form, Grant
-from bastide.store import Row, View
+from bastide.store import Row, Transaction, View
 
 KEY = Kind(
     "Key",
@@ -31,6 +34,10 @@ MANAGED_SERVICES = ("s3", "sagemaker", "ebs", "ssm", "secretsmanager")
 _VIA = {"ebs": "ec2"}
 _NAMESPACE = uuid.UUID("5a3c7f0e-6d0b-4f3e-9a35-0d7a4d5c9f11")
 
+SHARD: Final = "kms:Shard"
+"""Rows of no account, by the id of a shard that some key's material is wrapped under."""
+DUE: Final = "kms:Due"
+"""Rows of no account, ``TIME|WHAT|ACCOUNT|REGION|KEY``: what time itself does to a key (`kms.keeper`)."""
 GRANT: Final = "kms:Grant"
 """Rows ``KEY|GRANT`` under the key's account and region."""
 GRANT_TO: Final = "kms:GrantTo"
@@ -130,27 +137,127 @@ def named(a: Authorised, view: View, member: str = "KeyId") -> Row:
     return row
 
 
+def is_expired(row: Row, now: Instant) -> bool:
+    """Whether imported material has reached its end; the keeper takes it away soon after."""
+    return 0 < int(row.doc.get("ValidTo") or 0) <= now
+
+
+def state(row: Row, now: Instant) -> str:
+    """The key's state at that time."""
+    return "PendingImport" if row.status != "PendingDeletion" and is_expired(row, now) else row.status
+
+
 def usable(a: Authorised, row: Row) -> Row:
     """The row again; raises DisabledException or KMSInvalidStateException if the key cannot be used."""
     arn = KEY.arn(row.account, row.region, row.name)
-    if row.status == "Disabled":
+    here = state(row, a.now)
+    if here == "Disabled":
         raise Refused("DisabledException", f"{arn} is disabled.")
-    if row.status != "Enabled":
-        raise Refused("KMSInvalidStateException", f"{arn} is pending deletion.")
+    if here != "Enabled":
+        raise Refused("KMSInvalidStateException", f"{arn} is pending {here.removeprefix('Pending').lower()}.")
     return row
 
 
-def material(a: Authorised, view: View, row: Row) -> bytes:
-    """The key's material, unwrapped; kept in memory until the key changes."""
-    root = a.engine(RootKey)
+# -- material --------------------------------------------------------------------------------------------------------------
+
+
+def spec_of(row: Row) -> str:
+    """The key's KeySpec."""
+    return str(row.doc.get("Spec", SYMMETRIC))
+
+
+def usage_of(row: Row) -> str:
+    """The key's KeyUsage."""
+    return str(row.doc.get("Usage", "ENCRYPT_DECRYPT"))
+
+
+def origin_of(row: Row) -> str:
+    """The key's Origin."""
+    return str(row.doc.get("Origin", "AWS_KMS"))
+
+
+def current(row: Row) -> int:
+    """The version of the material that encrypts now; the first is 1."""
+    return len(row.doc["Materials"]) if row.doc["Manager"] != "AWS" else 1
+
+
+def material_id(row: Row) -> str | None:
+    """The id of the material that encrypts now; AWS managed keys' have none."""
+    held = row.doc.get("Materials")
+    return str(held[-1]["id"]) if held else None
+
+
+def id_of_material(root: RootKey, arn: str, material: bytes) -> str:
+    """What tells material from other material, and nothing of it to who lacks the root key."""
+    return hmac.digest(root.derive("kms/material-id"), arn.encode() + b"|" + material, "sha256").hex()
+
+
+def keep_material(safe: Safe, root: RootKey, tx: Transaction, arn: str, material: bytes) -> dict[str, Any]:
+    """Wraps material under the root key and a new shard; what a key's row keeps of it. The shard is on the disk when this
+    returns; should the transaction not come to be, the next start sweeps it."""
+    shard = safe.make()
+    tx.insert(Row(SHARD, "", "", shard, {}), keep=False)
+    id = id_of_material(root, arn, material)
+    return {"id": id, "shard": shard, "wrapped": _wrap(safe, shard, material, arn, id)}
+
+
+def _wrap(safe: Safe, shard: str, material: bytes, arn: str, id: str) -> str:
+    return base64.b64encode(safe.wrap(shard, material, f"{arn}|{id}".encode())).decode()
+
+
+def drop_material(tx: Transaction, held: dict[str, Any]) -> list[str]:
+    """Forgets wrapped material; returns the shards to destroy once the transaction is on the disk."""
+    held.pop("wrapped", None)
+    shard = held.pop("shard", None)
+    if shard is None:
+        return []
+    row = tx.get(SHARD, "", "", shard)
+    if row is not None:
+        tx.delete(row, keep=False)
+    return [str(shard)]
+
+
+def material(a: Authorised, view: View, row: Row, version: int | None = None) -> bytes:
+    """The key's material, unwrapped; kept in memory until the key changes. version: left out, the current one.
+
+    Raises InvalidCiphertextException for a version that the key never had, KMSInvalidStateException for one whose shard
+    is gone.
+    """
     arn = KEY.arn(row.account, row.region, row.name)
+    number = version or current(row)
+    if not 1 <= number <= current(row):
+        raise Refused("InvalidCiphertextException", "The ciphertext is invalid.", 400)
     if row.doc["Manager"] == "AWS":
-        return root.derive("kms/" + arn)
-    return view.memo(
-        ("kms:material", arn, row.generation),
-        ((KEY.key, row.account),),
-        lambda: root.unwrap(base64.b64decode(row.doc["Material"]), arn.encode()),
-    )
+        return a.engine(RootKey).derive("kms/" + arn)
+    held = row.doc["Materials"][number - 1]
+    if "wrapped" not in held:
+        raise Refused("KMSInvalidStateException", f"{arn} is pending import.")
+
+    def load() -> bytes:
+        try:
+            aad = f"{arn}|{held['id']}".encode()
+            return a.engine(Safe).unwrap(held["shard"], base64.b64decode(held["wrapped"]), aad)
+        except Gone:
+            raise Refused("KMSInvalidStateException", f"The key material of {arn} was destroyed.") from None
+
+    return view.memo(("kms:material", arn, number, row.generation), ((KEY.key, row.account),), load)
+
+
+def due(tx: Transaction, at: Instant, what: str, row: Row) -> None:
+    """Has the keeper look at a key at a time."""
+    name = f"{at:020d}|{what}|{row.account}|{row.region}|{row.name}"
+    if tx.get(DUE, "", "", name) is None:
+        tx.insert(Row(DUE, "", "", name, {}), keep=False)
+
+
+def traits(view: View, arn: Arn) -> tuple[str, str, str] | None:
+    """KeySpec, KeyUsage and Origin of a key; None if there is no such key."""
+
+    def load() -> tuple[str, str, str] | None:
+        row = view.get(KEY.key, arn.account, arn.region, arn.name) or managed(arn.account, arn.region, arn.name)
+        return None if row is None else (spec_of(row), usage_of(row), origin_of(row))
+
+    return view.memo(("kms:traits", arn.account, arn.region, arn.name), ((KEY.key, arn.account),), load)
 
 
 # -- facts ---------------------------------------------------------------------------------------------------------------
