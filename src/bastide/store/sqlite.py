@@ -8,6 +8,7 @@ next group gathers, unless the disk is so quick of late that the thread would co
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -554,6 +555,7 @@ class SqliteStore:
     def __init__(self, path: Path, clock: Clock = wall) -> None:
         """Opens or creates the database at `path`; raises RuntimeError if a newer program has written it."""
         self._clock = clock
+        self._bring(path.with_name(path.name + "-wal"))
         self._writer = self._connect(path)
         self._migrate()
         self._reader = self._connect(path)
@@ -578,6 +580,19 @@ class SqliteStore:
         db.execute("PRAGMA mmap_size=268435456")
         db.execute("PRAGMA busy_timeout=10000")
         return db
+
+    @staticmethod
+    def _bring(log: Path) -> None:
+        """To the disk: commits that a killed program had written and not synced. They are read as if they had been, and
+        what is done because of them must not outlive them when the power goes."""
+        # The log alone: closing a descriptor of the database itself would give up the locks that SQLite holds on it.
+        for file in (log, log.parent):
+            if file.exists():
+                handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
 
     def _migrate(self) -> None:
         version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])

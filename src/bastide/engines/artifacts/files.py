@@ -100,6 +100,7 @@ class Artifacts:
         for name in ("drafts", *(f"{number:02x}" for number in range(_FANOUT))):
             (root / name).mkdir(mode=0o700, exist_ok=True)
         sync_folder(root)
+        sync_folder(root.parent)
         self._lock = os.open(root.with_name(root.name + HOLD), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._mutex = threading.Lock()
         self._deleters = 0
