@@ -19,7 +19,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPEN = 1, WRITE, TRUNCATE, SYNC_BEGINS, SYNC_ENDS, RENAME, UNLINK, MKDIR, RMDIR, MAPPED, CLOSE };
+enum { OPEN = 1, WRITE, TRUNCATE, SYNC_BEGINS, SYNC_ENDS, RENAME, UNLINK, MKDIR, RMDIR, MAPPED, CLOSE, LINK };
 enum { F_CREATE = 1, F_WRITE = 2, F_SYNC = 4, F_NAME = 8, F_READ = 16, F_TRUNCATE = 32 };
 enum { CREATED = 1, EMPTIED = 2 };
 
@@ -211,6 +211,18 @@ int renameat2(int from_at, const char *from, int to_at, const char *to, unsigned
 }
 int rename(const char *from, const char *to) { return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0); }
 int renameat(int from_at, const char *from, int to_at, const char *to) { return renameat2(from_at, from, to_at, to, 0); }
+
+int linkat(int from_at, const char *from, int to_at, const char *to, int flags) {
+    char room[PATH_MAX], other[PATH_MAX];
+    const char *old = inside(from_at, from, room), *new = inside(to_at, to, other);
+    if (old == NULL || new == NULL) return syscall(SYS_linkat, from_at, from, to_at, to, flags);
+    pthread_mutex_lock(&order);
+    int done = syscall(SYS_linkat, from_at, from, to_at, to, flags);
+    if (done == 0) put(LINK, 0, 0, 0, old, new, strlen(new));
+    pthread_mutex_unlock(&order);
+    return done;
+}
+int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
 
 int unlinkat(int at, const char *path, int flags) {
     char room[PATH_MAX];

@@ -25,7 +25,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("disk.c")
 BLOCK = 4096
-OPEN, WRITE, TRUNCATE, SYNC_BEGINS, SYNC_ENDS, RENAME, UNLINK, MKDIR, RMDIR, MAPPED, CLOSE = range(1, 12)
+OPEN, WRITE, TRUNCATE, SYNC_BEGINS, SYNC_ENDS, RENAME, UNLINK, MKDIR, RMDIR, MAPPED, CLOSE, LINK = range(1, 13)
 CREATE_FAILS, WRITE_FAILS, SYNC_FAILS, NAME_FAILS, READ_FAILS, TRUNCATE_FAILS = 1, 2, 4, 8, 16, 32
 _CREATED, _EMPTIED = 1, 2
 _HEAD = struct.Struct("=IBBHi4xq")
@@ -90,7 +90,7 @@ def records(log: bytes) -> Iterator[Record]:
             return
         name, data = log[at : at + first].decode(), log[at + first : at + size]
         at += size
-        yield Record(op, flags, fd, offset, name, data, at)
+        yield Record(op, flags, fd, offset, "" if name == "." else name, data, at)
 
 
 @dataclass(eq=False, slots=True)
@@ -210,6 +210,8 @@ class Disk:
                 self.mapped.add(self._open[record.fd][0])
             case 11:
                 self._open.pop(record.fd, None)
+            case 12:
+                self._set(record.data.decode(), self._now(record.name))
             case _:
                 raise ValueError(f"record {record.op}")
 

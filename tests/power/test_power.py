@@ -23,7 +23,7 @@ import pytest
 
 from bastide.engines.artifacts import Artifacts
 from bastide.store import Journal, SqliteStore
-from tests.power.disk import WRITE, Disk, Record, recorded, recorder, records
+from tests.power.disk import MKDIR, SYNC_ENDS, WRITE, Disk, Record, recorded, recorder, records
 from tests.power.writer import KEY, PLACE
 
 ROUNDS = int(os.environ.get("BASTIDE_POWER_ROUNDS", "30"))
@@ -162,3 +162,87 @@ def test_what_was_acknowledged_outlives_a_loss_of_power(library: Path, tmp_path:
             raise
     assert acknowledged > 50
     print(f"{ROUNDS} losses of power, {sum(map(len, logs))} changes, {acknowledged} acknowledged")
+
+
+def test_what_a_killed_run_left_is_on_the_disk_before_anybody_acts_upon_it(library: Path, tmp_path: Path) -> None:
+    """The system keeps what a killed program wrote and did not sync, and a loss of power takes it after all."""
+    (tmp_path / "root").mkdir()
+    first = (
+        "import os, sqlite3, sys, pathlib; from bastide.store import SqliteStore; SqliteStore(pathlib.Path(sys.argv[1]));"
+        "db = sqlite3.connect(sys.argv[1]); db.execute('PRAGMA synchronous=OFF');"
+        "db.execute('CREATE TABLE told (word TEXT)'); db.execute('INSERT INTO told VALUES (1)'); db.commit(); os._exit(0)"
+    )
+    second = (
+        "import os, sys, pathlib; from bastide.store import SqliteStore; store = SqliteStore(pathlib.Path(sys.argv[1]));"
+        "assert store._reader.execute('SELECT word FROM told').fetchone(); os.mkdir(sys.argv[1] + '-acted'); os._exit(0)"
+    )
+    disk = Disk()
+    outcomes = set()
+    for number, text in enumerate((first, second)):
+        log = tmp_path / f"log{number}"
+        words = [sys.executable, "-c", text, str(tmp_path / "root" / "bastide.db")]
+        subprocess.run(words, check=True, timeout=60, env={**os.environ, **recorded(library, tmp_path / "root", log)})
+        disk.restarted()
+        for record in records(log.read_bytes()):
+            disk.play(record)
+            if record.op in (MKDIR, WRITE, SYNC_ENDS):
+                state, strict = tmp_path / "state", len(outcomes) == 0
+                disk.lose_power(state, random.Random(record.at), strict=strict)
+                outcomes.add(_word(state / "bastide.db"))
+    assert outcomes == {True, False}
+    for number in range(40):
+        disk.lose_power(tmp_path / "state", random.Random(number), strict=number % 2 == 0)
+        assert _word(tmp_path / "state" / "bastide.db")
+
+
+def _word(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    database = sqlite3.connect(path)
+    try:
+        return database.execute("SELECT count(*) FROM sqlite_master WHERE name='told'").fetchone() == (1,)
+    finally:
+        database.close()
+
+
+def test_a_disk_forgets_what_was_not_synced(library: Path, tmp_path: Path) -> None:
+    """The disk of these tests is a cruel one: it loses and reorders whatever it may, and nothing that it may not."""
+    text = """
+import os, sys
+os.chdir(sys.argv[1])
+def write(name, data, sync):
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT)
+    os.write(handle, data)
+    if sync: os.fsync(handle)
+    os.close(handle)
+write("kept", b"x" * 9000, True)
+write("loose", b"x" * 9000, False)
+write("moving", b"new", True)
+folder = os.open(".", os.O_RDONLY)
+os.fsync(folder)
+os.rename("moving", "moved")
+write("kept", b"y" * 9000, False)
+write("unnamed", b"z", True)
+"""
+    (tmp_path / "root").mkdir()
+    log = tmp_path / "log"
+    words = [sys.executable, "-c", text, str(tmp_path / "root")]
+    subprocess.run(words, check=True, timeout=60, env={**os.environ, **recorded(library, tmp_path / "root", log)})
+    disk = Disk()
+    for record in records(log.read_bytes()):
+        disk.play(record)
+    found: dict[str, set[bytes | None]] = {name: set() for name in ("kept", "loose", "unnamed")}
+    moved = set()
+    for number in range(200):
+        state = tmp_path / "state"
+        disk.lose_power(state, random.Random(number), strict=number % 2 == 0)
+        names = {path.name: path.read_bytes() for path in state.iterdir()}
+        for name, contents in found.items():
+            contents.add(names.get(name))
+        assert names.get("moving", names.get("moved")) == b"new"
+        moved.add(("moving" in names, "moved" in names))
+    assert moved == {(True, False), (False, True), (True, True)}
+    assert found["unnamed"] == {None, b"z"}
+    assert {b"", b"x" * 9000, bytes(4096) + b"x" * 4904} <= found["loose"] and None not in found["loose"]
+    assert {b"x" * 9000, b"y" * 9000, b"x" * 4096 + b"y" * 4904} <= found["kept"]
+    assert all(one is not None and set(one) <= set(b"xy") and len(one) == 9000 for one in found["kept"])

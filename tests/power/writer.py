@@ -19,6 +19,7 @@ from typing import Any
 from bastide.domain import wall
 from bastide.engines.artifacts import Artifacts
 from bastide.store import Event, Journal, Row, SqliteStore
+from bastide.store.directory import sync_folder
 
 KEY = bytes(range(32))
 PLACE = ("111122223333", "us-east-1")
@@ -132,5 +133,6 @@ class Writer:
 if __name__ == "__main__":
     folder, rounds, tag = sys.argv[1:]
     Path(folder).mkdir(mode=0o700, exist_ok=True)
+    sync_folder(Path(folder).parent)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(Writer(Path(folder), tag).run(int(rounds)))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import orjson
 
+from bastide.store.directory import sync_folder
 from bastide.store.port import Event, Store, Transaction
 
 _HEAD = struct.Struct("<II")
@@ -61,7 +62,7 @@ class Journal:
     def __init__(self, folder: Path, store: Store) -> None:
         """Opens a new segment below `folder`; `recover` takes up what an earlier run left."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
         self._folder = folder
         self._store = store
         numbers = [int(path.stem) for path in folder.glob("*.journal") if path.stem.isdigit()]
@@ -85,7 +86,7 @@ class Journal:
         path = self._path(self._number + 1)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            _sync(self._folder)
+            sync_folder(self._folder)
         except OSError:
             os.close(file)
             raise
@@ -173,12 +174,3 @@ class Journal:
         await self.flush()
         os.close(self._file)
         self._path(self._number).unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Names in a folder are on the disk when this returns."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

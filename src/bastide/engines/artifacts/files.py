@@ -28,6 +28,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bastide.engines.artifacts.batches import Batches
+from bastide.store.directory import sync_folder
 
 CHUNK = 256 * 1024
 SMALL = 64 * 1024
@@ -382,15 +383,6 @@ class _Stored:
 
     def close(self) -> None:
         os.close(self._handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Names in a folder are on the disk when this returns."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _create_all(files: list[tuple[Path, bytes]]) -> list[OSError | None]:
