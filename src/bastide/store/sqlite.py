@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -645,6 +645,8 @@ class SqliteStore:
         tx = self._transaction
         results: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
         try:
+            if self._writer.in_transaction:
+                self._undo()
             self._writer.execute("BEGIN IMMEDIATE")
             tx.now = self._clock()
             tx.touched = set()
@@ -664,11 +666,11 @@ class SqliteStore:
         except BaseException as error:
             tx._memo = _Memo()
             tx.changes += 1
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
             for _, done in group:
                 if not done.done():
                     done.set_exception(RuntimeError(f"the state could not be written: {error}"))
+            if self._writer.in_transaction:
+                self._undo()
             if not isinstance(error, Exception):
                 raise
             return
@@ -684,6 +686,11 @@ class SqliteStore:
                 done.set_exception(failed)
         if tx.emitted:
             self.committed()
+
+    def _undo(self) -> None:
+        """Ends a transaction that failed. A disk that fails may not even let go of it: the next group tries again."""
+        with suppress(sqlite3.Error):
+            self._writer.execute("ROLLBACK")
 
     def _commit(self) -> None:
         began = time.perf_counter()
