@@ -175,7 +175,9 @@ def test_the_platform_stands_again_after_a_loss_of_power(recording: Recording, t
             roles = [one for one in recording.kept.roles if one[0] <= record.at]
             _holds(again, objects, roles)
         except BaseException as error:
-            error.add_note(f"seed {SEED}, behind {record.at} bytes of the record, {'strict' if number % 2 == 0 else ''}")
+            error.add_note(
+                f"seed {SEED}, behind {record.at} bytes of the record, {'strict' if number % 2 == 0 else ''}"
+            )
             raise
         finally:
             again.kill()

@@ -162,7 +162,8 @@ class Journal:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(SYNC_SECONDS)
-            with contextlib.suppress(RuntimeError, OSError):
+            # Whatever a failing disk makes of it: the entries are in the file, and the next turn tries again.
+            with contextlib.suppress(Exception):
                 await self.flush()
 
     async def close(self) -> None:

@@ -558,11 +558,10 @@ class SqliteStore:
         self._bring(path.with_name(path.name + "-wal"))
         self._writer = self._connect(path)
         self._migrate()
-        self._reader = self._connect(path)
-        self._reader.execute("PRAGMA query_only=ON")
+        self._path = path
+        self._reader = self._reading_connection()
         self._transaction = _Transaction(self._writer)
         self._view = _View(self._reader)
-        self._snapshot = False
         self._waiting: list[tuple[Callable[[Transaction], Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._pace = _QUICK_SECONDS
@@ -579,6 +578,11 @@ class SqliteStore:
         db.execute("PRAGMA cache_size=-65536")
         db.execute("PRAGMA mmap_size=268435456")
         db.execute("PRAGMA busy_timeout=10000")
+        return db
+
+    def _reading_connection(self) -> sqlite3.Connection:
+        db = self._connect(self._path)
+        db.execute("PRAGMA query_only=ON")
         return db
 
     @staticmethod
@@ -610,15 +614,28 @@ class SqliteStore:
     @contextmanager
     def reading(self) -> Iterator[View]:
         """The last committed state; the snapshot is kept until the next commit, so most calls begin none."""
-        if not self._snapshot:
+        # SQLite ends it by itself when the disk fails.
+        if not self._reader.in_transaction:
             self._reader.execute("BEGIN")
-            self._snapshot = True
-        yield self._view
+        try:
+            yield self._view
+        except sqlite3.DatabaseError:
+            self._renew()
+            raise
 
     def _refresh(self) -> None:
-        if self._snapshot:
-            self._reader.execute("COMMIT")
-            self._snapshot = False
+        try:
+            if self._reader.in_transaction:
+                self._reader.execute("COMMIT")
+        except sqlite3.DatabaseError:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Another reader in place of one that met a disk that fails: SQLite would go on with what it half read."""
+        with suppress(sqlite3.Error):
+            renewed = self._reading_connection()
+            self._reader.close()
+            self._reader = self._view._db = renewed
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs `work` in the next group; returns once the group is on the disk."""
