@@ -205,7 +205,8 @@ def test_a_disk_that_fails_loses_nothing_that_was_acknowledged(recording: Record
         sizes = (300, 20_000, 700_000)
         if recording.kept.objects:
             _, seen, digest = chance.choice(recording.kept.objects)
-        recording.faults.arm(what, error, chance.choice((0, 0, 1, 2, 3, 5, 8)), once=once)
+        after = 0 if what == NAME_FAILS else chance.choice((0, 0, 1, 2, 3, 5, 8))
+        recording.faults.arm(what, error, after, once=once)
         for turn in range(4):
             try:
                 match turn:

@@ -26,7 +26,7 @@ from bastide.store import Journal, SqliteStore
 from tests.power.disk import MKDIR, SYNC_ENDS, WRITE, Disk, Record, recorded, recorder, records
 from tests.power.writer import KEY, PLACE
 
-ROUNDS = int(os.environ.get("BASTIDE_POWER_ROUNDS", "30"))
+ROUNDS = int(os.environ.get("BASTIDE_POWER_ROUNDS", "16"))
 SEED = int(os.environ.get("BASTIDE_POWER_SEED", str(random.randrange(10**9))))
 WRITER = Path(__file__).with_name("writer.py")
 
