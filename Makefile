@@ -48,8 +48,9 @@ controls: setup ## every control of the mission, the tests that cite it, how the
 conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam or s3 for one
 	@$(BIN)/python -m tests.conformance $(SUITE)
 
-crash: setup ## kills the platform at every step, at length
-	@$(BIN)/python -m pytest -q tests/crash
+crash: setup ## kills the platform at every step, and lets its power go, at length
+	@BASTIDE_CRASH_ROUNDS=$${BASTIDE_CRASH_ROUNDS:-2000} BASTIDE_POWER_ROUNDS=$${BASTIDE_POWER_ROUNDS:-2000} \
+		$(BIN)/python -m pytest -q -s tests/crash tests/power
 
 laws: $(VENV)/.ready ## the laws of the policy engine, at length
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/laws

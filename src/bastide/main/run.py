@@ -34,7 +34,7 @@ from bastide.main.compose import Platform
 from bastide.main.endpoints import Attaching, Doors
 from bastide.services.iam.bootstrap import bootstrap
 from bastide.store import SqliteStore
-from bastide.store.directory import REGIONS, Configuration, DataDirectory, legal_account, write_private
+from bastide.store.directory import REGIONS, Configuration, DataDirectory, legal_account, sync_folder, write_private
 
 _DRAIN_SECONDS = 25
 
@@ -96,6 +96,7 @@ def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple
     )
     # Last, so that a platform whose making was interrupted is not taken for whole.
     directory.save(configuration)
+    sync_folder(data.absolute().parent)
     click.echo(f"A new platform stands in {data}")
     click.echo(f"  management account  {account}")
     click.echo(f"  default region      {configuration.regions[0]}")

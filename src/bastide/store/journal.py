@@ -18,6 +18,7 @@ from pathlib import Path
 
 import orjson
 
+from bastide.store.directory import sync_folder
 from bastide.store.port import Event, Store, Transaction
 
 _HEAD = struct.Struct("<II")
@@ -43,7 +44,8 @@ def _events(data: bytes) -> Iterable[Event]:
     while at + _HEAD.size <= len(data):
         size, crc = _HEAD.unpack_from(data, at)
         payload = data[at + _HEAD.size : at + _HEAD.size + size]
-        if len(payload) != size or zlib.crc32(payload) != crc:
+        # A loss of power leaves zeros where a file had grown and its bytes were not there yet; their checksum is right.
+        if size == 0 or len(payload) != size or zlib.crc32(payload) != crc:
             return
         head, _, body = payload.partition(b"\n")
         fields = orjson.loads(head)
@@ -60,6 +62,7 @@ class Journal:
     def __init__(self, folder: Path, store: Store) -> None:
         """Opens a new segment below `folder`; `recover` takes up what an earlier run left."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(folder.parent)
         self._folder = folder
         self._store = store
         numbers = [int(path.stem) for path in folder.glob("*.journal") if path.stem.isdigit()]
@@ -68,6 +71,10 @@ class Journal:
         self._pending: list[Event] = []
         self._file = -1
         self._size = 0
+        self._torn = False
+        """Whether something that was not written whole follows the last entry."""
+        self._full: list[tuple[int, int]] = []
+        """Segments that nothing is appended to any more, until their entries are in the store: descriptor and number."""
         self._task: asyncio.Task[None] | None = None
         self._moving = asyncio.Lock()
         self._next()
@@ -76,25 +83,32 @@ class Journal:
         return self._folder / f"{number}.journal"
 
     def _next(self) -> None:
+        path = self._path(self._number + 1)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            sync_folder(self._folder)
+        except OSError:
+            os.close(file)
+            raise
         if self._file >= 0:
-            os.close(self._file)
+            self._full.append((self._file, self._number))
+        self._file, self._size, self._torn = file, 0, False
         self._number += 1
-        self._file = os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._size = 0
-        folder = os.open(self._folder, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
 
     def append(self, events: Iterable[Event]) -> None:
         """Hands the entries to the operating system; raises OSError if they cannot be written whole."""
-        frames = b""
-        for event in events:
-            frames += _frame(event)
-            self._pending.append(event)
+        events = list(events)
+        frames = b"".join([_frame(event) for event in events])
+        if self._torn:
+            # Whoever reads the file stops there, and would miss what follows.
+            os.ftruncate(self._file, self._size)
+            self._torn = False
         written = os.write(self._file, frames)
         if written != len(frames):
+            self._torn = True
             raise OSError("an audit entry could not be written whole")
         self._size += written
+        self._pending += events
 
     async def recover(self) -> int:
         """Moves what an earlier run left behind into the store; returns how many entries that were."""
@@ -124,19 +138,20 @@ class Journal:
                 if waiting:
                     await self._record([])
                 return
-            file, number, rotate = self._file, self._number, self._size >= _ROTATE
-            events, self._pending = self._pending, []
-            if rotate:
-                self._file = -1
+            if self._size >= _ROTATE:
                 self._next()
+            full = self._full[:]
+            events, self._pending = self._pending, []
             try:
-                await asyncio.to_thread(os.fsync, file)
+                for file in (*(file for file, _ in full), self._file):
+                    await asyncio.to_thread(os.fsync, file)
                 for start in range(0, len(events), _BATCH):
                     await self._record(events[start : start + _BATCH])
             except BaseException:
                 self._pending = events + self._pending
                 raise
-            if rotate:
+            for file, number in full:
+                self._full.remove((file, number))
                 os.close(file)
                 self._path(number).unlink()
 
@@ -147,7 +162,8 @@ class Journal:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(SYNC_SECONDS)
-            with contextlib.suppress(RuntimeError, OSError):
+            # Whatever a failing disk makes of it: the entries are in the file, and the next turn tries again.
+            with contextlib.suppress(Exception):
                 await self.flush()
 
     async def close(self) -> None:

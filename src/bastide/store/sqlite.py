@@ -8,11 +8,12 @@ next group gathers, unless the disk is so quick of late that the thread would co
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -610,13 +611,13 @@ class SqliteStore:
     def __init__(self, path: Path, clock: Clock = wall) -> None:
         """Opens or creates the database at `path`; raises RuntimeError if a newer program has written it."""
         self._clock = clock
+        self._bring(path.with_name(path.name + "-wal"))
         self._writer = self._connect(path)
         self._migrate()
-        self._reader = self._connect(path)
-        self._reader.execute("PRAGMA query_only=ON")
+        self._path = path
+        self._reader = self._reading_connection()
         self._transaction = _Transaction(self._writer)
         self._view = _View(self._reader)
-        self._snapshot = False
         self._waiting: list[tuple[Callable[[Transaction], Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._pace = _QUICK_SECONDS
@@ -634,6 +635,24 @@ class SqliteStore:
         db.execute("PRAGMA mmap_size=268435456")
         db.execute("PRAGMA busy_timeout=10000")
         return db
+
+    def _reading_connection(self) -> sqlite3.Connection:
+        db = self._connect(self._path)
+        db.execute("PRAGMA query_only=ON")
+        return db
+
+    @staticmethod
+    def _bring(log: Path) -> None:
+        """To the disk: commits that a killed program had written and not synced. They are read as if they had been, and
+        what is done because of them must not outlive them when the power goes."""
+        # The log alone: closing a descriptor of the database itself would give up the locks that SQLite holds on it.
+        for file in (log, log.parent):
+            if file.exists():
+                handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
 
     def _migrate(self) -> None:
         version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
@@ -701,15 +720,28 @@ class SqliteStore:
     @contextmanager
     def reading(self) -> Iterator[View]:
         """The last committed state; the snapshot is kept until the next commit, so most calls begin none."""
-        if not self._snapshot:
+        # SQLite ends it by itself when the disk fails.
+        if not self._reader.in_transaction:
             self._reader.execute("BEGIN")
-            self._snapshot = True
-        yield self._view
+        try:
+            yield self._view
+        except sqlite3.DatabaseError:
+            self._renew()
+            raise
 
     def _refresh(self) -> None:
-        if self._snapshot:
-            self._reader.execute("COMMIT")
-            self._snapshot = False
+        try:
+            if self._reader.in_transaction:
+                self._reader.execute("COMMIT")
+        except sqlite3.DatabaseError:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Another reader in place of one that met a disk that fails: SQLite would go on with what it half read."""
+        with suppress(sqlite3.Error):
+            renewed = self._reading_connection()
+            self._reader.close()
+            self._reader = self._view._db = renewed
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs `work` in the next group; returns once the group is on the disk."""
@@ -736,6 +768,8 @@ class SqliteStore:
         tx = self._transaction
         results: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
         try:
+            if self._writer.in_transaction:
+                self._undo()
             self._writer.execute("BEGIN IMMEDIATE")
             tx.now = self._clock()
             tx.touched, tx.ended = set(), set()
@@ -755,11 +789,11 @@ class SqliteStore:
         except BaseException as error:
             tx._memo = _Memo()
             tx.changes += 1
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
             for _, done in group:
                 if not done.done():
                     done.set_exception(RuntimeError(f"the state could not be written: {error}"))
+            if self._writer.in_transaction:
+                self._undo()
             if not isinstance(error, Exception):
                 raise
             return
@@ -775,6 +809,11 @@ class SqliteStore:
                 done.set_exception(failed)
         if tx.emitted:
             self.committed()
+
+    def _undo(self) -> None:
+        """Ends a transaction that failed. A disk that fails may not even let go of it: the next group tries again."""
+        with suppress(sqlite3.Error):
+            self._writer.execute("ROLLBACK")
 
     def _commit(self) -> None:
         began = time.perf_counter()

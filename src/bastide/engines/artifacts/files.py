@@ -28,6 +28,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bastide.engines.artifacts.batches import Batches
+from bastide.store.directory import sync_folder
 
 CHUNK = 256 * 1024
 SMALL = 64 * 1024
@@ -100,6 +101,7 @@ class Artifacts:
         for name in ("drafts", *(f"{number:02x}" for number in range(_FANOUT))):
             (root / name).mkdir(mode=0o700, exist_ok=True)
         sync_folder(root)
+        sync_folder(root.parent)
         self._lock = os.open(root.with_name(root.name + HOLD), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._mutex = threading.Lock()
         self._deleters = 0
@@ -381,15 +383,6 @@ class _Stored:
 
     def close(self) -> None:
         os.close(self._handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Names in a folder are on the disk when this returns."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _create_all(files: list[tuple[Path, bytes]]) -> list[OSError | None]:

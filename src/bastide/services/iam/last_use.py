@@ -117,7 +117,7 @@ class LastUse:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_SECONDS)
-            with contextlib.suppress(RuntimeError, OSError):
+            with contextlib.suppress(Exception):  # noted again next time; nothing may end this task
                 await self.flush()
 
     async def close(self) -> None:
