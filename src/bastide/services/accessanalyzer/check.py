@@ -11,6 +11,8 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -30,15 +32,27 @@ _FORMS: Final = {"IDENTITY_POLICY": Form.IDENTITY, "RESOURCE_POLICY": Form.RESOU
 _LARGEST: Final = 64 * 1024
 
 
-class _Room:
+class Room:
     """How many proofs run and wait."""
 
     def __init__(self) -> None:
         self.free = asyncio.Semaphore(_AT_ONCE)
         self.waiting: Counter[str] = Counter()
 
+    @contextmanager
+    def place(self, account: str) -> Iterator[None]:
+        """A place for one proof of an account; raises Refused (ThrottlingException) when it or all have enough."""
+        if self.waiting.total() >= _WAITING or self.waiting[account] >= _OF_ONE:
+            raise Refused("ThrottlingException", "Too many policy checks are running. Try again later.", 429)
+        self.waiting[account] += 1
+        try:
+            yield
+        finally:
+            self.waiting[account] -= 1
+            self.waiting = +self.waiting
 
-_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Room] = WeakKeyDictionary()
+
+_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, Room] = WeakKeyDictionary()
 
 
 def _invalid(message: str) -> Refused:
@@ -55,16 +69,10 @@ def _read(text: str, form: Form, member: str) -> None:
 
 async def _proof(a: Authorised, question: dict[str, Any]) -> dict[str, Any]:
     """The answer of a process of its own; raises Refused where it has none that could be given."""
-    room = _rooms.setdefault(asyncio.get_running_loop(), _Room())
-    if room.waiting.total() >= _WAITING or room.waiting[a.account] >= _OF_ONE:
-        raise Refused("ThrottlingException", "Too many policy checks are running. Try again later.", 429)
-    room.waiting[a.account] += 1
-    try:
+    room = _rooms.setdefault(asyncio.get_running_loop(), Room())
+    with room.place(a.account):
         async with room.free:
             answer = await _run({**question, "seconds": _SECONDS, "memory": _MEMORY})
-    finally:
-        room.waiting[a.account] -= 1
-        room.waiting = +room.waiting
     if answer["outcome"] == "unavailable":
         raise Refused("InternalServerException", "This platform has no prover: install bastide[prove].", 500)
     if answer["outcome"] == "malformed":
