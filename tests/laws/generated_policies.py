@@ -32,11 +32,17 @@ ACTIONS = ("s3:GetObject", "s3:PutObject", "sagemaker:CreateModel", "SAGEMAKER:c
 ACTION_PATTERNS = (*ACTIONS, "*", "s3:*", "s3:Get*", "s3:?etObject", "*:*Model", "sagemaker:Create*", "s3:GetObjectx")
 TRUST_ACTIONS = ("sts:AssumeRole", "sts:TagSession")
 TRUST_PATTERNS = (*TRUST_ACTIONS, "sts:*", "STS:assume*", "sts:AssumeRoleWithSAML")
+LITERALS = (
+    "arn:aws:s3:::bucket/${aws:username}/a",
+    "arn:aws:sagemaker:eu-west-1:${aws:PrincipalAccount}:model/${aws:PrincipalTag/team}:x",
+)
+"""Resources that are called what a policy variable looks like, which only a policy without variables can mean."""
 RESOURCES = (
     "*",
     "arn:aws:s3:::bucket/ann/a",
     "arn:aws:s3:::bucket/red*/b",
     f"arn:aws:sagemaker:eu-west-1:{HOME}:model/red:x",
+    *LITERALS,
 )
 RESOURCE_PATTERNS = (
     *RESOURCES,
@@ -197,7 +203,7 @@ CONTEXT: dict[str, tuple[Any, ...]] = {
     "aws:CurrentTime": ("2026-01-01T00:00:00Z", "2026-06-01T10:00:00Z"),
     "aws:SecureTransport": ("true", "false"),
     "aws:SourceIp": ("10.1.2.3", "192.0.2.77", "2001:db8::1", "::ffff:10.1.2.3", "nowhere"),
-    "aws:PrincipalArn": (USER, ROLE, "nonsense"),
+    "aws:PrincipalArn": (USER, ROLE, "nonsense", "arn:aws:iam::${aws:PrincipalAccount}:role/dev"),
     "aws:PrincipalTag/cert": ("QmluYXJ5", "b3RoZXI="),
 }
 

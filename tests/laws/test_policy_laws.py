@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bastide.domain import Refused
 from bastide.policy import Decision, Document, Form, decide, explain, select
 from tests.laws.generated_policies import (
     HOME,
+    LITERALS,
     RESOURCE_FORMS,
     USER,
     Draw,
@@ -51,7 +52,25 @@ def differs(question: Question) -> bool:
     return answer(question).verdict != decider.verdict(question)
 
 
+def of_the_old_version(resource: str, condition: Json | None = None, arn: str = USER) -> Question:
+    """A question that a policy without variables decides."""
+    block = {} if condition is None else {"Condition": condition}
+    allow = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": resource, **block}
+    return Question(
+        "User", HOME, USER, "s3:GetObject", LITERALS[1], None, {"aws:PrincipalArn": arn},
+        identity=[{"Version": "2008-10-17", "Statement": [allow]}],
+    )  # fmt: skip
+
+
 @settings(max_examples=20 * BASE)
+@example(of_the_old_version("arn:aws:sagemaker:*:${aws:PrincipalAccount}:model/${aws:PrincipalTag/team}:*"))
+@example(
+    of_the_old_version(
+        "*",
+        {"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::${aws:PrincipalAccount}:*"}},
+        "arn:aws:iam::${aws:PrincipalAccount}:role/dev",
+    )
+)
 @given(questions())
 def test_the_engine_agrees_with_the_reference(question: Question) -> None:
     if differs(question):

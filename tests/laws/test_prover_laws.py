@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bastide.policy import Attached, Document, Form, Layers, Principal, Request, context, decide
@@ -16,8 +17,10 @@ from bastide.policy.variables import template
 from tests.laws.generated_policies import (
     ACTIONS,
     CONTEXT,
+    GUEST,
     HOME,
     ORDERS,
+    OTHER,
     RESOURCES,
     USER,
     VALUES,
@@ -30,6 +33,24 @@ from tests.laws.generated_policies import (
 from tests.reference.decider import Question, verdict
 
 FULL: dict[str, Any] = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+OLD: dict[str, Any] = {
+    "Version": "2008-10-17",
+    "Statement": [
+        {
+            "Effect": "Deny",
+            "Action": "s3:GetObject",
+            "Resource": "arn:aws:sagemaker:*:${aws:PrincipalAccount}:model/${aws:PrincipalTag/team}:*",
+        },
+        FULL["Statement"],
+    ],
+}
+"""What would be variables in the new version is text in this one, and so are the colons in it."""
+GRANTED = Question(
+    "FederatedUser", HOME, GUEST, "s3:PutObject", "arn:aws:s3:::bucket/ann/a", OTHER, {}, USER,
+    resource_kind="key",
+    grants=[{"Statement": [{"Effect": "Allow", "Action": "s3:*", "Principal": {"AWS": GUEST}}]}],
+)  # fmt: skip
+"""A grant of a key in another account, which is enough by itself."""
 ANN = Principal("User", HOME, USER, USER)
 CONTEXTS = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in CONTEXT.items()})
 REQUESTS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.sampled_from(RESOURCES), CONTEXTS), min_size=20, max_size=20)
@@ -43,6 +64,7 @@ def read(policy: dict[str, Any]) -> Document:
     return Document.parse(json.dumps(policy), Form.IDENTITY)
 
 
+@example(FULL, OLD, [])
 @given(documents(Form.IDENTITY), documents(Form.IDENTITY), REQUESTS)
 def test_a_comparison_agrees_with_every_request(new: Any, old: Any, requests: Any) -> None:
     first, second = read(new), read(old)
@@ -84,6 +106,7 @@ def test_a_condition_holds_for_the_prover_as_for_the_evaluator(drawn: Any, keys:
     assert proof.outcome == wanted or (proof.outcome == "not proved" and proof.inexact), proof
 
 
+@example(GRANTED)
 @given(questions())
 def test_what_is_allowed_is_never_proved_impossible(question: Question) -> None:
     request, layers = asked(question)
@@ -94,6 +117,22 @@ def test_what_is_allowed_is_never_proved_impossible(question: Question) -> None:
     if proof.outcome == "refuted":
         assert proof.request is not None and decide(proof.request, layers).allowed
         assert proof.request.action.lower() == request.action.lower()
+
+
+@settings(max_examples=settings.default.max_examples * 4)
+@example(GRANTED)
+@given(questions())
+def test_layers_allow_for_the_prover_as_for_the_evaluator(question: Question) -> None:
+    """All of the request is given, so that nothing but the layers is left to prove."""
+    request, layers = asked(question)
+    if request.resource == "*":  # as a pattern it would mean every resource
+        request = replace(request, resource="arn:aws:s3:::bucket/ann/a")
+    exact = request.resource.replace("$", "${$}").replace("*", "${*}")
+    known = {key.lower(): request.context.get(key.lower()) for key in CONTEXT}
+    scope = Scope((request.action,), (exact,), context=known)
+    proof = search([Situation("it", request.principal, layers, request.resource_account)], scope, seconds=2)
+    wanted = "refuted" if decide(request, layers).allowed else "proved"
+    assert proof.outcome == wanted or (proof.outcome == "not proved" and proof.inexact), (request, proof)
 
 
 @given(documents(Form.IDENTITY))

@@ -225,7 +225,7 @@ def _resource_matches(question: Question, policy: Json, statement: Json) -> bool
 def _resource_like(question: Question, policy: Json, pattern: str) -> bool:
     if pattern == "*":
         return True
-    wanted = _arn_parts(pattern)
+    wanted = _arn_parts(pattern, policy)
     wanted += ["*"] * (6 - len(wanted))
     found = question.resource.split(":", 5)
     if len(found) != 6:
@@ -233,11 +233,16 @@ def _resource_like(question: Question, policy: Json, pattern: str) -> bool:
     return all(_substituted_like(text, part, question, policy) for text, part in zip(found, wanted, strict=True))
 
 
-def _arn_parts(pattern: str) -> list[str]:
-    """Cuts at the first five colons that stand outside a variable."""
+def _arn_parts(pattern: str, policy: Json) -> list[str]:
+    """Cuts at the first five colons that stand outside a variable.
+
+    In the old version "variables such as ${aws:username} aren't recognized as variables and are instead treated as literal
+    strings" ("IAM JSON policy elements: Version"), and the colon in such a string is a colon like any other.
+    """
+    variables = policy.get("Version", "2008-10-17") == "2012-10-17"
     parts, inside = [""], False
-    for char in pattern:
-        inside = (inside or char == "{") and char != "}"
+    for index, char in enumerate(pattern):
+        inside = (inside or (variables and pattern.startswith("${", index))) and char != "}"
         if char == ":" and not inside and len(parts) < 6:
             parts.append("")
         else:
@@ -356,7 +361,7 @@ def _compare(name: str, value: str, wanted: str, question: Question, policy: Jso
     if name == "StringLike":
         return _substituted_like(value, wanted, question, policy)
     if name in ("ArnEquals", "ArnLike"):
-        parts, found = _arn_parts(wanted), value.split(":", 5)
+        parts, found = _arn_parts(wanted, policy), value.split(":", 5)
         if len(found) != 6:
             return False
         parts += ["*"] * (6 - len(parts))

@@ -18,7 +18,7 @@ from bastide.policy.prove import (
     not_granted,
     search,
 )
-from tests.unit.policy.asking import HOME, allow, deny
+from tests.unit.policy.asking import HOME, OTHER, allow, deny
 from tests.unit.policy.test_guardrails import sample
 
 FULL = Attached(Document.parse(json.dumps({"Version": "2012-10-17", "Statement": [allow()]}), Form.SCP), "full")
@@ -163,6 +163,52 @@ def test_a_counterexample_is_a_request_that_people_can_read() -> None:
     assert proof.request is not None
     assert (proof.request.action, proof.request.context) == ("s3:GetObject", {})
     assert proof.request.resource.startswith("arn:aws:s3:::bank/")
+
+
+SESSION = Principal(
+    "AssumedRole", HOME, f"arn:aws:sts::{HOME}:assumed-role/dev/s1", f"arn:aws:iam::{HOME}:role/dev", "AROAEXAMPLE:s1"
+)
+GUEST = Principal(
+    "FederatedUser", HOME, f"arn:aws:sts::{HOME}:federated-user/guest", f"arn:aws:iam::{HOME}:user/ann", f"{HOME}:guest"
+)
+USE = allow(Action="kms:*")
+
+
+@pytest.mark.parametrize(
+    ("who", "grantee", "session", "outcome"),
+    [
+        (GUEST, GUEST.arn, None, "refuted"),
+        (GUEST, GUEST.principal_arn, None, "proved"),
+        (GUEST, GUEST.principal_arn, [USE], "refuted"),
+        (GUEST, HOME, [USE], "proved"),
+        (SESSION, SESSION.arn, [allow(Action="s3:*")], "refuted"),
+        (SESSION, SESSION.principal_arn, None, "refuted"),
+        (SESSION, SESSION.principal_arn, [allow(Action="s3:*")], "proved"),
+        (SESSION, HOME, None, "proved"),
+    ],
+)
+@pytest.mark.parametrize("granted", [True, False])
+def test_a_grant_is_enough_in_another_account_but_the_policy_of_the_key_is_not(
+    who: Principal, grantee: str, session: list[Any] | None, outcome: str, granted: bool
+) -> None:
+    names = Attached(document({"Effect": "Allow", "Principal": {"AWS": grantee}, "Action": "kms:*"}, form=Form.KEY), "")
+    layers = Layers(
+        (), None, None if session is None else [Attached(document(*session, form=Form.SESSION), "")],
+        None if granted else names, (), (), resource_kind="key", grants=[names] if granted else [],
+    )  # fmt: skip
+    key = f"arn:aws:kms:eu-west-1:{OTHER}:key/x"
+    scope = Scope(("kms:Decrypt",), (key,))
+    wanted = outcome if granted else "proved"
+    assert search([Situation("it", who, layers, OTHER)], scope).outcome == wanted
+    asked = Request(who, "kms:Decrypt", key, OTHER, {})
+    assert decide(asked, layers).allowed is (wanted == "refuted")
+
+
+def test_a_policy_denies_though_it_is_a_grant_too() -> None:
+    key = document(allow(Principal="*"), deny(Principal="*"), form=Form.KEY)
+    both = Attached(key, "")
+    layers = Layers((), None, None, both, (), (), resource_kind="key", grants=[both])
+    assert search([Situation("it", GUEST, layers)], Scope()).outcome == "proved"
 
 
 def test_time_is_up() -> None:

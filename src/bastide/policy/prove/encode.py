@@ -19,7 +19,7 @@ holds for both of its values holds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bastide.policy.conditions import Condition
@@ -472,7 +472,7 @@ class Encoder:
         """Whether the layers allow the request of a principal; the formula of `policy.decide`."""
         z = z3()
         bounded = layers.boundary is not None
-        everywhere = [attached for _, _, attached in in_order(layers) if attached not in layers.grants]
+        everywhere = [attached for _, _, attached in in_order(replace(layers, grants=()))]
         terms = [z.Not(self._any(everywhere, True, who, bounded))]
         terms += [self._any(level, False, who, bounded) for level in layers.scps]
         if layers.endpoint is not None:
@@ -498,7 +498,9 @@ class Encoder:
         if layers.session is not None or who.kind == "FederatedUser":
             within.append(self._any(layers.session or (), False, who, False))
         if not (resource_account is None or resource_account == who.account):
-            return every([identity, named[Named.ACCOUNT], *within])
+            # Both sides have to allow, but a grant of a key is enough by itself.
+            direct, role = (self._any(layers.grants, False, who, False, least) for least in (Named.DIRECT, Named.ROLE))
+            return either([direct, every([role, *within]), every([identity, named[Named.ACCOUNT], *within])])
         by_identity = every([identity, *within])
         if layers.resource_kind in ("key", "trust"):
             by_identity = z.And(named[Named.ACCOUNT], by_identity)
