@@ -11,6 +11,8 @@ from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey, Safe, open_root
+from bastide.engines.lazy import Folders
+from bastide.engines.lazy.fuse import Fuse
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
@@ -82,7 +84,9 @@ class Platform:
         run.mkdir(mode=0o711, parents=True, exist_ok=True)
         sandboxes: Sandboxes = Bubblewrap(run)
         volumes: Volumes = Gocryptfs(run / "volumes")
+        folders: Folders = Fuse(run / "lazy")
         await sandboxes.recover()
+        await folders.recover()
         await volumes.recover()
         artifacts = Artifacts(directory.objects)
         placement = Placement()
@@ -104,6 +108,7 @@ class Platform:
             Safe: safe,
             Sandboxes: sandboxes,
             Volumes: volumes,
+            Folders: folders,
             Placement: placement,
             Serving: serving,
             Networks: networks,

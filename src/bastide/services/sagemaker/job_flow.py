@@ -13,7 +13,6 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -21,13 +20,17 @@ import orjson
 
 from bastide.domain import MICROS, Refused
 from bastide.engines import images
-from bastide.engines.placement import Claim, Placement
-from bastide.engines.sandbox import Ended, Limits, Running, SandboxError, Sandboxes, Spec, Volumes
+from bastide.engines.lazy import Folders
+from bastide.engines.placement import Claim, Grant, Placement
+from bastide.engines.sandbox import Ended, Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, channels
+from bastide.services.sagemaker.channels import Source, together
+from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.metrics import Metrics
+from bastide.services.sagemaker.pipes import Pipe
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.store import Row, Transaction
 
@@ -36,23 +39,11 @@ T = TypeVar("T")
 _log = logging.getLogger("bastide.sagemaker")
 
 GIB: Final = 1 << 30
-HOST: Final = "algo-1"
+HOMOGENEOUS: Final = "homogeneousCluster"
 _REASON: Final = 1024
 _TAIL_LINES: Final = 20
-_STOPPED: Final = "Stopped"
+STOPPED: Final = "Stopped"
 _INTERNAL: Final = "InternalServerError: We encountered an internal error. Please try again."
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Something to fetch before the job runs. prefix: everything under the key, otherwise the one object. target: where,
-    below ``/opt/ml``."""
-
-    name: str
-    bucket: str
-    key: str
-    target: str
-    prefix: bool = True
 
 
 class JobFlow(ABC):
@@ -99,9 +90,19 @@ class JobFlow(ABC):
     @abstractmethod
     def sources(self, row: Row) -> list[Source]: ...
 
+    def hosts(self, row: Row) -> list[Host]:
+        """The job's hosts, none of them there yet."""
+        resources = self.resources(row)
+        groups = resources.get("InstanceGroups") or [{"InstanceGroupName": HOMOGENEOUS, **resources}]
+        made: list[Host] = []
+        for group in groups:
+            for _ in range(int(group.get("InstanceCount") or 1)):
+                made.append(Host(len(made), group["InstanceType"], group["InstanceGroupName"]))
+        return made
+
     @abstractmethod
-    def configure(self, row: Row, ml: Path) -> None:
-        """Writes what the job finds below ``/opt/ml`` beside its inputs."""
+    def configure(self, row: Row, host: Host, hosts: Sequence[Host], ml: Path) -> None:
+        """Writes what the job finds below ``/opt/ml`` of a host beside its inputs."""
 
     @abstractmethod
     def command(self, row: Row, environment: images.Environment) -> Sequence[str]: ...
@@ -110,12 +111,12 @@ class JobFlow(ABC):
     def variables(self, row: Row) -> Mapping[str, str]: ...
 
     @abstractmethod
-    async def deliver(self, run: Run, row: Row, ml: Path) -> dict[str, Any]:
+    async def deliver(self, run: Run, row: Row, hosts: Sequence[Host]) -> dict[str, Any]:
         """Uploads what the job made; returns what its row then says."""
 
     @abstractmethod
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
-        """Adds to the outcome what the job left in its folder."""
+        """Adds to the outcome what the job left in the folder of the host that decided it."""
 
     def secondary(self, row: Row, status: str, message: str, now: int) -> bool:
         """Shows a step to whoever describes the job; False if there is nothing to show."""
@@ -150,7 +151,7 @@ class JobFlow(ABC):
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Failed(_STOPPED, "The job was stopped before it ran.")
+                raise Failed(STOPPED, "The job was stopped before it ran.")
             return task.result()
         finally:
             for one in (task, stop):
@@ -158,9 +159,10 @@ class JobFlow(ABC):
             await asyncio.gather(task, stop, return_exceptions=True)
 
     @staticmethod
-    def place(run: Run) -> str:
-        """The name of the job's volume and sandbox."""
-        return f"job-{hashlib.sha256(run.id.encode()).hexdigest()[:24]}"
+    def place(run: Run, host: Host) -> str:
+        """The name of a host's volume and sandbox."""
+        name = f"job-{hashlib.sha256(run.id.encode()).hexdigest()[:24]}"
+        return name if host.number == 0 else f"{name}-{host.number + 1}"
 
     # -- the steps ---------------------------------------------------------------------------------------------------------
 
@@ -189,156 +191,184 @@ class JobFlow(ABC):
         environment = images.resolve(self.image(row))
         run.held["environment"] = environment
         session: RoleSession = run.held["session"]
-        manifest: dict[str, list[objects.Entry]] = {}
+        contents: dict[str, channels.Content] = {}
         pinned: dict[str, Any] = {"image": environment.digest, "sources": {}}
 
         async def look() -> None:
             for source in self.sources(row):
-                where = f"s3://{source.bucket}/{source.key}"
-                try:
-                    entries = await objects.listing(session, source.bucket, source.key)
-                except Refused as refused:
-                    raise Failed("ClientError", f"Data download failed: {_said(refused)} ({where})") from None
-                if not source.prefix:
-                    entries = [one for one in entries if one.key == source.key]
-                if not entries:
-                    raise Failed("ClientError", f"Data download failed: no objects found at {where}")
-                manifest[source.name] = entries
-                told = orjson.dumps([[one.key, one.etag, one.size] for one in entries])
+                found = contents[source.name] = await channels.content(session, source)
                 pinned["sources"][source.name] = {
-                    "uri": where,
-                    "objects": len(entries),
-                    "bytes": sum(one.size for one in entries),
-                    "sha256": hashlib.sha256(told).hexdigest(),
+                    "uri": source.where,
+                    "objects": len(found.told),
+                    "bytes": sum(size for _, _, size in found.told),
+                    "sha256": hashlib.sha256(orjson.dumps(found.told)).hexdigest(),
                 }
 
         await self.unless_stopped(run, look())
         earlier = run.state.get("pinned")
         if earlier is not None and earlier != pinned:
             raise Failed("ClientError", "Image or input data changed while the job was being taken up again.")
-        run.held["manifest"] = manifest
+        run.held["contents"] = contents
         return {"pinned": pinned, "epoch": run.state.get("epoch") or run.clock() // 1000}
 
     async def stage(self, run: Run) -> dict[str, Any]:
-        """The encrypted volume, and the inputs in it."""
+        """The encrypted volumes, and the inputs in them."""
         row = self.row(run)
         await self.show(run, "Downloading", "Downloading input data")
         await self.unless_stopped(run, self._stage(run, row))
         return {}
 
     async def _stage(self, run: Run, row: Row) -> None:
+        hosts = run.held["hosts"] = self.hosts(row)
+        key = await volume_key(run.held["session"], self.resources(row).get("VolumeKmsKeyId"))
+        await together(self._stage_host(run, row, host, hosts, key) for host in hosts)
+
+    async def _stage_host(self, run: Run, row: Row, host: Host, hosts: Sequence[Host], key: bytes) -> None:
         session: RoleSession = run.held["session"]
-        resources = self.resources(row)
-        key = await volume_key(session, resources.get("VolumeKmsKeyId"))
-        size = int(resources.get("VolumeSizeInGB") or 30) * GIB
+        size = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
         volumes = self.calls.engine(Volumes)
-        name = self.place(run)
-        await volumes.close(name)
-        run.held["volume"] = name
+        host.place = self.place(run, host)
+        await volumes.close(host.place)
+        host.volume = True
         try:
-            volume = await volumes.create(name, key, size)
+            volume = await volumes.create(host.place, key, size)
         except SandboxError as error:
             _log.error("no volume for %s: %s", run.id, error)
             raise
-        ml = volume / "ml"
-        run.held["ml"] = ml
+        ml = host.ml = volume / "ml"
         for folder in ("model", "output/data", "input/config", "input/data"):
             await asyncio.to_thread((ml / folder).mkdir, parents=True, exist_ok=True)
         for source in self.sources(row):
-            base = ml / source.target
-            await asyncio.to_thread(base.mkdir, parents=True, exist_ok=True)
-            for entry in run.held["manifest"][source.name]:
-                if entry.key.endswith("/") and not entry.size:
-                    continue  # what consoles make to show a folder
-                target = objects.below(base, objects.relative_name(entry.key, source.key))
-                try:
-                    await objects.fetch(session, source.bucket, entry.key, target, etag=entry.etag)
-                except FileExistsError:
-                    raise Failed(
-                        "ClientError", f"Data download failed: two objects want to be {target.name}."
-                    ) from None
-                except Refused as refused:
-                    where = f"s3://{source.bucket}/{entry.key}"
-                    raise Failed("ClientError", f"Data download failed: {_said(refused)} ({where})") from None
-        await asyncio.to_thread(self.configure, row, ml)
+            if source.groups and host.group not in source.groups:
+                continue
+            await self._input(session, run.held["contents"][source.name], host, hosts)
+        await asyncio.to_thread(self.configure, row, host, hosts, ml)
+
+    async def _input(self, session: RoleSession, content: channels.Content, host: Host, hosts: Sequence[Host]) -> None:
+        source = content.source
+        sharing = [one.number for one in hosts if not source.groups or one.group in source.groups]
+        turn = sharing.index(host.number)
+        base = host.ml / source.target
+        if source.mode == channels.PIPE:
+            await asyncio.to_thread(base.parent.mkdir, parents=True, exist_ok=True)
+            folder = os.open(base.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            host.folders.append(folder)
+            made = await asyncio.to_thread(Pipe, session, content, folder, base.name, turn, len(sharing))
+            host.pipes.append(made)
+            return
+        await asyncio.to_thread(base.mkdir, parents=True, exist_ok=True)
+        items = content.share(turn, len(sharing))
+        if source.mode == channels.FILE:
+            await channels.stage(session, source, items, base)
+            return
+        lazy = channels.Lazy(session, items, host.faults)
+        name = f"{host.place}-{len(host.lazy)}"
+        folders = self.calls.engine(Folders)
+        await folders.unmount(name)
+        try:
+            place = await folders.mount(name, lazy.files, lazy.read)
+        except ValueError as error:
+            raise Failed("ClientError", f"Data download failed: {error}.") from None
+        host.lazy.append((name, place, f"/opt/ml/{source.target}"))
 
     async def run(self, run: Run) -> dict[str, Any]:
-        """The sandbox."""
+        """The sandboxes."""
         if run.asked("stop"):
-            raise Failed(_STOPPED, "The job was stopped before it ran.")
+            raise Failed(STOPPED, "The job was stopped before it ran.")
         row = self.row(run)
-        claim: Claim = run.held["claim"]
+        hosts: list[Host] = run.held["hosts"]
+        await self.show(run, "Training", "Training image download completed. Training in progress.")
+        await together(self._start(run, row, host, hosts) for host in hosts)
+        return {"begun": run.clock()}
+
+    async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:
         environment: images.Environment = run.held["environment"]
-        log = JobLog(run.held["session"], self.log_group, f"{row.name}/{HOST}-{run.state['epoch']}")
-        run.held["log"] = log
-        await log.open()
+        grant: Grant = self.calls.engine(Placement).grant(host.type)
+        host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{run.state['epoch']}")
         spec = Spec(
-            name=self.place(run),
+            name=host.place,
             image=environment,
             command=self.command(row, environment),
-            workdir=run.held["ml"],
-            limits=Limits(claim.grant.memory_bytes, claim.grant.cpus),
-            env={"LOKY_MAX_CPU_COUNT": str(max(1, int(claim.grant.cpus))), **self.variables(row)},
-            hostname=HOST,
-            hosts=(HOST,),
+            workdir=host.ml,
+            limits=Limits(grant.memory_bytes, grant.cpus),
+            env={"LOKY_MAX_CPU_COUNT": str(max(1, int(grant.cpus))), **self.variables(row)},
+            readonly=[(place, target) for _, place, target in host.lazy],
+            hostname=host.name,
+            hosts=(host.name,),
         )
-        await self.show(run, "Training", "Training image download completed. Training in progress.")
-        sandboxes = self.calls.engine(Sandboxes)
         try:
-            run.held["running"] = await sandboxes.start(spec)
+            _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
         except ValueError as error:
             raise Failed("ClientError", str(error)) from None
-        return {"begun": run.clock()}
 
     async def watch(self, run: Run) -> dict[str, Any]:
         """Lines and metrics until it ends, or its time, or until somebody stops it."""
         row = self.row(run)
-        running: Running = run.held["running"]
-        log: JobLog = run.held["log"]
+        hosts: list[Host] = run.held["hosts"]
         metrics = Metrics(row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (), run.clock)
         await metrics.start()
         run.held["metrics"] = metrics
-        tail: list[bytes] = []
 
-        async def read() -> None:
-            async for line in running.lines():
+        async def read(host: Host) -> None:
+            assert host.running is not None and host.log is not None
+            async for line in host.running.lines():
                 metrics.feed(line)
-                tail.append(line)
-                del tail[:-_TAIL_LINES]
-                await log.write(line)
+                host.tail.append(line)
+                del host.tail[:-_TAIL_LINES]
+                await host.log.write(line)
 
-        reading = asyncio.ensure_future(read())
-        waiting = asyncio.ensure_future(running.wait())
-        stop = asyncio.ensure_future(run.signalled("stop"))
+        def begin(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+            return asyncio.ensure_future(work)
+
+        reading = [begin(read(host)) for host in hosts]
+        feeding = [begin(pipe.run()) for host in hosts for pipe in host.pipes]
+        waiting = begin(_all_or_first_failure(hosts))
+        stop = begin(run.signalled("stop"))
+        tasks = [*reading, *feeding, waiting, stop]
         try:
             most = int(row.doc.get("StoppingCondition", {}).get("MaxRuntimeInSeconds") or 86400)
-            done, _ = await asyncio.wait({waiting, stop}, timeout=most, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({waiting, stop, *feeding}, timeout=most, return_when=asyncio.FIRST_COMPLETED)
             ending = "Ended"
+            starved = [one.exception() for one in feeding if one.done() and not one.cancelled()]
+            if starved and waiting not in done:
+                await asyncio.gather(*(host.stop(0) for host in hosts))
+                raise starved[0] or AssertionError("an input ended")
             if waiting not in done:
-                ending = _STOPPED if stop in done else "MaxRuntimeExceeded"
-                await running.stop(self.grace)
-            ended = await waiting
-            await reading
+                ending = STOPPED if stop in done else "MaxRuntimeExceeded"
+            # Of those that are still there when one failed, none goes on alone.
+            grace = 0.0 if ending == "Ended" else self.grace
+            await asyncio.gather(*(host.stop(grace) for host in hosts))
+            ended = [await host.wait() for host in hosts]
+            await asyncio.gather(*reading)
         finally:
-            for one in (reading, waiting, stop):
+            for one in tasks:
                 one.cancel()
-            await asyncio.gather(reading, waiting, stop, return_exceptions=True)
-        await log.close()
-        outcome = self._outcome(ended, ending, tail)
-        await asyncio.to_thread(self.ended, row, run.held["ml"], outcome)
-        return {"outcome": outcome, "metrics": await metrics.close()}
+            await asyncio.gather(*tasks, return_exceptions=True)
+        first = waiting.result() if waiting.done() and not waiting.cancelled() else None
+        decided = hosts[first or 0]
+        outcome = self._outcome(ended, first, ending, decided)
+        outcome["faults"] = [fault.message for host in hosts for fault in host.faults][:1]
+        _, found, _ = await asyncio.gather(
+            asyncio.gather(*(host.log.close() for host in hosts if host.log is not None)),
+            metrics.close(),
+            asyncio.to_thread(self.ended, row, decided.ml, outcome),
+        )
+        return {"outcome": outcome, "metrics": found}
 
     @staticmethod
-    def _outcome(ended: Ended, ending: str, tail: Sequence[bytes]) -> dict[str, Any]:
-        last = [text for line in tail if (text := line.decode("utf-8", "replace").strip())]
+    def _outcome(ended: Sequence[Ended], first: int | None, ending: str, decided: Host) -> dict[str, Any]:
+        """first: which host failed first, None if none did."""
+        one = ended[decided.number]
+        last = [text for line in decided.tail if (text := line.decode("utf-8", "replace").strip())]
         return {
             "ending": ending,
-            "exit_code": ended.exit_code,
-            "oom": ended.oom,
-            "seconds": ended.seconds,
-            "cpu_seconds": ended.cpu_seconds,
-            "peak_bytes": ended.peak_bytes,
-            "succeeded": ending == "Ended" and ended.exit_code == 0,
+            "host": decided.name,
+            "exit_code": one.exit_code,
+            "oom": one.oom,
+            "seconds": max(each.seconds for each in ended),
+            "cpu_seconds": sum(each.cpu_seconds or 0.0 for each in ended),
+            "peak_bytes": max(each.peak_bytes or 0 for each in ended),
+            "succeeded": ending == "Ended" and first is None,
             "tail": last[-1][:_REASON] if last else "",
         }
 
@@ -350,7 +380,7 @@ class JobFlow(ABC):
         row = self.row(run)
         await self.show(run, "Uploading", "Uploading generated training model")
         try:
-            return {"delivered": await self.deliver(run, row, run.held["ml"])}
+            return {"delivered": await self.deliver(run, row, run.held["hosts"])}
         except Refused as refused:
             raise Failed("ClientError", f"Artifact upload failed: {_said(refused)}") from None
         except archive.Unfit as unfit:
@@ -369,7 +399,7 @@ class JobFlow(ABC):
             if reason:
                 row.doc["FailureReason"] = reason[:_REASON]
             self.finish(row, status, run, now)
-            row.status = {"MaxRuntimeExceeded": _STOPPED}.get(status, status)
+            row.status = {"MaxRuntimeExceeded": STOPPED}.get(status, status)
             self.kind.change(tx, row, f"{self.kind.name}StateChange")
 
         run.also(work)
@@ -380,14 +410,16 @@ class JobFlow(ABC):
         """Last status, and why it failed if it did."""
         failure, outcome = run.failure, run.state.get("outcome")
         if failure is not None:
-            if failure.code == _STOPPED:
-                return _STOPPED, ""
+            if failure.code == STOPPED:
+                return STOPPED, ""
             return "Failed", f"{failure.code}: {failure.message}" if failure.foreseen else _INTERNAL
         assert outcome is not None
         if outcome["ending"] != "Ended":
             return outcome["ending"], ""
         if outcome["succeeded"]:
             return "Completed", ""
+        if outcome.get("faults"):
+            return "Failed", f"ClientError: {outcome['faults'][0]}"
         code = outcome["exit_code"]
         if outcome["oom"]:
             text = "OutOfMemoryError: the job used more memory than its instance type has. Please use a larger one"
@@ -399,25 +431,32 @@ class JobFlow(ABC):
     async def drop(self, run: Run) -> None:
         """Ends what runs and frees what is held; bears repeating."""
         held = run.held
-        running: Running | None = held.pop("running", None)
-        if running is not None:
-            await running.stop(0)
+        hosts: list[Host] = held.pop("hosts", [])
+        await asyncio.gather(*(host.stop(0) for host in hosts))
         metrics: Metrics | None = held.pop("metrics", None)
         if metrics is not None:
             with contextlib.suppress(Exception):
                 await metrics.close()
-        log: JobLog | None = held.pop("log", None)
-        if log is not None:
-            await log.abandon()
-        volume = held.pop("volume", None)
-        if volume is not None:
-            await self.calls.engine(Volumes).close(volume)
+        for host in hosts:
+            await host.clear(self.calls)
         claim: Claim | None = held.pop("claim", None)
         if claim is not None:
             self.calls.engine(Placement).release(claim)
         session: RoleSession | None = held.pop("session", None)
         if session is not None:
             session.end()
+
+
+async def _all_or_first_failure(hosts: Sequence[Host]) -> int | None:
+    """Until every host ended well, or one did not: which."""
+
+    async def ended(host: Host) -> int | None:
+        return None if (await host.wait()).exit_code == 0 else host.number
+
+    for one in asyncio.as_completed([ended(host) for host in hosts]):
+        if (failed := await one) is not None:
+            return failed
+    return None
 
 
 async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:

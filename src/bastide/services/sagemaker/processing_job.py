@@ -90,10 +90,10 @@ def create(a: Authorised, tx: Transaction) -> Output:
         source = one.get("S3Input")
         if source is None or one.get("DatasetDefinition") or one.get("AppManaged"):
             raise Refused("ValidationException", f"{what}: inputs are not supported except S3Input.")
-        if source["S3DataType"] != "S3Prefix" or source.get("S3InputMode", "File") != "File":
-            raise Refused("ValidationException", f"{what}: S3DataType S3Prefix and S3InputMode File are supported.")
-        if source.get("S3CompressionType", "None") != "None":
-            raise Refused("ValidationException", f"{what}: S3CompressionType is not supported.")
+        if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+            raise Refused("ValidationException", f"{what}: S3DataType is S3Prefix or ManifestFile.")
+        if source.get("S3CompressionType", "None") != "None" and source.get("S3InputMode") != "Pipe":
+            raise Refused("ValidationException", f"{what}: S3CompressionType Gzip needs the S3InputMode Pipe.")
         split(source["S3Uri"])
         if (path := local_path(source.get("LocalPath"), what)) in seen:
             raise Refused("ValidationException", f"{what}: the LocalPath is another input's.")

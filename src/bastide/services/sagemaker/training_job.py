@@ -125,26 +125,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
     images.resolve(algorithm["TrainingImage"])
-    if algorithm["TrainingInputMode"] != "File":
-        raise Refused("ValidationException", "TrainingInputMode is not supported by Bastide yet except File.")
-    seen = set()
-    for channel in given.get("InputDataConfig") or ():
-        name = channel["ChannelName"]
-        if name in seen:
-            raise Refused("ValidationException", f"The channel {name} occurs twice.")
-        seen.add(name)
-        source = channel["DataSource"].get("S3DataSource")
-        if source is None:
-            raise Refused("ValidationException", f"Channel {name}: data sources are not supported except S3DataSource.")
-        if source["S3DataType"] not in ("S3Prefix",) or source.get("AttributeNames") or source.get("ModelAccessConfig"):
-            raise Refused("ValidationException", f"Channel {name}: S3DataType is not supported except S3Prefix.")
-        if channel.get("InputMode", "File") != "File" or channel.get("ShuffleConfig"):
-            raise Refused("ValidationException", f"Channel {name}: InputMode is not supported except File, unshuffled.")
-        if channel.get("CompressionType", "None") != "None" or channel.get("RecordWrapperType", "None") != "None":
-            raise Refused("ValidationException", f"Channel {name}: compression and record wrappers are not supported.")
-        split(source["S3Uri"])
-    if given["OutputDataConfig"].get("CompressionType", "GZIP") != "GZIP":
-        raise Refused("ValidationException", "OutputDataConfig.CompressionType is not supported except GZIP.")
+    check_channels(given)
     split(given["OutputDataConfig"]["S3OutputPath"])
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
@@ -178,6 +159,44 @@ def stop(a: Authorised, tx: Transaction) -> Output:
     transition(row, "Stopping", "Stopping the training job", tx.now)
     TRAINING_JOB.change(tx, row, a.operation.name, a.request.id)
     return {}
+
+
+def input_mode(given: Any, channel: dict[str, Any]) -> str:
+    """How a channel is read: as it says, otherwise as the algorithm does."""
+    return str(channel.get("InputMode") or given["AlgorithmSpecification"]["TrainingInputMode"])
+
+
+def check_channels(given: Any) -> None:
+    """Raises Refused for channels that contradict themselves, as AWS's reference of Channel has it."""
+    seen = set()
+    for channel in given.get("InputDataConfig") or ():
+        name = channel["ChannelName"]
+        if name in seen:
+            raise Refused("ValidationException", f"The channel {name} occurs twice.")
+        seen.add(name)
+        source = channel["DataSource"].get("S3DataSource")
+        if source is None:
+            raise Refused("ValidationException", f"Channel {name}: data sources are not supported except S3DataSource.")
+        for member in ("ModelAccessConfig", "HubAccessConfig"):
+            if source.get(member):
+                raise Refused("ValidationException", f"Channel {name}: {member} is not supported by Bastide yet.")
+        kind, mode = source["S3DataType"], input_mode(given, channel)
+        if kind not in ("S3Prefix", "ManifestFile", "AugmentedManifestFile"):
+            raise Refused("ValidationException", f"Channel {name}: S3DataType {kind} is not supported by Bastide yet.")
+        augmented = kind == "AugmentedManifestFile"
+        if augmented and mode != "Pipe":
+            raise Refused("ValidationException", f"Channel {name}: an AugmentedManifestFile needs the InputMode Pipe.")
+        if augmented != bool(source.get("AttributeNames")):
+            raise Refused(
+                "ValidationException",
+                f"Channel {name}: AttributeNames belong to an AugmentedManifestFile, which needs one or more.",
+            )
+        for member in ("CompressionType", "RecordWrapperType"):
+            if channel.get(member, "None") != "None" and mode != "Pipe":
+                raise Refused("ValidationException", f"Channel {name}: {member} needs the InputMode Pipe.")
+        if mode == "FastFile" and channel.get("ShuffleConfig"):
+            raise Refused("ValidationException", f"Channel {name}: FastFile is not shuffled; leave ShuffleConfig out.")
+        split(source["S3Uri"])
 
 
 def submitted(row: Row) -> str:
