@@ -98,7 +98,7 @@ class Platform:
             with store.reading() as view:
                 return network.plan(view, vpc)
 
-        networks = Namespaces(planned)
+        networks = Namespaces(planned, directory.authority)
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
         last_use = LastUse(store)

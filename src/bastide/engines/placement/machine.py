@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bastide.engines.placement.types import instance_type
+from bastide.engines.placement.types import GIB, instance_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Placement:
         memory = memory_bytes or found
         self._most = memory - (memory // 8 if keep_bytes is None else keep_bytes)
         self._cpus = cpus or os.cpu_count() or 1
-        self._free = int(self._most * times)
+        self._total = self._free = int(self._most * times)
         self._held: dict[str, Claim] = {}
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._generation = 0
@@ -55,9 +56,25 @@ class Placement:
         found = instance_type(type_name)
         return Grant(float(min(found.cpus, self._cpus)), min(found.memory_bytes, self._most))
 
-    async def claim(self, holder: str, type_name: str) -> Claim:
-        """Books for `holder`, in the order of asking, when there is room. A holder's earlier claim becomes stale."""
-        grant = self.grant(type_name)
+    def _wanted(self, type_names: Sequence[str]) -> Grant:
+        grants = [self.grant(one) for one in type_names]
+        # Who wants more than there is gets it alone.
+        memory = min(sum(one.memory_bytes for one in grants), self._total)
+        return Grant(sum(one.cpus for one in grants), memory)
+
+    def busy(self, *type_names: str) -> str:
+        """Why a claim would have to wait now; empty if it would not."""
+        wanted = self._wanted(type_names).memory_bytes
+        if self.waiting:
+            return f"{self.waiting} that asked before"
+        if wanted > self._free:
+            return f"{wanted / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
+        return ""
+
+    async def claim(self, holder: str, *type_names: str) -> Claim:
+        """Books for all of a holder's instances or none, in the order of asking, when there is room. The holder's earlier
+        claim becomes stale."""
+        grant = self._wanted(type_names)
         earlier = self._held.get(holder)
         if earlier is not None:
             self.release(earlier)

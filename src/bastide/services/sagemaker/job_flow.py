@@ -25,7 +25,7 @@ from bastide.engines.placement import Claim, Grant, Placement
 from bastide.engines.sandbox import Ended, Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
-from bastide.services.sagemaker import archive, channels
+from bastide.services.sagemaker import archive, channels, job_network
 from bastide.services.sagemaker.channels import Source, together
 from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.joblog import JobLog
@@ -118,6 +118,10 @@ class JobFlow(ABC):
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
         """Adds to the outcome what the job left in the folder of the host that decided it."""
 
+    @abstractmethod
+    def network(self, row: Row) -> tuple[Any, bool, bool]:
+        """VpcConfig, EnableNetworkIsolation, EnableInterContainerTrafficEncryption."""
+
     def secondary(self, row: Row, status: str, message: str, now: int) -> bool:
         """Shows a step to whoever describes the job; False if there is nothing to show."""
         return False
@@ -181,7 +185,10 @@ class JobFlow(ABC):
         """A claim on the machine; jobs wait here in line."""
         row = self.row(run)
         placement = self.calls.engine(Placement)
-        claim = await self.unless_stopped(run, placement.claim(run.id, self.resources(row)["InstanceType"]))
+        types = [host.type for host in self.hosts(row)]
+        if why := placement.busy(*types):
+            await self.show(run, "Pending", f"Pending: waiting for {why}")
+        claim = await self.unless_stopped(run, placement.claim(run.id, *types))
         run.held["claim"] = claim
         return {"started": run.state.get("started") or run.clock()}
 
@@ -221,7 +228,15 @@ class JobFlow(ABC):
     async def _stage(self, run: Run, row: Row) -> None:
         hosts = run.held["hosts"] = self.hosts(row)
         key = await volume_key(run.held["session"], self.resources(row).get("VolumeKmsKeyId"))
-        await together(self._stage_host(run, row, host, hosts, key) for host in hosts)
+        network = run.held["network"] = job_network.Network()
+        config, isolated, encrypted = self.network(row)
+        connecting = job_network.connect(
+            run.held["session"], network, run.id, len(hosts), config, isolated=isolated, encrypted=encrypted
+        )
+        await together([connecting, *(self._stage_host(run, row, host, hosts, key) for host in hosts)])
+        for host, (_, interface, _) in zip(hosts, job_network.peers(network, [one.name for one in hosts]), strict=True):
+            host.interface = interface
+            await asyncio.to_thread(self.configure, row, host, hosts, host.ml)
 
     async def _stage_host(self, run: Run, row: Row, host: Host, hosts: Sequence[Host], key: bytes) -> None:
         session: RoleSession = run.held["session"]
@@ -242,7 +257,6 @@ class JobFlow(ABC):
             if source.groups and host.group not in source.groups:
                 continue
             await self._input(session, run.held["contents"][source.name], host, hosts)
-        await asyncio.to_thread(self.configure, row, host, hosts, ml)
 
     async def _input(self, session: RoleSession, content: channels.Content, host: Host, hosts: Sequence[Host]) -> None:
         source = content.source
@@ -285,16 +299,30 @@ class JobFlow(ABC):
         environment: images.Environment = run.held["environment"]
         grant: Grant = self.calls.engine(Placement).grant(host.type)
         host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{run.state['epoch']}")
+        network: job_network.Network = run.held["network"]
+        namespace, _, addresses = job_network.peers(network, [one.name for one in hosts])[host.number]
+        readonly = [(place, target) for _, place, target in host.lazy]
+        if network.authority:
+            trusted = host.ml.parent / "authority.pem"
+            await asyncio.to_thread(trusted.write_bytes, network.authority)
+            readonly.append((trusted, job_network.AUTHORITY))
         spec = Spec(
             name=host.place,
             image=environment,
             command=self.command(row, environment),
             workdir=host.ml,
             limits=Limits(grant.memory_bytes, grant.cpus),
-            env={"LOKY_MAX_CPU_COUNT": str(max(1, int(grant.cpus))), **self.variables(row)},
-            readonly=[(place, target) for _, place, target in host.lazy],
+            env={
+                "LOKY_MAX_CPU_COUNT": str(max(1, int(grant.cpus))),
+                **network.variables[host.number],
+                **self.variables(row),
+            },
+            readonly=readonly,
             hostname=host.name,
-            hosts=(host.name,),
+            hosts=() if addresses else (host.name,),
+            addresses=addresses,
+            network=namespace,
+            resolver=network.resolver,
         )
         try:
             _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
@@ -389,6 +417,7 @@ class JobFlow(ABC):
     async def settle(self, run: Run) -> dict[str, Any]:
         """The last status, whatever happened; what was held is let go of."""
         await self.drop(run)
+        await self._unplug(run)
         now = run.clock()
 
         def work(tx: Transaction) -> None:
@@ -404,6 +433,18 @@ class JobFlow(ABC):
 
         run.also(work)
         return {"ended": now}
+
+    async def _unplug(self, run: Run) -> None:
+        """Removes the network interfaces of the job. A role that may not leaves them, as on AWS."""
+        row = self.row(run)
+        config, isolated, _ = self.network(row)
+        if not config or isolated:
+            return
+        session = RoleSession(self.calls, row.doc["RoleArn"], account=row.account, region=row.region, source_arn=run.id)
+        try:
+            await job_network.clean(session, run.id)
+        except Refused as refused:
+            _log.warning("network interfaces of %s are left: %s", run.id, refused.code)
 
     @staticmethod
     def _verdict(run: Run) -> tuple[str, str]:
@@ -437,6 +478,9 @@ class JobFlow(ABC):
         if metrics is not None:
             with contextlib.suppress(Exception):
                 await metrics.close()
+        network: job_network.Network | None = held.pop("network", None)
+        if network is not None:
+            await network.close()
         for host in hosts:
             await host.clear(self.calls)
         claim: Claim | None = held.pop("claim", None)

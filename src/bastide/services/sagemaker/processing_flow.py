@@ -69,6 +69,14 @@ class ProcessingFlow(JobFlow):
         names = {"current_host": host.name, "hosts": [one.name for one in hosts]}
         (config / "resourceconfig.json").write_bytes(orjson.dumps(names))
 
+    def network(self, row: Row) -> tuple[Any, bool, bool]:
+        given = row.doc.get("NetworkConfig") or {}
+        return (
+            given.get("VpcConfig"),
+            bool(given.get("EnableNetworkIsolation")),
+            bool(given.get("EnableInterContainerTrafficEncryption")),
+        )
+
     def command(self, row: Row, environment: Environment) -> Sequence[str]:
         application = row.doc["AppSpecification"]
         return [*application["ContainerEntrypoint"], *(application.get("ContainerArguments") or ())]

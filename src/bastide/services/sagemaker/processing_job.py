@@ -9,10 +9,11 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import job_network
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
-from bastide.services.sagemaker.training_job import LONGEST, no_network
+from bastide.services.sagemaker.training_job import LONGEST, MOST_HOSTS
 from bastide.store import Transaction
 
 PROCESSING_JOB = Kind(
@@ -41,7 +42,9 @@ def local_path(given: str | None, what: str) -> str:
 
 async def _before(a: Authorised) -> None:
     arn = PROCESSING_JOB.arn(a.account, a.region, a.input["ProcessingJobName"])
-    await check_role(a.calls, a.input["RoleArn"], account=a.account, region=a.region, source_arn=arn)
+    where = {"account": a.account, "region": a.region, "source_arn": arn}
+    await check_role(a.calls, a.input["RoleArn"], **where)
+    await job_network.check(a.calls, a.input["RoleArn"], (a.input.get("NetworkConfig") or {}).get("VpcConfig"), **where)
 
 
 @PROCESSING_JOB.operation(
@@ -71,10 +74,9 @@ async def _before(a: Authorised) -> None:
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     unsupported(a, *_UNSUPPORTED)
-    no_network((given.get("NetworkConfig") or {}).get("VpcConfig"))
     cluster = given["ProcessingResources"]["ClusterConfig"]
-    if cluster.get("InstanceCount", 1) != 1:
-        raise Refused("ValidationException", "InstanceCount greater than 1 is not supported by Bastide yet.")
+    if cluster.get("InstanceCount", 1) > MOST_HOSTS:
+        raise Refused("ResourceLimitExceeded", f"A job has at most {MOST_HOSTS} instances.")
     if not cluster.get("InstanceType"):
         raise Refused("ValidationException", "ProcessingResources.ClusterConfig.InstanceType is needed.")
     a.engine(Placement).grant(cluster["InstanceType"])

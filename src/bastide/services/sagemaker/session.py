@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from bastide.domain import MICROS, Refused
-from bastide.kernel import Caller, Calls, Output
+from bastide.domain import MICROS, Instant, Refused
+from bastide.kernel import Caller, Calls, Output, service_caller
 
 SAGEMAKER: Final = "sagemaker.amazonaws.com"
 _SPARE = 600 * MICROS  # a session is renewed this long before it ends, so that no upload outlives it
@@ -23,6 +24,7 @@ class RoleSession:
         self.account = account
         self.region = region
         self._caller: Caller | None = None
+        self._given: tuple[Instant, dict[str, str]] | None = None
 
     async def caller(self) -> Caller:
         """Whoever acts; raises Refused if the role cannot be assumed (any more)."""
@@ -45,9 +47,34 @@ class RoleSession:
             await self.caller(), service, operation, input, region=self.region, source=SAGEMAKER, **more
         )
 
+    async def credentials(self) -> dict[str, str]:
+        """Credentials of a session of the role for code that is not ours, in the form that AWS's clients ask a container's
+        host for; raises Refused. They are renewed early enough that who asks always has some time."""
+        held = self._given
+        if held is None or held[0] - _SPARE < self.calls.clock():
+            output = await self.calls.act(
+                service_caller(SAGEMAKER, self.account, self.source_arn),
+                "sts",
+                "AssumeRole",
+                {"RoleArn": self.role_arn, "RoleSessionName": "SageMaker", "DurationSeconds": 3600},
+                region=self.region,
+                source=SAGEMAKER,
+            )
+            issued = output["Credentials"]
+            ends = datetime.fromtimestamp(issued["Expiration"] / MICROS, UTC)
+            told = {
+                "RoleArn": self.role_arn,
+                "AccessKeyId": issued["AccessKeyId"],
+                "SecretAccessKey": issued["SecretAccessKey"],
+                "Token": issued["SessionToken"],
+                "Expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+            held = self._given = (issued["Expiration"], told)
+        return held[1]
+
     def end(self) -> None:
-        """Forgets the credentials; nobody else ever had them."""
-        self._caller = None
+        """Forgets the credentials."""
+        self._caller = self._given = None
 
 
 def cannot_assume(role_arn: str) -> Refused:

@@ -102,6 +102,14 @@ class TrainingFlow(JobFlow):
         for name, content in files.items():
             (config / name).write_bytes(orjson.dumps(content))
 
+    def network(self, row: Row) -> tuple[Any, bool, bool]:
+        doc = row.doc
+        return (
+            doc.get("VpcConfig"),
+            bool(doc["EnableNetworkIsolation"]),
+            bool(doc["EnableInterContainerTrafficEncryption"]),
+        )
+
     def command(self, row: Row, environment: Environment) -> Sequence[str]:
         algorithm = row.doc["AlgorithmSpecification"]
         entry = algorithm.get("ContainerEntrypoint") or environment.train

@@ -8,6 +8,7 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import job_network
 from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -27,6 +28,8 @@ TRAINING_JOB = Kind(
     ),
 )
 
+MOST_HOSTS: Final = 20
+"""A job; AWS's default quota of instances of training jobs."""
 LONGEST: Final = 86400
 """Seconds a job may take that says nothing of it."""
 WITHOUT_EFFECT: Final = (
@@ -52,7 +55,6 @@ _UNSUPPORTED: Final = (
     "MlflowConfig",
     "ModelPackageConfig",
     "ResourceConfig.KeepAlivePeriodInSeconds",
-    "ResourceConfig.InstanceGroups",
     "ResourceConfig.TrainingPlanArn",
     "ResourceConfig.InstancePlacementConfig",
     "ResourceConfig.InstancePreferences",
@@ -80,7 +82,9 @@ def transition(row: Row, status: str, message: str, now: int) -> None:
 
 async def _before(a: Authorised) -> None:
     arn = TRAINING_JOB.arn(a.account, a.region, a.input["TrainingJobName"])
-    await check_role(a.calls, a.input["RoleArn"], account=a.account, region=a.region, source_arn=arn)
+    where = {"account": a.account, "region": a.region, "source_arn": arn}
+    await check_role(a.calls, a.input["RoleArn"], **where)
+    await job_network.check(a.calls, a.input["RoleArn"], a.input.get("VpcConfig"), **where)
 
 
 @TRAINING_JOB.operation(
@@ -114,13 +118,8 @@ async def _before(a: Authorised) -> None:
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     unsupported(a, *_UNSUPPORTED)
-    no_network(given.get("VpcConfig"))
     resources = given.get("ResourceConfig") or {}
-    if resources.get("InstanceCount", 1) != 1:
-        raise Refused("ValidationException", "InstanceCount greater than 1 is not supported by Bastide yet.")
-    if not resources.get("InstanceType"):
-        raise Refused("ValidationException", "ResourceConfig.InstanceType is needed.")
-    a.engine(Placement).grant(resources["InstanceType"])
+    check_instances(a, resources, given.get("InputDataConfig") or ())
     algorithm = given["AlgorithmSpecification"]
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
@@ -130,11 +129,11 @@ def create(a: Authorised, tx: Transaction) -> Output:
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
     doc.setdefault("EnableNetworkIsolation", False)
-    # A job has one container: there is no traffic between several that would be in clear.
     doc.setdefault("EnableInterContainerTrafficEncryption", False)
     doc["EnableManagedSpotTraining"] = False
     doc["OutputDataConfig"] = {"KmsKeyId": "", **given["OutputDataConfig"]}
-    doc["ResourceConfig"] = {"InstanceCount": 1, "VolumeSizeInGB": 30, **resources}
+    count = {} if resources.get("InstanceGroups") else {"InstanceCount": 1}
+    doc["ResourceConfig"] = {**count, "VolumeSizeInGB": 30, **resources}
     doc["StoppingCondition"] = {"MaxRuntimeInSeconds": LONGEST, **(given.get("StoppingCondition") or {})}
     doc["SecondaryStatusTransitions"] = []
     row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
@@ -164,6 +163,32 @@ def stop(a: Authorised, tx: Transaction) -> Output:
 def input_mode(given: Any, channel: dict[str, Any]) -> str:
     """How a channel is read: as it says, otherwise as the algorithm does."""
     return str(channel.get("InputMode") or given["AlgorithmSpecification"]["TrainingInputMode"])
+
+
+def check_instances(a: Authorised, resources: Any, channels: Any) -> None:
+    """Raises Refused for instances that there are not, or that are said in two ways."""
+    groups = resources.get("InstanceGroups") or ()
+    one = [name for name in ("InstanceType", "InstanceCount") if resources.get(name)]
+    if groups and one:
+        raise Refused("ValidationException", f"ResourceConfig has {one[0]} or InstanceGroups, not both.")
+    names = [group["InstanceGroupName"] for group in groups]
+    if len(set(names)) < len(names):
+        raise Refused("ValidationException", "An instance group's name occurs twice.")
+    if not groups and not resources.get("InstanceType"):
+        raise Refused("ValidationException", "ResourceConfig.InstanceType is needed.")
+    wanted = [(group["InstanceType"], int(group["InstanceCount"])) for group in groups]
+    for kind, count in wanted or [(resources["InstanceType"], int(resources.get("InstanceCount") or 1))]:
+        if count > MOST_HOSTS:
+            raise Refused(
+                "ResourceLimitExceeded",
+                f"The account-level service limit '{kind} for training job usage' is {MOST_HOSTS} Instances, with current "
+                f"utilization of 0 Instances and a request delta of {count} Instances.",
+            )
+        a.engine(Placement).grant(kind)
+    for channel in channels:
+        source = channel["DataSource"].get("S3DataSource") or {}
+        if unknown := set(source.get("InstanceGroupNames") or ()) - set(names):
+            raise Refused("ValidationException", f"There is no instance group {min(unknown)}.")
 
 
 def check_channels(given: Any) -> None:
