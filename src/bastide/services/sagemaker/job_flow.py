@@ -304,7 +304,7 @@ class JobFlow(ABC):
         readonly = [(place, target) for _, place, target in host.lazy]
         if network.authority:
             trusted = host.ml.parent / "authority.pem"
-            await asyncio.to_thread(trusted.write_bytes, network.authority)
+            await asyncio.to_thread(_public, trusted, network.authority)
             readonly.append((trusted, job_network.AUTHORITY))
         spec = Spec(
             name=host.place,
@@ -489,6 +489,11 @@ class JobFlow(ABC):
         session: RoleSession | None = held.pop("session", None)
         if session is not None:
             session.end()
+
+
+def _public(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o644)
 
 
 async def _all_or_first_failure(hosts: Sequence[Host]) -> int | None:
