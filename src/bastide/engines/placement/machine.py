@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bastide.engines.placement.types import GIB, instance_type
@@ -50,6 +50,7 @@ class Placement:
         self._held: dict[str, Claim] = {}
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._generation = 0
+        self._yielding: dict[str, Callable[[], None]] = {}
 
     def grant(self, type_name: str) -> Grant:
         """What a type grants here; raises Refused for a type that is not there."""
@@ -71,9 +72,13 @@ class Placement:
             return f"{wanted / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
         return ""
 
-    async def claim(self, holder: str, *type_names: str) -> Claim:
+    async def claim(self, holder: str, *type_names: str, yields: Callable[[], None] | None = None) -> Claim:
         """Books for all of a holder's instances or none, in the order of asking, when there is room. The holder's earlier
-        claim becomes stale."""
+        claim becomes stale.
+
+        yields: the booking may be taken back. It is called when somebody whose booking may not waits for the room, and the
+        holder then is to release it soon.
+        """
         grant = self._wanted(type_names)
         earlier = self._held.get(holder)
         if earlier is not None:
@@ -81,6 +86,8 @@ class Placement:
         if self._waiting or grant.memory_bytes > self._free:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((grant.memory_bytes, turn))
+            if yields is None:
+                self._press(grant.memory_bytes)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -93,13 +100,25 @@ class Placement:
         self._generation += 1
         claim = Claim(holder, self._generation, grant)
         self._held[holder] = claim
+        if yields is not None:
+            self._yielding[holder] = yields
         return claim
+
+    def _press(self, wanted: int) -> None:
+        """Asks holders that yield, the newest first, for the room that lacks."""
+        lacking = wanted - self._free
+        for holder in sorted(self._yielding, key=lambda one: -self._held[one].generation):
+            if lacking <= 0:
+                return
+            lacking -= self._held[holder].grant.memory_bytes
+            self._yielding.pop(holder)()
 
     def release(self, claim: Claim) -> bool:
         """Frees a booking; False, and nothing happens, if it is stale."""
         if self._held.get(claim.holder) != claim:
             return False
         del self._held[claim.holder]
+        self._yielding.pop(claim.holder, None)
         self._free += claim.grant.memory_bytes
         self._next()
         return True

@@ -79,6 +79,16 @@ class Content:
     items: list[Item]
     told: list[list[Any]] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, source: Source, entries: Sequence[objects.Entry]) -> Content:
+        """What was listed under a prefix."""
+        items = [
+            Item(source.bucket, one.key, one.etag, one.size, objects.relative_name(one.key, source.key))
+            for one in entries
+            if one.size or not one.key.endswith("/")  # what consoles make to show a folder
+        ]
+        return cls(source, items, [[one.key, one.etag, one.size] for one in entries])
+
     def share(self, host: int, hosts: int, epoch: int = 0) -> list[Item]:
         """What the host (from 0) of so many gets in an epoch, in its order."""
         items = self.items
@@ -119,12 +129,7 @@ async def content(session: RoleSession, source: Source) -> Content:
         entries = [one for one in entries if one.key == source.key]
     if not entries:
         raise Failed("ClientError", f"Data download failed: no objects found at {source.where}")
-    items = [
-        Item(source.bucket, one.key, one.etag, one.size, objects.relative_name(one.key, source.key))
-        for one in entries
-        if one.size or not one.key.endswith("/")  # what consoles make to show a folder
-    ]
-    return Content(source, items, [[one.key, one.etag, one.size] for one in entries])
+    return Content.of(source, entries)
 
 
 async def _listed(session: RoleSession, source: Source) -> Content:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from bastide.engines.lazy import Folders
 from bastide.engines.sandbox import Ended, Running, Volumes
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
+from bastide.services.sagemaker import channels
 from bastide.services.sagemaker.joblog import JobLog
+from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.pipes import Pipe
+from bastide.services.sagemaker.session import RoleSession
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Host:
     log: JobLog | None = None
     pipes: list[Pipe] = field(default_factory=list)
     folders: list[int] = field(default_factory=list)
+    mirrors: list[Mirror] = field(default_factory=list)
     lazy: list[tuple[str, Path, str]] = field(default_factory=list)
     faults: list[Failed] = field(default_factory=list)
     tail: list[bytes] = field(default_factory=list)
@@ -42,6 +48,36 @@ class Host:
     def name(self) -> str:
         """As SageMaker names it."""
         return f"algo-{self.number + 1}"
+
+    async def receive(
+        self, calls: Calls, session: RoleSession, content: channels.Content, hosts: Sequence[Host]
+    ) -> None:
+        """Gets its share of an input, as the input's mode has it; raises Failed."""
+        source = content.source
+        sharing = [one.number for one in hosts if not source.groups or one.group in source.groups]
+        turn = sharing.index(self.number)
+        base = self.ml / source.target
+        if source.mode == channels.PIPE:
+            await asyncio.to_thread(base.parent.mkdir, parents=True, exist_ok=True)
+            folder = os.open(base.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.folders.append(folder)
+            made = await asyncio.to_thread(Pipe, session, content, folder, base.name, turn, len(sharing))
+            self.pipes.append(made)
+            return
+        await asyncio.to_thread(base.mkdir, parents=True, exist_ok=True)
+        items = content.share(turn, len(sharing))
+        if source.mode == channels.FILE:
+            await channels.stage(session, source, items, base)
+            return
+        lazy = channels.Lazy(session, items, self.faults)
+        name = f"{self.place}-{len(self.lazy)}"
+        folders = calls.engine(Folders)
+        await folders.unmount(name)
+        try:
+            place = await folders.mount(name, lazy.files, lazy.read)
+        except ValueError as error:
+            raise Failed("ClientError", f"Data download failed: {error}.") from None
+        self.lazy.append((name, place, f"/opt/ml/{source.target}"))
 
     async def wait(self) -> Ended:
         """Until its program is gone."""
@@ -66,3 +102,21 @@ class Host:
         if self.volume:
             await calls.engine(Volumes).close(self.place)
             self.volume = False
+
+
+async def all_or_first_failure(hosts: Sequence[Host]) -> int | None:
+    """Until every host ended well, or one did not: which."""
+
+    async def ended(host: Host) -> int | None:
+        return None if (await host.wait()).exit_code == 0 else host.number
+
+    for one in asyncio.as_completed([ended(host) for host in hosts]):
+        if (failed := await one) is not None:
+            return failed
+    return None
+
+
+def public(path: Path, content: bytes) -> None:
+    """A file that everybody may read."""
+    path.write_bytes(content)
+    path.chmod(0o644)

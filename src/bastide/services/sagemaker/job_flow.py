@@ -20,17 +20,17 @@ import orjson
 
 from bastide.domain import MICROS, Refused
 from bastide.engines import images
-from bastide.engines.lazy import Folders
 from bastide.engines.placement import Claim, Grant, Placement
-from bastide.engines.sandbox import Ended, Limits, SandboxError, Sandboxes, Spec, Volumes
+from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
 from bastide.services.sagemaker import archive, channels, job_network
 from bastide.services.sagemaker.channels import Source, together
-from bastide.services.sagemaker.host import Host
+from bastide.services.sagemaker.host import Host, all_or_first_failure, public
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.metrics import Metrics
-from bastide.services.sagemaker.pipes import Pipe
+from bastide.services.sagemaker.mirror import Mirror
+from bastide.services.sagemaker.outcome import OUT_OF_TIME, REASON, STOPPED, outcome_of, verdict
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.store import Row, Transaction
 
@@ -40,10 +40,7 @@ _log = logging.getLogger("bastide.sagemaker")
 
 GIB: Final = 1 << 30
 HOMOGENEOUS: Final = "homogeneousCluster"
-_REASON: Final = 1024
 _TAIL_LINES: Final = 20
-STOPPED: Final = "Stopped"
-_INTERNAL: Final = "InternalServerError: We encountered an internal error. Please try again."
 
 
 class JobFlow(ABC):
@@ -118,6 +115,14 @@ class JobFlow(ABC):
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
         """Adds to the outcome what the job left in the folder of the host that decided it."""
 
+    def spot(self, row: Row) -> bool:
+        """Whether others may take the job's place."""
+        return False
+
+    async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
+        """Folders of a host that S3 is to follow while the job runs, as they are to be when it begins."""
+        return []
+
     @abstractmethod
     def network(self, row: Row) -> tuple[Any, bool, bool]:
         """VpcConfig, EnableNetworkIsolation, EnableInterContainerTrafficEncryption."""
@@ -188,9 +193,21 @@ class JobFlow(ABC):
         types = [host.type for host in self.hosts(row)]
         if why := placement.busy(*types):
             await self.show(run, "Pending", f"Pending: waiting for {why}")
-        claim = await self.unless_stopped(run, placement.claim(run.id, *types))
-        run.held["claim"] = claim
+        interrupt = asyncio.Event()
+        claiming = placement.claim(run.id, *types, yields=interrupt.set if self.spot(row) else None)
+        try:
+            async with asyncio.timeout(self._wait_left(run, row)):
+                run.held["claim"] = await self.unless_stopped(run, claiming)
+        except TimeoutError:
+            raise Failed("MaxWaitTimeExceeded", "There was no room in time.") from None
+        run.held["interrupt"] = interrupt
         return {"started": run.state.get("started") or run.clock()}
+
+    @staticmethod
+    def _wait_left(run: Run, row: Row) -> float | None:
+        """Seconds until a spot job has waited and run for too long together."""
+        most = row.doc.get("StoppingCondition", {}).get("MaxWaitTimeInSeconds")
+        return None if not most else max(0.0, most - (run.clock() - row.created) / MICROS)
 
     async def pin(self, run: Run) -> dict[str, Any]:
         """Digests of image and data, recorded before use. A repeated attempt must find the same."""
@@ -256,34 +273,8 @@ class JobFlow(ABC):
         for source in self.sources(row):
             if source.groups and host.group not in source.groups:
                 continue
-            await self._input(session, run.held["contents"][source.name], host, hosts)
-
-    async def _input(self, session: RoleSession, content: channels.Content, host: Host, hosts: Sequence[Host]) -> None:
-        source = content.source
-        sharing = [one.number for one in hosts if not source.groups or one.group in source.groups]
-        turn = sharing.index(host.number)
-        base = host.ml / source.target
-        if source.mode == channels.PIPE:
-            await asyncio.to_thread(base.parent.mkdir, parents=True, exist_ok=True)
-            folder = os.open(base.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            host.folders.append(folder)
-            made = await asyncio.to_thread(Pipe, session, content, folder, base.name, turn, len(sharing))
-            host.pipes.append(made)
-            return
-        await asyncio.to_thread(base.mkdir, parents=True, exist_ok=True)
-        items = content.share(turn, len(sharing))
-        if source.mode == channels.FILE:
-            await channels.stage(session, source, items, base)
-            return
-        lazy = channels.Lazy(session, items, host.faults)
-        name = f"{host.place}-{len(host.lazy)}"
-        folders = self.calls.engine(Folders)
-        await folders.unmount(name)
-        try:
-            place = await folders.mount(name, lazy.files, lazy.read)
-        except ValueError as error:
-            raise Failed("ClientError", f"Data download failed: {error}.") from None
-        host.lazy.append((name, place, f"/opt/ml/{source.target}"))
+            await host.receive(self.calls, session, run.held["contents"][source.name], hosts)
+        host.mirrors = await self.mirror(run, row, host)
 
     async def run(self, run: Run) -> dict[str, Any]:
         """The sandboxes."""
@@ -298,13 +289,14 @@ class JobFlow(ABC):
     async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:
         environment: images.Environment = run.held["environment"]
         grant: Grant = self.calls.engine(Placement).grant(host.type)
-        host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{run.state['epoch']}")
+        epoch = run.held.get("epoch") or run.state["epoch"]
+        host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{epoch}")
         network: job_network.Network = run.held["network"]
         namespace, _, addresses = job_network.peers(network, [one.name for one in hosts])[host.number]
         readonly = [(place, target) for _, place, target in host.lazy]
         if network.authority:
             trusted = host.ml.parent / "authority.pem"
-            await asyncio.to_thread(_public, trusted, network.authority)
+            await asyncio.to_thread(public, trusted, network.authority)
             readonly.append((trusted, job_network.AUTHORITY))
         spec = Spec(
             name=host.place,
@@ -330,7 +322,20 @@ class JobFlow(ABC):
             raise Failed("ClientError", str(error)) from None
 
     async def watch(self, run: Run) -> dict[str, Any]:
-        """Lines and metrics until it ends, or its time, or until somebody stops it."""
+        """Until it ends. A spot job whose place others took waits in line again, and begins anew from its checkpoints."""
+        while True:
+            found = await self._watch(run)
+            if found["outcome"]["ending"] != "Interrupted":
+                return found
+            await self.show(run, "Interrupted", "Training job interrupted: its capacity was needed by others")
+            await self.release(run)
+            await self.reserve(run)
+            run.held["epoch"] = run.clock() // 1000
+            await self.show(run, "Starting", "Starting the training job again, from its checkpoints")
+            await self.stage(run)
+            await self.run(run)
+
+    async def _watch(self, run: Run) -> dict[str, Any]:
         row = self.row(run)
         hosts: list[Host] = run.held["hosts"]
         metrics = Metrics(row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (), run.clock)
@@ -349,56 +354,70 @@ class JobFlow(ABC):
             return asyncio.ensure_future(work)
 
         reading = [begin(read(host)) for host in hosts]
+        following = [begin(mirror.run()) for host in hosts for mirror in host.mirrors]
         feeding = [begin(pipe.run()) for host in hosts for pipe in host.pipes]
-        waiting = begin(_all_or_first_failure(hosts))
+        waiting = begin(all_or_first_failure(hosts))
         stop = begin(run.signalled("stop"))
-        tasks = [*reading, *feeding, waiting, stop]
+        interrupt = begin(run.held["interrupt"].wait())
+        began = run.clock()
+        tasks = [*reading, *feeding, *following, waiting, stop, interrupt]
         try:
             most = int(row.doc.get("StoppingCondition", {}).get("MaxRuntimeInSeconds") or 86400)
-            done, _ = await asyncio.wait({waiting, stop, *feeding}, timeout=most, return_when=asyncio.FIRST_COMPLETED)
+            most_now = most - run.held.get("ran", 0) / MICROS
+            wait = self._wait_left(run, row)
+            done, _ = await asyncio.wait(
+                {waiting, stop, interrupt, *feeding},
+                timeout=max(0.0, most_now if wait is None else min(most_now, wait)),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             ending = "Ended"
             starved = [one.exception() for one in feeding if one.done() and not one.cancelled()]
             if starved and waiting not in done:
                 await asyncio.gather(*(host.stop(0) for host in hosts))
                 raise starved[0] or AssertionError("an input ended")
             if waiting not in done:
-                ending = STOPPED if stop in done else "MaxRuntimeExceeded"
+                ending = "MaxRuntimeExceeded" if wait is None or most_now <= wait else "MaxWaitTimeExceeded"
+                ending = STOPPED if stop in done else "Interrupted" if interrupt in done else ending
             # Of those that are still there when one failed, none goes on alone.
             grace = 0.0 if ending == "Ended" else self.grace
             await asyncio.gather(*(host.stop(grace) for host in hosts))
             ended = [await host.wait() for host in hosts]
             await asyncio.gather(*reading)
+            unsynced = await self._last_sync(hosts, following)
+            run.held["ran"] = run.held.get("ran", 0) + run.clock() - began
         finally:
             for one in tasks:
                 one.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         first = waiting.result() if waiting.done() and not waiting.cancelled() else None
         decided = hosts[first or 0]
-        outcome = self._outcome(ended, first, ending, decided)
+        outcome = outcome_of(ended, first, ending, decided)
         outcome["faults"] = [fault.message for host in hosts for fault in host.faults][:1]
         _, found, _ = await asyncio.gather(
             asyncio.gather(*(host.log.close() for host in hosts if host.log is not None)),
             metrics.close(),
             asyncio.to_thread(self.ended, row, decided.ml, outcome),
         )
-        return {"outcome": outcome, "metrics": found}
+        if unsynced and outcome["ending"] != "Interrupted":
+            raise Failed("ClientError", unsynced)
+        return {"outcome": outcome, "metrics": found, "ran": run.held["ran"]}
 
     @staticmethod
-    def _outcome(ended: Sequence[Ended], first: int | None, ending: str, decided: Host) -> dict[str, Any]:
-        """first: which host failed first, None if none did."""
-        one = ended[decided.number]
-        last = [text for line in decided.tail if (text := line.decode("utf-8", "replace").strip())]
-        return {
-            "ending": ending,
-            "host": decided.name,
-            "exit_code": one.exit_code,
-            "oom": one.oom,
-            "seconds": max(each.seconds for each in ended),
-            "cpu_seconds": sum(each.cpu_seconds or 0.0 for each in ended),
-            "peak_bytes": max(each.peak_bytes or 0 for each in ended),
-            "succeeded": ending == "Ended" and first is None,
-            "tail": last[-1][:_REASON] if last else "",
-        }
+    async def _last_sync(hosts: Sequence[Host], following: Sequence[asyncio.Future[Any]]) -> str:
+        """What the job left goes to S3, also of one that failed: that is what checkpoints are for. Says what went wrong."""
+        for one in following:
+            one.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+        wrong = ""
+        for host in hosts:
+            for mirror in host.mirrors:
+                try:
+                    await mirror.sync()
+                except Refused as refused:
+                    wrong = f"Upload failed: {_said(refused)}"
+                except (archive.Unfit, OSError) as error:
+                    wrong = f"Upload failed: {error}"
+        return wrong
 
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""
@@ -424,11 +443,11 @@ class JobFlow(ABC):
             row = self.kind.find(tx, run.state["account"], run.state["region"], run.state["name"])
             if row.status not in ("InProgress", "Stopping"):
                 return
-            status, reason = self._verdict(run)
+            status, reason = verdict(run)
             if reason:
-                row.doc["FailureReason"] = reason[:_REASON]
+                row.doc["FailureReason"] = reason[:REASON]
             self.finish(row, status, run, now)
-            row.status = {"MaxRuntimeExceeded": STOPPED}.get(status, status)
+            row.status = OUT_OF_TIME.get(status, status)
             self.kind.change(tx, row, f"{self.kind.name}StateChange")
 
         run.also(work)
@@ -446,31 +465,15 @@ class JobFlow(ABC):
         except Refused as refused:
             _log.warning("network interfaces of %s are left: %s", run.id, refused.code)
 
-    @staticmethod
-    def _verdict(run: Run) -> tuple[str, str]:
-        """Last status, and why it failed if it did."""
-        failure, outcome = run.failure, run.state.get("outcome")
-        if failure is not None:
-            if failure.code == STOPPED:
-                return STOPPED, ""
-            return "Failed", f"{failure.code}: {failure.message}" if failure.foreseen else _INTERNAL
-        assert outcome is not None
-        if outcome["ending"] != "Ended":
-            return outcome["ending"], ""
-        if outcome["succeeded"]:
-            return "Completed", ""
-        if outcome.get("faults"):
-            return "Failed", f"ClientError: {outcome['faults'][0]}"
-        code = outcome["exit_code"]
-        if outcome["oom"]:
-            text = "OutOfMemoryError: the job used more memory than its instance type has. Please use a larger one"
-        else:
-            text = outcome.get("failure") or outcome["tail"] or "The program ended without saying why"
-        behind = f", exit code: {137 if code is None else code}"
-        return "Failed", f"AlgorithmError: {text[: _REASON - len(behind) - 16]}{behind}"
-
     async def drop(self, run: Run) -> None:
         """Ends what runs and frees what is held; bears repeating."""
+        await self.release(run)
+        session: RoleSession | None = run.held.pop("session", None)
+        if session is not None:
+            session.end()
+
+    async def release(self, run: Run) -> None:
+        """As `drop`, but the role's session is kept."""
         held = run.held
         hosts: list[Host] = held.pop("hosts", [])
         await asyncio.gather(*(host.stop(0) for host in hosts))
@@ -486,26 +489,6 @@ class JobFlow(ABC):
         claim: Claim | None = held.pop("claim", None)
         if claim is not None:
             self.calls.engine(Placement).release(claim)
-        session: RoleSession | None = held.pop("session", None)
-        if session is not None:
-            session.end()
-
-
-def _public(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    path.chmod(0o644)
-
-
-async def _all_or_first_failure(hosts: Sequence[Host]) -> int | None:
-    """Until every host ended well, or one did not: which."""
-
-    async def ended(host: Host) -> int | None:
-        return None if (await host.wait()).exit_code == 0 else host.number
-
-    for one in asyncio.as_completed([ended(host) for host in hosts]):
-        if (failed := await one) is not None:
-            return failed
-    return None
 
 
 async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:
@@ -524,22 +507,3 @@ async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:
 
 def _said(refused: Refused) -> str:
     return f"{refused.code}: {refused.message}"
-
-
-def seconds_between(start: int | None, end: int) -> int:
-    """Whole seconds, rounded up, at least one; none without a start."""
-    return 0 if start is None else max(1, -(-(end - start) // MICROS))
-
-
-def text_of(base: Path, folder: str, name: str, most: int) -> str:
-    """The beginning of a small file that a job left; empty if there is none or it is no plain file in a plain folder."""
-    try:
-        path = archive.plain_folder(base, folder) / name
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, archive.Unfit):
-        return ""
-    with os.fdopen(handle, "rb") as file:
-        try:
-            return file.read(most).decode("utf-8", "replace").strip()
-        except OSError:
-            return ""

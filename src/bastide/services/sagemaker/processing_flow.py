@@ -14,7 +14,9 @@ from bastide.engines.workflow import Run
 from bastide.services.sagemaker import archive, objects
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
-from bastide.services.sagemaker.job_flow import GIB, JobFlow, text_of
+from bastide.services.sagemaker.job_flow import GIB, JobFlow
+from bastide.services.sagemaker.mirror import Mirror
+from bastide.services.sagemaker.outcome import text_of
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB, local_path
 from bastide.store import Row
 
@@ -69,6 +71,21 @@ class ProcessingFlow(JobFlow):
         names = {"current_host": host.name, "hosts": [one.name for one in hosts]}
         (config / "resourceconfig.json").write_bytes(orjson.dumps(names))
 
+    async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
+        most = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
+        found = []
+        for one in self._outputs(row):
+            target = one["S3Output"]
+            if target["S3UploadMode"] == "Continuous":
+                bucket, base = objects.split(target["S3Uri"])
+                folder = local_path(target["LocalPath"], one["OutputName"])
+                kms_key = row.doc["ProcessingOutputConfig"].get("KmsKeyId") or None
+                session = run.held["session"]
+                found.append(
+                    Mirror(session, bucket, base, host.ml, folder, deletes=False, most_bytes=most, kms_key=kms_key)
+                )
+        return found
+
     def network(self, row: Row) -> tuple[Any, bool, bool]:
         given = row.doc.get("NetworkConfig") or {}
         return (
@@ -90,6 +107,8 @@ class ProcessingFlow(JobFlow):
         found: dict[str, Any] = {}
         most = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
         for one in self._outputs(row):
+            if one["S3Output"]["S3UploadMode"] == "Continuous":
+                continue  # it is there already
             bucket, base = objects.split(one["S3Output"]["S3Uri"])
             number = 0
             for host in hosts:

@@ -105,8 +105,6 @@ def create(a: Authorised, tx: Transaction) -> Output:
         target = one.get("S3Output")
         if target is None or one.get("FeatureStoreOutput") or one.get("AppManaged"):
             raise Refused("ValidationException", f"{what}: outputs are not supported except S3Output.")
-        if target["S3UploadMode"] != "EndOfJob":
-            raise Refused("ValidationException", f"{what}: S3UploadMode is not supported except EndOfJob.")
         split(target["S3Uri"])
         local_path(target.get("LocalPath"), what)
     name = given["ProcessingJobName"]

@@ -14,14 +14,17 @@ from bastide.engines.workflow import Run
 from bastide.services.sagemaker import archive, objects
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
-from bastide.services.sagemaker.job_flow import GIB, JobFlow, seconds_between, text_of
-from bastide.services.sagemaker.training_job import TRAINING_JOB, input_mode, submitted, transition
+from bastide.services.sagemaker.job_flow import GIB, JobFlow
+from bastide.services.sagemaker.mirror import Mirror
+from bastide.services.sagemaker.outcome import seconds_between, text_of
+from bastide.services.sagemaker.training_job import TRAINING_JOB, checkpoints, input_mode, submitted, transition
 from bastide.store import Row
 
 _MESSAGES = {
     "Completed": "Training job completed",
     "Failed": "Training job failed",
     "Stopped": "Training job stopped",
+    "MaxWaitTimeExceeded": "Training job wait time exceeded MaxWaitTimeInSeconds provided",
     "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds provided",
 }
 
@@ -102,6 +105,26 @@ class TrainingFlow(JobFlow):
         for name, content in files.items():
             (config / name).write_bytes(orjson.dumps(content))
 
+    def spot(self, row: Row) -> bool:
+        return bool(row.doc.get("EnableManagedSpotTraining"))
+
+    async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
+        config = row.doc.get("CheckpointConfig")
+        if not config:
+            return []
+        bucket, base = objects.split(config["S3Uri"])
+        made = Mirror(
+            run.held["session"],
+            bucket,
+            base,
+            host.ml,
+            checkpoints(config),
+            deletes=True,
+            most_bytes=int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB,
+        )
+        await made.restore()
+        return [made]
+
     def network(self, row: Row) -> tuple[Any, bool, bool]:
         doc = row.doc
         return (
@@ -172,6 +195,8 @@ class TrainingFlow(JobFlow):
         if start is not None:
             doc["TrainingStartTime"] = start
             doc["TrainingTimeInSeconds"] = doc["BillableTimeInSeconds"] = seconds_between(start, now)
+            if self.spot(row):  # what it waited for others is not billed
+                doc["BillableTimeInSeconds"] = seconds_between(0, run.state.get("ran") or 0)
         doc["_pinned"] = run.state.get("pinned")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from typing import Any, Final
 
 from bastide.domain import Refused
@@ -46,8 +48,6 @@ WITHOUT_EFFECT: Final = (
 _UNSUPPORTED: Final = (
     "AlgorithmSpecification.AlgorithmName",
     "AlgorithmSpecification.TrainingImageConfig",
-    "EnableManagedSpotTraining",
-    "CheckpointConfig",
     "RetryStrategy",
     "RemoteDebugConfig.EnableRemoteDebug",
     "SessionChainingConfig.EnableSessionTagChaining",
@@ -126,11 +126,16 @@ def create(a: Authorised, tx: Transaction) -> Output:
     images.resolve(algorithm["TrainingImage"])
     check_channels(given)
     split(given["OutputDataConfig"]["S3OutputPath"])
+    if given.get("CheckpointConfig"):
+        split(given["CheckpointConfig"]["S3Uri"])
+        checkpoints(given["CheckpointConfig"])
+    check_times(given)
+    check_metrics(algorithm.get("MetricDefinitions") or ())
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
     doc.setdefault("EnableNetworkIsolation", False)
     doc.setdefault("EnableInterContainerTrafficEncryption", False)
-    doc["EnableManagedSpotTraining"] = False
+    doc.setdefault("EnableManagedSpotTraining", False)
     doc["OutputDataConfig"] = {"KmsKeyId": "", **given["OutputDataConfig"]}
     count = {} if resources.get("InstanceGroups") else {"InstanceCount": 1}
     doc["ResourceConfig"] = {**count, "VolumeSizeInGB": 30, **resources}
@@ -158,6 +163,53 @@ def stop(a: Authorised, tx: Transaction) -> Output:
     transition(row, "Stopping", "Stopping the training job", tx.now)
     TRAINING_JOB.change(tx, row, a.operation.name, a.request.id)
     return {}
+
+
+def checkpoints(config: Any) -> str:
+    """Where checkpoints are, relative to ``/opt/ml``; raises Refused for a path that leads elsewhere."""
+    path = posixpath.normpath(config.get("LocalPath") or "/opt/ml/checkpoints/")
+    taken = ("input", "model", "output", "code")
+    below = path.removeprefix("/opt/ml/")
+    if below == path or below.split("/")[0] in taken:
+        raise Refused(
+            "ValidationException",
+            "CheckpointConfig.LocalPath must be below /opt/ml, and not in its input, model, output or code.",
+        )
+    return below
+
+
+def check_times(given: Any) -> None:
+    """Raises Refused for a spot job that does not say how long it may wait, and for others that do."""
+    condition = given.get("StoppingCondition") or {}
+    wait = condition.get("MaxWaitTimeInSeconds")
+    if bool(given.get("EnableManagedSpotTraining")) != (wait is not None):
+        raise Refused(
+            "ValidationException",
+            "MaxWaitTimeInSeconds belongs to a job with EnableManagedSpotTraining, which needs it.",
+        )
+    if wait is not None and wait < condition.get("MaxRuntimeInSeconds", LONGEST):
+        raise Refused(
+            "ValidationException",
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds",
+        )
+
+
+def check_metrics(definitions: Any) -> None:
+    """Raises Refused for patterns that are none, or have no group to take a value from."""
+    names = [one["Name"] for one in definitions]
+    if len(set(names)) < len(names):
+        raise Refused("ValidationException", "The names of MetricDefinitions must be unique.")
+    for one in definitions:
+        try:
+            groups = re.compile(one["Regex"]).groups
+        except (re.error, OverflowError, RecursionError) as error:
+            raise Refused(
+                "ValidationException", f"The Regex of the metric {one['Name']} is not a pattern: {error}"
+            ) from None
+        if not groups:
+            raise Refused(
+                "ValidationException", f"The Regex of the metric {one['Name']} has no group () for the metric's value."
+            )
 
 
 def input_mode(given: Any, channel: dict[str, Any]) -> str:
