@@ -89,7 +89,7 @@ class Platform:
         await folders.recover()
         await volumes.recover()
         artifacts = Artifacts(directory.objects)
-        placement = Placement()
+        placement = Placement(quotas=configuration.quotas)
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
         network = ec2.Ec2Network(registry.services)

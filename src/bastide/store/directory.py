@@ -6,7 +6,8 @@ import fcntl
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "ap-southeast-2")
@@ -14,12 +15,14 @@ REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """account: the management account's id. regions: those that exist, the default first."""
+    """account: the management account's id. regions: those that exist, the default first. quotas: instances that an
+    account's jobs may have at a time, by type (see ``engines.placement``)."""
 
     account: str
     regions: tuple[str, ...] = REGIONS
     hosts: tuple[str, ...] = ("localhost",)
     version: int = 1
+    quotas: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,9 @@ class DataDirectory:
     def load(self) -> Configuration:
         """What `init` wrote; raises FileNotFoundError if it never ran here."""
         told = json.loads(self.configuration.read_text())
-        return Configuration(told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"])
+        return Configuration(
+            told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"], told.get("quotas") or {}
+        )
 
     def save(self, configuration: Configuration) -> None:
         """Keeps it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bastide.engines.placement.types import GIB, instance_type
@@ -39,9 +39,10 @@ class Placement:
         cpus: int | None = None,
         times: float = 4.0,
         keep_bytes: int | None = None,
+        quotas: Mapping[str, int] | None = None,
     ) -> None:
         """memory_bytes, cpus: the machine's, found out by default. times: how often memory may be booked. keep_bytes:
-        memory that no job gets, an eighth by default."""
+        memory that no job gets, an eighth by default. quotas: see `quota`."""
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         memory = memory_bytes or found
         self._most = memory - (memory // 8 if keep_bytes is None else keep_bytes)
@@ -49,8 +50,17 @@ class Placement:
         self._total = self._free = int(self._most * times)
         self._held: dict[str, Claim] = {}
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._quotas = dict(quotas or {})
         self._generation = 0
         self._yielding: dict[str, Callable[[], None]] = {}
+
+    def quota(self, what: str, type_name: str) -> int | None:
+        """How many instances of a type an account's jobs may have at a time; None for as many as it likes. what: the kind
+        of job, whose quota is ``training/ml.m5.large``; one for all kinds is ``ml.m5.large``, one for all types ``*``."""
+        for name in (f"{what}/{type_name}", type_name, f"{what}/*", "*"):
+            if name in self._quotas:
+                return self._quotas[name]
+        return None
 
     def grant(self, type_name: str) -> Grant:
         """What a type grants here; raises Refused for a type that is not there."""

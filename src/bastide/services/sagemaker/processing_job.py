@@ -7,13 +7,12 @@ from typing import Final
 
 from bastide.domain import Refused
 from bastide.engines import images
-from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network
+from bastide.services.sagemaker import job_network, quota
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
-from bastide.services.sagemaker.training_job import LONGEST, MOST_HOSTS
+from bastide.services.sagemaker.training_job import LONGEST
 from bastide.store import Transaction
 
 PROCESSING_JOB = Kind(
@@ -75,11 +74,11 @@ def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     unsupported(a, *_UNSUPPORTED)
     cluster = given["ProcessingResources"]["ClusterConfig"]
-    if cluster.get("InstanceCount", 1) > MOST_HOSTS:
-        raise Refused("ResourceLimitExceeded", f"A job has at most {MOST_HOSTS} instances.")
     if not cluster.get("InstanceType"):
         raise Refused("ValidationException", "ProcessingResources.ClusterConfig.InstanceType is needed.")
-    a.engine(Placement).grant(cluster["InstanceType"])
+    quota.check(
+        a, tx, PROCESSING_JOB, "processing", [(cluster["InstanceType"], int(cluster.get("InstanceCount") or 1))]
+    )
     images.resolve(given["AppSpecification"]["ImageUri"])
     if not given["AppSpecification"].get("ContainerEntrypoint"):
         raise Refused(

@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines import images
-from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network
+from bastide.services.sagemaker import job_network, quota
 from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -30,8 +29,6 @@ TRAINING_JOB = Kind(
     ),
 )
 
-MOST_HOSTS: Final = 20
-"""A job; AWS's default quota of instances of training jobs."""
 LONGEST: Final = 86400
 """Seconds a job may take that says nothing of it."""
 WITHOUT_EFFECT: Final = (
@@ -119,7 +116,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     unsupported(a, *_UNSUPPORTED)
     resources = given.get("ResourceConfig") or {}
-    check_instances(a, resources, given.get("InputDataConfig") or ())
+    check_instances(a, tx, resources, given.get("InputDataConfig") or ())
     algorithm = given["AlgorithmSpecification"]
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
@@ -217,7 +214,7 @@ def input_mode(given: Any, channel: dict[str, Any]) -> str:
     return str(channel.get("InputMode") or given["AlgorithmSpecification"]["TrainingInputMode"])
 
 
-def check_instances(a: Authorised, resources: Any, channels: Any) -> None:
+def check_instances(a: Authorised, tx: Transaction, resources: Any, channels: Any) -> None:
     """Raises Refused for instances that there are not, or that are said in two ways."""
     groups = resources.get("InstanceGroups") or ()
     one = [name for name in ("InstanceType", "InstanceCount") if resources.get(name)]
@@ -229,14 +226,13 @@ def check_instances(a: Authorised, resources: Any, channels: Any) -> None:
     if not groups and not resources.get("InstanceType"):
         raise Refused("ValidationException", "ResourceConfig.InstanceType is needed.")
     wanted = [(group["InstanceType"], int(group["InstanceCount"])) for group in groups]
-    for kind, count in wanted or [(resources["InstanceType"], int(resources.get("InstanceCount") or 1))]:
-        if count > MOST_HOSTS:
-            raise Refused(
-                "ResourceLimitExceeded",
-                f"The account-level service limit '{kind} for training job usage' is {MOST_HOSTS} Instances, with current "
-                f"utilization of 0 Instances and a request delta of {count} Instances.",
-            )
-        a.engine(Placement).grant(kind)
+    quota.check(
+        a,
+        tx,
+        TRAINING_JOB,
+        "training",
+        wanted or [(resources["InstanceType"], int(resources.get("InstanceCount") or 1))],
+    )
     for channel in channels:
         source = channel["DataSource"].get("S3DataSource") or {}
         if unknown := set(source.get("InstanceGroupNames") or ()) - set(names):
