@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from bastide.engines.network.kernel import enter
-from tests.platform import Running
+from tests.platform import Running, allow
 from tests.stories.sagemaker.conftest import Workshop
 from tests.stories.sagemaker.test_channels import channel, fill
+from tests.stories.sagemaker.test_guardrails import refused, role
+from tests.stories.sagemaker.test_job_role import policy
 
 TALK = """
 import json, os, socket, time
@@ -125,9 +127,18 @@ class Tap:
         return [tap]
 
 
-@pytest.mark.control("GRD-08")
+@pytest.mark.control("GRD-06", lacking="tuning jobs")
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_hosts_reach_each_other_and_nothing_else(platform: Running, workshop: Workshop, encrypted: bool) -> None:
+def test_hosts_reach_each_other_and_nothing_else(
+    platform: Running, workshop: Workshop, mission: Path, encrypted: bool
+) -> None:
+    if encrypted:  # by who may not do otherwise
+        guardrail = policy(mission, "23-guardrail-inter-container-encryption.json")
+        workshop.sagemaker = role(
+            workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail
+        )
+        for given in ({}, {"EnableInterContainerTrafficEncryption": False}):
+            refused(workshop.train, script="", **given)
     fill(workshop, **dict.fromkeys("abcdefg", b"x"))
     assert platform.process is not None
     with Tap(platform.process.pid) as tap:
