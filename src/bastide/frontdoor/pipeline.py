@@ -29,7 +29,9 @@ _GLOBAL_REGION = "us-east-1"
 
 
 class Pages(Protocol):
-    """What answers browsers, on the same listeners."""
+    """What answers others than AWS's clients, on the same listeners. inside: those of VPC endpoints, too."""
+
+    inside: bool
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of its pages."""
@@ -74,7 +76,7 @@ class FrontDoor:
             )
             return
         for pages in self._pages:
-            if pages.takes(scope) and not listener.vpce:
+            if (pages.inside or not listener.vpce) and pages.takes(scope):
                 await pages.serve(scope, source, send, listener)
                 return
         received: Received | None = None

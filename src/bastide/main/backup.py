@@ -37,7 +37,7 @@ import bastide
 from bastide.commands import DATA_OPTION
 from bastide.engines.artifacts import deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_ring, open_root, ring_of
-from bastide.services import s3
+from bastide.services import ecr, s3
 from bastide.store import SqliteStore
 from bastide.store.directory import DataDirectory, write_private
 from bastide.store.schema import MIGRATIONS
@@ -163,7 +163,7 @@ def _named(copy: Path) -> set[str]:
     store = SqliteStore(copy)
     try:
         with store.reading() as view:
-            return {id.hex() for id in s3.files(view) if view.blob(id.hex()) is None}
+            return {id.hex() for id in s3.files(view) | ecr.files(view) if view.blob(id.hex()) is None}
     finally:
         store.close()
 

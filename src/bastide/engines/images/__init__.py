@@ -9,6 +9,18 @@ only, a search path, and a digest that pins what ran.
 from __future__ import annotations
 
 from bastide.engines.images.catalogue import known, resolve
+from bastide.engines.images.container import Blob, Container, Containers, Unfit
 from bastide.engines.images.environment import Environment, build, default_root, digest_of
 
-__all__ = ["Environment", "build", "default_root", "digest_of", "known", "resolve"]
+__all__ = [
+    "Blob",
+    "Container",
+    "Containers",
+    "Environment",
+    "Unfit",
+    "build",
+    "default_root",
+    "digest_of",
+    "known",
+    "resolve",
+]
