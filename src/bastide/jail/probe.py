@@ -122,10 +122,10 @@ def _sandbox() -> Finding:
         limits = {"RLIMIT_NPROC": 16}
         words = {"parent": os.getpid(), "user": _TRIAL_USER, "group": {}, "own": [], "scratch": scratch}
         more = {"readonly": [], "writable": [], "hostname": "probe", "hosts": ["probe"], "environment": {}}
-        more |= {"network": "", "addresses": {}, "resolver": "", "root": "", "files": {}}
-        more["inside"] = [1000, 1000]
+        more |= {"network": "", "addresses": {}, "resolver": ""}
+        image = {"root": "", "files": {}, "inside": [1000, 1000]}
         last = {"folder": "/", "command": ["/bin/true"], "limits": limits, "scratch_bytes": 1 << 20}
-        told.write(json.dumps(words | more | last).encode())
+        told.write(json.dumps(words | more | image | last).encode())
         told.seek(0)
         reading, writing = os.pipe()
         started = subprocess.Popen(

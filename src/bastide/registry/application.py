@@ -341,7 +341,7 @@ class RegistryPages:
 
 
 def _host(scope: dict[str, Any]) -> str:
-    found = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+    found = str(dict(scope["headers"]).get(b"host", b"").decode("latin-1")).lower()
     return found.rsplit(":", 1)[0] if found.rpartition(":")[2].isdigit() else found
 
 

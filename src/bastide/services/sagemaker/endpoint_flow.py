@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
 from bastide.engines import images
+from bastide.engines.network import Networks
 from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
 from bastide.engines.serving import Instance, Serving, Unhealthy, Variant
 from bastide.engines.workflow import Failed, Flow, Run, Step, Wait, Workflows
 from bastide.kernel import Calls
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, objects, own_image
 from bastide.services.sagemaker.endpoint import ENDPOINT, shown
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.job_flow import GIB, volume_key
@@ -90,9 +91,14 @@ class EndpointFlow:
                         **variant,
                         "role": model.doc["ExecutionRoleArn"],
                         "isolated": model.doc["EnableNetworkIsolation"],
-                        "container": model.doc["_resolved"][0],
+                        "container": dict(model.doc["_resolved"][0]),
                     }
                 )
+        for variant in variants:
+            # What a tag means is settled here, for as long as the endpoint serves this configuration.
+            session = self._session(run, variant)
+            container = variant["container"]
+            container.setdefault("ImageDigest", await own_image.pin(session, container["Image"]))
         return {"variants": variants, "kms": config.doc.get("KmsKeyId")}
 
     async def deploy(self, run: Run) -> dict[str, Any]:
@@ -140,7 +146,8 @@ class EndpointFlow:
         healthy = _HEALTHY_SECONDS
         for variant in run.state["variants"]:
             container = variant["container"]
-            environment = images.resolve(container["Image"])
+            session = self._session(run, variant)
+            environment = await own_image.environment(session, container["Image"], container.get("ImageDigest", ""))
             resolved[variant["VariantName"]] = (container["Image"], environment.digest, run.clock())
             healthy = max(healthy, int(variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or 0))
             instances = []
@@ -159,13 +166,16 @@ class EndpointFlow:
             raise
         return resolved
 
+    def _session(self, run: Run, variant: dict[str, Any]) -> RoleSession:
+        where = {"account": run.state["account"], "region": run.state["region"]}
+        model = MODEL.arn(where["account"], where["region"], variant["ModelName"])
+        return RoleSession(self.calls, variant["role"], **where, source_arn=model)
+
     async def _instance(
         self, run: Run, variant: dict[str, Any], environment: images.Environment, number: int
     ) -> Instance:
         """A server's volume with the model in it; what starts the server, and what frees all that."""
-        where = {"account": run.state["account"], "region": run.state["region"]}
-        model = MODEL.arn(where["account"], where["region"], variant["ModelName"])
-        session = RoleSession(self.calls, variant["role"], **where, source_arn=model)
+        session = self._session(run, variant)
         try:
             await session.caller()
         except Refused:
@@ -178,6 +188,8 @@ class EndpointFlow:
         held: dict[str, Any] = {}
 
         async def close() -> None:
+            if (bridge := held.pop("bridge", None)) is not None:
+                await bridge.close()
             log: JobLog | None = held.pop("log", None)
             if log is not None:
                 await log.close()
@@ -213,6 +225,11 @@ class EndpointFlow:
         log = JobLog(session, group, f"{variant['VariantName']}/i-{digest[:17]}")
         held["log"] = log
         await log.open()
+        namespace = ""
+        if isinstance(environment, images.Container):
+            # It listens on its own port, as everywhere; what Bastide brings listens on the socket itself.
+            held["bridge"] = own_image.Bridge(self.calls.engine(Networks), folder / "model.sock")
+            namespace = await held["bridge"].open()
         limits = Limits(held["claim"].grant.memory_bytes, held["claim"].grant.cpus)
         spec = Spec(
             name=place,
@@ -224,9 +241,10 @@ class EndpointFlow:
                 "LOKY_MAX_CPU_COUNT": str(max(1, int(limits.cpus))),
                 "AWS_REGION": run.state["region"],
                 **container["Environment"],
-                "BASTIDE_SERVE_SOCKET": f"{_SOCKET_FOLDER}/model.sock",
+                **({} if namespace else {"BASTIDE_SERVE_SOCKET": f"{_SOCKET_FOLDER}/model.sock"}),
             },
-            writable=[(folder, _SOCKET_FOLDER)],
+            writable=[] if namespace else [(folder, _SOCKET_FOLDER)],
+            network=namespace,
             hostname="model",
             hosts=("model",),
         )

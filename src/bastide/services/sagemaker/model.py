@@ -8,6 +8,7 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import own_image
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.objects import split
@@ -135,7 +136,9 @@ def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict
         found = {**container, "Environment": environment}
     if not found.get("Image"):
         raise Refused("ValidationException", "The container has no Image.")
-    found["ImageDigest"] = images.resolve(found["Image"]).digest
+    # Of an image of one's own the model's role, which an endpoint pulls it with, may see more or less than the caller.
+    if not own_image.check(a, tx, found["Image"]):
+        found["ImageDigest"] = images.resolve(found["Image"]).digest
     if found.get("ModelDataUrl"):
         split(found["ModelDataUrl"])
     return found

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Arn, Refused
-from bastide.engines import images
 from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, fill, fills, once, pages, regular, tags_of
 from bastide.protocol import codec
+from bastide.services.sagemaker import own_image
 from bastide.services.sagemaker.asking import keys, otherwise, tagging, unsupported
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP, policy_of, who
 from bastide.services.sagemaker.objects import split
@@ -88,7 +88,7 @@ def pinned(a: Authorised, view: View, containers: list[dict[str, Any]]) -> list[
     for container in containers:
         made = dict(container)
         if made.get("Image"):
-            made["ImageDigest"] = images.resolve(made["Image"]).digest
+            made["ImageDigest"] = own_image.digest_of(a, view, made["Image"])
         if made.get("ModelDataUrl"):
             bucket, key = split(made["ModelDataUrl"])
             try:

@@ -7,9 +7,8 @@ import re
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network, quota
+from bastide.services.sagemaker import job_network, own_image, quota
 from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -44,7 +43,7 @@ WITHOUT_EFFECT: Final = (
 
 _UNSUPPORTED: Final = (
     "AlgorithmSpecification.AlgorithmName",
-    "AlgorithmSpecification.TrainingImageConfig",
+    "AlgorithmSpecification.TrainingImageConfig.TrainingRepositoryAuthConfig",
     "RemoteDebugConfig.EnableRemoteDebug",
     "SessionChainingConfig.EnableSessionTagChaining",
     "ServerlessJobConfig",
@@ -117,9 +116,13 @@ def create(a: Authorised, tx: Transaction) -> Output:
     resources = given.get("ResourceConfig") or {}
     check_instances(a, tx, resources, given.get("InputDataConfig") or ())
     algorithm = given["AlgorithmSpecification"]
+    if (algorithm.get("TrainingImageConfig") or {}).get("TrainingRepositoryAccessMode", "Platform") != "Platform":
+        raise Refused(
+            "ValidationException", "TrainingRepositoryAccessMode is not supported by Bastide yet except Platform."
+        )
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
-    images.resolve(algorithm["TrainingImage"])
+    own_image.check(a, tx, algorithm["TrainingImage"])
     check_channels(given)
     split(given["OutputDataConfig"]["S3OutputPath"])
     if given.get("CheckpointConfig"):
