@@ -30,7 +30,7 @@ _HOST: Final = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9
 _FIRST: Final = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)")
 _ROUTE: Final = re.compile(
     r"/v2/(?P<name>[a-z0-9._/-]{1,512}?)/"
-    r"(?:(?P<tags>tags/list)|manifests/(?P<reference>[A-Za-z0-9_.:-]{1,160})|blobs/uploads/(?P<upload>[0-9a-f]{32})?"
+    r"(?:(?P<tags>tags/list)|manifests/(?P<reference>[A-Za-z0-9_.:-]{1,160})|blobs/uploads/(?P<upload>[0-9a-f-]{36})?"
     r"|blobs/(?P<digest>sha256:[0-9a-f]{64})|referrers/(?P<subject>[A-Za-z0-9_.:-]{1,160}))"
 )
 _MOST_MANIFEST: Final = 4 * 1024 * 1024

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 BUSYBOX = "/usr/bin/busybox"
+PROGRAMS = (
+    "sh cat echo ls id mkdir cp touch sleep env hostname grep printf kill nc chmod mount mknod unshare wget dd wc od tr test "
+    "yes head rm chown su ps ln stat"
+)
 Layer = Callable[[tarfile.TarFile], None]
 
 
@@ -33,7 +37,7 @@ def link(tar: tarfile.TarFile, name: str, target: str, kind: bytes = tarfile.SYM
 def system(tar: tarfile.TarFile) -> None:
     """A small system: busybox under the names that scripts use."""
     entry(tar, "bin/busybox", Path(BUSYBOX).read_bytes(), 0o755)
-    for name in "sh cat echo ls id mkdir cp touch sleep env hostname grep printf kill nc httpd chmod mount mknod wget dd wc od".split():
+    for name in PROGRAMS.split():
         link(tar, f"bin/{name}", "busybox")
     entry(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\napp:x:4711:4712:app:/home/app:/bin/sh\n")
     entry(tar, "etc/group", b"root:x:0:\napp:x:4712:\n")

@@ -13,7 +13,7 @@ import pytest
 from tests.platform import Account, allow
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry, canonical
-from tests.stories.sagemaker.conftest import Workshop, workshop_of
+from tests.stories.sagemaker.conftest import Workshop
 
 PULL = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability")
 TRAIN = r"""
@@ -26,9 +26,26 @@ echo scratch >/var-is-writable && cat /var-is-writable
 echo "acc=0.75"
 mkdir -p /opt/ml/model && echo weights >/opt/ml/model/weights.txt
 """
-SERVE = r"""
-if [ "$1" = serve ]; then exec httpd -f -p 8080 -h /www; fi
-exit 64
+SERVE = """
+test "$1" = serve || exit 64
+echo serving for $GREETING
+exec nc -ll -p 8080 -e /usr/local/bin/answer
+"""
+ANSWER = r"""
+read -r line
+length=0
+while read -r header; do
+  header=$(printf %s "$header" | tr -d '\r')
+  test -n "$header" || break
+  case "$header" in content-length:*) length=${header#*: };; esac
+done
+body=$(dd bs=1 count="$length" 2>/dev/null)
+case "$line" in
+  "GET /ping "*) said=;;
+  "POST /invocations "*) said="seen $body";;
+  *) printf 'HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'; exit;;
+esac
+printf 'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' "${#said}" "$said"
 """
 
 
@@ -76,16 +93,18 @@ def test_a_container_trains(own: tuple[Workshop, Registry]) -> None:
     lines = said(workshop, "/aws/sagemaker/TrainingJobs", job["TrainingJobName"])
     assert "1,2" in lines and "hosts" in lines and "scratch" in lines
     assert "me=4711:4712 host=algo-1 at=1 greeting=hello here=/work/here" in lines
-    assert workshop.s3.get_object(
-        Bucket=workshop.bucket, Key=f"out/{job['TrainingJobName']}/output/model.tar.gz"
-    )["ContentLength"]
+    assert workshop.s3.get_object(Bucket=workshop.bucket, Key=f"out/{job['TrainingJobName']}/output/model.tar.gz")[
+        "ContentLength"
+    ]
 
     # The same image again, by its digest and by the platform's own address; what the first job wrote is not there.
     again = train(
         workshop,
         f"{uri}@{digest}",
-        algorithm={"ContainerEntrypoint": ["sh", "-c", 'ls /var-is-writable; id -u; echo "$0 $@"; exit 3'],
-                   "ContainerArguments": ["a", "b"]},
+        algorithm={
+            "ContainerEntrypoint": ["sh", "-c", 'ls /var-is-writable; id -u; echo "$0 $@"; exit 3'],
+            "ContainerArguments": ["a", "b"],
+        },
     )
     assert again["TrainingJobStatus"] == "Failed"
     lines = said(workshop, "/aws/sagemaker/TrainingJobs", again["TrainingJobName"])
@@ -131,9 +150,12 @@ def test_the_role_pulls_and_nobody_else(own: tuple[Workshop, Registry], neighbou
     )
     after = train(workshop, image)
     assert after["TrainingJobStatus"] == "Completed", after.get("FailureReason")
-    assert workshop.sagemaker.describe_training_job(TrainingJobName=after["TrainingJobName"])[
-        "AlgorithmSpecification"
-    ]["TrainingImage"] == image
+    assert (
+        workshop.sagemaker.describe_training_job(TrainingJobName=after["TrainingJobName"])["AlgorithmSpecification"][
+            "TrainingImage"
+        ]
+        == image
+    )
     shared.ecr.delete_repository_policy(repositoryName="shared/trainer")
     assert train(workshop, image)["TrainingJobStatus"] == "Failed"
     seen = neighbour.client("cloudtrail").lookup_events(
@@ -203,21 +225,18 @@ def test_a_container_processes_with_its_own_entrypoint_and_command(own: tuple[Wo
 def test_a_container_serves(own: tuple[Workshop, Registry]) -> None:
     workshop, registry = own
 
-    def pages(tar: Any) -> None:
-        oci.entry(tar, "www/ping", b"fine")
-        oci.entry(tar, "www/cgi-bin/none", b"")
-
     uri = registry.create("server")
     digest = registry.push(
-        f"{uri}:one", [oci.system, oci.scripts(program=SERVE, answer=ANSWER), pages],
-        {"Entrypoint": ["/usr/local/bin/answer"], "Env": ["PATH=/usr/local/bin:/bin"]},
+        f"{uri}:one",
+        [oci.system, oci.scripts(program=SERVE, answer=ANSWER)],
+        {"Entrypoint": ["program"], "Env": ["PATH=/usr/local/bin:/bin", "GREETING=all"]},
     )
     name = workshop.name("own")
     workshop.sagemaker.create_model(
         ModelName=name, ExecutionRoleArn=workshop.role, PrimaryContainer={"Image": f"{uri}:one"}
     )
     variant = {
-        "VariantName": "one", "ModelName": name, "InstanceType": "ml.t3.medium", "InitialInstanceCount": 1,
+        "VariantName": "one", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1,
     }  # fmt: skip
     workshop.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
     workshop.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
@@ -230,9 +249,15 @@ def test_a_container_serves(own: tuple[Workshop, Registry]) -> None:
         body = f"row {number}".encode()
         assert runtime.invoke_endpoint(EndpointName=name, Body=body)["Body"].read() == b"seen " + body
 
-
-ANSWER = r"""
-test "$1" = serve || exit 64
-echo serving
-while true; do nc -l -p 8080 -e /usr/local/bin/one || exit 1; done
-"""
+    # One whose server does not answer fails.
+    registry.push(f"{uri}:bad", [oci.system, oci.scripts(program="exit 3")], {"Entrypoint": ["program"]})
+    bad = workshop.name("bad")
+    workshop.sagemaker.create_model(
+        ModelName=bad, ExecutionRoleArn=workshop.role, PrimaryContainer={"Image": f"{uri}:bad"}
+    )
+    workshop.sagemaker.create_endpoint_config(
+        EndpointConfigName=bad, ProductionVariants=[{**variant, "ModelName": bad}]
+    )
+    workshop.sagemaker.create_endpoint(EndpointName=bad, EndpointConfigName=bad)
+    failed = workshop.endpoint(bad, "InService", "Failed")
+    assert failed["EndpointStatus"] == "Failed" and "ping" in failed["FailureReason"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -79,7 +79,7 @@ def initiate(a: Authorised, tx: Transaction) -> Output:
     where = (repository.account, repository.region)
     if len(tx.scan(UPLOAD.key, *where, prefix=f"{repository.name}@", limit=_MOST_UPLOADS)) >= _MOST_UPLOADS:
         raise Refused("LimitExceededException", f"A repository has {_MOST_UPLOADS} unfinished uploads at most.")
-    id = secrets.token_hex(16)
+    id = str(uuid.uuid4())
     doc = {"parts": [], "sizes": [], "received": 0, "key": a.staged}
     tx.insert(Row(UPLOAD.key, *where, f"{repository.name}@{id}", doc), keep=False)
     return {"uploadId": id, "partSize": PART_BYTES}
