@@ -114,11 +114,15 @@ def _mutability(given: Mapping[str, Any]) -> str:
     return wanted
 
 
+def _made(asked: Asked) -> Iterable[str]:
+    return (REPOSITORY.arn(asked.call.account, asked.call.region, str(asked.input["repositoryName"])),)
+
+
 @REPOSITORY.operation(
     "CreateRepository",
     asks=[
-        Ask("ecr:CreateRepository", this),
-        Ask("ecr:TagResource", this, when=lambda asked: bool(asked.input.get("tags"))),
+        Ask("ecr:CreateRepository", _made),
+        Ask("ecr:TagResource", _made, when=lambda asked: bool(asked.input.get("tags"))),
     ],
 )
 def create(a: Authorised, tx: Transaction) -> Output:
