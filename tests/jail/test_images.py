@@ -82,7 +82,7 @@ def test_nothing_of_the_machine_is_there_and_nothing_is_allowed(ship: Ship, tmp_
                 "chown 0:0 /opt/ml",  "echo x > /proc/sys/kernel/core_pattern", "cat /dev/kmsg",
                 "head -c 1 /proc/kcore",  "cat /proc/1/environ | grep -q SECRET", "ls /run/.bastide/x",
                 "rm /run/.bastide/sh", "echo x > /run/.bastide/sh", "nc -w 1 169.254.169.254 80 < /dev/null",
-                "nc -w 1 127.0.0.1 22 < /dev/null", "wget -T 1 -q http://10.0.0.1/", "cat /sys/kernel/notes",
+                "nc -w 1 127.0.0.1 22 < /dev/null", "nc -w 1 10.0.0.1 80 < /dev/null", "cat /sys/kernel/notes",
             ]
         ),
     )  # fmt: skip
@@ -169,7 +169,7 @@ def test_how_a_program_ended_is_told_as_a_container_runtime_does(ship: Ship) -> 
         return [first, *[line async for line in lines]], await running.wait()
 
     lines, ended = asyncio.run(stopped())
-    assert lines == [b"up", b"bye"] and ended.exit_code == 9
+    assert lines[0] == b"up" and lines[-1] == b"bye" and ended.exit_code == 9
 
 
 def test_user_and_folder_are_the_images(ship: Ship) -> None:
