@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
+
+from bastide.store.database import connect
 
 from .processes import Tree
 
@@ -283,7 +285,7 @@ class Bastide(Server):
         Done beside the running platform, which sees the rows after its next commit: the audit of the next call.
         """
         kind = "sagemaker:TrainingJob"
-        with sqlite3.connect(self.data / "bastide.db", timeout=30) as db:
+        with contextlib.closing(connect(self.data / "bastide.db")) as db, db:
             found = db.execute(
                 "SELECT account, region, generation, created, modified, status, tags, doc FROM resource "
                 "WHERE kind=? AND status='Completed' ORDER BY created DESC LIMIT 1",

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 
 from bastide.engines.artifacts import Artifacts
 from bastide.store import Journal, SqliteStore
+from bastide.store.database import connect, damage
 from tests.power.disk import MKDIR, SYNC_ENDS, WRITE, Disk, Record, recorded, recorder, records
 from tests.power.writer import KEY, PLACE
 
@@ -80,9 +80,7 @@ def _written(library: Path, folder: Path, rounds: int, runs: int, chance: random
 
 async def _taken_up(data: Path, promised: Promised) -> None:
     """Opens everything as a start does, and compares."""
-    with sqlite3.connect(data / "bastide.db") as database:
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    database.close()
+    assert damage(data / "bastide.db") == []
     store = SqliteStore(data / "bastide.db")
     journal = Journal(data / "journal", store)
     await journal.recover()
@@ -168,9 +166,10 @@ def test_what_a_killed_run_left_is_on_the_disk_before_anybody_acts_upon_it(libra
     """The system keeps what a killed program wrote and did not sync, and a loss of power takes it after all."""
     (tmp_path / "root").mkdir()
     first = (
-        "import os, sqlite3, sys, pathlib; from bastide.store import SqliteStore; SqliteStore(pathlib.Path(sys.argv[1]));"
-        "db = sqlite3.connect(sys.argv[1]); db.execute('PRAGMA synchronous=OFF');"
-        "db.execute('CREATE TABLE told (word TEXT)'); db.execute('INSERT INTO told VALUES (1)'); db.commit(); os._exit(0)"
+        "import os, sys, pathlib; from bastide.store import SqliteStore, database;"
+        "path = pathlib.Path(sys.argv[1]); SqliteStore(path); db = database.connect(path);"
+        "db.execute('PRAGMA synchronous=OFF; BEGIN; CREATE TABLE told (word TEXT); INSERT INTO told VALUES (1); COMMIT');"
+        "os._exit(0)"
     )
     second = (
         "import os, sys, pathlib; from bastide.store import SqliteStore; store = SqliteStore(pathlib.Path(sys.argv[1]));"
@@ -198,9 +197,9 @@ def test_what_a_killed_run_left_is_on_the_disk_before_anybody_acts_upon_it(libra
 def _word(path: Path) -> bool:
     if not path.is_file():
         return False
-    database = sqlite3.connect(path)
+    database = connect(path)
     try:
-        return database.execute("SELECT count(*) FROM sqlite_master WHERE name='told'").fetchone() == (1,)
+        return bool(database.execute("SELECT count(*) FROM sqlite_schema WHERE name='told'").get)
     finally:
         database.close()
 

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import struct
 import tarfile
 import tempfile
@@ -27,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import apsw
 import click
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -38,7 +38,7 @@ from bastide.commands import DATA_OPTION
 from bastide.engines.artifacts import deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_ring, open_root, ring_of
 from bastide.services import s3
-from bastide.store import SqliteStore
+from bastide.store import SqliteStore, database
 from bastide.store.directory import DataDirectory, write_private
 from bastide.store.schema import MIGRATIONS
 
@@ -147,17 +147,6 @@ class _Opening(io.RawIOBase):
 # -- taking ------------------------------------------------------------------------------------------------------------
 
 
-def _snapshot(database: Path, copy: Path) -> None:
-    """The database as of one commit, without stopping who writes it."""
-    source = sqlite3.connect(f"file:{database}?mode=rw", uri=True)
-    target = sqlite3.connect(copy)
-    try:
-        source.backup(target)
-    finally:
-        target.close()
-        source.close()
-
-
 def _named(copy: Path) -> set[str]:
     """The files that a snapshot names; those that it keeps inside itself are not among them."""
     store = SqliteStore(copy)
@@ -187,7 +176,8 @@ def take(
     """Writes a backup of the platform in `directory`; returns its manifest. root: the platform's key. told: bytes
     of objects done, and in all.
 
-    Raises FileNotFoundError when a file that the database names is missing: the platform itself is damaged then.
+    Raises FileNotFoundError when a file that the database names is missing, and apsw.Error when a page of the database is
+    not what was written: the platform itself is damaged then.
     """
     sealing = _Sealing(target, root)
     with (
@@ -198,7 +188,7 @@ def take(
     ):
         before = _segments(directory.journal)
         copy = Path(folder) / "bastide.db"
-        _snapshot(directory.database, copy)
+        database.copy(directory.database, copy)
         taken = time.time()
         after = _segments(directory.journal)
         ids = sorted(_named(copy))
@@ -320,14 +310,10 @@ def _write(path: Path, file: BinaryIO) -> None:
 
 def _complete(directory: DataDirectory, manifest: dict[str, Any]) -> None:
     """Raises Unreadable unless the database is sound and every file that it names is there."""
-    database = sqlite3.connect(f"file:{directory.database}?mode=ro", uri=True)
-    try:
-        [told] = database.execute("PRAGMA integrity_check").fetchone()
-    finally:
-        database.close()
+    told = database.damage(directory.database)
     missing = [id for id in _named(directory.database) if not (directory.objects / id[:2] / id).is_file()]
-    if told != "ok" or missing:
-        raise Unreadable(f"the backup is not whole: database {told}, {len(missing)} files are missing")
+    if told or missing:
+        raise Unreadable("; ".join(["the backup is not whole", *told, f"{len(missing)} files are missing"]))
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
@@ -383,6 +369,8 @@ def backup(data: Path, target: Path) -> None:
         os.close(folder)
     except FileNotFoundError as error:
         raise click.ClickException(f"the platform is damaged: {error.filename} is missing") from None
+    except (apsw.Error, database.Damaged) as error:
+        raise click.ClickException(f"the platform is damaged, see `bastide verify`: {error}") from None
     finally:
         draft.unlink(missing_ok=True)
     click.echo(
