@@ -596,8 +596,9 @@ class _Transaction(_View):
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK TO work")
-            self._db.execute("RELEASE work")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO work")
+                self._db.execute("RELEASE work")
             # What was read while it was changed must not be remembered.
             self._memo.touch(self.touched - before, self.touched - before)
             self._memo.values.clear()
@@ -793,6 +794,9 @@ class SqliteStore:
                         result = work(tx)
                     results.append((done, result, None))
                 except Exception as error:
+                    # A page that it cannot read has SQLite undo the whole transaction; what follows would be one by itself.
+                    if not self._writer.in_transaction:
+                        raise
                     results.append((done, None, error))
                 tx.changes += 1
             if self._pace < _QUICK_SECONDS:
