@@ -122,6 +122,10 @@ class Volumes(Protocol):
         the limit is the disk's: a write beyond it fails with ENOSPC. Raises SandboxError when it cannot be had."""
         ...
 
+    def stands(self, name: str) -> bool:
+        """Whether the volume is there and can be used; False from the moment that what keeps its key has ended."""
+        ...
+
     async def close(self, name: str) -> None:
         """Unmount and remove. Closing what is not there is fine. The content cannot be had again."""
         ...

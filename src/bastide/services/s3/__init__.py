@@ -17,12 +17,13 @@ from bastide.services.s3 import retention as _retention  # declares Object Lock
 from bastide.services.s3 import settings as _settings  # declares what is set on buckets
 from bastide.services.s3 import tagging as _tagging  # declares the tags of objects
 from bastide.services.s3.bucket import BUCKET, NAME, facts
+from bastide.services.s3.examine import examine
 from bastide.services.s3.expiry import Expiry
 from bastide.services.s3.upload import PART, UPLOAD
 from bastide.services.s3.versions import MANIFEST, OBJECT, VERSION
 from bastide.store import View
 
-__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "Expiry", "files"]
+__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "Expiry", "examine", "files"]
 
 SERVICE = Service("s3", kinds=[BUCKET, NAME, OBJECT, VERSION, MANIFEST, UPLOAD, PART], facts=facts)
 

@@ -31,7 +31,7 @@ from bastide.store import Row, Transaction
 _log = logging.getLogger("bastide.sagemaker")
 
 _HEALTHY_SECONDS: Final = 240
-_AGAIN: Final = 60 * MICROS
+_AGAIN: Final = 15 * MICROS
 _MOST_UNPACKED: Final = 64 * GIB
 _SOCKET_FOLDER: Final = "/run/bastide"
 _INTERNAL: Final = "Request to service failed. If failure persists after retry, contact customer support."

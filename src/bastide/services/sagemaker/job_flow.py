@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -39,6 +40,7 @@ GIB: Final = 1 << 30
 HOST: Final = "algo-1"
 _REASON: Final = 1024
 _TAIL_LINES: Final = 20
+_LOOK_SECONDS: Final = 0.5
 _STOPPED: Final = "Stopped"
 _INTERNAL: Final = "InternalServerError: We encountered an internal error. Please try again."
 
@@ -310,23 +312,40 @@ class JobFlow(ABC):
         reading = asyncio.ensure_future(read())
         waiting = asyncio.ensure_future(running.wait())
         stop = asyncio.ensure_future(run.signalled("stop"))
+        lost = asyncio.ensure_future(self._lost(run))
         try:
             most = int(row.doc.get("StoppingCondition", {}).get("MaxRuntimeInSeconds") or 86400)
-            done, _ = await asyncio.wait({waiting, stop}, timeout=most, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({waiting, stop, lost}, timeout=most, return_when=asyncio.FIRST_COMPLETED)
             ending = "Ended"
-            if waiting not in done:
+            if lost in done:
+                await running.stop(0)
+            elif waiting not in done:
                 ending = _STOPPED if stop in done else "MaxRuntimeExceeded"
                 await running.stop(self.grace)
             ended = await waiting
             await reading
         finally:
-            for one in (reading, waiting, stop):
+            for one in (reading, waiting, stop, lost):
                 one.cancel()
-            await asyncio.gather(reading, waiting, stop, return_exceptions=True)
+            await asyncio.gather(reading, waiting, stop, lost, return_exceptions=True)
         await log.close()
+        self._unless_lost(run)
         outcome = self._outcome(ended, ending, tail)
         await asyncio.to_thread(self.ended, row, run.held["ml"], outcome)
         return {"outcome": outcome, "metrics": await metrics.close()}
+
+    async def _lost(self, run: Run) -> None:
+        """Returns when the job's volume is gone under it."""
+        volumes = self.calls.engine(Volumes)
+        while volumes.stands(run.held["volume"]):
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _unless_lost(self, run: Run) -> None:
+        """Raises Failed if the job's volume is gone: what the job said of its files then is not the job's fault."""
+        if not self.calls.engine(Volumes).stands(run.held["volume"]):
+            raise Failed(
+                "InternalServerError", "The encrypted volume of the job was lost while it ran. Please try again."
+            )
 
     @staticmethod
     def _outcome(ended: Ended, ending: str, tail: Sequence[bytes]) -> dict[str, Any]:
@@ -355,6 +374,15 @@ class JobFlow(ABC):
             raise Failed("ClientError", f"Artifact upload failed: {_said(refused)}") from None
         except archive.Unfit as unfit:
             raise Failed("ClientError", f"Artifact upload failed: {unfit}") from None
+        except OSError as error:
+            self._unless_lost(run)
+            if error.errno != errno.ENOSPC:
+                raise
+            size = self.resources(row).get("VolumeSizeInGB")
+            text = f"the volume of {size} GB has no space left for the archive of what the job made beside it"
+            raise Failed(
+                "ClientError", f"Artifact upload failed: {text}. Please use a larger VolumeSizeInGB."
+            ) from None
 
     async def settle(self, run: Run) -> dict[str, Any]:
         """The last status, whatever happened; what was held is let go of."""

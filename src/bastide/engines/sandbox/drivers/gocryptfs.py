@@ -74,6 +74,11 @@ class Gocryptfs:
             self._making.discard(name)
         return clear
 
+    def stands(self, name: str) -> bool:
+        """See the port."""
+        volume = self._volumes.get(name)
+        return volume is not None and volume.process.poll() is None
+
     async def close(self, name: str) -> None:
         """See the port."""
         if not _NAME.fullmatch(name):
