@@ -70,7 +70,7 @@ def _left(running: Running) -> list[str]:
     """Mounts and processes that know the platform's folder, beside the platform."""
     data = str(running.data)
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if data in line]
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout
     others = [line for line in listed.splitlines() if data in line and "bastide up" not in line]
     return mounts + others
 

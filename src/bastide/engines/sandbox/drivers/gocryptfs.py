@@ -98,16 +98,13 @@ class Gocryptfs:
         return found
 
     def _begin(self, folder: Path, key: bytes) -> subprocess.Popen[bytes]:
-        """Started in the caller's thread, whose end is the volume's: setpriv has the kernel kill gocryptfs then."""
-        command = ["setpriv", "--pdeathsig", "KILL", "--", "gocryptfs", "-fg", "-nosyslog"]
-        command += [
-            "-masterkey=stdin",
-            "-allow_other",
-            "-noprealloc",
-            "--",
-            str(folder / "cipher"),
-            str(folder / "clear"),
-        ]
+        """Started in the caller's thread, whose end is the volume's: the kernel kills `unshare` then, and with it the first
+        process of a process namespace, and with that gocryptfs. It is not to be gocryptfs itself that asks for that signal:
+        the kernel forgets it when a process acts as another user, as gocryptfs does for the job (prctl(2))."""
+        command = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--pid", "--kill-child", "--"]
+        # The shell stays, so that it is the namespace's first process.
+        command += ["sh", "-c", 'gocryptfs "$@"; exit $?', "sh", "-fg", "-nosyslog", "-masterkey=stdin", "-allow_other"]
+        command += ["-noprealloc", "--", str(folder / "cipher"), str(folder / "clear")]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command,
