@@ -40,7 +40,7 @@ SqliteStore(pathlib.Path(sys.argv[1]))
 """
 
 
-def _aged(data: Path) -> None:
+def aged_in_place(data: Path) -> None:
     """Makes the database what a program of the first schema would have left: the same rows, without what came later."""
     new = sqlite3.connect(data / "bastide.db")
     old = sqlite3.connect(data / "old.db", isolation_level=None)
@@ -72,7 +72,7 @@ def aged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     s3.put_object(Bucket="kept", Key="large", Body=b"of old" * 50_000)
     iam.create_user(UserName="old", Tags=[{"Key": "team", "Value": "risk"}])
     running.stop()
-    _aged(running.data)
+    aged_in_place(running.data)
     return running.data
 
 
