@@ -55,6 +55,7 @@ class Platform:
     last_use: LastUse
     expiry: s3.Expiry
     keeper: kms.Keeper
+    volumes: Volumes
 
     @classmethod
     async def start(
@@ -163,6 +164,7 @@ class Platform:
             last_use,
             expiry,
             keeper,
+            volumes,
         )
         journal.start()
         await workflows.recover()
@@ -232,6 +234,7 @@ class Platform:
         await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
+        await self.volumes.close_all()
         await self.expiry.close()
         await self.delivery.close()
         await self.outbox.close()

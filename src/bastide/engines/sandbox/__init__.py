@@ -130,6 +130,10 @@ class Volumes(Protocol):
         """Unmount and remove. Closing what is not there is fine. The content cannot be had again."""
         ...
 
+    async def close_all(self) -> None:
+        """To be called at the platform's end, when nothing uses one any more: closes what is still open."""
+        ...
+
     async def recover(self) -> list[str]:
         """To be called before the first create: unmounts and removes what an earlier process left; their names."""
         ...

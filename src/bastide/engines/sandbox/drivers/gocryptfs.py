@@ -85,6 +85,11 @@ class Gocryptfs:
             raise ValueError("a volume's name has 1 to 128 letters, digits and hyphens")
         await asyncio.to_thread(self._close, name)
 
+    async def close_all(self) -> None:
+        """See the port."""
+        for name in list(self._volumes):
+            await self.close(name)
+
     async def recover(self) -> list[str]:
         """See the port."""
         return await asyncio.to_thread(self._recover)
