@@ -21,7 +21,7 @@ from rich.console import Console
 
 from . import measure, report, signing, workload
 from .measure import Sample, middle
-from .servers import BENCH, PRODUCTS, Bastide, Server
+from .servers import BENCH, PRODUCTS, Bare, Bastide, Server
 from .workload import Stage
 
 CLIENTS = (1, 16)
@@ -321,7 +321,7 @@ class Run:
 def chosen(only: str | None, console: Console) -> list[type[Server]]:
     """The products to measure, installed; one that cannot run is left out, or an error where it was asked for."""
     names = only.split(",") if only else [kind.name for kind in PRODUCTS]
-    known = {kind.name: kind for kind in PRODUCTS}
+    known: dict[str, type[Server]] = {kind.name: kind for kind in (*PRODUCTS, Bare)}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise SystemExit(f"--only knows {', '.join(known)}, not {', '.join(unknown)}")
