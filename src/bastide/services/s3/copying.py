@@ -22,6 +22,7 @@ from bastide.services.s3.object import (
     _check_write,
     clear,
     content,
+    digest_for,
     etag_of,
     existing,
     existing_version,
@@ -188,9 +189,9 @@ async def _stage(a: Authorised) -> Staged:
         staged.doc["lock"] = described["lock"]  # The source's own lock stays with the source.
     data_key, kept = encryption.new_key(a, bucket, key, how)
     staged.asked = a.events[mark:]
-    written = staged.written = await a.engine(Artifacts).write(stream, data_key)
+    written = staged.written = await a.engine(Artifacts).write(stream, data_key, digest=digest_for(kept["sse"]))
     staged.doc.update(kept)
-    staged.doc |= {"id": written.id, "size": written.size, "etag": etag_of(kept["sse"], written.md5)}
+    staged.doc |= {"id": written.id, "size": written.size, "etag": etag_of(kept["sse"], written.digest)}
     if doc.get("sums") and doc.get("sumtype", "FULL_OBJECT") == "FULL_OBJECT":
         staged.doc["sums"] = doc["sums"]
     staged.more = row.doc["v"] if source.versioning else None

@@ -224,8 +224,8 @@ API operations", "Managing Object Lock policies")."""
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-async def write_body(a: Authorised, data_key: bytes) -> Written:
-    """Streams the call's body into a file under `data_key`; on the disk when this returns."""
+async def write_body(a: Authorised, data_key: bytes, digest: str) -> Written:
+    """Streams the call's body into a file under `data_key`; on the disk when this returns. digest: see `Artifacts.write`."""
     artifacts = a.engine(Artifacts)
     body = a.call.body
     if body is None:
@@ -235,9 +235,14 @@ async def write_body(a: Authorised, data_key: bytes) -> Written:
         pieces = [piece async for piece in body.chunks()]
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(data) <= SMALL:
-            return await artifacts.write_small(data, data_key)
-        return await artifacts.write(Bytes(data).chunks(), data_key)
-    return await artifacts.write(body.chunks(), data_key)
+            return await artifacts.write_small(data, data_key, digest=digest)
+        return await artifacts.write(Bytes(data).chunks(), data_key, digest=digest)
+    return await artifacts.write(body.chunks(), data_key, digest=digest)
+
+
+def digest_for(sse: str) -> str:
+    """The digest that an object's ETag is made of, if one is."""
+    return "md5" if sse == "AES256" else ""
 
 
 def etag_of(sse: str, md5: str) -> str:
@@ -262,13 +267,13 @@ async def _stage_put(a: Authorised) -> Staged:
     body = a.call.body
     if body is not None and body.length is not None and body.length <= INLINE:
         data = b"".join([piece async for piece in body.chunks()])
-        written, staged.sealed = a.engine(Artifacts).seal(data, data_key)
+        written, staged.sealed = a.engine(Artifacts).seal(data, data_key, digest=digest_for(doc["sse"]))
         doc["in"] = True
     else:
-        written = staged.written = await write_body(a, data_key)
+        written = staged.written = await write_body(a, data_key, digest_for(doc["sse"]))
     doc["id"] = written.id
     doc["size"] = written.size
-    doc["etag"] = etag_of(doc["sse"], written.md5)
+    doc["etag"] = etag_of(doc["sse"], written.digest)
     sums = a.call.body.checksums() if a.call.body is not None else None
     if sums:
         doc["sums"] = dict(sums)

@@ -191,12 +191,17 @@ def _key_of(a: Authorised, view: View, bucket: Bucket, row: Row) -> bytes:
     return encryption.open_key(a, view, bucket, a.input["Key"], row.doc)
 
 
-def _part_etag(upload: Row, upload_key: bytes, md5: str) -> str:
+def _part_digest(upload: Row) -> str:
+    """The digest that a part's ETag is made of: the MD5 where it is the ETag, else one that costs less."""
+    return "md5" if upload.doc["sse"] == "AES256" else "sha256"
+
+
+def _part_etag(upload: Row, upload_key: bytes, digest: str) -> str:
     """A part's ETag: as an object's it tells nobody a digest of what is under KMS or a customer's key; but a part that is
     sent again, as clients do, has the one that it had."""
     if upload.doc["sse"] == "AES256":
-        return md5
-    return hmac.digest(upload_key, md5.encode(), "sha256").hex()[:32]
+        return digest
+    return hmac.digest(upload_key, digest.encode(), "sha256").hex()[:32]
 
 
 def _stage(staged: Staged, upload: Row, upload_key: bytes, data_key: bytes) -> None:
@@ -207,8 +212,7 @@ def _stage(staged: Staged, upload: Row, upload_key: bytes, data_key: bytes) -> N
         "id": written.id,
         "size": written.size,
         "k": base64.b64encode(wrapped).decode(),
-        "etag": _part_etag(upload, upload_key, written.md5),
-        "md5": written.md5,
+        "etag": _part_etag(upload, upload_key, written.digest),
     }
 
 
@@ -223,7 +227,7 @@ async def _stage_part(a: Authorised) -> Staged:
         upload_key = _key_of(a, view, bucket, upload)
     staged.asked = a.events[mark:]
     data_key = engine.new_material()
-    staged.written = await write_body(a, data_key)
+    staged.written = await write_body(a, data_key, _part_digest(upload))
     _stage(staged, upload, upload_key, data_key)
     sums = dict(a.call.body.checksums()) if a.call.body is not None else {}
     wanted = upload.doc.get("algorithm")
@@ -342,7 +346,7 @@ async def _stage_part_copy(a: Authorised) -> Staged:
         upload_key = _key_of(a, view, bucket, upload)
     staged.asked = a.events[mark:]
     data_key = engine.new_material()
-    staged.written = await a.engine(Artifacts).write(stream, data_key)
+    staged.written = await a.engine(Artifacts).write(stream, data_key, digest=_part_digest(upload))
     _stage(staged, upload, upload_key, data_key)
     staged.more = row.doc["v"] if source.versioning else None
     return staged
@@ -527,7 +531,8 @@ def complete(a: Authorised, tx: Transaction) -> Output:
     sums = _whole_sum(given, upload.doc, chosen)
     if sums:
         doc |= {"sums": sums, "sumtype": upload.doc["sumtype"]}
-    md5 = hashlib.md5(b"".join(bytes.fromhex(row.doc["md5"]) for row in chosen), usedforsecurity=False).hexdigest()
+    etags = b"".join(bytes.fromhex(row.doc["etag"]) for row in chosen)
+    md5 = hashlib.md5(etags, usedforsecurity=False).hexdigest()
     doc |= {"size": size, "etag": f"{etag_of(doc['sse'], md5)}-{len(chosen)}", "mf": secrets.token_hex(16), "up": mark}
     kept = [
         {"n": int(row.name[-5:]), **{name: row.doc[name] for name in ("id", "size", "k", "sums") if name in row.doc}}
