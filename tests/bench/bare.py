@@ -1,5 +1,5 @@
-"""What the machine gives at best: an ASGI application that writes and syncs, or reads, the bytes it is asked for, and nothing
-else. No signature, no policy, no encryption, no checksum, no record. Run as ``python bare.py PORT FOLDER``.
+"""What the machine gives at best: an ASGI application that writes and syncs, or reads, the bytes it is asked for, and
+nothing else. No signature, no policy, no encryption, no checksum, no record. Run as ``python bare.py PORT FOLDER``.
 """
 
 from __future__ import annotations

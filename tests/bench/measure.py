@@ -126,9 +126,7 @@ def beside(spec: dict[str, Any]) -> Iterator[None]:
         path = Path(folder) / "spec"
         path.write_bytes(pickle.dumps(spec))
         pipe = subprocess.PIPE
-        load = subprocess.Popen(
-            [sys.executable, str(LOAD), str(path)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
-        )
+        load = subprocess.Popen([sys.executable, str(LOAD), str(path)], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         try:
             assert load.stdin is not None and load.stdout is not None
             if load.stdout.readline() != "ready\n":

@@ -88,9 +88,7 @@ class Run:
             step()
         except Exception as error:
             self.findings.failed.setdefault(name, {})[row] = str(error)[:500]
-            self.console.print(
-                f"[red]{self.findings.labels[name]}: {row}: {error}[/red]", highlight=False, markup=True
-            )
+            self.console.print(f"[red]{self.findings.labels[name]}: {row}: {error}[/red]", highlight=False, markup=True)
 
     def start(self) -> None:
         for kind in self.kinds:
@@ -129,9 +127,7 @@ class Run:
             for name, stage in self.stages.items():
                 if (only and not isinstance(stage.server, only)) or lacks in stage.server.lacks:
                     continue
-                self.attempt(
-                    name, title, lambda name=name, stage=stage: seen.setdefault(name, []).append(step(stage))
-                )
+                self.attempt(name, title, lambda name=name, stage=stage: seen.setdefault(name, []).append(step(stage)))
         self.findings.rows[title] = {name: middle(samples) for name, samples in seen.items()}
 
     # -- rows ----------------------------------------------------------------------------------------------------------
@@ -274,7 +270,9 @@ class Run:
         keys = [_listed(one) for one in range(there, size)]
         first = keys[: max(0, PAGE - there)] if isinstance(stage.server, Bastide) else keys
         if first:
-            requests = signing.presign("put_object", stage.user, [{"Bucket": bucket, "Key": key} for key in first], b"x")
+            requests = signing.presign(
+                "put_object", stage.user, [{"Bucket": bucket, "Key": key} for key in first], b"x"
+            )
             spec = {"requests": requests, "port": stage.user.port, "clients": 8, "count": len(requests)}
             measure.play(stage.server, spec)
         if isinstance(stage.server, Bastide):
@@ -290,7 +288,9 @@ class Run:
         for title, (method, given) in asked.items():
 
             def step(title: str = title, method: str = method, given: dict[str, Any] = given) -> None:
-                requests = signing.prepare("s3", method, stage.user, [{"Bucket": bucket, "MaxKeys": PAGE, **given}] * 64)
+                requests = signing.prepare(
+                    "s3", method, stage.user, [{"Bucket": bucket, "MaxKeys": PAGE, **given}] * 64
+                )
                 samples = [
                     self._play(stage, requests, seconds=self.plan.seconds / 2, warm=2) for _ in range(self.plan.repeats)
                 ]
@@ -410,7 +410,8 @@ def _show_lists(console: Console, findings: Findings) -> None:
         table.add_section()
     console.print(table)
     console.print(
-        "[dim]100 objects have a prefix in common: of 1,000 a page of common prefixes has 10, of 100,000 it has 1,000.[/dim]"
+        "[dim]100 objects have a prefix in common: of 1,000 a page of common prefixes has 10, of 100,000 it has "
+        "1,000.[/dim]"
     )
 
 

@@ -80,7 +80,8 @@ def presign(operation: str, endpoint: Endpoint, inputs: list[dict[str, Any]], bo
     """
     return [
         f"{'PUT' if body else 'GET'} {target} HTTP/1.1\r\nHost: {urlsplit(endpoint.url).netloc}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
         for target in presigned(operation, endpoint, inputs)
     ]
 

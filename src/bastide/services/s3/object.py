@@ -225,7 +225,9 @@ API operations", "Managing Object Lock policies")."""
 
 
 async def write_body(a: Authorised, data_key: bytes, digest: str) -> Written:
-    """Streams the call's body into a file under `data_key`; on the disk when this returns. digest: see `Artifacts.write`."""
+    """Streams the call's body into a file under `data_key`; on the disk when this returns.
+
+    digest: see `Artifacts.write`."""
     artifacts = a.engine(Artifacts)
     body = a.call.body
     if body is None:
