@@ -162,14 +162,6 @@ PUT_LARGE = Operation(
         "SSEKMSKeyId": s.key,
     },
 )
-GET_LARGE = Operation(
-    "get 64 MiB, SSE-KMS",
-    "s3",
-    "get_object",
-    "large",
-    lambda s, _i: {"Bucket": s.bucket, "Key": "large"},
-    LARGE_BYTES,
-)
 INVOKE = Operation(
     "InvokeEndpoint",
     "sagemaker-runtime",
@@ -267,8 +259,6 @@ def set_up(server: Server, admin: Endpoint, *, job: bool = True) -> Stage:
     stage.attempt("role", role)
     stage.attempt("bucket", bucket)
     stage.attempt("key", key)
-    if "bucket" in stage.missing or "key" in stage.missing:
-        stage.missing["large"] = "failed"
     if job and "job" not in stage.missing:
         stage.attempt("job", lambda: _first_job(stage))
     return stage
