@@ -21,17 +21,16 @@ from bastide.services.s3.object import (
     Staged,
     _check_write,
     clear,
-    content,
     digest_for,
     etag_of,
     existing,
     existing_version,
-    find_version,
     is_current,
     tags_brought,
     undo,
     writing,
 )
+from bastide.services.s3.reading import content, find_version
 from bastide.services.s3.versions import OBJECT, check_key, current, place, version
 from bastide.store import Row, Transaction, View
 
