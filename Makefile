@@ -59,8 +59,9 @@ fuzz: setup ## documents and requests that nobody meant well, at length
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/unit/policy/test_hostile.py
 	@FUZZ_INPUTS=10000 $(BIN)/python -m pytest -q tests/fuzz
 
-bench: setup ## side by side with moto_server and ministack; the policy engine with moto's, pycasbin and cedarpy
+bench: setup ## side by side with moto_server and ministack, S3 and KMS by themselves; the policy engine with others
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench.objects
 	@$(BIN)/python -m tests.bench.policy_decide
 
 profile: setup ## CPU of the front door, stage by stage

@@ -38,13 +38,10 @@ def parse_query(raw: bytes) -> list[tuple[str, str]]:
         if not part:
             continue
         key, _, value = part.partition(b"=")
+        if b"%" in part or b"+" in part:
+            key, value = (unquote_to_bytes(one.replace(b"+", b" ")) for one in (key, value))
         try:
-            pairs.append(
-                (
-                    unquote_to_bytes(key.replace(b"+", b" ")).decode(),
-                    unquote_to_bytes(value.replace(b"+", b" ")).decode(),
-                )
-            )
+            pairs.append((key.decode(), value.decode()))
         except UnicodeDecodeError:
             raise Refused("InvalidURI", "The query string is not UTF-8.", 400) from None
     return pairs

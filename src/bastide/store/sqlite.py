@@ -8,6 +8,7 @@ next group gathers, unless the disk is so quick of late that the thread would co
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -185,6 +186,14 @@ class _View:
             if isinstance(after, str) and descending:
                 where.append("name<?")
                 values.append(after)
+        if isinstance(after, tuple):
+            # The same of creation times: what lies on the walked side of the position is no bound any more.
+            if descending and (created_to is None or after[0] <= created_to):
+                created_to = None
+            elif not descending and (created_from is None or after[0] >= created_from):
+                created_from = None
+            else:
+                after = None
         if created_from is not None:
             where.append("created>=?")
             values.append(created_from)
@@ -317,7 +326,14 @@ class _View:
             asked.append("category=?")
             values.append(category)
         elif index == "event_at":
-            asked.append("category IN ('Management','Data')")
+            # The index is by category: each is walked by itself, since one walk over both would sort all there is.
+            every = [
+                self.events(account, before=before, start=start, end=end, where=where, category=one, limit=limit)
+                for one in ("Management", "Data")
+            ]
+            return sorted(itertools.chain(*every), key=lambda event: (event.at, event.seq), reverse=True)[:limit]
+        if before is not None and end is not None:
+            before, end = (before, None) if before[0] <= end else (None, end)
         if start is not None:
             asked.append("at>=?")
             values.append(start)
@@ -358,6 +374,11 @@ class _View:
     ) -> list[LogLine]:
         asked = ["stream=?"]
         values: list[Any] = [stream]
+        # One bound a side, the tighter: SQLite seeks by one of several, and steps over what the others leave out.
+        if after is not None and start is not None:
+            after, start = (after, None) if after[0] >= start else (None, start)
+        if before is not None and end is not None:
+            before, end = (before, None) if before[0] < end else (None, end)
         for clause, value in (("at>=?", start), ("at<?", end)):
             if value is not None:
                 asked.append(clause)

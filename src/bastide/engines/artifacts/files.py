@@ -54,15 +54,20 @@ class Damaged(Exception):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that is on the disk. size: bytes of plaintext. md5: hex, of the plaintext."""
+    """A file that is on the disk. size: bytes of plaintext. digest: hex, of the plaintext, as it was asked for; empty where
+    none was."""
 
     id: str
     size: int
-    md5: str
+    digest: str
 
 
 def _nonce(number: int) -> bytes:
     return struct.pack(">IQ", 0, number)
+
+
+def _digest(name: str, data: bytes) -> str:
+    return hashlib.new(name, data, usedforsecurity=False).hexdigest() if name else ""
 
 
 def _aad(id: str, number: int, last: bool) -> bytes:
@@ -125,13 +130,14 @@ class Artifacts:
         self._given += 1
         return self._folder + secrets.token_hex(15)
 
-    async def write(self, chunks: AsyncIterator[bytes], data_key: bytes) -> Written:
+    async def write(self, chunks: AsyncIterator[bytes], data_key: bytes, *, digest: str = "md5") -> Written:
         """Writes a stream under `data_key` (32 bytes); on the disk when this returns.
 
+        digest: the algorithm of `hashlib` that `Written` tells about, none if empty: MD5 costs more than all the rest.
         Whatever ends it before, nothing is left: an error of the stream's, of the disk's (OSError), a cancellation.
         """
         id = self._new_id()
-        draft = _Draft(self._drafts / id, self._path(id), _cipher(data_key, id), id)
+        draft = _Draft(self._drafts / id, self._path(id), _cipher(data_key, id), id, digest)
         loop = asyncio.get_running_loop()
         # One batch is encrypted and written while the next one arrives.
         pending: asyncio.Future[None] | None = None
@@ -170,9 +176,9 @@ class Artifacts:
                         await asyncio.gather(_settled(work), return_exceptions=True)
             finally:
                 draft.close(kept=named)
-        return Written(id, size, draft.md5())
+        return Written(id, size, draft.digest())
 
-    async def write_small(self, data: bytes, data_key: bytes) -> Written:
+    async def write_small(self, data: bytes, data_key: bytes, *, digest: str = "md5") -> Written:
         """Writes at most `SMALL` bytes; on the disk when this returns. What is written together is synced together."""
         if len(data) > SMALL:
             raise ValueError(f"more than {SMALL} bytes are a stream")
@@ -184,16 +190,16 @@ class Artifacts:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return Written(id, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
+        return Written(id, len(data), _digest(digest, data))
 
-    def seal(self, data: bytes, data_key: bytes) -> tuple[Written, bytes]:
+    def seal(self, data: bytes, data_key: bytes, *, digest: str = "md5") -> tuple[Written, bytes]:
         """What a small file would hold, for keeping it elsewhere: the store, with the row that names it."""
         if len(data) > SMALL:
             raise ValueError(f"more than {SMALL} bytes are a stream")
         # In the order of time, so that what is kept together is found together.
         id = f"{time.time_ns() // 1000:016x}{secrets.token_hex(8)}"
         sealed = _cipher(data_key, id).encrypt(_nonce(0), data, _aad(id, 0, True))
-        return Written(id, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest()), sealed
+        return Written(id, len(data), _digest(digest, data)), sealed
 
     def unseal(self, id: str, sealed: bytes, data_key: bytes, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` of what `seal` made; raises Damaged."""
@@ -306,34 +312,49 @@ def deletions_held(root: Path) -> Iterator[None]:
 class _Draft:
     """A file that grows under another name until it is whole. Used by one thread at a time."""
 
-    def __init__(self, path: Path, final: Path, cipher: AESGCM, id: str) -> None:
+    def __init__(self, path: Path, final: Path, cipher: AESGCM, id: str, digest: str) -> None:
         self._path, self._final, self._cipher, self._id = path, final, cipher, id
-        self._digest = hashlib.md5(usedforsecurity=False)
+        self._digest = hashlib.new(digest, usedforsecurity=False) if digest else None
         self._rest = b""
         self._number = 0
+        # Encrypted in place of the last batch: new memory for each chunk costs more than encrypting it.
+        self._sealed = memoryview(bytearray(_BATCH * _SEALED))
+        self._filled = 0
         self.handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def put(self, pieces: list[bytes], last: bool) -> None:
         """Writes the whole chunks there are; at the end the rest too, and then gives the file its name."""
         plain = memoryview(b"".join((self._rest, *pieces)))
         whole = max(0, len(plain) - 1) // CHUNK
+        if self._digest is not None:
+            self._digest.update(plain if last else plain[: whole * CHUNK])
         for number in range(whole):
             self._chunk(plain[number * CHUNK : (number + 1) * CHUNK], False)
         self._rest = bytes(plain[whole * CHUNK :])
         if last:
             self._chunk(memoryview(self._rest), True)
+        self._flush()
+        if last:
             os.fsync(self.handle)
             self._path.rename(self._final)
             sync_folder(self._final.parent)
 
     def _chunk(self, plain: memoryview, last: bool) -> None:
-        self._digest.update(plain)
-        _write_all(self.handle, self._cipher.encrypt(_nonce(self._number), plain, _aad(self._id, self._number, last)))
+        end = self._filled + len(plain) + _TAG
+        room = self._sealed[self._filled : end]
+        self._cipher.encrypt_into(_nonce(self._number), plain, _aad(self._id, self._number, last), room)
         self._number += 1
+        self._filled = end
+        if end > len(self._sealed) - _SEALED:
+            self._flush()
 
-    def md5(self) -> str:
-        """Hex, of what was written."""
-        return self._digest.hexdigest()
+    def _flush(self) -> None:
+        _write_all(self.handle, self._sealed[: self._filled])
+        self._filled = 0
+
+    def digest(self) -> str:
+        """Hex, of what was written; empty if none was asked for."""
+        return self._digest.hexdigest() if self._digest is not None else ""
 
     def close(self, *, kept: bool) -> None:
         """Lets go of the file; one that is not kept is removed under either name."""
@@ -423,7 +444,7 @@ def _create_all(files: list[tuple[Path, bytes]]) -> list[OSError | None]:
     return ended
 
 
-def _write_all(handle: int, data: bytes) -> None:
+def _write_all(handle: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]

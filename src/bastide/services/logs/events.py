@@ -166,15 +166,20 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     return matches
 
 
-def _walk(view: View, row: Row, after: tuple[int, int] | None, within: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+def _walk(
+    view: View, row: Row, after: tuple[int, int] | None, within: dict[str, Any], first: int
+) -> Iterator[tuple[Any, ...]]:
+    """Lines of a stream behind a position; first: how many are read at first."""
     name = row.name.split(":log-stream:", 1)[1]
+    count = first
     while True:
-        lines = view.log_lines(row.doc["lines"], **within, after=after, limit=1000)
+        lines = view.log_lines(row.doc["lines"], **within, after=after, limit=count)
         for line in lines:
             yield line.at, line.seq, name, line
-        if len(lines) < 1000:
+        if len(lines) < count:
             return
         after = (lines[-1].at, lines[-1].seq)
+        count = min(1000, count * 4)
 
 
 @LOG_STREAM.reads("FilterLogEvents", asks=[Ask("logs:FilterLogEvents", group_asked)])
@@ -202,7 +207,7 @@ def search(a: Authorised, view: View) -> Output:
     place = (held[0], held[1]) if held else None
     found: list[Output] = []
     size = 0
-    walks = heapq.merge(*(_walk(view, row, place, _within(a)) for row in rows))
+    walks = heapq.merge(*(_walk(view, row, place, _within(a), min(limit + 1, 1000)) for row in rows))
     for examined, (at, seq, name, line) in enumerate(walks, 1):
         if matches(line.message):
             size += len(line.message.encode()) + _OVERHEAD
