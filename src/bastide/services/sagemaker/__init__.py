@@ -15,6 +15,8 @@ from bastide.services.sagemaker import model_package
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.endpoint_flow import EndpointFlow
+from bastide.services.sagemaker.experiment import EXPERIMENT
+from bastide.services.sagemaker.metric_data import METRICS
 from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
@@ -23,9 +25,11 @@ from bastide.services.sagemaker.processing_job import PROCESSING_JOB
 from bastide.services.sagemaker.tagging import TAGS
 from bastide.services.sagemaker.training_flow import TrainingFlow
 from bastide.services.sagemaker.training_job import TRAINING_JOB
+from bastide.services.sagemaker.trial import TRIAL
+from bastide.services.sagemaker.trial_component import TRIAL_COMPONENT
 from bastide.store import View
 
-__all__ = ["SERVICE", "flows", "recover", "subscribe"]
+__all__ = ["METRICS", "SERVICE", "flows", "recover", "subscribe"]
 
 
 def _facts(view: View, arn: Arn, action: str) -> Facts | None:
@@ -44,6 +48,9 @@ SERVICE = Service(
         MODEL,
         ENDPOINT_CONFIG,
         ENDPOINT,
+        EXPERIMENT,
+        TRIAL,
+        TRIAL_COMPONENT,
         TAGS,
     ],
     facts=_facts,

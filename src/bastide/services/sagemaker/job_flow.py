@@ -25,7 +25,7 @@ from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Ended, Limits, Running, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, job_record, objects
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
@@ -326,7 +326,7 @@ class JobFlow(ABC):
         await log.close()
         outcome = self._outcome(ended, ending, tail)
         await asyncio.to_thread(self.ended, row, run.held["ml"], outcome)
-        return {"outcome": outcome, "metrics": await metrics.close()}
+        return {"outcome": outcome, "metrics": await metrics.close(), "courses": metrics.courses}
 
     @staticmethod
     def _outcome(ended: Ended, ending: str, tail: Sequence[bytes]) -> dict[str, Any]:
@@ -371,6 +371,7 @@ class JobFlow(ABC):
             self.finish(row, status, run, now)
             row.status = {"MaxRuntimeExceeded": _STOPPED}.get(status, status)
             self.kind.change(tx, row, f"{self.kind.name}StateChange")
+            job_record.ended(tx, self.kind, row, run)
 
         run.also(work)
         return {"ended": now}
