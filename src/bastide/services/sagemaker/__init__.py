@@ -22,6 +22,7 @@ from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
 from bastide.services.sagemaker.processing_flow import ProcessingFlow
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB
+from bastide.services.sagemaker.search import SEARCH
 from bastide.services.sagemaker.tagging import TAGS
 from bastide.services.sagemaker.training_flow import TrainingFlow
 from bastide.services.sagemaker.training_job import TRAINING_JOB
@@ -51,6 +52,7 @@ SERVICE = Service(
         EXPERIMENT,
         TRIAL,
         TRIAL_COMPONENT,
+        SEARCH,
         TAGS,
     ],
     facts=_facts,
