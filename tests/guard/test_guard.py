@@ -97,6 +97,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         return str(uuid.UUID(int=7))
     if lower == "source":
         return "${path:title}"
+    if lower in ("artifactarn", "sourcearn", "destinationarn"):
+        return f"arn:aws:sagemaker:{REGION}:{account}:artifact/0000"
     if lower.endswith("arn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:training-job/nothing-here"
     if lower == "copysource":

@@ -12,9 +12,11 @@ from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
 from bastide.services.sagemaker import model_package
+from bastide.services.sagemaker.association import ASSOCIATION
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.endpoint_flow import EndpointFlow
+from bastide.services.sagemaker.entity import ACTION, ARTIFACT, CONTEXT
 from bastide.services.sagemaker.experiment import EXPERIMENT
 from bastide.services.sagemaker.metric_data import METRICS
 from bastide.services.sagemaker.model import MODEL
@@ -52,6 +54,10 @@ SERVICE = Service(
         EXPERIMENT,
         TRIAL,
         TRIAL_COMPONENT,
+        ARTIFACT,
+        ACTION,
+        CONTEXT,
+        ASSOCIATION,
         SEARCH,
         TAGS,
     ],

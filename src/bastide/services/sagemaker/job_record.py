@@ -8,8 +8,9 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines.workflow import Run
 from bastide.kernel import Authorised, Kind
-from bastide.services.sagemaker import trial
+from bastide.services.sagemaker import lineage, lineage_record, trial
 from bastide.services.sagemaker.experiment import EXPERIMENT
+from bastide.services.sagemaker.model_package_group import who
 from bastide.services.sagemaker.relation import SOURCES
 from bastide.services.sagemaker.trial import TRIAL
 from bastide.services.sagemaker.trial_component import JOBS_OWN, MAPS, TRIAL_COMPONENT, join, write
@@ -34,7 +35,9 @@ def begin(a: Authorised, tx: Transaction, kind: Kind, row: Row) -> None:
         component.doc["DisplayName"] = given["TrialComponentDisplayName"]
         tx.update(component, keep=False)
     if given.get("RunName"):
-        TRIAL_COMPONENT.find(tx, row.account, row.region, given["RunName"])
+        told = TRIAL_COMPONENT.find(tx, row.account, row.region, given["RunName"])
+        first, last = (TRIAL_COMPONENT.arn(row.account, row.region, one.name) for one in (told, component))
+        lineage.associate(tx, row.account, row.region, first, last, "AssociatedWith", CreatedBy=who(a))
     if given.get("ExperimentName"):
         experiment = EXPERIMENT.find(tx, row.account, row.region, given["ExperimentName"])
     if given.get("TrialName"):
@@ -65,6 +68,7 @@ def ended(tx: Transaction, kind: Kind, row: Row, run: Run) -> None:
         write(tx, component, metric, held)
         doc["_own"]["Metrics"] = [*doc["_own"]["Metrics"], metric]
     TRIAL_COMPONENT.change(tx, component, "TrialComponentStateChange")
+    lineage_record.of_job(tx, kind, row, component, run)
 
 
 def _make(tx: Transaction, kind: Kind, row: Row) -> Row:
