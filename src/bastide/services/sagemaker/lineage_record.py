@@ -154,14 +154,27 @@ def of_package(tx: Transaction, account: str, arn: str, row: Row) -> None:
 
 def of_approval(tx: Transaction, arn: str, row: Row, by: str, request_id: str) -> None:
     """Somebody decided over a version."""
-    account, region, status = row.account, row.region, row.doc["ModelApprovalStatus"]
+    properties = {"ModelApprovalStatus": row.doc["ModelApprovalStatus"], "DecidedBy": by}
+    if row.doc.get("ApprovalDescription"):
+        properties["ApprovalDescription"] = row.doc["ApprovalDescription"]
+    _decided(tx, arn, row, "Approval", properties, request_id)
+
+
+def of_stage(tx: Transaction, arn: str, row: Row, by: str, request_id: str) -> None:
+    """Somebody moved a version to another stage of its life: its history, which nobody rewrites."""
+    properties = {key: str(value) for key, value in row.doc["ModelLifeCycle"].items()}
+    _decided(tx, arn, row, "ModelLifeCycle", {**properties, "DecidedBy": by}, request_id)
+
+
+def _decided(tx: Transaction, arn: str, row: Row, what: str, properties: dict[str, str], request_id: str) -> None:
+    account, region = row.account, row.region
     action = lineage.record(
-        tx, ACTION, account, region, f"{row.name.replace('/', '-')}-{_short(request_id)}-aws-approval",
+        tx, ACTION, account, region, f"{row.name.replace('/', '-')}-{_short(request_id)}-aws-{what.lower()}",
         {
-            "ActionType": "Approval",
+            "ActionType": what,
             "Status": "Completed",
             "Source": {"SourceUri": arn, "SourceType": "ModelPackage"},
-            "Properties": {"ModelApprovalStatus": status, "DecidedBy": by},
+            "Properties": properties,
         },
     )  # fmt: skip
     associate(tx, account, region, artifact(tx, account, region, "ModelPackage", arn, {}), action, "ContributedTo")
