@@ -63,7 +63,8 @@ class Moved(Running):
         async def hear(event: dict[str, Any]) -> None:
             self.told.append(event)
 
-        self.running.outbox.subscribe("s3:Notification", hear)
+        for topic in ("s3:Notification", "sagemaker:StateChange"):
+            self.running.outbox.subscribe(topic, hear)
         server = _server(self.running.door().at(Listener("plain", False)), None)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         while not server.started:

@@ -32,6 +32,7 @@ SERVICES: tuple[Service, ...] = (
     organizations.SERVICE,
     resourcegroupstaggingapi.SERVICE,
     s3.SERVICE,
+    sagemaker.METRICS,
     sagemaker.SERVICE,
     sagemaker_runtime.SERVICE,
     secretsmanager.SERVICE,

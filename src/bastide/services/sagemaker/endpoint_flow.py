@@ -19,7 +19,7 @@ from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
 from bastide.engines.serving import Instance, Serving, Unhealthy, Variant
 from bastide.engines.workflow import Failed, Flow, Run, Step, Wait, Workflows
 from bastide.kernel import Calls
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, lineage_record, objects
 from bastide.services.sagemaker.endpoint import ENDPOINT, shown
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.job_flow import GIB, volume_key
@@ -130,9 +130,21 @@ class EndpointFlow:
             if row.status != "Deleting":
                 row.status = "InService"
             ENDPOINT.change(tx, row, "EndpointStateChange")
+            self._lineage(tx, row, run)
 
         run.also(work)
         return {"earlier": earlier}
+
+    def _lineage(self, tx: Transaction, row: Row, run: Run) -> None:
+        """What serves from now on, and where it came from."""
+        models = {}
+        for variant in run.state["variants"]:
+            model = MODEL.get(tx, row.account, row.region, variant["ModelName"])
+            if model is None:
+                return  # removed while it was deployed: its lineage stays, and cannot be joined any more
+            arn = MODEL.arn(row.account, row.region, model.name)
+            models[variant["VariantName"]] = lineage_record.of_model(tx, arn, model)
+        lineage_record.of_endpoint(tx, self._arn(run), row, run, models, run.held.get("etags") or {})
 
     async def _deploy(self, run: Run) -> dict[str, tuple[str, str, int]]:
         resolved: dict[str, tuple[str, str, int]] = {}
@@ -200,7 +212,8 @@ class EndpointFlow:
         await asyncio.to_thread((ml / "model").mkdir, parents=True)
         container = variant["container"]
         if container.get("ModelDataUrl"):
-            await _unpack_model(session, container, volume, ml / "model")
+            etag = await _unpack_model(session, container, volume, ml / "model")
+            run.held.setdefault("etags", {})[variant["VariantName"]] = etag
         source = str(container["Environment"].get("SAGEMAKER_SUBMIT_DIRECTORY") or "")
         if source.startswith("s3://") and not variant["isolated"]:
             bucket, key_of_source = objects.split(source)
@@ -294,13 +307,13 @@ class EndpointFlow:
             await instance.close()
 
 
-async def _unpack_model(session: RoleSession, container: dict[str, Any], volume: Any, folder: Any) -> None:
+async def _unpack_model(session: RoleSession, container: dict[str, Any], volume: Any, folder: Any) -> str:
     url = container["ModelDataUrl"]
     bucket, key = objects.split(url)
     etag = container.get("ModelDataETag")
     packed = volume / "model.tar.gz"
     try:
-        await objects.fetch(session, bucket, key, packed, etag=f'"{etag}"' if etag else None)
+        got = await objects.fetch(session, bucket, key, packed, etag=f'"{etag}"' if etag else None)
     except Refused as refused:
         if refused.code == "PreconditionFailed":
             raise Failed(
@@ -314,6 +327,7 @@ async def _unpack_model(session: RoleSession, container: dict[str, Any], volume:
     except OSError as error:
         raise Failed("ClientError", f"The model data at {url} cannot be unpacked: {error.strerror}.") from None
     packed.unlink()
+    return got["ETag"]
 
 
 def _no_data(url: str, refused: Refused) -> Failed:

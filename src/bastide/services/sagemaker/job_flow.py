@@ -26,7 +26,7 @@ from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Ended, Limits, Running, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, digest, job_record, objects
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
@@ -225,10 +225,9 @@ class JobFlow(ABC):
         """The encrypted volume, and the inputs in it."""
         row = self.row(run)
         await self.show(run, "Downloading", "Downloading input data")
-        await self.unless_stopped(run, self._stage(run, row))
-        return {}
+        return {"digests": await self.unless_stopped(run, self._stage(run, row))}
 
-    async def _stage(self, run: Run, row: Row) -> None:
+    async def _stage(self, run: Run, row: Row) -> dict[str, dict[str, str]]:
         session: RoleSession = run.held["session"]
         resources = self.resources(row)
         key = await volume_key(session, resources.get("VolumeKmsKeyId"))
@@ -246,15 +245,19 @@ class JobFlow(ABC):
         run.held["ml"] = ml
         for folder in ("model", "output/data", "input/config", "input/data"):
             await asyncio.to_thread((ml / folder).mkdir, parents=True, exist_ok=True)
+        digests = {}
         for source in self.sources(row):
             base = ml / source.target
             await asyncio.to_thread(base.mkdir, parents=True, exist_ok=True)
+            staged, got = [], {}
             for entry in run.held["manifest"][source.name]:
                 if entry.key.endswith("/") and not entry.size:
                     continue  # what consoles make to show a folder
-                target = objects.below(base, objects.relative_name(entry.key, source.key))
+                name = objects.relative_name(entry.key, source.key)
+                target = objects.below(base, name)
+                staged.append((name, target))
                 try:
-                    await objects.fetch(session, source.bucket, entry.key, target, etag=entry.etag)
+                    got = await objects.fetch(session, source.bucket, entry.key, target, etag=entry.etag)
                 except FileExistsError:
                     raise Failed(
                         "ClientError", f"Data download failed: two objects want to be {target.name}."
@@ -262,7 +265,11 @@ class JobFlow(ABC):
                 except Refused as refused:
                     where = f"s3://{source.bucket}/{entry.key}"
                     raise Failed("ClientError", f"Data download failed: {_said(refused)} ({where})") from None
+            digests[source.name] = {"sha256": await asyncio.to_thread(digest.of_files, staged)}
+            if len(staged) == 1:
+                digests[source.name] |= {"etag": got["ETag"].strip('"'), "version": got["VersionId"]}
         await asyncio.to_thread(self.configure, row, ml)
+        return digests
 
     async def run(self, run: Run) -> dict[str, Any]:
         """The sandbox."""
@@ -332,7 +339,7 @@ class JobFlow(ABC):
         self._unless_lost(run)
         outcome = self._outcome(ended, ending, tail)
         await asyncio.to_thread(self.ended, row, run.held["ml"], outcome)
-        return {"outcome": outcome, "metrics": await metrics.close()}
+        return {"outcome": outcome, "metrics": await metrics.close(), "courses": metrics.courses}
 
     async def _lost(self, run: Run) -> None:
         """Returns when the job's volume is gone under it."""
@@ -399,6 +406,7 @@ class JobFlow(ABC):
             self.finish(row, status, run, now)
             row.status = {"MaxRuntimeExceeded": _STOPPED}.get(status, status)
             self.kind.change(tx, row, f"{self.kind.name}StateChange")
+            job_record.ended(tx, self.kind, row, run)
 
         run.also(work)
         return {"ended": now}

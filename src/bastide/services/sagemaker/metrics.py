@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from bastide.domain import MICROS, Clock
+from bastide.services.sagemaker.statistic import added
 
 _READER: Final = str(Path(__file__).with_name("metric_reader.py"))
 _LONGEST: Final = 8192
@@ -27,6 +28,8 @@ class Metrics:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self.last: dict[str, tuple[float, int]] = {}
+        self.courses: dict[str, dict[str, Any]] = {}
+        """Each metric's statistic so far (see `statistic`)."""
 
     async def start(self) -> None:
         """Starts the reader, if there is anything to look for."""
@@ -51,7 +54,9 @@ class Metrics:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
             name, value = orjson.loads(line)
-            self.last[name] = (value, self._clock())
+            now = self._clock()
+            self.last[name] = (value, now)
+            self.courses[name] = added(self.courses.get(name), value, now)
 
     def feed(self, line: bytes) -> None:
         """Takes a line of output; leaves it out while the reader is far behind."""

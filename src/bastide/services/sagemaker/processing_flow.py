@@ -11,7 +11,7 @@ import orjson
 
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, digest, objects
 from bastide.services.sagemaker.job_flow import GIB, HOST, JobFlow, Source, text_of
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB, local_path
 from bastide.store import Row
@@ -75,6 +75,7 @@ class ProcessingFlow(JobFlow):
                 key = f"{base.rstrip('/')}/{name}" if base else name
                 await objects.store(run.held["session"], bucket, key, path, kms_key)
             found[one["OutputName"]] = len(every)
+            found[f"{one['OutputName']} is"] = await asyncio.to_thread(digest.of_files, every)
         return found
 
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import job_record
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -111,7 +112,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     doc = {key: value for key, value in given.items() if key not in ("Tags", "ProcessingJobName")}
     doc["ProcessingResources"] = {"ClusterConfig": {"InstanceCount": 1, **cluster}}
     doc["StoppingCondition"] = given.get("StoppingCondition") or {"MaxRuntimeInSeconds": LONGEST}
-    PROCESSING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    job_record.begin(
+        a, tx, PROCESSING_JOB, PROCESSING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    )
     return {"ProcessingJobArn": PROCESSING_JOB.arn(a.account, a.region, name)}
 
 

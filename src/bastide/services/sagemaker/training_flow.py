@@ -11,7 +11,7 @@ import orjson
 
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, digest, objects
 from bastide.services.sagemaker.job_flow import GIB, HOST, JobFlow, Source, seconds_between, text_of
 from bastide.services.sagemaker.training_job import TRAINING_JOB, submitted, transition
 from bastide.store import Row
@@ -104,7 +104,9 @@ class TrainingFlow(JobFlow):
             packed = ml.parent / name  # on the volume: what the job made is never in the clear on the disk
             packed.unlink(missing_ok=True)
             await asyncio.to_thread(archive.pack, made, packed, most_bytes=most)
-            await objects.store(run.held["session"], bucket, f"{folder}/{name}", packed, kms_key)
+            content = await asyncio.to_thread(digest.of_file, packed)
+            stored = await objects.store(run.held["session"], bucket, f"{folder}/{name}", packed, kms_key)
+            found[f"{name} is"] = {**stored, "sha256": content}
             packed.unlink()
             found[name] = f"s3://{bucket}/{folder}/{name}"
         return found
