@@ -68,7 +68,9 @@ def sdk(data: Path, home: Path, undo: bool) -> None:
     click.echo(f"{table}: STS at {url}")
     settings = home / ".config" / "sagemaker" / "config.yaml"
     if settings.exists():
-        click.echo(f"{settings} is left as it is; telemetry needs SageMaker.PythonSDK.Modules.TelemetryOptOut: true there")
+        click.echo(
+            f"{settings} is left as it is; telemetry needs SageMaker.PythonSDK.Modules.TelemetryOptOut: true there"
+        )
         return
     settings.parent.mkdir(parents=True, exist_ok=True)
     modules = {"TelemetryOptOut": True}

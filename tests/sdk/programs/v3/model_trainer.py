@@ -2,10 +2,10 @@
 
 import pathlib
 
+from sagemaker.core import image_uris
 from sagemaker.core.helper.session_helper import Session, get_execution_role
 from sagemaker.core.training.configs import Compute, InputData, SourceCode
 from sagemaker.train import ModelTrainer
-from sagemaker.core import image_uris
 
 TRAIN = """
 import argparse, json, os
