@@ -28,7 +28,9 @@ def test_s3fs_and_pandas(account: Account, tmp_path: Path) -> None:
     with urllib.request.urlopen(link, timeout=20, context=ssl.create_default_context(cafile=authority)) as answer:
         assert answer.read() == b"one\ntwo\n"
     s3 = account.client("s3")
-    assert s3.head_object(Bucket=bucket, Key="long.bin")["ETag"].endswith('-2"')  # what was, copied by a part; what came
+    assert s3.head_object(Bucket=bucket, Key="long.bin")["ETag"].endswith(
+        '-2"'
+    )  # what was, copied by a part; what came
     assert s3.head_object(Bucket=bucket, Key="sealed/long")["SSEKMSKeyId"] == key
     assert s3.get_object(Bucket=bucket, Key="odd/a b+c%20ü=&?#/~'(x).txt")["Body"].read() == b"odd"
     kept = s3.list_object_versions(Bucket=bucket, Prefix="kept")
