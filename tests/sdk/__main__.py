@@ -1,4 +1,4 @@
-"""``python -m tests.sdk [NAME ...]``: programs of the SDK against a platform of their own, and a table of how they ended."""
+"""``python -m tests.sdk [NAME ...]``: programs against a platform of their own, and a table of how they ended."""
 
 from __future__ import annotations
 

@@ -19,15 +19,17 @@ ROLE = "SageMakerExecution"
 """Whom the programs run as and hand to their jobs: in a notebook of SageMaker's, get_execution_role finds one role too."""
 LONGEST = 420
 _SOME = {"Effect": "Allow", "Resource": "*"}
+_FOR_SAGEMAKER = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
 _POLICY = {
     "Version": "2012-10-17",
     "Statement": [
-        {**_SOME, "Action": ["sagemaker:*", "s3:*", "logs:*", "cloudwatch:*", "iam:GetRole", "iam:SimulatePrincipalPolicy"]},
+        {**_SOME, "Action": ["sagemaker:*", "s3:*", "logs:*", "cloudwatch:*"]},
+        {**_SOME, "Action": ["iam:GetRole", "iam:SimulatePrincipalPolicy"]},
         # What v3 looks for in its role before it trains or serves, whether it is needed or not.
         {**_SOME, "Action": ["ecr:GetAuthorizationToken", "ec2:Describe*", "ec2:*NetworkInterface*"]},
-        {**_SOME, "Action": "iam:PassRole", "Condition": {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}},
+        {**_SOME, "Action": "iam:PassRole", "Condition": _FOR_SAGEMAKER},
     ],
-}  # fmt: skip
+}
 _REFUSAL = re.compile(r"An error occurred \((\w+)\) when calling the (\w+) operation: (.*)")
 _UNKNOWN = {"UnknownOperationException", "InvalidAction", "NotImplemented"}
 
