@@ -23,7 +23,7 @@ _FOR_SAGEMAKER = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.c
 _POLICY = {
     "Version": "2012-10-17",
     "Statement": [
-        {**_SOME, "Action": ["sagemaker:*", "s3:*", "logs:*", "cloudwatch:*"]},
+        {**_SOME, "Action": ["sagemaker:*", "s3:*", "logs:*", "cloudwatch:*", "kms:*"]},
         {**_SOME, "Action": ["iam:GetRole", "iam:SimulatePrincipalPolicy"]},
         # What v3 looks for in its role before it trains or serves, whether it is needed or not.
         {**_SOME, "Action": ["ecr:GetAuthorizationToken", "ec2:Describe*", "ec2:*NetworkInterface*"]},

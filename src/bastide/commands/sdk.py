@@ -35,6 +35,13 @@ def _endpoints(url: str) -> dict[str, Any]:
     return found
 
 
+def _ours(table: Path) -> bool:
+    try:
+        return _MARK in json.loads(table.read_bytes())
+    except ValueError:
+        return False
+
+
 @click.command()
 @DATA_OPTION
 @click.option(
@@ -55,8 +62,7 @@ def sdk(data: Path, home: Path, undo: bool) -> None:
     Once; and again when the platform listens elsewhere.
     """
     table = home / ".aws" / "models" / "endpoints.json"
-    ours = not table.exists() or _MARK in json.loads(table.read_text())
-    if not ours:
+    if table.exists() and not _ours(table):
         raise click.ClickException(f"{table} is not of this command's making; move it away first.")
     if undo:
         table.unlink(missing_ok=True)
