@@ -6,13 +6,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import duckdb
+import duckdb_extension_aws
 import duckdb_extension_httpfs
 
 bucket = sys.argv[1]
-extension = next(Path(duckdb_extension_httpfs.__file__).parent.rglob("httpfs.duckdb_extension"))
 db = duckdb.connect()
-db.execute(f"INSTALL '{extension}'")
-db.execute("LOAD httpfs")
+for package, name in ((duckdb_extension_httpfs, "httpfs"), (duckdb_extension_aws, "aws")):
+    db.execute(f"INSTALL '{next(Path(package.__file__).parent.rglob('*.duckdb_extension'))}'")
+    db.execute(f"LOAD {name}")
 db.execute(f"SET ca_cert_file = '{os.environ['AWS_CA_BUNDLE']}'")
 db.execute("SET enable_server_cert_verification = true")
 db.execute(f"""
@@ -55,6 +56,19 @@ assert one(f"SELECT count(DISTINCT text) FROM 's3://{bucket}/long.parquet'") == 
 assert one(
     f"SELECT sum(num_values) FROM parquet_metadata('s3://{bucket}/long.parquet') WHERE path_in_schema = 'i'"
 ) == (600000,)
+
+# The same session, found in the environment as boto3 finds it.
+db.execute("DROP SECRET platform")
+db.execute(f"""
+    CREATE SECRET found (
+        TYPE s3,
+        PROVIDER credential_chain,
+        CHAIN 'env',
+        ENDPOINT '{urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc}',
+        URL_STYLE 'path'
+    )
+""")
+assert one(f"SELECT count(*) FROM 's3://{bucket}/few.json.gz'") == (3,)
 
 for query, said in (
     (f"SELECT * FROM 's3://{bucket}/nothing.parquet'", "404"),
