@@ -16,7 +16,7 @@ from bastide.engines.keys import RootKey
 from bastide.services.s3.asking import object_arn
 from bastide.services.s3.bucket import BUCKET, NAME, key_for
 from bastide.services.s3.encryption import CUSTOMER
-from bastide.services.s3.object import part_key
+from bastide.services.s3.reading import part_key
 from bastide.services.s3.versions import MANIFEST, OBJECT, VERSION
 from bastide.store import Row, Store, View
 
