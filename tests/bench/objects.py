@@ -320,7 +320,7 @@ class Run:
 
                     self.attempt(name, f"{ask.__name__} of {size >> 20} MiB", step)
 
-    def all(self, wanted: set[str] | None = None) -> Findings:
+    def all(self, wanted: set[str] | None = None) -> None:
         """Everything, or the wanted tables; the servers are stopped at the end whatever happens."""
         try:
             self.start()
@@ -330,8 +330,7 @@ class Run:
         finally:
             for stage in self.stages.values():
                 stage.server.stop()
-        self.findings.machine["load_after"] = os.getloadavg()[0]
-        return self.findings
+            self.findings.machine["load_after"] = os.getloadavg()[0]
 
 
 def _secure(stage: Stage) -> Endpoint:
@@ -441,14 +440,14 @@ def main() -> int:
     parser.add_argument("--only", metavar="A,B", default=names, help=f"products, of {names}")
     parser.add_argument("--quick", action="store_true", help="one short repetition of everything, lists of 10,000")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to FILE as well")
-    parser.add_argument("--repeats", type=int, help="repetitions, of which medians are shown (3; quick 1)")
-    parser.add_argument("--seconds", type=float, help="seconds a measurement (1.5; quick 0.5)")
+    parser.add_argument("--repeats", type=int, help="repetitions, of which medians are shown (2; quick 1)")
+    parser.add_argument("--seconds", type=float, help="seconds a measurement (1; quick 0.5)")
     parser.add_argument("--rows", metavar="A,B", help="of small,large,kms,lists,memory", default="")
     chose = parser.parse_args()
     quick = chose.quick
     plan = Plan(
-        repeats=chose.repeats or (1 if quick else 3),
-        seconds=chose.seconds or (0.5 if quick else 1.5),
+        repeats=chose.repeats or (1 if quick else 2),
+        seconds=chose.seconds or (0.5 if quick else 1.0),
         transfers=2 if quick else 6,
         listed=(1000, 10_000) if quick else (1000, 10_000, 100_000),
         peers_listed=(1000,) if quick else (1000, 5000),
@@ -458,14 +457,16 @@ def main() -> int:
     kinds = chosen(chose.only, console)
     home = BENCH / "run" / f"objects-{os.getpid()}"
     home.mkdir(parents=True, mode=0o700)
+    run = Run(kinds, plan, console, home)
+    findings = run.findings
     try:
-        run = Run(kinds, plan, console, home)
-        findings = run.all(set(chose.rows.split(",")) if chose.rows else None)
+        run.all(set(chose.rows.split(",")) if chose.rows else None)
     finally:
+        # Also what was measured until somebody lost patience.
         shutil.rmtree(home, ignore_errors=True)
-    if chose.json:
-        chose.json.write_text(json.dumps(asdict(findings), indent=1) + "\n")
-    show(findings)
+        if chose.json:
+            chose.json.write_text(json.dumps(asdict(findings), indent=1) + "\n")
+        show(findings)
     return 1 if Bastide.name in findings.failed else 0
 
 

@@ -117,28 +117,6 @@ OPERATIONS = [
     Operation("sts GetCallerIdentity", "sts", "get_caller_identity", "user", lambda _s, _i: {}),
     Operation("iam GetRole", "iam", "get_role", "role", lambda _s, _i: {"RoleName": "bench-role"}),
     Operation(
-        "s3 PutObject 1 KiB",
-        "s3",
-        "put_object",
-        "bucket",
-        lambda s, i: {"Bucket": s.bucket, "Key": f"small/{i:02d}", "Body": SMALL},
-    ),
-    Operation(
-        "s3 GetObject 1 KiB",
-        "s3",
-        "get_object",
-        "bucket",
-        lambda s, i: {"Bucket": s.bucket, "Key": f"small/{i:02d}"},
-        len(SMALL),
-    ),
-    Operation(
-        "kms Encrypt",
-        "kms",
-        "encrypt",
-        "key",
-        lambda s, i: {"KeyId": s.key, "Plaintext": i.to_bytes(2, "big") * 16},
-    ),
-    Operation(
         "sagemaker DescribeTrainingJob",
         "sagemaker",
         "describe_training_job",
