@@ -212,6 +212,10 @@ class Serving:
                 _release(folder)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def release(self, name: str) -> None:
+        """Removes the folder of a server that has ended."""
+        _release(self._folder / name)
+
     async def deploy(
         self, key: str, owner: str, variants: Sequence[Variant], *, healthy_seconds: float = 240.0
     ) -> None:

@@ -198,6 +198,7 @@ class EndpointFlow:
             claim: Claim | None = held.pop("claim", None)
             if claim is not None:
                 placement.release(claim)
+            await asyncio.to_thread(self.calls.engine(Serving).release, digest)
             session.end()
 
         folder = self.calls.engine(Serving).place(digest)
