@@ -54,8 +54,9 @@ def needed(told: str) -> str:
     code, operation, text = found[-1]
     if code in _UNKNOWN:
         return str(operation)
-    if code == "ValidationException" and re.search(r"not supported by Bastide|Unknown image|Bastide brings", text):
-        return f"{operation}: {text[:160]}"
+    sentence = str(text).partition(". ")[0].removesuffix(".")
+    if code == "ValidationException" and re.search("not supported by Bastide|Unknown image", sentence):
+        return f"{operation}: {sentence}"
     return ""
 
 
