@@ -16,12 +16,13 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines import keys as engine
-from bastide.engines.artifacts import Artifacts, Damaged, Written
+from bastide.engines.artifacts import Artifacts, Damaged, Written, seal, unseal
 from bastide.kernel import Ask, Asked, Authorised, Bytes, Call, Output, fills
 from bastide.kernel.authorise import authorise
 from bastide.kernel.context import tag_keys
 from bastide.services.s3 import encryption, heads, lifecycle, lock, notification
 from bastide.services.s3.asking import EVERY, Keys, given_version, keys, keys_for, no_version, object_asked
+from bastide.services.s3.at_rest import kept, read, write
 from bastide.services.s3.bucket import Bucket, bucket_of, lookup
 from bastide.services.s3.versions import MANIFEST, OBJECT, Garbage, check_key, current, place, remove, version
 from bastide.store import Event, Row, Transaction, View
@@ -226,7 +227,6 @@ API operations", "Managing Object Lock policies")."""
 
 async def write_body(a: Authorised, data_key: bytes) -> Written:
     """Streams the call's body into a file under `data_key`; on the disk when this returns."""
-    artifacts = a.engine(Artifacts)
     body = a.call.body
     if body is None:
         body = Bytes(a.input.get("Body") or b"")
@@ -235,9 +235,10 @@ async def write_body(a: Authorised, data_key: bytes) -> Written:
         pieces = [piece async for piece in body.chunks()]
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(data) <= SMALL:
-            return await artifacts.write_small(data, data_key)
-        return await artifacts.write(Bytes(data).chunks(), data_key)
-    return await artifacts.write(body.chunks(), data_key)
+            with kept():
+                return await a.engine(Artifacts).write_small(data, data_key)
+        return await write(a, Bytes(data).chunks(), data_key)
+    return await write(a, body.chunks(), data_key)
 
 
 def etag_of(sse: str, md5: str) -> str:
@@ -262,7 +263,7 @@ async def _stage_put(a: Authorised) -> Staged:
     body = a.call.body
     if body is not None and body.length is not None and body.length <= INLINE:
         data = b"".join([piece async for piece in body.chunks()])
-        written, staged.sealed = a.engine(Artifacts).seal(data, data_key)
+        written, staged.sealed = seal(data, data_key)
         doc["in"] = True
     else:
         written = staged.written = await write_body(a, data_key)
@@ -516,8 +517,8 @@ def content(
             sealed = view.blob(doc["id"])
             if sealed is None:
                 raise Damaged(f"artifact {doc['id']} is gone")
-            return _whole(artifacts.unseal(doc["id"], sealed, data_key, start, end))
-        return artifacts.open(doc["id"], data_key, start, end)
+            return _whole(unseal(doc["id"], sealed, data_key, start, end))
+        return read(artifacts, doc["id"], data_key, start, end)
     row = view.get(MANIFEST.key, bucket.account, bucket.region, doc["mf"])
     parts = row.doc["parts"] if row is not None else []
     return _joined(artifacts, data_key, parts, *(span or (0, doc["size"])))
@@ -540,7 +541,7 @@ async def _joined(
         below, above = max(start, at), min(end, at + part["size"])
         if below < above:
             key = part_key(data_key, base64.b64decode(part["k"]))
-            async for piece in artifacts.open(part["id"], key, below - at, above - at):
+            async for piece in read(artifacts, part["id"], key, below - at, above - at):
                 yield piece
         at += part["size"]
 
