@@ -39,11 +39,17 @@ def take_place(url: str) -> str:
 
 
 def leave_place(url: str) -> None:
-    """Undoes that. Raises PlaceError, OSError."""
-    if url:
-        from bastide.engines.artifacts.drivers.bucket import Bucket  # noqa: PLC0415
+    """Undoes that, for a platform that did not come to be: removes all that it wrote there. Raises PlaceError, OSError."""
+    if not url:
+        return
+    from bastide.engines.artifacts.drivers.bucket import Bucket  # noqa: PLC0415
 
-        Bucket(Place.parse(url)).release()
+    bucket = Bucket(Place.parse(url))
+    for id, upload in list(bucket.uploads()):
+        bucket.abort(id, upload)
+    for id, _ in list(bucket.sizes()):
+        bucket.delete(id)
+    bucket.release()
 
 
 def _checked(configuration: Configuration, owner: str) -> bool:

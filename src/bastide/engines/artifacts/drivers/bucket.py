@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -34,6 +35,7 @@ READING = (
 
 _TRIES = 4
 _OWNER = "owner"
+_SPAN = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +64,12 @@ class Bucket:
         except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._unavailable(operation, type(error).__name__) from None
 
+    def _told(self, operation: str, member: str, **given: Any) -> Any:
+        answer = self._call(operation, **given)
+        if member not in answer:
+            raise self._unavailable(operation, f"no {member} in the answer")
+        return answer[member]
+
     def _unavailable(self, operation: str, why: str) -> Unavailable:
         _log.warning("the store of objects, %s: %s of %s", self.place, why, operation)
         return Unavailable(f"the store of objects does not serve: {why}")
@@ -74,29 +82,29 @@ class Bucket:
     def get(self, id: str, first: int = 0, end: int | None = None) -> tuple[Any, int]:
         """A body that begins at byte `first` and goes to `end` at most, and the size of the whole object.
 
-        Raises FileNotFoundError; IndexError if there is no such byte."""
-        ranged = {}
-        if first or end is not None:
-            ranged["Range"] = f"bytes={first}-{'' if end is None else end - 1}"
+        Raises FileNotFoundError; IndexError if there is no such byte; READING if the answer's head is not whole, which no
+        parser of HTTP notices."""
         try:
-            answer = self._call("get_object", Key=self._key(id), **ranged)
+            answer = self._call(
+                "get_object", Key=self._key(id), Range=f"bytes={first}-{'' if end is None else end - 1}"
+            )
         except botocore.exceptions.ClientError as error:
             if error.response["Error"]["Code"] == "InvalidRange":
                 raise IndexError(first) from None
             raise FileNotFoundError(f"artifact {id} is gone") from None
-        whole = int(answer["ContentLength"])
-        if ranged:
-            span, _, size = str(answer.get("ContentRange", "")).removeprefix("bytes ").partition("/")
-            if not size.isdigit() or not span.startswith(f"{first}-"):
-                answer["Body"].close()
-                raise self._unavailable("get_object", "the range was ignored")
-            whole = int(size)
-        return answer["Body"], whole
+        told = _SPAN.fullmatch(str(answer.get("ContentRange")))
+        if told is not None:
+            begin, last, whole = map(int, told.groups())
+            length = last - begin + 1
+            if begin == first and last + 1 == min(whole, end or whole) and answer.get("ContentLength") == length:
+                return answer["Body"], whole
+        answer["Body"].close()
+        raise ConnectionError("the answer is not whole, or not to the range")
 
     def size(self, id: str) -> int:
         """Bytes of an object; raises FileNotFoundError."""
         try:
-            return int(self._call("head_object", Key=self._key(id))["ContentLength"])
+            return int(self._told("head_object", "ContentLength", Key=self._key(id)))
         except botocore.exceptions.ClientError:
             raise FileNotFoundError(f"artifact {id} is gone") from None
 
@@ -133,6 +141,8 @@ class Bucket:
             body, size = self.get(id)
             with contextlib.closing(body):
                 return size == len(sealed) and bool(body.read() == sealed)
+        except IndexError:
+            return False
         except Unavailable:
             raise
         except READING as error:
@@ -140,15 +150,16 @@ class Bucket:
 
     def begin(self, id: str) -> str:
         """An upload in parts; its id."""
-        return str(self._call("create_multipart_upload", Key=self._key(id))["UploadId"])
+        return str(self._told("create_multipart_upload", "UploadId", Key=self._key(id)))
 
     def part(self, id: str, upload: str, number: int, sealed: bytes | bytearray) -> str:
         """Sends a part; its ETag."""
         try:
-            answer = self._call("upload_part", Key=self._key(id), UploadId=upload, PartNumber=number, Body=sealed)
+            return str(
+                self._told("upload_part", "ETag", Key=self._key(id), UploadId=upload, PartNumber=number, Body=sealed)
+            )
         except botocore.exceptions.ClientError:
             raise self._unavailable("upload_part", "the upload is gone") from None
-        return str(answer["ETag"])
 
     def complete(self, id: str, upload: str, tags: Sequence[str], size: int) -> None:
         """Makes the object of its parts; raises FileExistsError. size: what it then has."""
@@ -257,6 +268,12 @@ class Bucket:
                 f"{self.place} holds {'another' if found else 'no'} platform's objects: "
                 "a platform stays with the store that it was made with"
             )
+
+    def reach(self) -> None:
+        """Raises PlaceError unless the store answers and a platform has taken the place."""
+        with self._telling():
+            if not self._owner():
+                raise PlaceError(f"{self.place} holds no platform's objects")
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:

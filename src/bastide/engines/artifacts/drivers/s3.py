@@ -326,7 +326,10 @@ class _Range:
             if self._extent is not None:
                 raise Damaged(f"artifact {id} was cut short while it was read") from None
             # Past the end: the last chunk says whether that is so.
-            self._next = Extent(self._bucket.size(id), self._start, self._end).numbers[0]
+            stored = self._bucket.size(id)
+            if not stored:
+                raise Damaged(f"artifact {id} is empty") from None
+            self._next = Extent(stored, self._start, self._end).numbers[0]
             self._body, stored = self._bucket.get(id, self._next * SEALED)
         if self._extent is None:
             self._stored = stored
@@ -385,7 +388,8 @@ class _Raw(io.RawIOBase):
     def __init__(self, bucket: Bucket, id: str) -> None:
         super().__init__()
         self._bucket, self._id = bucket, id
-        self._body, self._size = bucket.get(id)
+        self._body: Any = None
+        self._size = bucket.size(id)
         self._at = 0
 
     def readable(self) -> bool:
