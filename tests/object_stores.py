@@ -21,7 +21,7 @@ import boto3
 import botocore.config
 import botocore.exceptions
 
-from tests.platform import Account, Keys, Running
+from tests.platform import HOME, PROGRAM, Account, Keys, Running
 
 
 @dataclass
@@ -141,6 +141,14 @@ class SeaweedFs:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+
+def on_store(folder: Path, url: str) -> Running:
+    """A platform whose objects lie at `url`, made and not started."""
+    running = Running(folder / "data")
+    words = ["init", "--data", str(running.data), "--account-id", HOME, "--object-store", url]
+    subprocess.run([*PROGRAM, *words], check=True, capture_output=True, timeout=60)
+    return running
 
 
 def in_bastide(account: Account, folder: Path) -> ObjectStore:
