@@ -9,12 +9,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
 import pytest
+from click.testing import CliRunner
 
+from bastide.commands import cli
+from bastide.engines.artifacts import PlaceError
+from bastide.main.objects import open_artifacts, owner_of, take_place
+from bastide.store import SqliteStore
 from bastide.store.directory import DataDirectory
 from tests.object_stores import Fault, ObjectStore, Proxy, SeaweedFs, on_store
 from tests.platform import PROGRAM, Running
@@ -159,8 +165,7 @@ def test_a_backup_holds_the_objects_and_brings_them_back_elsewhere(
     assert not (tmp_path / "same").exists() or not list((tmp_path / "same").iterdir())
     assert _there(store) == before
     for place in ("local", "elsewhere"):
-        (tmp_path / place).mkdir()
-        again = Running(tmp_path / place / "data")
+        again = Running(tmp_path / place)
         more = () if place == "local" else ("--object-store", store.url("elsewhere"))
         told = _program(*words, "--data", str(again.data), *more)
         assert told.returncode == 0, told.stderr
@@ -172,7 +177,7 @@ def test_a_backup_holds_the_objects_and_brings_them_back_elsewhere(
             client.put_object(Bucket="kept", Key="new", Body=MARK * 4000)
             assert client.get_object(Bucket="kept", Key="new")["Body"].read() == MARK * 4000
         finally:
-            again.stop()
+            again.kill()
         files = list((again.data / "objects").glob("[0-9a-f][0-9a-f]/*"))
         assert bool(files) == (place == "local")
     assert _there(store) == before
@@ -217,8 +222,9 @@ def test_while_the_store_is_down_s3_is_unavailable_and_the_rest_is_not(
         s3.delete_object(Bucket="kept", Key="replaced")
         keys = [one["Key"] for one in s3.list_objects_v2(Bucket="kept")["Contents"]]
         assert "new" not in keys and "replaced" not in keys
-        told = _program("doctor", "--data", str(running.data))
-        assert "store of objects" in told.stdout and "cannot be used" in told.stdout and told.returncode == 1
+        found = CliRunner().invoke(cli, ["doctor", "--data", str(running.data), "--format", "json"])
+        [told] = [one for one in json.loads(found.stdout) if one["name"] == "store of objects"]
+        assert not told["ok"] and "cannot be used" in told["detail"] and found.exit_code == 1
     finally:
         proxy.faults.clear()
     assert s3.get_object(Bucket="kept", Key="there")["Body"].read() == MARK * 4000
@@ -311,50 +317,40 @@ def test_killed_in_the_middle_of_uploads_it_keeps_what_it_acknowledged_and_nothi
     assert len(sizes) == sum(size > 16 * 1024 for size in there.values()) + (1 if parts else 0)
 
 
-def test_a_platform_stays_with_its_store(running: Running, store: ObjectStore, proxy: Proxy, tmp_path: Path) -> None:
+def test_a_platform_stays_with_its_store(running: Running, store: ObjectStore, proxy: Proxy) -> None:
     running.stop()
     directory = DataDirectory(running.data)
     told = json.loads(directory.configuration.read_text())
-    up = ("up", "--data", str(running.data), "--listen", "127.0.0.1:0")
+    assert store.keys.secret not in json.dumps(told)
+    with SqliteStore(directory.database).reading() as view:
+        owner = owner_of(view)
 
-    def started_with(objects: str) -> str:
-        directory.configuration.write_text(json.dumps({**told, "objects": objects}))
-        done = _program(*up)
-        assert done.returncode != 0 and "Traceback" not in done.stderr
-        return done.stderr
+    def opened(objects: str, owner: str = owner) -> str:
+        with pytest.raises(PlaceError) as error:
+            open_artifacts(directory, replace(directory.load(), objects=objects), owner)
+        return str(error.value)
 
+    assert "which its configuration does not name" in opened("")
+    assert "are local files" in opened(store.url(), "")
+    assert "holds no platform's objects" in opened(store.url())
+    other = store.url("other")
+    take_place(other)
+    assert "holds another platform's objects" in opened(other)
     try:
-        assert "which its configuration does not name" in started_with("")
-        assert "holds no platform's objects" in started_with(store.url())
-        other = on_store(tmp_path, store.url("other"))
-        assert "holds another platform's objects" in started_with(store.url("other"))
-        told_other = json.loads((other.data / "bastide.json").read_text())
-        assert "prefix=" not in json.dumps(told_other) and store.keys.secret not in json.dumps(told_other)
         proxy.faults.append(Fault("down", times=100_000))
-        assert "cannot be used" in started_with(told["objects"])
-        proxy.faults.clear()
-        # The same place by another road is the same place.
-        directory.configuration.write_text(json.dumps({**told, "objects": store.url("bank/objects")}))
-        running.launch()
-        running.client("s3").list_objects_v2(Bucket="kept")
-        running.stop()
+        done = _program("up", "--data", str(running.data), "--listen", "127.0.0.1:0")
+        assert done.returncode != 0 and "cannot be used" in done.stderr and "Traceback" not in done.stderr
     finally:
         proxy.faults.clear()
-        directory.configuration.write_text(json.dumps(told))
+    # The same place by another road is the same place.
+    directory.configuration.write_text(json.dumps({**told, "objects": store.url("bank/objects")}))
     running.launch()
-    done = _program("doctor", "--data", str(running.data), "--format", "json")
-    assert {
-        one["name"]: one["ok"] for one in json.loads(done.stdout) if one["name"] == "store of objects"
-    } == {"store of objects": True}
+    assert running.client("s3").list_objects_v2(Bucket="kept")["KeyCount"] > 0
+    found = CliRunner().invoke(cli, ["doctor", "--data", str(running.data), "--format", "json"])
+    assert [one["ok"] for one in json.loads(found.stdout) if one["name"] == "store of objects"] == [True]
 
 
 def test_init_says_what_is_wrong_with_a_store(store: ObjectStore, tmp_path: Path) -> None:
-    def said(url: str) -> str:
-        done = _program("init", "--data", str(tmp_path / "none"), "--object-store", url)
-        assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
-        assert not (tmp_path / "none" / "bastide.json").exists()
-        return done.stderr
-
-    assert "is named as s3://" in said("https://somewhere")
-    assert "cannot be used" in said(store.url(endpoint="http://127.0.0.1:1"))
-    assert "is not empty" in said(store.url("bank/objects"))
+    done = _program("init", "--data", str(tmp_path / "none"), "--object-store", store.url("bank/objects"))
+    assert done.returncode != 0 and "is not empty" in done.stderr and "Traceback" not in done.stderr
+    assert list((tmp_path / "none").iterdir()) == []
