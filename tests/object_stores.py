@@ -26,7 +26,7 @@ from tests.platform import HOME, PROGRAM, Account, Keys, Running
 
 @dataclass
 class ObjectStore:
-    """A bucket of a running store. bad: what a store's owner, or a thief in it, can do is done with `client`."""
+    """A bucket of a running store. `client` does what the store's owner, or a thief in it, can do."""
 
     endpoint: str
     keys: Keys

@@ -225,7 +225,7 @@ class Bucket:
     def claim(self, owner: str) -> None:
         """Takes the place for a platform; raises PlaceError if something lies there or the store cannot do its work."""
         with self._telling():
-            found = next(self._names(), None)
+            found = next(self._names(), None) or next(self.uploads(), None)
             if found is not None:
                 raise PlaceError(
                     f"{self.place} is not empty, it holds `{found[0]}`: each platform needs a prefix of its own"
