@@ -33,8 +33,10 @@ MIB = 1024 * 1024
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     weed = SeaweedFs(tmp_path_factory.mktemp("weed"))
     weed.start()
-    yield weed.bucket()
-    weed.kill()
+    try:
+        yield weed.bucket()
+    finally:
+        weed.kill()
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +187,7 @@ def test_a_backup_holds_the_objects_and_brings_them_back_elsewhere(
     cut = tmp_path / "cut.backup"
     cut.write_bytes(target.read_bytes()[:-100_000])
     safe = ("--safe", f"{target}.safe", "--root-key", str(running.data / "root.key"))
-    url = store.url("from a cut one".replace(" ", "-"))
+    url = store.url("from-a-cut-one")
     told = _program("restore", "--data", str(tmp_path / "none"), str(cut), *safe, "--object-store", url)
     assert told.returncode != 0 and "cut short" in told.stderr
     assert not list((tmp_path / "none").iterdir())

@@ -92,8 +92,10 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """A bucket of a store that others wrote."""
     weed = SeaweedFs(tmp_path_factory.mktemp("weed"))
     weed.start()
-    yield weed.bucket()
-    weed.kill()
+    try:
+        yield weed.bucket()
+    finally:
+        weed.kill()
 
 
 @pytest.fixture(scope="module", params=["files", "seaweedfs", "bastide"])

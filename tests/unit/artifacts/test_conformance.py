@@ -166,6 +166,7 @@ def test_a_writer_that_fails_leaves_nothing(kept: Kept, size: int) -> None:
     assert (kept.names(), kept.unfinished()) == (before, 0)
 
 
+@pytest.mark.parametrize("kept", ["files", "seaweedfs"], indirect=True)
 @settings(max_examples=4)
 @given(wait=st.floats(0, 0.5))
 def test_a_cancelled_writer_leaves_nothing(kept: Kept, wait: float) -> None:
@@ -279,6 +280,7 @@ asyncio.run(all())
     artifacts.close()
 
 
+@pytest.mark.parametrize("kept", ["files", "seaweedfs"], indirect=True)
 def test_what_is_large_takes_no_more_memory(kept: Kept) -> None:
     """A stream of 100 MiB goes in and out in a process whose memory grows by a small part of it."""
     program = f"""
