@@ -333,7 +333,8 @@ class Bastide(Server):
     def copy_objects(self, bucket: str, keys: list[str]) -> None:
         """Copies the row of the first object of `bucket` under other keys, beside the running platform: for lists, which
         read nothing but rows."""
-        with sqlite3.connect(self.data / "bastide.db", timeout=30) as db:
+        db = connect(self.data / "bastide.db")
+        with db:
             columns = "account, region, generation, created, modified, status, tags, doc"
             found = db.execute(
                 f"SELECT {columns} FROM resource WHERE kind='s3:Object' AND name LIKE ? LIMIT 1", (f"{bucket}/%",)

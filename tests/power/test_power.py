@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from bastide.engines.artifacts import Artifacts
+from bastide.engines.artifacts import unseal
+from bastide.engines.artifacts.drivers.files import LocalFiles
 from bastide.store import Journal, SqliteStore
 from bastide.store.database import connect, damage
 from tests.power.disk import MKDIR, SYNC_ENDS, WRITE, Disk, Record, recorded, recorder, records
@@ -85,7 +86,7 @@ async def _taken_up(data: Path, promised: Promised) -> None:
     journal = Journal(data / "journal", store)
     await journal.recover()
     await journal.flush()
-    artifacts = Artifacts(data / "objects")
+    artifacts = LocalFiles(data / "objects")
     try:
         with store.reading() as view:
             rows = {row.name: row for row in view.scan("test:Row", *PLACE, limit=100_000)}
@@ -101,12 +102,10 @@ async def _taken_up(data: Path, promised: Promised) -> None:
         assert {row.doc["event"] for row in rows.values()} <= events, "a change is there without its entry"
         assert set(promised.objects) <= set(objects), "an object was acknowledged"
         named = {doc["id"] for doc in objects.values()}
-        artifacts.sweep(lambda one: one in named)
+        await artifacts.sweep(lambda one: one in named)
         for name, doc in objects.items():
             sealed = blobs.get(doc["id"])
-            body = (
-                artifacts.unseal(doc["id"], sealed, KEY) if sealed is not None else await artifacts.read(doc["id"], KEY)
-            )
+            body = unseal(doc["id"], sealed, KEY) if sealed is not None else await artifacts.read(doc["id"], KEY)
             digest = hashlib.sha256(body).hexdigest()
             assert digest == doc["digest"], f"{name} is not what was put"
             # Overwritten meanwhile, perhaps, without an answer; never an older one than the last acknowledged.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
+from bastide.main.objects import open_artifacts, owner_of
 from bastide.services import ec2, identity_center, kms, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
@@ -85,7 +87,9 @@ class Platform:
         volumes: Volumes = Gocryptfs(run / "volumes")
         await sandboxes.recover()
         await volumes.recover()
-        artifacts = Artifacts(directory.objects)
+        with store.reading() as view:
+            owner = owner_of(view)
+        artifacts = await asyncio.to_thread(open_artifacts, directory, configuration, owner)
         placement = Placement()
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
@@ -135,7 +139,7 @@ class Platform:
         expiry = s3.Expiry(calls)
         with store.reading() as view:
             named = s3.files(view)
-        artifacts.sweep(lambda name: bytes.fromhex(name) in named)
+        await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
             secret = root.derive("development-provider/client").hex()

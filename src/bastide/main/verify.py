@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bastide.commands import DATA_OPTION
-from bastide.engines.artifacts import Artifacts, deletions_held
+from bastide.engines.artifacts import PlaceError, deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_root
+from bastide.main.objects import open_artifacts, owner_of
 from bastide.services import kms, s3
 from bastide.store import SqliteStore, database, journal
 from bastide.store.directory import DataDirectory
@@ -70,7 +71,9 @@ def _shards(directory: DataDirectory, root: RootKey) -> Finding:
 
 def _objects(directory: DataDirectory, root: RootKey) -> Finding:
     store = SqliteStore(directory.database)
-    artifacts = Artifacts(directory.objects)
+    with store.reading() as view:
+        owner = owner_of(view)
+    artifacts = open_artifacts(directory, directory.load(), owner)
     safe = Safe(directory.safe, root)
     read = locked = 0
     wrong = []
@@ -107,7 +110,7 @@ def verify(data: Path, shape: str) -> None:
         raise click.ClickException(f"{data} holds no platform")
     try:
         found = findings(directory, open_root(directory.root))
-    except (SourceError, OSError, ValueError, RuntimeError) as error:
+    except (SourceError, PlaceError, OSError, ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     if shape == "json":
         click.echo(json.dumps([asdict(one) for one in found]))

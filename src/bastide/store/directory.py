@@ -14,12 +14,14 @@ REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """account: the management account's id. regions: those that exist, the default first."""
+    """account: the management account's id. regions: those that exist, the default first. objects: the URL of the store
+    where objects lie; empty if they lie with the other files."""
 
     account: str
     regions: tuple[str, ...] = REGIONS
     hosts: tuple[str, ...] = ("localhost",)
     version: int = 1
+    objects: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,9 @@ class DataDirectory:
     def load(self) -> Configuration:
         """What `init` wrote; raises FileNotFoundError if it never ran here."""
         told = json.loads(self.configuration.read_text())
-        return Configuration(told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"])
+        return Configuration(
+            told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"], told.get("objects", "")
+        )
 
     def save(self, configuration: Configuration) -> None:
         """Keeps it."""

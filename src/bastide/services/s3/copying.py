@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Output, fills
 from bastide.kernel.context import tag_keys
 from bastide.services.s3 import encryption, heads, lifecycle, lock, notification
 from bastide.services.s3.asking import Keys, keys_for, object_arn, object_asked, source_of
+from bastide.services.s3.at_rest import write
 from bastide.services.s3.bucket import Bucket, bucket_of, expect, lookup, named
 from bastide.services.s3.object import (
     LOCKING,
@@ -188,7 +188,7 @@ async def _stage(a: Authorised) -> Staged:
         staged.doc["lock"] = described["lock"]  # The source's own lock stays with the source.
     data_key, kept = encryption.new_key(a, bucket, key, how)
     staged.asked = a.events[mark:]
-    written = staged.written = await a.engine(Artifacts).write(stream, data_key, digest=digest_for(kept["sse"]))
+    written = staged.written = await write(a, stream, data_key, digest_for(kept["sse"]))
     staged.doc.update(kept)
     staged.doc |= {"id": written.id, "size": written.size, "etag": etag_of(kept["sse"], written.digest)}
     if doc.get("sums") and doc.get("sumtype", "FULL_OBJECT") == "FULL_OBJECT":

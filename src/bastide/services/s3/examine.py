@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 
 from bastide.domain import Refused
 from bastide.engines import keys as engine
-from bastide.engines.artifacts import Artifacts, Damaged
+from bastide.engines.artifacts import Artifacts, Damaged, unseal
 from bastide.engines.keys import RootKey
 from bastide.services.s3.asking import object_arn
 from bastide.services.s3.bucket import BUCKET, NAME, key_for
@@ -80,7 +80,7 @@ async def _version(store: Store, root: RootKey, artifacts: Artifacts, opened: Op
         if doc.get("in"):
             if sealed is None:
                 return Examined(told, "its bytes are gone")
-            size = len(artifacts.unseal(doc["id"], sealed, data_key))
+            size = len(unseal(doc["id"], sealed, data_key))
         elif "id" in doc:
             size = await _size(artifacts, doc["id"], data_key)
         else:

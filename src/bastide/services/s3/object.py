@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.engines.artifacts import Artifacts, Written
+from bastide.engines.artifacts import Artifacts, Written, seal
 from bastide.kernel import Ask, Asked, Authorised, Bytes, Output, fills
 from bastide.kernel.context import tag_keys
 from bastide.services.s3 import encryption, heads, lifecycle, lock, notification
 from bastide.services.s3.asking import EVERY, Keys, keys_for, object_asked
+from bastide.services.s3.at_rest import kept, write
 from bastide.services.s3.bucket import Bucket, bucket_of, lookup
 from bastide.services.s3.versions import OBJECT, Garbage, check_key, current, place, version
 from bastide.store import Event, Row, Transaction, View
@@ -221,7 +222,6 @@ async def write_body(a: Authorised, data_key: bytes, digest: str) -> Written:
     """Streams the call's body into a file under `data_key`; on the disk when this returns.
 
     digest: see `Artifacts.write`."""
-    artifacts = a.engine(Artifacts)
     body = a.call.body
     if body is None:
         body = Bytes(a.input.get("Body") or b"")
@@ -230,9 +230,10 @@ async def write_body(a: Authorised, data_key: bytes, digest: str) -> Written:
         pieces = [piece async for piece in body.chunks()]
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(data) <= SMALL:
-            return await artifacts.write_small(data, data_key, digest=digest)
-        return await artifacts.write(Bytes(data).chunks(), data_key, digest=digest)
-    return await artifacts.write(body.chunks(), data_key, digest=digest)
+            with kept():
+                return await a.engine(Artifacts).write_small(data, data_key, digest=digest)
+        return await write(a, Bytes(data).chunks(), data_key, digest)
+    return await write(a, body.chunks(), data_key, digest)
 
 
 def digest_for(sse: str) -> str:
@@ -262,7 +263,7 @@ async def _stage_put(a: Authorised) -> Staged:
     body = a.call.body
     if body is not None and body.length is not None and body.length <= INLINE:
         data = b"".join([piece async for piece in body.chunks()])
-        written, staged.sealed = a.engine(Artifacts).seal(data, data_key, digest=digest_for(doc["sse"]))
+        written, staged.sealed = seal(data, data_key, digest=digest_for(doc["sse"]))
         doc["in"] = True
     else:
         written = staged.written = await write_body(a, data_key, digest_for(doc["sse"]))

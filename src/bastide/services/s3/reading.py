@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines import keys as engine
-from bastide.engines.artifacts import Artifacts, Damaged
+from bastide.engines.artifacts import Artifacts, Damaged, unseal
 from bastide.kernel import Ask, Authorised, Call, Output
 from bastide.kernel.authorise import authorise
 from bastide.services.s3 import encryption, heads, lifecycle, lock
 from bastide.services.s3.asking import given_version, no_version, object_asked
+from bastide.services.s3.at_rest import read
 from bastide.services.s3.bucket import Bucket, bucket_of
 from bastide.services.s3.object import existing, existing_version
 from bastide.services.s3.versions import MANIFEST, OBJECT, current, version
@@ -164,8 +165,8 @@ def content(
             sealed = view.blob(doc["id"])
             if sealed is None:
                 raise Damaged(f"artifact {doc['id']} is gone")
-            return _whole(artifacts.unseal(doc["id"], sealed, data_key, start, end))
-        return artifacts.open(doc["id"], data_key, start, end)
+            return _whole(unseal(doc["id"], sealed, data_key, start, end))
+        return read(artifacts, doc["id"], data_key, start, end)
     row = view.get(MANIFEST.key, bucket.account, bucket.region, doc["mf"])
     parts = row.doc["parts"] if row is not None else []
     return _joined(artifacts, data_key, parts, *(span or (0, doc["size"])))
@@ -188,7 +189,7 @@ async def _joined(
         below, above = max(start, at), min(end, at + part["size"])
         if below < above:
             key = part_key(data_key, base64.b64decode(part["k"]))
-            async for piece in artifacts.open(part["id"], key, below - at, above - at):
+            async for piece in read(artifacts, part["id"], key, below - at, above - at):
                 yield piece
         at += part["size"]
 

@@ -19,6 +19,7 @@ from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, fills
 from bastide.services.s3 import encryption, heads, lifecycle, lock
 from bastide.services.s3.asking import EVERY, Keys, bucket_asked, keys, keys_for, object_asked
+from bastide.services.s3.at_rest import write
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, lookup, not_implemented
 from bastide.services.s3.copying import (
     copied,
@@ -326,7 +327,7 @@ async def _stage_part_copy(a: Authorised) -> Staged:
         upload_key = _key_of(a, view, bucket, upload)
     staged.asked = a.events[mark:]
     data_key = engine.new_material()
-    staged.written = await a.engine(Artifacts).write(stream, data_key, digest=_part_digest(upload))
+    staged.written = await write(a, stream, data_key, _part_digest(upload))
     _stage(staged, upload, upload_key, data_key)
     staged.more = row.doc["v"] if source.versioning else None
     return staged
