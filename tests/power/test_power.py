@@ -81,6 +81,8 @@ def _written(library: Path, folder: Path, rounds: int, runs: int, chance: random
 
 async def _taken_up(data: Path, promised: Promised) -> None:
     """Opens everything as a start does, and compares."""
+    # What a start makes of it first: it may be empty, or hold what is to be rolled back.
+    SqliteStore(data / "bastide.db").close()
     assert damage(data / "bastide.db") == []
     store = SqliteStore(data / "bastide.db")
     journal = Journal(data / "journal", store)
