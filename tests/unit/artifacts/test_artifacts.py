@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import subprocess
 import sys
@@ -122,6 +123,7 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_killed_writer_leaves_nothing_that_a_sweep_does_not_remove(tmp_path: Path) -> None:
     program = f"""
 import asyncio
+import hashlib
 from pathlib import Path
 from bastide.engines.artifacts import Artifacts
 async def slow():
@@ -263,6 +265,7 @@ except OSError as error:
 def test_what_a_killed_process_was_told_is_there(tmp_path: Path) -> None:
     program = f"""
 import asyncio
+import hashlib
 from pathlib import Path
 from bastide.engines.artifacts import Artifacts
 artifacts = Artifacts(Path({str(tmp_path / "o")!r}))
@@ -291,3 +294,21 @@ asyncio.run(all())
 
     asyncio.run(story())
     assert len(files(tmp_path / "o")) == len(named)
+
+
+@pytest.mark.parametrize("digest", ["md5", "sha256", ""])
+@pytest.mark.parametrize("size", [0, 300, CHUNK, 5 * CHUNK + 17])
+def test_the_digest_is_the_one_that_was_asked_for(artifacts: Artifacts, size: int, digest: str) -> None:
+    data = content(size)
+    wanted = hashlib.new(digest, data, usedforsecurity=False).hexdigest() if digest else ""
+
+    async def story() -> None:
+        # Pieces larger than a batch, too: what is encrypted in place of the last batch must not lose any of it.
+        for piece in (10_000, 3 * CHUNK + 1):
+            written = await artifacts.write(pieces(data, piece), KEY, digest=digest)
+            assert (written.size, written.digest) == (size, wanted)
+            assert await artifacts.read(written.id, KEY) == data
+        if size <= SMALL:
+            assert (await artifacts.write_small(data, KEY, digest=digest)).digest == wanted
+
+    asyncio.run(story())
