@@ -306,3 +306,21 @@ asyncio.run(all())
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert int(told.stdout) < 30, f"{told.stdout} MiB more"
     assert kept.unfinished() == 0
+
+
+@pytest.mark.parametrize("digest", ["md5", "sha256", ""])
+@pytest.mark.parametrize("size", [0, 300, CHUNK, 5 * CHUNK + 17])
+def test_the_digest_is_the_one_that_was_asked_for(artifacts: Artifacts, size: int, digest: str) -> None:
+    data = content(size)
+    wanted = hashlib.new(digest, data, usedforsecurity=False).hexdigest() if digest else ""
+
+    async def story() -> None:
+        # Pieces larger than a batch, too: what is encrypted in place of the last batch must not lose any of it.
+        for piece in (10_000, 3 * CHUNK + 1):
+            written = await artifacts.write(pieces(data, piece), KEY, digest=digest)
+            assert (written.size, written.digest) == (size, wanted)
+            assert await artifacts.read(written.id, KEY) == data
+        if size <= SMALL:
+            assert (await artifacts.write_small(data, KEY, digest=digest)).digest == wanted
+
+    asyncio.run(story())
