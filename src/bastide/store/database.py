@@ -122,25 +122,29 @@ def damage(path: Path) -> list[str]:
         db = connect(path, read_only=True)
     except (apsw.Error, OSError) as error:
         return [f"the database cannot be opened: {error}"]
+    found: list[str] = []
     try:
         db.execute("BEGIN; PRAGMA user_version").fetchall()
         if not checked(db):
             return ["the header of the database says that pages have no checksums"]
-        found = [*_pages(db, path), *_trees(db)]
+        found = _pages(path)
+        found += _trees(db)
         # It ends at the first page that cannot be read, so it is for what sound pages say together.
         made = [] if found else [str(line) for (line,) in db.execute("PRAGMA integrity_check(1000)")]
     except apsw.Error as error:
-        return [f"the database cannot be read: {error}"]
+        return [*found, f"the database cannot be read: {error}"]
     finally:
         db.close()
     return found if made in ([], ["ok"]) else made
 
 
-def _pages(db: apsw.Connection, path: Path) -> list[str]:
+def _pages(path: Path) -> list[str]:
     """Damaged pages of the file. One that is being written is looked at again."""
     found = []
-    size = int(db.execute("PRAGMA page_size").get)
+    db = apsw.Connection(":memory:")  # the database's own would have to read its schema, which may be what is damaged
     with path.open("rb", buffering=0) as file:
+        told = int.from_bytes(os.pread(file.fileno(), 2, 16))
+        size = 65536 if told == 1 else told or 4096
         for number in range(path.stat().st_size // size):
             for _ in range(5):
                 sound = db.execute("SELECT verify_checksum(?)", (os.pread(file.fileno(), size, number * size),)).get
