@@ -6,6 +6,7 @@ from bastide.kernel import Service
 from bastide.services import (
     accessanalyzer,
     cloudtrail,
+    cloudwatch,
     ec2,
     iam,
     identity_center,
@@ -24,6 +25,7 @@ from bastide.services import (
 SERVICES: tuple[Service, ...] = (
     accessanalyzer.SERVICE,
     cloudtrail.SERVICE,
+    cloudwatch.SERVICE,
     ec2.SERVICE,
     iam.SERVICE,
     *identity_center.SERVICES,

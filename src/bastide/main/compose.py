@@ -18,12 +18,13 @@ from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
+from bastide.engines.telemetry import Meter
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import ec2, identity_center, kms, s3, sagemaker
+from bastide.services import cloudwatch, ec2, identity_center, kms, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -55,6 +56,8 @@ class Platform:
     last_use: LastUse
     expiry: s3.Expiry
     keeper: kms.Keeper
+    meter: Meter
+    watch: cloudwatch.Watch
 
     @classmethod
     async def start(
@@ -97,6 +100,8 @@ class Platform:
         networks = Namespaces(planned)
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
+        room = configuration.metrics_bytes
+        meter = Meter(directory.metrics, clock, limit_bytes=room, days=configuration.metrics_days)
         last_use = LastUse(store)
         engines: dict[type, object] = {
             Artifacts: artifacts,
@@ -111,6 +116,7 @@ class Platform:
             identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
+            Meter: meter,
         }
         calls = Calls(
             store=store,
@@ -144,6 +150,7 @@ class Platform:
         )
         keeper = kms.Keeper(calls)
         await keeper.start()
+        watch = cloudwatch.Watch(calls)
         platform = cls(
             configuration,
             directory,
@@ -163,8 +170,11 @@ class Platform:
             last_use,
             expiry,
             keeper,
+            meter,
+            watch,
         )
         journal.start()
+        meter.start()
         await workflows.recover()
         workflows.run()
         outbox.start()
@@ -172,6 +182,7 @@ class Platform:
         sign_in.start()
         last_use.start()
         expiry.start()
+        watch.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -228,6 +239,7 @@ class Platform:
 
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
+        await self.watch.close()
         await self.networks.close()
         await self.sign_in.close()
         await self.workflows.close()
@@ -238,4 +250,5 @@ class Platform:
         await self.keeper.close()
         await self.last_use.close()
         await self.journal.close()
+        await self.meter.close()
         self.store.close()

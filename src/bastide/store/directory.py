@@ -14,12 +14,15 @@ REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """account: the management account's id. regions: those that exist, the default first."""
+    """account: the management account's id. regions: those that exist, the default first. metrics_bytes, metrics_days: room
+    for measured values, and after how many days they go at the latest."""
 
     account: str
     regions: tuple[str, ...] = REGIONS
     hosts: tuple[str, ...] = ("localhost",)
     version: int = 1
+    metrics_bytes: int = 2 << 30
+    metrics_days: int = 455
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class DataDirectory:
     def journal(self) -> Path:
         """Audit entries of reads on their way into the database."""
         return self.root / "journal"
+
+    @property
+    def metrics(self) -> Path:
+        """Measured values, SQLite's file."""
+        return self.root / "metrics.db"
 
     @property
     def objects(self) -> Path:
@@ -106,7 +114,8 @@ class DataDirectory:
     def load(self) -> Configuration:
         """What `init` wrote; raises FileNotFoundError if it never ran here."""
         told = json.loads(self.configuration.read_text())
-        return Configuration(told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"])
+        more = {name: int(told[name]) for name in ("metrics_bytes", "metrics_days") if name in told}
+        return Configuration(told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"], **more)
 
     def save(self, configuration: Configuration) -> None:
         """Keeps it."""

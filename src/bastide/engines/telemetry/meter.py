@@ -279,7 +279,7 @@ class Meter:
     def _merge(self, level: int, metric: int, unit: str, at: int, summary: Summary) -> None:
         stretch = at // LEVELS[level][0]
         held = self._writer.execute(
-            f"SELECT count, total, low, high, sketch FROM point_{level}"
+            f"SELECT count, total, low, high, sketch FROM point_{level}"  # noqa: S608
             " WHERE stretch=? AND metric=? AND unit=? AND at=?",
             (stretch, metric, unit, at),
         ).fetchone()
@@ -288,14 +288,14 @@ class Meter:
             whole.add(summary)
             summary = whole
         self._writer.execute(
-            f"INSERT OR REPLACE INTO point_{level} VALUES (?,?,?,?,?,?,?,?,?)",
+            f"INSERT OR REPLACE INTO point_{level} VALUES (?,?,?,?,?,?,?,?,?)",  # noqa: S608
             (stretch, metric, unit, at, summary.count, summary.total, summary.low, summary.high, summary.packed()),
         )
 
     def _prune(self, now: int) -> None:
         for level, (stretch, age) in LEVELS.items():
             before = (now - min(age, self._oldest)) // stretch
-            self._writer.execute(f"DELETE FROM point_{level} WHERE stretch < ?", (before,))
+            self._writer.execute(f"DELETE FROM point_{level} WHERE stretch < ?", (before,))  # noqa: S608
         gone = (now - min(LEVELS[3600][1], self._oldest) - 2 * LEVELS[3600][0],)
         self._writer.execute("DELETE FROM dimension WHERE metric IN (SELECT id FROM metric WHERE last < ?)", gone)
         self._writer.execute("DELETE FROM metric WHERE last < ?", gone)
@@ -331,7 +331,7 @@ class Meter:
         last = start + -(-(end - start) // period) * period
         for number in range(start // stretch, (last - 1) // stretch + 1):
             for told, at, *rest in self._reader.execute(
-                f"SELECT unit, at, count, total, low, high, sketch FROM point_{level}"
+                f"SELECT unit, at, count, total, low, high, sketch FROM point_{level}"  # noqa: S608
                 " WHERE stretch=? AND metric=? AND at>=? AND at<?" + (" AND unit=?" if unit is not None else ""),
                 (number, row[0], start, last, *((unit,) if unit is not None else ())),
             ):
