@@ -24,7 +24,7 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import cloudwatch, ec2, identity_center, kms, s3, sagemaker
+from bastide.services import cloudwatch, ec2, identity_center, kms, s3, sagemaker, sagemaker_runtime
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -103,6 +103,8 @@ class Platform:
         room = configuration.metrics_bytes
         meter = Meter(directory.metrics, clock, limit_bytes=room, days=configuration.metrics_days)
         last_use = LastUse(store)
+        invocations = sagemaker_runtime.Invocations(meter)
+        serving.told = invocations
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -117,6 +119,7 @@ class Platform:
             Issuers: issuers,
             LastUse: last_use,
             Meter: meter,
+            sagemaker_runtime.Invocations: invocations,
         }
         calls = Calls(
             store=store,
