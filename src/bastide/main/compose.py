@@ -24,7 +24,7 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import cloudwatch, ec2, identity_center, kms, s3, sagemaker, sagemaker_runtime
+from bastide.services import cloudwatch, ec2, identity_center, kms, logs, s3, sagemaker, sagemaker_runtime
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -58,6 +58,7 @@ class Platform:
     keeper: kms.Keeper
     meter: Meter
     watch: cloudwatch.Watch
+    retention: logs.Retention
 
     @classmethod
     async def start(
@@ -154,6 +155,7 @@ class Platform:
         keeper = kms.Keeper(calls)
         await keeper.start()
         watch = cloudwatch.Watch(calls)
+        retention = logs.Retention(calls)
         platform = cls(
             configuration,
             directory,
@@ -175,6 +177,7 @@ class Platform:
             keeper,
             meter,
             watch,
+            retention,
         )
         journal.start()
         meter.start()
@@ -186,6 +189,7 @@ class Platform:
         last_use.start()
         expiry.start()
         watch.start()
+        retention.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -243,6 +247,7 @@ class Platform:
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
         await self.watch.close()
+        await self.retention.close()
         await self.networks.close()
         await self.sign_in.close()
         await self.workflows.close()
