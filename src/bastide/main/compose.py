@@ -24,7 +24,7 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import cloudwatch, ec2, identity_center, kms, logs, s3, sagemaker, sagemaker_runtime
+from bastide.services import cloudwatch, ec2, events, identity_center, kms, logs, s3, sagemaker, sagemaker_runtime
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -59,6 +59,7 @@ class Platform:
     meter: Meter
     watch: cloudwatch.Watch
     retention: logs.Retention
+    rules: events.Rules
 
     @classmethod
     async def start(
@@ -140,6 +141,8 @@ class Platform:
         outbox = Outbox(store)
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
+        rules = events.Rules(calls)
+        rules.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
@@ -178,11 +181,13 @@ class Platform:
             meter,
             watch,
             retention,
+            rules,
         )
         journal.start()
         meter.start()
         await workflows.recover()
         workflows.run()
+        rules.start()
         outbox.start()
         delivery.start()
         sign_in.start()
@@ -254,6 +259,7 @@ class Platform:
         await self.serving.close()
         await self.expiry.close()
         await self.delivery.close()
+        await self.rules.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()
