@@ -298,17 +298,21 @@ class Kind:
     ) -> Row:
         """A new row, with history, and an event in the outbox; raises Refused as the kind's `taken` says."""
         row = Row(self.key, a.account, self.region(a.region), name, doc, status, tags or {})
-        self._changed(row)
         try:
-            tx.insert(row, event=a.operation.name, request_id=a.request.id, keep=self.history)
+            self.insert(tx, row, a.operation.name, a.request.id)
         except Taken:
             code, message, code_status = self.taken
             arn = self.arn(a.account, a.region, name)
             raise Refused(code, message.format(what=self.name, name=name, arn=arn), code_status) from None
-        self._emit(tx, row, a.operation.name, a.request.id)
-        if self._told is not None:
-            self._told(self, tx, row, a.operation.name, False)
         return row
+
+    def insert(self, tx: Transaction, row: Row, event: str, request_id: str = "") -> None:
+        """Writes a new row, with history, and an event in the outbox; raises Taken."""
+        self._changed(row)
+        tx.insert(row, event=event, request_id=request_id, keep=self.history)
+        self._emit(tx, row, event, request_id)
+        if self._told is not None:
+            self._told(self, tx, row, event, False)
 
     def follow(self, state: Callable[[Row], Any], told: Callable[[Kind, Transaction, Row, str, bool], None]) -> None:
         """Has `told` called in the transaction that makes a row, changes what `state` (JSON) says of it, or removes it

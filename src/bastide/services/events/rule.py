@@ -12,6 +12,7 @@ import orjson
 
 from bastide.domain import Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, each, pages, tags_of
+from bastide.kernel.kind import Given
 from bastide.services.events.bus import DEFAULT, bus_arn, bus_name
 from bastide.services.events.matching import Pattern
 from bastide.services.events.schedule import Schedule
@@ -46,6 +47,10 @@ def _this(member: str) -> Any:
     return about
 
 
+_CREATOR: Final[dict[str, Given]] = {"events:creatorAccount": lambda asked: asked.call.account}
+"""Rules are made in their own account alone."""
+
+
 def _row(a: Authorised, view: View, name: str) -> Row:
     bus = bus_name(a, view, a.input.get("EventBusName"))
     row = RULE.get(view, a.account, a.region, _key(bus, name))
@@ -76,6 +81,7 @@ def _of_pattern(*path: str) -> Any:
             "events:PutRule",
             _this("Name"),
             given={
+                **_CREATOR,
                 "events:source": _of_pattern("source"),
                 "events:detail-type": _of_pattern("detail-type"),
                 "events:detail.service": _of_pattern("detail", "service"),
@@ -135,7 +141,7 @@ def _shown(row: Row) -> Output:
     return {"Name": name, "Arn": RULE.arn(row.account, row.region, row.name), "State": row.status, **told}
 
 
-@RULE.reads("DescribeRule", asks=[Ask("events:DescribeRule", _this("Name"))])
+@RULE.reads("DescribeRule", asks=[Ask("events:DescribeRule", _this("Name"), given=_CREATOR)])
 def describe(a: Authorised, view: View) -> Output:
     return {**_shown(_row(a, view, a.input["Name"])), "CreatedBy": a.account}
 
@@ -165,17 +171,17 @@ def _switch(a: Authorised, tx: Transaction, status: str) -> Output:
     return {}
 
 
-@RULE.operation("EnableRule", asks=[Ask("events:EnableRule", _this("Name"))])
+@RULE.operation("EnableRule", asks=[Ask("events:EnableRule", _this("Name"), given=_CREATOR)])
 def enable(a: Authorised, tx: Transaction) -> Output:
     return _switch(a, tx, "ENABLED")
 
 
-@RULE.operation("DisableRule", asks=[Ask("events:DisableRule", _this("Name"))])
+@RULE.operation("DisableRule", asks=[Ask("events:DisableRule", _this("Name"), given=_CREATOR)])
 def disable(a: Authorised, tx: Transaction) -> Output:
     return _switch(a, tx, "DISABLED")
 
 
-@RULE.operation("DeleteRule", asks=[Ask("events:DeleteRule", _this("Name"))])
+@RULE.operation("DeleteRule", asks=[Ask("events:DeleteRule", _this("Name"), given=_CREATOR)])
 def delete(a: Authorised, tx: Transaction) -> Output:
     bus = bus_name(a, tx, a.input.get("EventBusName"))
     row = RULE.get(tx, a.account, a.region, _key(bus, a.input["Name"]))
@@ -241,11 +247,14 @@ def _target(a: Authorised, one: dict[str, Any]) -> dict[str, Any]:
 @RULE.operation(
     "PutTargets",
     asks=[
-        Ask("events:PutTargets", _this("Rule"), given={"events:TargetArn": each("Targets.Arn")}),
+        Ask("events:PutTargets", _this("Rule"), given={**_CREATOR, "events:TargetArn": each("Targets.Arn")}),
         Ask(
             "iam:PassRole",
             lambda asked: [one["RoleArn"] for one in asked.input["Targets"] if one.get("RoleArn")],
-            given={"iam:PassedToService": lambda _: "events.amazonaws.com"},
+            given={
+                "iam:PassedToService": lambda _: "events.amazonaws.com",
+                "iam:AssociatedResourceArn": lambda asked: list(_this("Rule")(asked)),
+            },
         ),
     ],
 )
@@ -261,7 +270,7 @@ def put_targets(a: Authorised, tx: Transaction) -> Output:
     return {"FailedEntryCount": 0, "FailedEntries": []}
 
 
-@RULE.operation("RemoveTargets", asks=[Ask("events:RemoveTargets", _this("Rule"))])
+@RULE.operation("RemoveTargets", asks=[Ask("events:RemoveTargets", _this("Rule"), given=_CREATOR)])
 def remove_targets(a: Authorised, tx: Transaction) -> Output:
     row = _row(a, tx, a.input["Rule"])
     missing = [id for id in a.input["Ids"] if row.doc["targets"].pop(id, None) is None]
@@ -272,7 +281,7 @@ def remove_targets(a: Authorised, tx: Transaction) -> Output:
     return {"FailedEntryCount": len(failed), "FailedEntries": failed}
 
 
-@RULE.reads("ListTargetsByRule", asks=[Ask("events:ListTargetsByRule", _this("Rule"))])
+@RULE.reads("ListTargetsByRule", asks=[Ask("events:ListTargetsByRule", _this("Rule"), given=_CREATOR)])
 def list_targets(a: Authorised, view: View) -> Output:
     return {"Targets": list(_row(a, view, a.input["Rule"]).doc["targets"].values())}
 

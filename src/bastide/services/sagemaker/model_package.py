@@ -164,8 +164,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         }
         name = f"{group.name}/{version}"
         row = Row(MODEL_PACKAGE.key, group.account, group.region, name, doc, "Completed", tags_of(a))
-        tx.insert(row, event=a.operation.name, request_id=a.request.id)
-        MODEL_PACKAGE._emit(tx, row, a.operation.name, a.request.id)
+        MODEL_PACKAGE.insert(tx, row, a.operation.name, a.request.id)
         arn = MODEL_PACKAGE.arn(group.account, group.region, name)
         a.touched.append(arn)
         return {"ModelPackageArn": arn}
