@@ -63,7 +63,7 @@ class Moved(Running):
         async def hear(event: dict[str, Any]) -> None:
             self.told.append(event)
 
-        for topic in ("s3:Notification", "sagemaker:StateChange"):
+        for topic in ("s3:Notification", EVENTS):
             self.running.outbox.subscribe(topic, hear)
         server = _server(self.running.door().at(Listener("plain", False)), None)
         serving = asyncio.create_task(server.serve(sockets=[bound]))

@@ -279,6 +279,8 @@ _OWN = {("iam", f"{verb}{noun}Policy") for verb in ("Attach", "Detach") for noun
 """They are about an entity of the caller's own account, and only mention the ARN of a policy or a device."""
 _OWN |= {("ssm", f"{verb}Resource") for verb in ("AddTagsTo", "RemoveTagsFrom", "ListTagsFor")}
 """Here a ResourceId is a name in the caller's own account, not an account."""
+_OWN |= {("events", "PutTargets"), ("events", "ListRuleNamesByTarget")}
+"""They are about a rule of the caller's own account, and only mention a target; what may be one, the stories show."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

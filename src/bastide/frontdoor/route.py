@@ -12,6 +12,7 @@ from functools import cache
 from urllib.parse import quote, unquote_to_bytes
 
 from bastide.domain import Refused
+from bastide.frontdoor.body import unpacked
 from bastide.frontdoor.form import Form
 from bastide.frontdoor.receive import MOST_BODY_BYTES, MOST_UNSIGNED_BYTES, Received, too_large
 from bastide.kernel import Operation, Registry
@@ -152,7 +153,8 @@ class Router:
             if body is None and service.needs_body(head):
                 body = await received.body(most)
             try:
-                name, protocol = service.route(head, body)
+                plain = unpacked(received, body) if body and service.needs_body(head) else body
+                name, protocol = service.route(head, plain)
             except Refused as refused:
                 refusal = refusal or refused
                 continue

@@ -579,11 +579,18 @@ class _Transaction(_View):
     def drop_blob(self, id: str) -> None:
         self._db.execute("DELETE FROM blob WHERE id=?", (id,))
 
-    def append_log(self, stream: str, lines: Iterable[tuple[Instant, str]]) -> None:
+    def append_log(self, stream: str, lines: Iterable[tuple[Instant, str | bytes]]) -> None:
         self._db.executemany(
             "INSERT INTO log_line (stream, at, ingested, message) VALUES (?,?,?,?)",
             [(stream, at, self.now, message) for at, message in lines],
         )
+
+    def expire_log(self, stream: str, before: Instant, limit: int) -> int:
+        self._db.execute(
+            "DELETE FROM log_line WHERE seq IN (SELECT seq FROM log_line WHERE stream=? AND at<? ORDER BY at LIMIT ?)",
+            (stream, before, limit),
+        )
+        return self._db.changes()
 
     def drop_log(self, stream: str) -> None:
         self._db.execute("DELETE FROM log_line WHERE stream=?", (stream,))

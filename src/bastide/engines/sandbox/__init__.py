@@ -78,6 +78,14 @@ class Ended:
     peak_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What runs uses. cpu_seconds: since its start; memory_bytes: now. None where the kernel does not tell."""
+
+    cpu_seconds: float | None
+    memory_bytes: int | None
+
+
 class Running(Protocol):
     """A program in its sandbox."""
 
@@ -88,6 +96,10 @@ class Running(Protocol):
         """Standard output and standard error in the order written, a line at a time without its newline; a longer
         line than 256 KiB comes in pieces. Can be read once. Who does not read holds the program up when it has written
         more than some hundred KiB, so read while waiting."""
+        ...
+
+    def usage(self) -> Usage:
+        """What it uses; after its end nothing is known any more."""
         ...
 
     async def wait(self) -> Ended:
@@ -139,4 +151,4 @@ class Volumes(Protocol):
         ...
 
 
-__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Volumes"]
+__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Usage", "Volumes"]

@@ -11,7 +11,7 @@ from bastide.domain import Arn
 from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
-from bastide.services.sagemaker import model_package
+from bastide.services.sagemaker import model_package, state_changes
 from bastide.services.sagemaker.association import ASSOCIATION
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
@@ -63,6 +63,9 @@ SERVICE = Service(
     ],
     facts=_facts,
 )
+
+
+state_changes.follow(SERVICE.kinds)
 
 
 def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:

@@ -24,6 +24,7 @@ from bastide.services.sagemaker.endpoint import ENDPOINT, shown
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.job_flow import GIB, volume_key
 from bastide.services.sagemaker.joblog import JobLog
+from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.store import Row, Transaction
@@ -190,6 +191,9 @@ class EndpointFlow:
         held: dict[str, Any] = {}
 
         async def close() -> None:
+            for name in ("usages", "measures"):
+                if name in held:
+                    held.pop(name).abandon()
             log: JobLog | None = held.pop("log", None)
             if log is not None:
                 await log.close()
@@ -245,6 +249,10 @@ class EndpointFlow:
             hosts=("model",),
         )
         held["start"] = lambda: sandboxes.start(spec)
+        measures = held["measures"] = Measures(session, "/aws/sagemaker/Endpoints")
+        measures.start()
+        dimensions = (("EndpointName", run.state["name"]), ("VariantName", variant["VariantName"]))
+        held["measure"] = lambda running: Usages(measures, running, limits.memory_bytes, ml, dimensions)
         return instance
 
     @staticmethod
@@ -255,6 +263,10 @@ class EndpointFlow:
 
         async def launch() -> Running:
             running: Running = await held["start"]()
+            if "usages" in held:
+                held.pop("usages").abandon()
+            held["usages"] = held["measure"](running)
+            held["usages"].start()
             held["reading"] = asyncio.get_running_loop().create_task(read(running, held["log"]))
             return running
 

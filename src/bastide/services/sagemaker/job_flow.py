@@ -28,6 +28,7 @@ from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
 from bastide.services.sagemaker import archive, digest, job_record, objects
 from bastide.services.sagemaker.joblog import JobLog
+from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.store import Row, Transaction
@@ -304,7 +305,17 @@ class JobFlow(ABC):
         row = self.row(run)
         running: Running = run.held["running"]
         log: JobLog = run.held["log"]
-        metrics = Metrics(row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (), run.clock)
+        measures = Measures(run.held["session"], self.log_group)
+        measures.start()
+        run.held["measures"] = measures
+        limits = run.held["claim"].grant
+        usages = Usages(measures, running, limits.memory_bytes, run.held["ml"], (("Host", f"{row.name}/{HOST}"),))
+        usages.start()
+        metrics = Metrics(
+            row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (),
+            run.clock,
+            lambda name, value: measures.add(name, value, "None", ((f"{self.kind.name}Name", row.name),)),
+        )
         await metrics.start()
         run.held["metrics"] = metrics
         tail: list[bytes] = []
@@ -334,12 +345,16 @@ class JobFlow(ABC):
         finally:
             for one in (reading, waiting, stop, lost):
                 one.cancel()
+            usages.close()
             await asyncio.gather(reading, waiting, stop, lost, return_exceptions=True)
+        usages.ended(ended)
         await log.close()
         self._unless_lost(run)
         outcome = self._outcome(ended, ending, tail)
         await asyncio.to_thread(self.ended, row, run.held["ml"], outcome)
-        return {"outcome": outcome, "metrics": await metrics.close(), "courses": metrics.courses}
+        found = await metrics.close()
+        await measures.close()
+        return {"outcome": outcome, "metrics": found, "courses": metrics.courses}
 
     async def _lost(self, run: Run) -> None:
         """Returns when the job's volume is gone under it."""
@@ -442,6 +457,9 @@ class JobFlow(ABC):
         if metrics is not None:
             with contextlib.suppress(Exception):
                 await metrics.close()
+        measures: Measures | None = held.pop("measures", None)
+        if measures is not None:
+            measures.abandon()
         log: JobLog | None = held.pop("log", None)
         if log is not None:
             await log.abandon()

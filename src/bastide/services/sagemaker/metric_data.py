@@ -84,7 +84,7 @@ def _result(a: Authorised, view: View, query: dict[str, Any]) -> dict[str, Any]:
     lines = view.log_lines(series(row.account, row.region, row.name, name), limit=_MOST_VALUES + 1)
     held: dict[int, dict[str, Any]] = {}
     for line in lines[:_MOST_VALUES]:
-        step, _, value = line.message.partition(" ")
+        step, _, value = str(line.message).partition(" ")
         if by_step and not step:
             continue
         width = _PERIODS.get(query["Period"], 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from bastide.domain import Arn, Refused, iso, new_id
+from bastide.domain import Arn, Refused
 from bastide.kernel import (
     Ask,
     Asked,
@@ -149,10 +149,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
         row = Row(MODEL_PACKAGE.key, group.account, group.region, name, doc, "Completed", tags_of(a))
         arn = MODEL_PACKAGE.arn(group.account, group.region, name)
         looked(a, tx, row)
-        tx.insert(row, event=a.operation.name, request_id=a.request.id)
-        MODEL_PACKAGE._emit(tx, row, a.operation.name, a.request.id)
+        MODEL_PACKAGE.insert(tx, row, a.operation.name, a.request.id)
         lineage_record.of_package(tx, a.account, arn, row)
-        _told(a, tx, row)
         a.touched.append(arn)
         return {"ModelPackageArn": arn}
 
@@ -172,35 +170,6 @@ def _content(a: Authorised, view: View, doc: dict[str, Any]) -> None:
         doc["AdditionalInferenceSpecifications"] = additional(a, view, held, added)
     if given.get("ModelCard"):
         doc["ModelCard"] = card({**(doc.get("ModelCard") or {}), **given["ModelCard"]})
-
-
-def _told(a: Authorised, tx: Transaction, row: Row) -> None:
-    """AWS's event of a version's state, for whoever listens.
-
-    Source: developer guide, "automating-sagemaker-with-eventbridge", "Model package state change".
-    """
-    arn = MODEL_PACKAGE.arn(row.account, row.region, row.name)
-    shown = ("ModelPackageGroupName", "ModelPackageVersion", "ModelApprovalStatus", "ModelPackageDescription", "CreatedBy",
-             "LastModifiedBy", "ApprovalDescription", "CustomerMetadataProperties", "ModelLifeCycle")  # fmt: skip
-    detail = {key: row.doc[key] for key in shown if key in row.doc}
-    detail |= {"ModelPackageArn": arn, "ModelPackageStatus": row.status, "CreationTime": iso(row.created)}
-    tx.emit(
-        "sagemaker:StateChange",
-        {
-            "destination": f"arn:aws:events:{row.region}:{row.account}:event-bus/default",
-            "message": {
-                "version": "0",
-                "id": new_id(),
-                "detail-type": "SageMaker Model Package State Change",
-                "source": "aws.sagemaker",
-                "account": row.account,
-                "time": iso(tx.now),
-                "region": row.region,
-                "resources": [arn],
-                "detail": detail,
-            },
-        },
-    )
 
 
 def _described(row: Row, members: Any) -> Output:
@@ -327,7 +296,6 @@ def update(a: Authorised, tx: Transaction) -> Output:
             lineage_record.of_approval(tx, arn, row, a.caller.arn, a.request.id)
         if given.get("ModelLifeCycle"):
             lineage_record.of_stage(tx, arn, row, a.caller.arn, a.request.id)
-        _told(a, tx, row)
         return {"ModelPackageArn": given["ModelPackageArn"]}
 
     return once(a, tx, given.get("ClientToken"), make)

@@ -8,7 +8,7 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_record
+from bastide.services.sagemaker import job_record, metrics
 from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -146,6 +146,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     if given["OutputDataConfig"].get("CompressionType", "GZIP") != "GZIP":
         raise Refused("ValidationException", "OutputDataConfig.CompressionType is not supported except GZIP.")
     split(given["OutputDataConfig"]["S3OutputPath"])
+    metrics.check(given["AlgorithmSpecification"].get("MetricDefinitions") or ())
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
     doc.setdefault("EnableNetworkIsolation", False)
