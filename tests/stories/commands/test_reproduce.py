@@ -22,7 +22,7 @@ pytest_plugins = ["tests.stories.sagemaker.conftest"]
 
 SCRIPT = """
 import os, sys
-import joblib, numpy, pandas
+import joblib, numpy
 from sklearn.ensemble import RandomForestClassifier, GradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score, roc_auc_score
@@ -36,10 +36,10 @@ if kind == "cancer":
     from sklearn.datasets import load_breast_cancer
     X, y = load_breast_cancer(return_X_y=True)
 else:
-    frame = pandas.concat(pandas.read_csv(os.path.join(os.environ["SM_CHANNEL_TRAIN"], name))
-                          for name in sorted(os.listdir(os.environ["SM_CHANNEL_TRAIN"])))
-    y = frame.pop("target").to_numpy()
-    X = frame.to_numpy(dtype=float)
+    folder = os.environ["SM_CHANNEL_TRAIN"]
+    parts = [numpy.loadtxt(os.path.join(folder, name), delimiter=",", skiprows=1) for name in sorted(os.listdir(folder))]
+    rows = numpy.concatenate(parts)
+    X, y = rows[:, :-1], rows[:, -1]
 A, B, a, b = train_test_split(X, y, test_size=0.3, random_state=0)
 if kind == "price":
     model = GradientBoostingRegressor(n_estimators=40, subsample=0.5, random_state=seed).fit(A, a)
