@@ -130,6 +130,7 @@ _TEXTS = {
     "handshakeid": "h-" + "0" * 32,
     "instancearn": "arn:aws:sso:::instance/ssoins-0000000000000007",
     "keyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
+    "modelpackagearnlist": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/name/1",
     "modelpackagename": f"arn:aws:sagemaker:{REGION}:444455556666:model-package/name/1",
     "organizationalunitid": "ou-zzzz-zzzzzzzz",
     "parentid": "r-zzzz",

@@ -13,6 +13,7 @@ from typing import Any
 
 from bastide.domain import MICROS, Instant, wall
 from bastide.frontdoor import Listener
+from bastide.kernel.happened import EVENTS
 from bastide.main.compose import Platform
 from bastide.main.run import _bind, _server
 from bastide.store.directory import DataDirectory

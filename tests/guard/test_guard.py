@@ -97,6 +97,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         return str(uuid.UUID(int=7))
     if lower == "source":
         return "${path:title}"
+    if lower == "modelpackagearnlist":
+        return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower in ("artifactarn", "sourcearn", "destinationarn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:artifact/0000"
     if lower.endswith("arn"):

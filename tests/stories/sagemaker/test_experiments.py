@@ -127,6 +127,11 @@ def test_a_job_records_its_own_component_and_nobody_rewrites_it(workshop: Worksh
         workshop.train(SCRIPT, ExperimentConfig={"ExperimentName": "nothing"})
     config = {"ExperimentName": "churn", "TrialName": "t", "RunName": "run", "TrialComponentDisplayName": "Train"}
     name = workshop.train(SCRIPT, ExperimentConfig=config)
+    # What somebody claims while the job runs gives way to what it printed.
+    claim = [{"MetricName": "acc", "Timestamp": time.time(), "Value": 9.0}]
+    workshop.account.client("sagemaker-metrics").batch_put_metrics(
+        TrialComponentName=f"{name}-aws-training-job", MetricData=claim
+    )  # fmt: skip
     job = workshop.trained(name)
     assert job["TrainingJobStatus"] == "Completed" and job["ExperimentConfig"] == config
     [found] = client.list_trial_components(SourceArn=job["TrainingJobArn"].lower())["TrialComponentSummaries"]

@@ -20,6 +20,7 @@ from bastide.services.sagemaker.entity import ACTION, ARTIFACT, CONTEXT
 from bastide.services.sagemaker.experiment import EXPERIMENT
 from bastide.services.sagemaker.metric_data import METRICS
 from bastide.services.sagemaker.model import MODEL
+from bastide.services.sagemaker.model_card import MODEL_CARD
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
 from bastide.services.sagemaker.processing_flow import ProcessingFlow
@@ -48,6 +49,7 @@ SERVICE = Service(
         PROCESSING_JOB,
         MODEL_PACKAGE_GROUP,
         MODEL_PACKAGE,
+        MODEL_CARD,
         MODEL,
         ENDPOINT_CONFIG,
         ENDPOINT,

@@ -13,7 +13,7 @@ from bastide.services.sagemaker.experiment import EXPERIMENT
 from bastide.services.sagemaker.model_package_group import who
 from bastide.services.sagemaker.relation import SOURCES
 from bastide.services.sagemaker.trial import TRIAL
-from bastide.services.sagemaker.trial_component import JOBS_OWN, MAPS, TRIAL_COMPONENT, join, write
+from bastide.services.sagemaker.trial_component import JOBS_OWN, MAPS, METRIC_KEY, TRIAL_COMPONENT, join, series, write
 from bastide.store import Row, Transaction
 
 _ENDINGS: Final = dict(zip(("TrainingJob", "ProcessingJob"), JOBS_OWN, strict=True))
@@ -65,7 +65,11 @@ def ended(tx: Transaction, kind: Kind, row: Row, run: Run) -> None:
         doc["OutputArtifacts"] = {**doc["OutputArtifacts"], "SageMaker.ModelArtifact": {"Value": made}}
         doc["_own"]["OutputArtifacts"] = [*doc["_own"]["OutputArtifacts"], "SageMaker.ModelArtifact"]
     for metric, held in (run.state.get("courses") or {}).items():
-        write(tx, component, metric, held)
+        # What somebody claimed of it while the job ran gives way to what was read off.
+        claimed = tx.get(METRIC_KEY, row.account, row.region, f"{component.name}|{metric}")
+        if claimed is not None:
+            tx.drop_log(series(row.account, row.region, component.name, metric))
+        write(tx, component, metric, held, claimed)
         doc["_own"]["Metrics"] = [*doc["_own"]["Metrics"], metric]
     TRIAL_COMPONENT.change(tx, component, "TrialComponentStateChange")
     lineage_record.of_job(tx, kind, row, component, run)

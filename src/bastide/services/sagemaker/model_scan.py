@@ -7,16 +7,20 @@ import contextlib
 import sys
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import orjson
 
 from bastide.domain import Refused
-from bastide.kernel import Authorised
+from bastide.kernel import Authorised, Calls
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import SAGEMAKER
 
 _SCANNER: Final = str(Path(__file__).with_name("model_scanner.py"))
 _SECONDS: Final = 300
+_AT_ONCE: Final = 2
+_gates: Final[WeakKeyDictionary[Calls, asyncio.Semaphore]] = WeakKeyDictionary()
+"""Scanners of one platform that run at once: each may use gigabytes."""
 
 
 def _unscanned(why: str) -> dict[str, Any]:
@@ -33,7 +37,13 @@ async def scan(a: Authorised, url: str) -> dict[str, Any]:
         )
     except Refused as refused:
         return _unscanned(f"{url} could not be read ({refused.code})")
-    body = output["Body"]
+    async with _gates.setdefault(a.calls, asyncio.Semaphore(_AT_ONCE)):
+        report = await _scanned(output["Body"])
+    report["etag"] = str(output.get("ETag", "")).strip('"')
+    return report
+
+
+async def _scanned(body: Any) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-I", _SCANNER,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -62,7 +72,6 @@ async def scan(a: Authorised, url: str) -> dict[str, Any]:
         report: dict[str, Any] = orjson.loads(told)
     except ValueError:
         report = _unscanned("the archive could not be read within the scanner's limits")
-    report["etag"] = str(output.get("ETag", "")).strip('"')
     return report
 
 
