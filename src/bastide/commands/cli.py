@@ -12,6 +12,7 @@ from bastide.commands.access import credentials
 from bastide.commands.demo import demo
 from bastide.commands.doctor import doctor
 from bastide.commands.identity import identity
+from bastide.commands.jobs import jobs, logs
 from bastide.commands.login import login
 from bastide.commands.network import network
 from bastide.commands.policy import policy
@@ -56,6 +57,8 @@ def cli() -> None:
     Then:
       bastide demo                          a bank's mortgage model, from data to a governed endpoint
       bastide status                        accounts, jobs and endpoints
+      bastide jobs                          what trains and processes, and why it waits or failed
+      bastide logs -f JOB                   what a job writes, until it is over
       bastide why REQUEST-ID                why a call was refused, and what would have allowed it
       bastide policy test FILE              cases in YAML, decided before a policy is attached
       bastide policy replay --scp FILE      what a guardrail would have stopped last week
@@ -69,7 +72,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    credentials, demo, doctor, identity, inventory, login, network, policy, reproduce, sdk, status, why,
+    credentials, demo, doctor, identity, inventory, jobs, login, logs, network, policy, reproduce, sdk, status, why,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -12,6 +12,8 @@ from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey, Safe, open_root
+from bastide.engines.lazy import Folders
+from bastide.engines.lazy.fuse import Fuse
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
@@ -90,12 +92,14 @@ class Platform:
         run.mkdir(mode=0o711, parents=True, exist_ok=True)
         sandboxes: Sandboxes = Bubblewrap(run)
         volumes: Volumes = Gocryptfs(run / "volumes")
+        folders: Folders = Fuse(run / "lazy")
         await sandboxes.recover()
+        await folders.recover()
         await volumes.recover()
         with store.reading() as view:
             owner = owner_of(view)
         artifacts = await asyncio.to_thread(open_artifacts, directory, configuration, owner)
-        placement = Placement()
+        placement = Placement(quotas=configuration.quotas)
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
         network = ec2.Ec2Network(registry.services)
@@ -104,7 +108,7 @@ class Platform:
             with store.reading() as view:
                 return network.plan(view, vpc)
 
-        networks = Namespaces(planned)
+        networks = Namespaces(planned, directory.authority)
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
         room = configuration.metrics_bytes
@@ -118,6 +122,7 @@ class Platform:
             Safe: safe,
             Sandboxes: sandboxes,
             Volumes: volumes,
+            Folders: folders,
             Placement: placement,
             Serving: serving,
             Networks: networks,

@@ -6,7 +6,8 @@ import fcntl
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "ap-southeast-2")
@@ -16,7 +17,8 @@ REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "
 class Configuration:
     """account: the management account's id. regions: those that exist, the default first. objects: the URL of the store
     where objects lie; empty if they lie with the other files. metrics_bytes, metrics_days: room for measured values, and
-    after how many days they go at the latest."""
+    after how many days they go at the latest. quotas: instances that an account's jobs may have at a time, by type (see
+    ``engines.placement``)."""
 
     account: str
     regions: tuple[str, ...] = REGIONS
@@ -25,6 +27,7 @@ class Configuration:
     objects: str = ""
     metrics_bytes: int = 2 << 30
     metrics_days: int = 455
+    quotas: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class DataDirectory:
     def load(self) -> Configuration:
         """What `init` wrote; raises FileNotFoundError if it never ran here."""
         told = json.loads(self.configuration.read_text())
-        names = ("objects", "metrics_bytes", "metrics_days")
+        names = ("objects", "metrics_bytes", "metrics_days", "quotas")
         more = {name: told[name] for name in names if name in told}
         return Configuration(told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"], **more)
 

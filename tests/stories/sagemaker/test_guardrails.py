@@ -95,7 +95,7 @@ def test_processing_jobs_are_bound_by_the_volume_guardrail_too(workshop: Worksho
 
 
 def test_the_vpc_guardrail_decides_before_networks_are_looked_for(workshop: Workshop, mission: Path) -> None:
-    """Jobs have no network yet: what complies passes the policy, and is then told so."""
+    """What complies passes the policy, and is then told that there is no such subnet."""
     guardrail = policy(mission, "24-guardrail-vpc-deployment.json")
     bound = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
     workshop.sagemaker = bound

@@ -47,8 +47,9 @@ class Spec:
     command: a program found on the image's PATH, with its arguments; visible to the machine's users, so no secrets.
     env: environment variables; visible to the job alone. workdir: bound read-write as ``/opt/ml``. readonly, writable:
     (source, path inside), files, folders or unix sockets; the workdir and the writable folders become the job's user's,
-    with all that lies in them. hosts: names for 127.0.0.1 beside ``localhost``. Nothing else of the machine is seen,
-    and there is no network.
+    with all that lies in them. hosts: names for 127.0.0.1 beside ``localhost``. addresses: further names. network: a path
+    for setns(2) of the network namespace to be in, which the job cannot change; without one it gets its own, where there
+    is only itself. resolver: the address of its DNS. Nothing else of the machine is seen.
     """
 
     name: str
@@ -61,6 +62,9 @@ class Spec:
     writable: Sequence[tuple[Path, str]] = ()
     hostname: str = "algo-1"
     hosts: Sequence[str] = ("algo-1",)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
+    resolver: str = ""
 
 
 @dataclass(frozen=True)

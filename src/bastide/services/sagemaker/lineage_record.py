@@ -74,7 +74,7 @@ def _image(tx: Transaction, account: str, region: str, uri: str, digest: str) ->
 
 def _made(kind: Kind, row: Row, delivered: Mapping[str, Any]) -> Iterable[tuple[str, str, dict[str, str]]]:
     if kind.name == "TrainingJob":
-        for name, type in (("model.tar.gz", "Model"), ("output.tar.gz", "Output")):
+        for name, type in (("model", "Model"), ("output", "Output")):
             told = delivered.get(f"{name} is")
             if told is not None:
                 yield type, delivered[name], _object(told["ETag"], told["sha256"], told["VersionId"])
