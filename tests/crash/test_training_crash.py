@@ -49,6 +49,13 @@ def made() -> dict[str, Workshop]:
 def _end(workshop: Workshop, name: str) -> dict[str, Any]:
     job = workshop.trained(name)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    [component] = workshop.sagemaker.list_trial_components(SourceArn=job["TrainingJobArn"])["TrialComponentSummaries"]
+    assert component["Status"]["PrimaryStatus"] == "Completed"
+    # Its lineage is there, once.
+    arn = component["TrialComponentArn"]
+    led = workshop.sagemaker.list_associations(DestinationArn=arn)["AssociationSummaries"]
+    assert sorted(one["SourceType"] for one in led) == ["Code", "DataSet", "Image"]
+    assert len(workshop.sagemaker.list_associations(SourceArn=arn)["AssociationSummaries"]) == 1
     key = f"out/{name}/output/model.tar.gz"
     model = workshop.s3.get_object(Bucket=workshop.bucket, Key=key)["Body"].read()
     logs = workshop.account.client("logs")
