@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network, own_image, quota
+from bastide.services.sagemaker import job_network, job_record, own_image, quota
 from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -36,7 +36,6 @@ WITHOUT_EFFECT: Final = (
     "ProfilerConfig",
     "ProfilerRuleConfigurations",
     "TensorBoardOutputConfig",
-    "ExperimentConfig",
     "InfraCheckConfig",
 )
 """Members that are kept and shown and change nothing: clients send them unasked."""
@@ -142,7 +141,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     doc["SecondaryStatusTransitions"] = []
     row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
     transition(row, "Starting", "Starting the training job", tx.now)
-    TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    job_record.begin(a, tx, TRAINING_JOB, TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a)))
     return {"TrainingJobArn": TRAINING_JOB.arn(a.account, a.region, name)}
 
 
