@@ -235,6 +235,8 @@ def test_a_container_serves(own: tuple[Workshop, Registry]) -> None:
     workshop.sagemaker.create_model(
         ModelName=name, ExecutionRoleArn=workshop.role, PrimaryContainer={"Image": f"{uri}:one"}
     )
+    # What a tag means later changes nothing for a model that is there.
+    registry.push(f"{uri}:one", [oci.system, oci.scripts(program="exit 3")], {"Entrypoint": ["program"]})
     variant = {
         "VariantName": "one", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1,
     }  # fmt: skip

@@ -92,14 +92,9 @@ class EndpointFlow:
                         **variant,
                         "role": model.doc["ExecutionRoleArn"],
                         "isolated": model.doc["EnableNetworkIsolation"],
-                        "container": dict(model.doc["_resolved"][0]),
+                        "container": model.doc["_resolved"][0],
                     }
                 )
-        for variant in variants:
-            # What a tag means is settled here, for as long as the endpoint serves this configuration.
-            session = self._session(run, variant)
-            container = variant["container"]
-            container.setdefault("ImageDigest", await own_image.pin(session, container["Image"]))
         return {"variants": variants, "kms": config.doc.get("KmsKeyId")}
 
     async def deploy(self, run: Run) -> dict[str, Any]:

@@ -170,6 +170,14 @@ def _named(session: RoleSession, uri: str) -> Named | None:
         return named(session.calls, view, uri, session.account)
 
 
+async def digest_for_role(session: RoleSession, uri: str) -> str:
+    """The same when a request is answered: raises Refused."""
+    try:
+        return await pin(session, uri)
+    except Failed as failed:
+        raise Refused("ValidationException", failed.message) from None
+
+
 async def pin(session: RoleSession, uri: str) -> str:
     """The digest that a URI means now, for the role of the session; raises Failed."""
     found = _named(session, uri)
