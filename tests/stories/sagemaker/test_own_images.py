@@ -263,3 +263,33 @@ def test_a_container_serves(own: tuple[Workshop, Registry]) -> None:
     workshop.sagemaker.create_endpoint(EndpointName=bad, EndpointConfigName=bad)
     failed = workshop.endpoint(bad, "InService", "Failed")
     assert failed["EndpointStatus"] == "Failed" and "ping" in failed["FailureReason"]
+
+
+def test_a_damaged_layer_is_not_run(own: tuple[Workshop, Registry]) -> None:
+    workshop, registry = own
+    objects = workshop.account.platform.data / "objects"
+    before = {path for path in objects.rglob("*") if path.is_file()}
+    uri = registry.create("app")
+    registry.push(f"{uri}:one", [oci.system, oci.scripts(train="echo fine")], {"Env": ["PATH=/usr/local/bin:/bin"]})
+    layer = max({path for path in objects.rglob("*") if path.is_file()} - before, key=lambda path: path.stat().st_size)
+    held = bytearray(layer.read_bytes())
+    held[len(held) // 2] ^= 1
+    layer.write_bytes(held)
+    job = train(workshop, f"{uri}:one")
+    assert job["TrainingJobStatus"] == "Failed" and "damaged" in job["FailureReason"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (lambda tar: oci.entry(tar, "../../../../tmp/escaped", b"x"), "upwards"),
+        (lambda tar: oci.link(tar, "x", "/etc/shadow", b"1"), "No such file"),
+    ],
+)
+def test_a_hostile_image_fails_its_own_job(own: tuple[Workshop, Registry], layer: oci.Layer, why: str) -> None:
+    workshop, registry = own
+    uri = registry.create("hostile")
+    registry.push(f"{uri}:one", [layer])
+    job = train(workshop, f"{uri}:one")
+    assert job["TrainingJobStatus"] == "Failed" and why in job["FailureReason"], job["FailureReason"]
+    assert not Path("/tmp/escaped").exists()

@@ -21,6 +21,7 @@ import orjson
 
 from bastide.domain import Refused
 from bastide.engines import images
+from bastide.engines.artifacts import Damaged
 from bastide.engines.images import Blob, Container, Containers, Unfit
 from bastide.engines.network import Joined, Networks
 from bastide.engines.workflow import Failed
@@ -163,6 +164,8 @@ class _Pull:
             raise Failed("ClientError", f"The image {self._uri} cannot be used: {unfit}.") from None
         except Refused as refused:
             raise self.failed(f"{refused.code}: {refused.message}") from None
+        except Damaged:
+            raise self.failed("One of its layers is damaged at rest: push it again.") from None
 
 
 def _named(session: RoleSession, uri: str) -> Named | None:
