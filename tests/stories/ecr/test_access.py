@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -202,3 +203,40 @@ def test_nobody_takes_a_layer_over_from_a_repository_they_may_not_read(registry:
     assert found["layers"][0]["layerAvailability"] == "UNAVAILABLE"
     with pytest.raises(ClientError, match="LayersNotFound"):
         registry.ecr.put_image(repositoryName="mine", imageManifest=image["imageManifest"])
+
+
+@pytest.mark.control("PRM-09")
+def test_an_image_is_built_upon_another_and_pushed(registry: Registry, mission: Path) -> None:
+    document = sample(
+        mission, "07-notebook-execution-role-ecr-build-push.json", ACCOUNT_ID=registry.account.id, TEAM_NAMESPACE="team"
+    )
+    registry.account.role("Notebook", document)
+    keys = registry.account.as_role("Notebook")
+    right = [{"Key": "CreatedBy", "Value": "SageMaker"}]
+    made = registry.account.client("ecr", keys).create_repository(repositoryName="team/app", tags=right)
+    uri = made["repository"]["repositoryUri"]
+    registry.push(f"{uri}:base", [oci.system], {"Env": ["PATH=/bin"]}, keys=keys)
+    folder = registry.folder / "build"
+    folder.mkdir()
+    (folder / "Containerfile").write_text(
+        f'FROM {uri}:base\nCOPY Containerfile /made/\nENTRYPOINT ["cat", "/made/x"]\n'
+    )
+    (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    where = [
+        "--root",
+        str(registry.folder / "store"),
+        "--runroot",
+        str(registry.folder / "run"),
+        "--storage-driver",
+        "vfs",
+    ]
+    trust = ["--signature-policy", str(folder / "policy.json"), "--cert-dir", str(registry.folder / "certificates")]
+    login = ["--creds", f"AWS:{registry.password(keys)}"]
+    for words in (
+        ["build", "--isolation", "chroot", *trust, *login, "-t", f"{uri}:built", str(folder)],
+        ["push", *trust, *login, f"{uri}:built"],
+    ):
+        done = subprocess.run(["buildah", *where, *words], capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+    found = registry.ecr.describe_images(repositoryName="team/app")["imageDetails"]
+    assert sorted(tag for one in found for tag in one["imageTags"]) == ["base", "built"]
