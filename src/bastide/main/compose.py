@@ -11,6 +11,7 @@ from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey, Safe, open_root
+from bastide.engines.meter import Meter, Recent
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
@@ -18,6 +19,7 @@ from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
+from bastide.engines.spool import Spools
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
@@ -55,6 +57,7 @@ class Platform:
     last_use: LastUse
     expiry: s3.Expiry
     keeper: kms.Keeper
+    capture: sagemaker.Capture
 
     @classmethod
     async def start(
@@ -106,6 +109,8 @@ class Platform:
             Volumes: volumes,
             Placement: placement,
             Serving: serving,
+            Meter: Recent(),
+            Spools: Spools(directory.captured, root.derive("captured")),
             Networks: networks,
             Configuration: configuration,
             identity_center.Portal: portal,
@@ -125,6 +130,7 @@ class Platform:
             home=configuration.account,
             clock=clock,
         )
+        capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
@@ -163,6 +169,7 @@ class Platform:
             last_use,
             expiry,
             keeper,
+            capture,
         )
         journal.start()
         await workflows.recover()
@@ -172,6 +179,7 @@ class Platform:
         sign_in.start()
         last_use.start()
         expiry.start()
+        capture.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -232,6 +240,7 @@ class Platform:
         await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
+        await self.capture.close()
         await self.expiry.close()
         await self.delivery.close()
         await self.outbox.close()

@@ -55,9 +55,14 @@ class Placement:
         found = instance_type(type_name)
         return Grant(float(min(found.cpus, self._cpus)), min(found.memory_bytes, self._most))
 
-    async def claim(self, holder: str, type_name: str) -> Claim:
-        """Books for `holder`, in the order of asking, when there is room. A holder's earlier claim becomes stale."""
-        grant = self.grant(type_name)
+    def part(self, memory_bytes: int, cpus: float) -> Grant:
+        """What a piece of the machine grants that is no instance type."""
+        return Grant(min(cpus, float(self._cpus)), min(memory_bytes, self._most))
+
+    async def claim(self, holder: str, wanted: str | Grant) -> Claim:
+        """Books a type, or what `part` gave, for `holder`, in the order of asking, when there is room. A holder's
+        earlier claim becomes stale."""
+        grant = self.grant(wanted) if isinstance(wanted, str) else wanted
         earlier = self._held.get(holder)
         if earlier is not None:
             self.release(earlier)
