@@ -130,7 +130,8 @@ class _Building:
         readonly, models, more = [], None, {}
         if several:
             folder = volume / f"models-{number}"
-            folder.mkdir(mode=0o755)
+            folder.mkdir()
+            folder.chmod(0o755)  # whatever the umask is: the server reads there as its own user
             readonly.append((folder, _MODELS_FOLDER))
             models = model_data.Several(session, container["ModelDataUrl"], volume, folder, _MODELS_FOLDER)
             more = {"SAGEMAKER_MULTI_MODEL": "true"}

@@ -30,7 +30,6 @@ _UNSUPPORTED: Final = (
     "ContainerMetricsConfig",
 )
 _UNSUPPORTED_OF_DATA: Final = ("ModelAccessConfig", "HubAccessConfig", "ManifestS3Uri", "ManifestEtag")
-_MOST_CONTAINERS: Final = 15
 MULTI: Final = "MultiModel"
 
 
@@ -95,8 +94,6 @@ def create(a: Authorised, tx: Transaction) -> Output:
     every = containers(given)
     if not every or (given.get("PrimaryContainer") and given.get("Containers")):
         raise Refused("ValidationException", "Exactly one of PrimaryContainer and Containers is needed.")
-    if len(every) > _MOST_CONTAINERS:
-        raise Refused("ValidationException", f"A model has at most {_MOST_CONTAINERS} containers.")
     if not given.get("ExecutionRoleArn"):
         raise Refused("ValidationException", "ExecutionRoleArn is needed: Bastide fetches the model with it.")
     name = given["ModelName"]
