@@ -12,10 +12,12 @@ SCRIPT = b"""
 import os, time
 def model_fn(folder): return open(folder + '/m.txt').read()
 def transform_fn(model, body, kind, accept):
+    if isinstance(body, bytes): return body, 'application/octet-stream'
     if body == 'die': os._exit(3)
     if body == 'hang': time.sleep(3600)
     if body == 'bad': raise ValueError('x')
     if body == 'slow': time.sleep(1.5)
+    if body == 'nap': time.sleep(0.3)
     if body == 'env': return os.environ.get('GREETING', ''), 'text/plain'
     if body == 'stream': return pieces(model), 'text/plain'
     if body == 'broken': return broken(model), 'text/plain'

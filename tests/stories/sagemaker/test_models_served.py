@@ -9,12 +9,15 @@ from tests.platform import allow
 from tests.stories.sagemaker.conftest import IMAGE, Workshop, archive
 from tests.stories.sagemaker.serving import PROGRAM, SCRIPT, config, container, data, model, serve, until, variant
 
-CODE = SCRIPT + b"""
+CODE = (
+    SCRIPT
+    + b"""
 import json
 def transform_fn(model, body, kind, accept):
     if body == 'bad': raise ValueError('x')
     return json.dumps([model, body, kind, accept]), 'application/json'
 """
+)
 
 
 def test_a_pipeline_passes_each_answer_on(workshop: Workshop) -> None:

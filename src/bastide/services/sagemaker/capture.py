@@ -30,7 +30,8 @@ from bastide.services.sagemaker.session import RoleSession
 _log = logging.getLogger("bastide.sagemaker")
 
 _LOOK_SECONDS: Final = 0.5
-_LINGER: Final = 10.0
+_FIRST_LINGER: Final = 1.0
+_LONGEST_LINGER: Final = 60.0
 _ENOUGH: Final = 1 << 20
 _MOST: Final = 64 << 20
 _LONGEST_BACK_OFF: Final = 300.0
@@ -48,6 +49,8 @@ class Line:
     def __init__(self, spool: Spool, config: dict[str, Any]) -> None:
         self.spool = spool
         self.since = 0.0
+        self.linger = _FIRST_LINGER
+        self.sent = 0.0
         self.retry_at = 0.0
         self.back_off = 0.0
         self.sending = False
@@ -148,8 +151,12 @@ class Capture:
                 now = loop.time()
                 if line.sending or now < line.retry_at:
                     continue
-                ripe = line.spool.written >= _ENOUGH or (line.since and now - line.since >= _LINGER)
+                ripe = line.spool.written >= _ENOUGH or (line.since and now - line.since >= line.linger)
                 if ripe or line.spool.backlog:
+                    # What comes after a silence is there soon; what comes all the time, in few files.
+                    quiet = now - line.sent > _LONGEST_LINGER
+                    line.linger = _FIRST_LINGER if quiet else min(_LONGEST_LINGER, line.linger * 2)
+                    line.sent = now
                     line.sending = True
                     task = loop.create_task(self._send(name, line))
                     self._sending.add(task)

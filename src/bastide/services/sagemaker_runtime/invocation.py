@@ -23,7 +23,6 @@ from bastide.kernel import Ask, Asked, Authorised, Kind, Output, each
 from bastide.store import Row, View
 
 _ENDPOINT_KEY: Final = "sagemaker:Endpoint"
-_MOST_BYTES: Final = 6 * 1024 * 1024
 SECONDS: Final = 60.0
 _HEADERS: Final = (
     ("ContentType", "content-type"),
@@ -99,8 +98,6 @@ def found(a: Authorised, view: View, *, asynchronous: bool = False) -> Row:
     if bool(row.doc.get("AsyncInferenceConfig")) != asynchronous:
         which = "InvokeEndpointAsync" if not asynchronous else "InvokeEndpoint"
         raise Refused("ValidationError", f"Endpoint {name} does not answer {a.operation.name}: call {which}.")
-    if len(a.input.get("Body") or b"") > _MOST_BYTES:
-        raise Refused("ValidationError", f"The body has more than {_MOST_BYTES} bytes.")
     return row
 
 
