@@ -25,7 +25,7 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import ec2, identity_center, kms, s3, sagemaker
+from bastide.services import application_autoscaling, ec2, identity_center, kms, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -58,6 +58,7 @@ class Platform:
     expiry: s3.Expiry
     keeper: kms.Keeper
     capture: sagemaker.Capture
+    scaler: application_autoscaling.Scaler
 
     @classmethod
     async def start(
@@ -170,6 +171,7 @@ class Platform:
             expiry,
             keeper,
             capture,
+            application_autoscaling.Scaler(calls),
         )
         journal.start()
         await workflows.recover()
@@ -180,6 +182,7 @@ class Platform:
         last_use.start()
         expiry.start()
         capture.start()
+        platform.scaler.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -237,6 +240,7 @@ class Platform:
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
         await self.networks.close()
+        await self.scaler.close()
         await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()

@@ -92,7 +92,6 @@ def test_several_models_behind_one_endpoint_are_loaded_when_asked_for(workshop: 
     assert until(lambda: invoke(b"x", TargetModel="a.tar.gz")) == b"ax"
 
 
-@pytest.mark.control("GRD-04", lacking="jobs")
 def test_who_may_invoke_which_of_several_models_is_the_policies_business(workshop: Workshop) -> None:
     data(workshop, "many/a.tar.gz", b"a")
     data(workshop, "many/secret.tar.gz", b"s")
