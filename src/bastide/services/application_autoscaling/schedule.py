@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bastide.domain import MICROS, Instant, Refused
 from bastide.kernel import Ask, Authorised, Kind, Output, anything
-from bastide.services.application_autoscaling.target import KEYS, bounds, found, of_resource, page, this
+from bastide.services.application_autoscaling.target import KEYS, bounds, found, of_resource, page, shown, this
 from bastide.store import Transaction, View
 
 ACTION = Kind(
@@ -100,11 +100,7 @@ def described(a: Authorised, view: View) -> Output:
     rows, token = page(
         a, view, ACTION, lambda doc: of_resource(a.input, doc) and (not names or doc["ScheduledActionName"] in names)
     )
-    shown = [
-        {**{key: value for key, value in row.doc.items() if not key.startswith("_")}, "CreationTime": row.created}
-        for row in rows
-    ]
-    return {"ScheduledActions": shown, "NextToken": token}
+    return {"ScheduledActions": [shown(row) for row in rows], "NextToken": token}
 
 
 @ACTION.operation(

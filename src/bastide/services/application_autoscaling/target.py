@@ -32,6 +32,8 @@ TARGET = Kind(
     taken=("ConcurrentUpdateException", "The scalable target was registered at the same time.", 400),
 )
 
+"""Beside what the API shows a row keeps `_out` and `_in`, when its variant last grew and shrank."""
+
 
 def name_of(given: dict[str, Any]) -> str:
     """The name of the target that a request means: the same for the same resource and dimension."""
@@ -153,6 +155,11 @@ def page(a: Authorised, view: View, kind: Kind, keep: Any) -> tuple[list[Row], s
             return rows, None
 
 
+def shown(row: Row) -> dict[str, Any]:
+    """What a list shows of a row: what begins with an underscore is ours."""
+    return {**{key: value for key, value in row.doc.items() if not key.startswith("_")}, "CreationTime": row.created}
+
+
 def of_resource(given: dict[str, Any], doc: dict[str, Any]) -> bool:
     """Whether something is of the resource and dimension that a list asks for, as far as it does."""
     return all(given.get(member) in (None, doc[member]) for member in _WHAT)
@@ -164,7 +171,7 @@ def described(a: Authorised, view: View) -> Output:
     ids = given.get("ResourceIds")
     asked = {member: given.get(member) for member in ("ServiceNamespace", "ScalableDimension")}
     rows, token = page(a, view, TARGET, lambda doc: of_resource(asked, doc) and (not ids or doc["ResourceId"] in ids))
-    return {"ScalableTargets": [{**row.doc, "CreationTime": row.created} for row in rows], "NextToken": token}
+    return {"ScalableTargets": [shown(row) for row in rows], "NextToken": token}
 
 
 @TARGET.operation(
