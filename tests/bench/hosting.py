@@ -1,6 +1,6 @@
 """``python -m tests.bench.hosting``: what InvokeEndpoint costs over the bare model server.
 
-The same server in its sandbox is asked twice, in turn: through the platform (signed, decided, recorded, data captured in full)
+The same server in its sandbox is asked twice, in turn: through the platform (signed, decided, recorded, all data captured)
 and straight at its unix socket. One model answers a constant, another takes 5 ms of CPU for each answer, with one worker:
 the first shows what a call costs, the second how much of such a server's throughput is left. Peers that are
 installed below ``.bench/`` (see ``peers/``) serve the second model beside it. Nothing is asserted.

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import httptools
 
+_ONE_WRITE: Final = 64 << 10
 _MOST_WAITING: Final = 64
 """Pieces of a streamed answer that wait for whoever reads them, before the server has to."""
 
@@ -64,8 +65,10 @@ class _Connection(asyncio.Protocol):
         self._waiting = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._answer, self._pieces, self._size, self.began = Answer(), [], 0, False
-        self.transport.write(request)
-        if body:
+        if len(body) <= _ONE_WRITE:
+            self.transport.write(request + body)  # the server wakes up once
+        else:
+            self.transport.write(request)
             self.transport.write(body)
         try:
             return await self._waiting

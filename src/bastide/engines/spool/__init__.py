@@ -44,6 +44,7 @@ class Spool:
         self._waiting = sum(path.stat().st_size for path in folder.glob("*.segment"))
         self._handle = -1
         self._path = Path()
+        self._nonce, self._count = b"", 0
         self.written = 0
         """Bytes in the segment that is being written."""
         self.dropped = 0
@@ -57,6 +58,7 @@ class Spool:
         try:
             if self._handle < 0:
                 self._path = self._folder / f"{uuid.uuid4()}.segment"
+                self._nonce, self._count = os.urandom(_NONCE - 4), 0
                 self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 self._write(self._head)
             self._write(record)
@@ -66,7 +68,9 @@ class Spool:
         return True
 
     def _write(self, record: bytes) -> None:
-        nonce = os.urandom(_NONCE)
+        # Eight random bytes a segment and a count: no two records of any segments are sealed under the same.
+        nonce = self._nonce + self._count.to_bytes(4, "big")
+        self._count += 1
         sealed = nonce + self._cipher.encrypt(nonce, record, None)
         framed = _LENGTH.pack(len(sealed)) + sealed
         os.write(self._handle, framed)
