@@ -94,7 +94,8 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
             if not (row.doc.get("_live") and await workflows.signal(row.doc["_live"], "stop")):
                 await _remove(calls, ENDPOINT, where)
         elif row.doc.get("_next"):
-            await workflows.begin("endpoint", row.doc["_next"], {**where, **row.doc["_asked"]})
+            asked = row.doc.get("_asked") or {"config": row.doc.get("_config", row.doc["EndpointConfigName"])}
+            await workflows.begin("endpoint", row.doc["_next"], {**where, **asked})
 
     outbox.subscribe(TRAINING_JOB.key, training)
     outbox.subscribe(PROCESSING_JOB.key, processing)

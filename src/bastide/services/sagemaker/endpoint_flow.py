@@ -75,6 +75,8 @@ class EndpointFlow:
         """What is to be served, as configured when that was asked for: the plan."""
         if not self._wanted(run) or "plan" in run.state:
             return {}
+        if "variants" in run.state:
+            return {"plan": _earlier(run.state)}
         where = (run.state["account"], run.state["region"])
         retained = run.state.get("retained") or {}
         with self.calls.store.reading() as view:
@@ -135,7 +137,12 @@ class EndpointFlow:
                 row.doc["EndpointConfigName"] = run.state.get("config") or row.doc["EndpointConfigName"]
                 if run.state.get("deployment"):
                     row.doc["LastDeploymentConfig"] = run.state["deployment"]
-            elif row.doc.get("_live") != run.id or row.status != "OutOfService":
+            elif row.doc.get("_live") != run.id:
+                return
+            elif row.status != "OutOfService":
+                if "_plan" not in row.doc:
+                    row.doc["_plan"] = plan
+                    ENDPOINT.change(tx, row, "EndpointStateChange")
                 return
             _show(row, plan, resolved)
             if row.status != "Deleting":
@@ -252,6 +259,12 @@ class EndpointFlow:
         """Ends what this execution started."""
         if run.held.pop("deployed", False):
             await self.calls.engine(Serving).remove(self._arn(run), run.id)
+
+
+def _earlier(state: dict[str, Any]) -> dict[str, Any]:
+    """The plan of an execution that was begun before there were plans."""
+    variants = [{**one, "containers": [one["container"]], "direct": False} for one in state["variants"]]
+    return {"variants": variants, "shadows": [], "kms": state.get("kms"), "capture": None, "async": None}
 
 
 def _growing(host: Host, variant: dict[str, Any]) -> Any:

@@ -168,7 +168,7 @@ class _Building:
             hosts=("model",),
         )
         keep = (container.get("MultiModelConfig") or {}).get("ModelCacheSetting", "Enabled") == "Enabled"
-        host = str(container["ContainerHostname"])
+        host = str(container.get("ContainerHostname") or "primary")
         return Container(host, self._launcher(spec), sockets / "model.sock", self._tell, models, keep)
 
     async def _tell(self, line: str) -> None:
