@@ -59,6 +59,7 @@ def _blue_green(kind: str, **more: Any) -> dict[str, Any]:
     return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 0}}
 
 
+@pytest.mark.control("EXP-17", lacking="containers of your own")
 def test_no_call_fails_while_an_endpoint_changes_in_every_way(workshop: Workshop) -> None:
     for name in ("A", "B"):
         config(workshop, model(workshop, name, container(workshop, name)), variant(name))

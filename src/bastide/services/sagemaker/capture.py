@@ -112,9 +112,12 @@ class Capture:
         """The platform's time."""
         return self._calls.clock
 
-    def line(self, arn: str, where: dict[str, str], variant: str, role: str, config: dict[str, Any]) -> Line:
-        """The line of a variant: opened, or the one that is there if it leads to the same place."""
-        head = {"arn": arn, **where, "variant": variant, "role": role, "config": config}
+    def line(
+        self, arn: str, where: dict[str, str], variant: str, role: str, model: str, config: dict[str, Any]
+    ) -> Line:
+        """The line of a variant: opened, or the one that is there if it leads to the same place. model: for which the role
+        is taken on."""
+        head = {"arn": arn, **where, "variant": variant, "role": role, "model": model, "config": config}
         name = hashlib.sha256(orjson.dumps(head, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
         return self._opened(name, head)
 
@@ -170,7 +173,7 @@ class Capture:
         line.since = 0.0
         line.spool.cut()
         session = RoleSession(
-            self._calls, head["role"], account=head["account"], region=head["region"], source_arn=head["arn"]
+            self._calls, head["role"], account=head["account"], region=head["region"], source_arn=head["model"]
         )
         why = ""
         try:

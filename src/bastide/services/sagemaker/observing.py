@@ -10,6 +10,7 @@ from typing import Any, Final
 from bastide.engines.meter import Meter
 from bastide.engines.serving import Answer, Invocation
 from bastide.services.sagemaker.capture import Capture, Line
+from bastide.services.sagemaker.model import MODEL
 
 NAMESPACE: Final = "AWS/SageMaker"
 
@@ -28,7 +29,14 @@ class Observing:
             name = one["VariantName"]
             self._dimensions[name] = {"EndpointName": where["name"], "VariantName": name}
             if config and config.get("EnableCapture"):
-                self._lines[name] = capture.line(arn, where, name, one["role"], config)
+                self._lines[name] = capture.line(
+                    arn,
+                    where,
+                    name,
+                    one["role"],
+                    MODEL.arn(where["account"], where["region"], one["ModelName"]),
+                    config,
+                )
 
     def answered(
         self, variant: str, call: Invocation, answer: Answer | None, seconds: float, servers: int, shadow: bool

@@ -16,6 +16,7 @@ from bastide.domain import MICROS, Refused
 from bastide.engines.serving import Serving
 from bastide.engines.workflow import Failed, Run
 from bastide.kernel import Calls
+from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.session import RoleSession
 
 _LOOK_SECONDS: Final = 0.5
@@ -91,7 +92,9 @@ class Shift:
             return
         self._looked = now
         where = {key: self._run.state[key] for key in ("account", "region")}
-        session = RoleSession(self._calls, self._plan["variants"][0]["role"], **where, source_arn=self._arn)
+        variant = self._plan["variants"][0]
+        model = MODEL.arn(where["account"], where["region"], variant["ModelName"])
+        session = RoleSession(self._calls, variant["role"], **where, source_arn=model)
         try:
             told = await session.act("cloudwatch", "DescribeAlarms", {"AlarmNames": self._alarms})
         except Refused as refused:
