@@ -19,7 +19,7 @@ import click
 
 from bastide.commands.client import Credentials, Platform
 from bastide.commands.options import DATA_OPTION
-from bastide.engines.network.namespaces import enter
+from bastide.engines.network.kernel import enter
 from bastide.jail.namespaces import CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
 
 _ACCOUNT_ROLE = "OrganizationAccountAccessRole"

@@ -23,6 +23,7 @@ from typing import Any, Final, NoReturn
 
 from bastide.jail import cgroups, seccomp
 from bastide.jail.namespaces import (
+    CLONE_NEWNET,
     CLONE_NEWNS,
     MNT_DETACH,
     MS_BIND,
@@ -37,6 +38,7 @@ from bastide.jail.namespaces import (
     drop_to,
     mount,
     pivot_root,
+    setns,
     unmount,
     unshare,
 )
@@ -76,14 +78,17 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
 
     parent: process id of who waits for us. user: host uid and gid of the job. group: folders of its control groups.
     own: folders that become the job's. scratch: an empty folder to mount over, in the launcher's own view. readonly,
-    writable: [[source, path inside]]. hostname, hosts: name inside and the names of 127.0.0.1. environment: variables
-    of the command. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of /tmp,
-    /run and /dev/shm each.
+    writable: [[source, path inside]]. hostname, hosts: name inside and the names of 127.0.0.1. addresses: further names.
+    network: a network namespace to be in, empty for one of its own. resolver: the address of its DNS. environment:
+    variables of the command. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of
+    /tmp, /run and /dev/shm each.
     """
     os.umask(0o022)
     arguments = _arguments(told)
     cgroups.Group(dict(told["group"]), frozenset()).join()
     _own(told["own"], told["user"])
+    if told["network"]:
+        setns(told["network"], CLONE_NEWNET)
     binds = _lay_out(told)
     with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as score:
         score.write("500")  # when the machine itself runs short, jobs go before the platform
@@ -103,7 +108,10 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
 
 def _arguments(told: Mapping[str, Any]) -> list[str]:
     size = str(int(told["scratch_bytes"]))
-    words = ["--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session"]
+    # In a network that was given it has no privilege: that belongs to the machine's user namespace, bubblewrap makes one.
+    network = [] if told["network"] else ["--unshare-net"]
+    words = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", *network]
+    words += ["--disable-userns", "--die-with-parent", "--new-session"]
     words += ["--cap-drop", "ALL", "--uid", "1000", "--gid", "1000", "--hostname", told["hostname"]]
     words += ["--seccomp", str(_FILTER), "--clearenv"]
     for name, value in told["environment"].items():
@@ -181,10 +189,11 @@ def _etc(etc: str, told: Mapping[str, Any]) -> None:
     names = " ".join(told["hosts"])
     _write(f"{etc}/passwd", "root:x:0:0:root:/root:/bin/sh\njob:x:1000:1000:job:/tmp:/bin/bash\n")
     _write(f"{etc}/group", "root:x:0:\njob:x:1000:\n")
-    _write(f"{etc}/hosts", f"127.0.0.1 localhost {names}\n::1 localhost\n")
+    further = "".join(f"{address} {name}\n" for name, address in told["addresses"].items())
+    _write(f"{etc}/hosts", f"127.0.0.1 localhost {names}\n::1 localhost\n{further}")
     _write(f"{etc}/hostname", f"{told['hostname']}\n")
-    _write(f"{etc}/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")
-    _write(f"{etc}/resolv.conf", "")
+    _write(f"{etc}/nsswitch.conf", f"passwd: files\ngroup: files\nhosts: files{' dns' if told['resolver'] else ''}\n")
+    _write(f"{etc}/resolv.conf", f"nameserver {told['resolver']}\n" if told["resolver"] else "")
     _write(f"{etc}/host.conf", "multi on\n")
     for name in _ETC:
         if os.path.exists(f"/etc/{name}"):

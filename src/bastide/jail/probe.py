@@ -121,6 +121,7 @@ def _sandbox() -> Finding:
         limits = {"RLIMIT_NPROC": 16}
         words = {"parent": os.getpid(), "user": _TRIAL_USER, "group": {}, "own": [], "scratch": scratch}
         more = {"readonly": [], "writable": [], "hostname": "probe", "hosts": ["probe"], "environment": {}}
+        more |= {"network": "", "addresses": {}, "resolver": ""}
         last = {"folder": "/", "command": ["/bin/true"], "limits": limits, "scratch_bytes": 1 << 20}
         told.write(json.dumps(words | more | last).encode())
         told.seek(0)

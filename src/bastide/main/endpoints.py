@@ -60,20 +60,26 @@ class Doors:
         self._protocol: Any = protocol
         self._configured = configured
         self._open: set[_Opened] = set()
+        self._for_jobs: ssl.SSLContext | None = None
 
     async def __call__(self, bound: socket.socket, endpoint: str, names: Sequence[str]) -> Opened:
-        """Serves `bound` as the endpoint, with a certificate of its own for `names`."""
-        config = self._configured(self._door.at(Listener(endpoint, True, endpoint)))
+        """Serves `bound` as the endpoint, with a certificate of its own for `names`; an empty one is a job's way to AWS."""
+        config = self._configured(self._door.at(Listener(endpoint or "job", True, endpoint)))
 
         def connection() -> Any:
             return self._protocol(config=config, server_state=self._state, app_state={})
 
         server = await asyncio.get_running_loop().create_server(
-            connection, sock=bound, ssl=self._context(endpoint, names), backlog=_BACKLOG
+            connection, sock=bound, ssl=self._context(endpoint, names) if endpoint else self._jobs(), backlog=_BACKLOG
         )
         opened = _Opened(server, config, self._state.connections)
         self._open = {one for one in self._open if one._server.is_serving()} | {opened}
         return opened
+
+    def _jobs(self) -> ssl.SSLContext:
+        if self._for_jobs is None:
+            self._for_jobs = self._context("job", ("localhost",))
+        return self._for_jobs
 
     def _context(self, endpoint: str, names: Sequence[str]) -> ssl.SSLContext:
         handles = []

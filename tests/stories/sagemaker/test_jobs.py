@@ -106,7 +106,7 @@ def test_names_are_taken_once_and_what_is_not_there_is_said(workshop: Workshop) 
     with pytest.raises(ClientError, match="ResourceLimitExceeded"):
         workshop.train(MODEL, ResourceConfig={"InstanceType": "ml.p3.2xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1})
     with pytest.raises(ClientError, match="not supported by Bastide yet"):
-        workshop.train(MODEL, EnableManagedSpotTraining=True)
+        workshop.train(MODEL, RemoteDebugConfig={"EnableRemoteDebug": True})
     workshop.trained(name)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from bastide.engines.network import Entrance, Group, Interface, NetworkError, Plan, Rule, Vpc
-from bastide.engines.network.namespaces import Namespaces, enter
+from bastide.engines.network.kernel import enter
+from bastide.engines.network.namespaces import Namespaces
 
 VPC = Vpc("111122223333", "us-east-1", "vpc-1")
 ALL = Rule("-1", networks=("0.0.0.0/0",))

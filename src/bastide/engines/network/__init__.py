@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 
@@ -118,8 +119,47 @@ class Attachment(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A host among others. namespace: a path for setns(2), good while they are joined. address, interface: those by which
+    its peers reach it; 127.0.0.1 and ``lo`` of one that has none."""
+
+    namespace: str
+    address: str = "127.0.0.1"
+    interface: str = "lo"
+
+
+class Joined(Protocol):
+    """Hosts that reach each other, and nothing else unless they are in a subnet as well."""
+
+    @property
+    def peers(self) -> Sequence[Peer]: ...
+
+    async def close(self) -> None:
+        """Takes the network away. Closing twice is fine."""
+        ...
+
+
 class Networks(Protocol):
-    """All VPCs of a platform."""
+    """All networks of a platform: VPCs, and those of the hosts of a job."""
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that clients inside are to trust."""
+        ...
+
+    async def join(self, hosts: int, *, encrypted: bool, attached: Sequence[Attachment] = ()) -> Joined:
+        """A network for so many hosts. encrypted: what they send each other is, on the way. attached: they are in subnets
+        and reach each other there already. Raises NetworkError."""
+        ...
+
+    def listen(self, namespace: str, port: int) -> socket.socket:
+        """A socket bound to 127.0.0.1 of that namespace; raises OSError."""
+        ...
+
+    async def serve(self, bound: socket.socket) -> Opened:
+        """Serves AWS's API there, as ``https://localhost``, with no VPC endpoint."""
+        ...
 
     def lacking(self) -> str:
         """What this machine lacks for networks, empty if nothing."""
@@ -141,5 +181,6 @@ class Networks(Protocol):
 
 
 __all__ = [
-    "Attachment", "Door", "Entrance", "Group", "Interface", "NetworkError", "Networks", "Opened", "Plan", "Rule", "Vpc",
+    "Attachment", "Door", "Entrance", "Group", "Interface", "Joined", "NetworkError", "Networks", "Opened", "Peer", "Plan",
+    "Rule", "Vpc",
 ]  # fmt: skip

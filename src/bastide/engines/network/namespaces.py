@@ -10,30 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import fcntl
 import logging
 import os
 import shutil
 import socket
-import struct
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-from bastide.engines.network import Attachment, Door, Entrance, Interface, NetworkError, Opened, Plan, Vpc
+from bastide.engines.network import (
+    Attachment,
+    Door,
+    Entrance,
+    Interface,
+    Joined,
+    NetworkError,
+    Opened,
+    Plan,
+    Vpc,
+    kernel,
+)
+from bastide.engines.network.peers import Peers
 from bastide.engines.network.resolver import Resolver
-from bastide.engines.network.rules import HTTPS, ruleset
+from bastide.engines.network.rules import ruleset
 
-T = TypeVar("T")
-
-_CLONE_NEWNET: Final = 0x40000000
-_SIOCGIFFLAGS: Final = 0x8913
-_IFF_RUNNING: Final = 0x40
-_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
-_SECONDS: Final = 20.0
 _AGAIN: Final = 5.0
 """Seconds until a VPC that was cut off is tried again."""
 _GATEWAYS: Final = "169.254.171."
@@ -41,128 +42,6 @@ _GATEWAYS: Final = "169.254.171."
 _MOST_GATEWAYS: Final = 250
 
 _log = logging.getLogger("bastide.network")
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-def enter(namespace: int) -> None:
-    """setns(2): this thread sees that network from now on; raises OSError."""
-    if _libc.setns(namespace, _CLONE_NEWNET) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"setns: {os.strerror(number)}")
-
-
-def _apart(work: Callable[[], T]) -> T:
-    """`work()` in a thread of its own, which ends after it: what the thread entered is left with it."""
-    found: list[T] = []
-    failed: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            found.append(work())
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=body, name="bastide-network")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
-
-
-def new_namespace(*, forwards: bool) -> int:
-    """A descriptor of a new network namespace that knows no IPv6; raises OSError."""
-
-    def make() -> int:
-        if _libc.unshare(_CLONE_NEWNET) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"unshare: {os.strerror(number)}")
-        made = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for where in ("all", "default"):
-                with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6 has nothing to switch off
-                    Path(f"/proc/sys/net/ipv6/conf/{where}/disable_ipv6").write_text("1")
-            Path("/proc/sys/net/ipv4/ip_forward").write_text("1" if forwards else "0")
-        except BaseException:
-            os.close(made)
-            raise
-        return made
-
-    return _apart(make)
-
-
-def _listening(namespace: int, address: str) -> socket.socket:
-    def make() -> socket.socket:
-        enter(namespace)
-        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((address, HTTPS))
-        except BaseException:
-            bound.close()
-            raise
-        return bound
-
-    return _apart(make)
-
-
-def _datagrams(namespace: int, address: str) -> socket.socket:
-    def make() -> socket.socket:
-        enter(namespace)
-        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            bound.setblocking(False)
-            bound.bind((address, 53))
-        except BaseException:
-            bound.close()
-            raise
-        return bound
-
-    return _apart(make)
-
-
-def _running(namespace: int, link: str) -> bool:
-    """Whether a link carries packets. One that was just set up loses them for some time, up to a second."""
-
-    def look() -> bool:
-        enter(namespace)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-            told = fcntl.ioctl(asked, _SIOCGIFFLAGS, struct.pack("16sh22x", link.encode(), 0))
-        return bool(struct.unpack("16sh22x", told)[1] & _IFF_RUNNING)
-
-    return _apart(look)
-
-
-def _shown(namespace: int) -> str:
-    return f"/proc/{os.getpid()}/fd/{namespace}"
-
-
-async def _run(namespace: int, program: str, *arguments: str, given: str) -> None:
-    """Runs a program in a namespace with `given` as its input; raises NetworkError with what it said."""
-    found = shutil.which(program, path=_PATH)
-    nsenter = shutil.which("nsenter", path=_PATH)
-    if found is None or nsenter is None:
-        raise NetworkError(f"{program if found is None else 'nsenter'} is not installed")
-    process = await asyncio.create_subprocess_exec(
-        nsenter, f"--net={_shown(namespace)}", "--", found, *arguments,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(_SECONDS):
-            said, _ = await process.communicate(given.encode())
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        if isinstance(error, TimeoutError):
-            raise NetworkError(f"{program} did not end within {_SECONDS:.0f} s") from None
-        raise
-    if process.returncode != 0:
-        raise NetworkError(f"{program}: {said.decode(errors='replace').strip()[:2000]}")
-
-
-async def _ip(namespace: int, *lines: str) -> None:
-    if lines:
-        await _run(namespace, "ip", "-batch", "-", given="\n".join(lines) + "\n")
 
 
 @dataclass(slots=True)
@@ -197,7 +76,7 @@ class _Attached:
 
     @property
     def namespace(self) -> str:
-        return _shown(self._namespace)
+        return kernel.shown(self._namespace)
 
     async def close(self) -> None:
         if self._namespace >= 0:
@@ -210,8 +89,9 @@ class Namespaces:
     """All VPCs. planner: how a VPC is to be now, None for one that is gone. `door` serves what is opened, and is to be set
     before the first VPC is settled."""
 
-    def __init__(self, planner: Callable[[Vpc], Plan | None]) -> None:
+    def __init__(self, planner: Callable[[Vpc], Plan | None], authority: Path = Path()) -> None:
         self._planner = planner
+        self._trusted = authority
         self.door: Door | None = None
         self._networks: dict[Vpc, _Network] = {}
         self._attached: set[str] = set()
@@ -228,10 +108,10 @@ class Namespaces:
     @staticmethod
     def _looked() -> str:
         for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux")):
-            if shutil.which(program, path=_PATH) is None:
+            if shutil.which(program, path=kernel.PATH) is None:
                 return f"the program {program} (apt-get install {package})"
         try:
-            os.close(new_namespace(forwards=True))
+            os.close(kernel.new_namespace(forwards=True))
         except OSError as error:
             return f"network namespaces ({error.strerror}; start the platform as root)"
         return ""
@@ -276,9 +156,9 @@ class Namespaces:
 
     async def _make(self, network: _Network, plan: Plan) -> None:
         if network.namespace < 0:
-            network.namespace = new_namespace(forwards=True)
+            network.namespace = kernel.new_namespace(forwards=True)
             # Packets that no route takes are lost, not refused: a client in a VPC times out.
-            await _ip(network.namespace, "link set lo up", "route add blackhole default")
+            await kernel.ip(network.namespace, "link set lo up", "route add blackhole default")
         await self._replug(network, plan)
         self._leave(network, plan)
         for entrance in plan.entrances:
@@ -288,7 +168,7 @@ class Namespaces:
         wanted = ruleset(plan, network.plugs, network.gateways)
         if wanted != network.loaded:
             network.loaded = ""
-            await _run(network.namespace, "nft", "-f", "-", given=wanted)
+            await kernel.run(network.namespace, "nft", "-f", "-", given=wanted)
             network.loaded = wanted
         await self._resolve(network, plan)
         for entrance in plan.entrances:
@@ -339,7 +219,7 @@ class Namespaces:
         gone, new = network.addresses - wanted, wanted - network.addresses
         lines = [f"address del {one}/32 dev lo" for one in sorted(gone)]
         lines += [f"address add {one}/32 dev lo" for one in sorted(new)]
-        await _ip(network.namespace, *lines)
+        await kernel.ip(network.namespace, *lines)
         network.addresses = wanted
 
     async def _resolve(self, network: _Network, plan: Plan) -> None:
@@ -350,7 +230,7 @@ class Namespaces:
             network.resolver.names = plan.names
         elif plan.resolver:
             resolver = Resolver(plan.names)
-            bound = _datagrams(network.namespace, plan.resolver)
+            bound = kernel.datagrams(network.namespace, plan.resolver)
             await asyncio.get_running_loop().create_datagram_endpoint(lambda: resolver, sock=bound)
             network.resolver, network.resolves = resolver, plan.resolver
 
@@ -363,7 +243,7 @@ class Namespaces:
             if address not in served.doors:
                 if self.door is None:
                     raise NetworkError("nothing serves the endpoints yet")
-                bound = _listening(network.namespace, address)
+                bound = kernel.listening(network.namespace, address)
                 served.doors[address] = await self.door(bound, entrance.id, entrance.names)
 
     def _cut(self, network: _Network) -> None:
@@ -401,24 +281,24 @@ class Namespaces:
                 await self._settled(vpc, network, plan)
             self._links += 1
             link = f"p{self._links}"
-            namespace = new_namespace(forwards=False)
+            namespace = kernel.new_namespace(forwards=False)
             made = _Attached(self, vpc, link, held, namespace)
             made.resolver = plan.resolver
             try:
-                await _ip(
+                await kernel.ip(
                     network.namespace, f"link add {link} type veth peer name eth0 netns {made.namespace}",
                 )  # fmt: skip
                 network.plugs[link] = held
                 self._attached.add(held.id)
                 # Rules first, link up last.
                 await self._settled(vpc, network, plan)
-                await _ip(
+                await kernel.ip(
                     network.namespace,
                     f"address add {held.router}/32 dev {link}",
                     f"link set {link} up",
                     f"route add {held.address}/32 dev {link}",
                 )
-                await _ip(
+                await kernel.ip(
                     namespace,
                     "link set lo up",
                     "link set eth0 up",
@@ -426,8 +306,8 @@ class Namespaces:
                     f"route add {held.router} dev eth0 scope link",
                     f"route add default via {held.router} dev eth0",
                 )
-                async with asyncio.timeout(_SECONDS):
-                    while not (_running(network.namespace, link) and _running(namespace, "eth0")):
+                async with asyncio.timeout(kernel.SECONDS):
+                    while not (kernel.running(network.namespace, link) and kernel.running(namespace, "eth0")):
                         await asyncio.sleep(0.01)
             except BaseException as error:
                 os.close(namespace)
@@ -453,7 +333,39 @@ class Namespaces:
             self._attached.discard(held.id)
         if network.namespace >= 0:
             with contextlib.suppress(NetworkError):  # its other end was closed with the attachment's namespace
-                await _ip(network.namespace, f"link del {link}")
+                await kernel.ip(network.namespace, f"link del {link}")
+
+    @property
+    def authority(self) -> Path:
+        """See the port."""
+        return self._trusted
+
+    async def join(self, hosts: int, *, encrypted: bool, attached: Sequence[Attachment] = ()) -> Joined:
+        """See the port."""
+        made = Peers()
+        try:
+            await made.make(hosts, encrypted=encrypted, attached=attached)
+        except OSError as error:
+            await asyncio.shield(made.close())
+            raise NetworkError(f"the hosts could not be joined: {error}") from error
+        except BaseException:
+            await asyncio.shield(made.close())
+            raise
+        return made
+
+    def listen(self, namespace: str, port: int) -> socket.socket:
+        """See the port."""
+        handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return kernel.listening(handle, "127.0.0.1", port)
+        finally:
+            os.close(handle)
+
+    async def serve(self, bound: socket.socket) -> Opened:
+        """See the port."""
+        if self.door is None:
+            raise NetworkError("nothing serves sockets yet")
+        return await self.door(bound, "", ("localhost",))
 
     async def close(self) -> None:
         """Takes all VPCs away."""

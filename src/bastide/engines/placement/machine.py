@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bastide.engines.placement.types import instance_type
+from bastide.engines.placement.types import GIB, instance_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,28 @@ class Placement:
         cpus: int | None = None,
         times: float = 4.0,
         keep_bytes: int | None = None,
+        quotas: Mapping[str, int] | None = None,
     ) -> None:
         """memory_bytes, cpus: the machine's, found out by default. times: how often memory may be booked. keep_bytes:
-        memory that no job gets, an eighth by default."""
+        memory that no job gets, an eighth by default. quotas: see `quota`."""
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         memory = memory_bytes or found
         self._most = memory - (memory // 8 if keep_bytes is None else keep_bytes)
         self._cpus = cpus or os.cpu_count() or 1
-        self._free = int(self._most * times)
+        self._total = self._free = int(self._most * times)
         self._held: dict[str, Claim] = {}
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._quotas = dict(quotas or {})
         self._generation = 0
+        self._yielding: dict[str, Callable[[], None]] = {}
+
+    def quota(self, what: str, type_name: str) -> int | None:
+        """How many instances of a type an account's jobs may have at a time; None for as many as it likes. what: the kind
+        of job, whose quota is ``training/ml.m5.large``; one for all kinds is ``ml.m5.large``, one for all types ``*``."""
+        for name in (f"{what}/{type_name}", type_name, f"{what}/*", "*"):
+            if name in self._quotas:
+                return self._quotas[name]
+        return None
 
     def grant(self, type_name: str) -> Grant:
         """What a type grants here; raises Refused for a type that is not there."""
@@ -59,16 +71,37 @@ class Placement:
         """What a piece of the machine grants that is no instance type."""
         return Grant(min(cpus, float(self._cpus)), min(memory_bytes, self._most))
 
-    async def claim(self, holder: str, wanted: str | Grant) -> Claim:
-        """Books a type, or what `part` gave, for `holder`, in the order of asking, when there is room. A holder's
-        earlier claim becomes stale."""
-        grant = self.grant(wanted) if isinstance(wanted, str) else wanted
+    def _wanted(self, wanted: Sequence[str | Grant]) -> Grant:
+        grants = [self.grant(one) if isinstance(one, str) else one for one in wanted]
+        # Who wants more than there is gets it alone.
+        memory = min(sum(one.memory_bytes for one in grants), self._total)
+        return Grant(sum(one.cpus for one in grants), memory)
+
+    def busy(self, *wanted: str | Grant) -> str:
+        """Why a claim would have to wait now; empty if it would not."""
+        memory = self._wanted(wanted).memory_bytes
+        if self.waiting:
+            return f"{self.waiting} that asked before"
+        if memory > self._free:
+            return f"{memory / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
+        return ""
+
+    async def claim(self, holder: str, *wanted: str | Grant, yields: Callable[[], None] | None = None) -> Claim:
+        """Books types, or what `part` gave, for all of a holder's instances or none, in the order of asking, when there is
+        room. The holder's earlier claim becomes stale.
+
+        yields: the booking may be taken back. It is called when somebody whose booking may not waits for the room, and the
+        holder then is to release it soon.
+        """
+        grant = self._wanted(wanted)
         earlier = self._held.get(holder)
         if earlier is not None:
             self.release(earlier)
         if self._waiting or grant.memory_bytes > self._free:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((grant.memory_bytes, turn))
+            if yields is None:
+                self._press(grant.memory_bytes)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -81,13 +114,25 @@ class Placement:
         self._generation += 1
         claim = Claim(holder, self._generation, grant)
         self._held[holder] = claim
+        if yields is not None:
+            self._yielding[holder] = yields
         return claim
+
+    def _press(self, wanted: int) -> None:
+        """Asks holders that yield, the newest first, for the room that lacks."""
+        lacking = wanted - self._free
+        for holder in sorted(self._yielding, key=lambda one: -self._held[one].generation):
+            if lacking <= 0:
+                return
+            lacking -= self._held[holder].grant.memory_bytes
+            self._yielding.pop(holder)()
 
     def release(self, claim: Claim) -> bool:
         """Frees a booking; False, and nothing happens, if it is stale."""
         if self._held.get(claim.holder) != claim:
             return False
         del self._held[claim.holder]
+        self._yielding.pop(claim.holder, None)
         self._free += claim.grant.memory_bytes
         self._next()
         return True

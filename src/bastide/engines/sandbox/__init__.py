@@ -47,8 +47,9 @@ class Spec:
     command: a program found on the image's PATH, with its arguments; visible to the machine's users, so no secrets.
     env: environment variables; visible to the job alone. workdir: bound read-write as ``/opt/ml``. readonly, writable:
     (source, path inside), files, folders or unix sockets; the workdir and the writable folders become the job's user's,
-    with all that lies in them. hosts: names for 127.0.0.1 beside ``localhost``. Nothing else of the machine is seen,
-    and there is no network.
+    with all that lies in them. hosts: names for 127.0.0.1 beside ``localhost``. addresses: further names. network: a path
+    for setns(2) of the network namespace to be in, which the job cannot change; without one it gets its own, where there
+    is only itself. resolver: the address of its DNS. Nothing else of the machine is seen.
     """
 
     name: str
@@ -61,6 +62,9 @@ class Spec:
     writable: Sequence[tuple[Path, str]] = ()
     hostname: str = "algo-1"
     hosts: Sequence[str] = ("algo-1",)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
+    resolver: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,14 @@ class Ended:
     peak_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What runs uses. cpu_seconds: since its start; memory_bytes: now. None where the kernel does not tell."""
+
+    cpu_seconds: float | None
+    memory_bytes: int | None
+
+
 class Running(Protocol):
     """A program in its sandbox."""
 
@@ -88,6 +100,10 @@ class Running(Protocol):
         """Standard output and standard error in the order written, a line at a time without its newline; a longer
         line than 256 KiB comes in pieces. Can be read once. Who does not read holds the program up when it has written
         more than some hundred KiB, so read while waiting."""
+        ...
+
+    def usage(self) -> Usage:
+        """What it uses; after its end nothing is known any more."""
         ...
 
     async def wait(self) -> Ended:
@@ -122,8 +138,16 @@ class Volumes(Protocol):
         the limit is the disk's: a write beyond it fails with ENOSPC. Raises SandboxError when it cannot be had."""
         ...
 
+    def stands(self, name: str) -> bool:
+        """Whether the volume is there and can be used; False from the moment that what keeps its key has ended."""
+        ...
+
     async def close(self, name: str) -> None:
         """Unmount and remove. Closing what is not there is fine. The content cannot be had again."""
+        ...
+
+    async def close_all(self) -> None:
+        """To be called at the platform's end, when nothing uses one any more: closes what is still open."""
         ...
 
     async def recover(self) -> list[str]:
@@ -131,4 +155,4 @@ class Volumes(Protocol):
         ...
 
 
-__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Volumes"]
+__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Usage", "Volumes"]

@@ -7,6 +7,7 @@ import os
 import stat
 import tarfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -59,10 +60,8 @@ def files(folder: Path, *, most_bytes: int) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def pack(folder: Path, target: Path, *, most_bytes: int) -> int:
-    """Writes the regular files below `folder` to a ``.tar.gz``; returns how many. Times and owners are left out. Raises
-    Unfit as `files` does."""
-    every = files(folder, most_bytes=most_bytes)
+def pack(every: Sequence[tuple[str, Path]], target: Path) -> None:
+    """Writes files (see `files`) to a ``.tar.gz``. Times and owners are left out."""
     with (
         target.open("xb") as raw,
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
@@ -76,7 +75,6 @@ def pack(folder: Path, target: Path, *, most_bytes: int) -> int:
                 info.size = told.st_size
                 info.mode = 0o755 if told.st_mode & 0o111 else 0o644
                 tar.addfile(info, file)
-    return len(every)
 
 
 class _Bounded(gzip.GzipFile):

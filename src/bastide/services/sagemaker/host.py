@@ -1,193 +1,138 @@
-"""Instances of an endpoint: a volume with the models in it, and sandboxes that are started on it."""
+"""One host of a job: what it holds in this process while the job runs."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from bastide.domain import Refused
-from bastide.engines import images
-from bastide.engines.placement import Claim, Placement
-from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
-from bastide.engines.serving import Container, Instance, Serving
+from bastide.engines.lazy import Folders
+from bastide.engines.sandbox import Ended, Running, Volumes
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
-from bastide.services.sagemaker import model_data, objects
-from bastide.services.sagemaker.job_flow import GIB, volume_key
+from bastide.services.sagemaker import channels
+from bastide.services.sagemaker.archive import Unfit
 from bastide.services.sagemaker.joblog import JobLog
-from bastide.services.sagemaker.model import MODEL, MULTI
-from bastide.services.sagemaker.session import RoleSession, cannot_assume
-
-_SOCKET_FOLDER: Final = "/run/bastide"
-_MODELS_FOLDER: Final = "/opt/models"
-_MIB: Final = 1 << 20
-_SERVERLESS_GIB: Final = 5  # of temporary disk, as the developer guide has it
-_CPU_OF_MIB: Final = 1769.0  # memory that comes with one whole processor, as Lambda has it
+from bastide.services.sagemaker.mirror import Mirror
+from bastide.services.sagemaker.pipes import Pipe
+from bastide.services.sagemaker.session import RoleSession
 
 
+@dataclass
 class Host:
-    """Builds the instances of one execution of an endpoint."""
+    """number: from 0. type: its instance type. group: its instance group. place: the name of its volume and sandbox.
+    ml: its ``/opt/ml``. lazy: names and places of FastFile inputs, and the paths they have inside. folders: descriptors of
+    those that pipes are in. received: files of inputs, by the input's name. faults: why inputs could not be read. tail: the
+    last lines. interface: the network's, by which it reaches the other hosts."""
 
-    def __init__(self, calls: Calls, run_id: str, *, name: str, account: str, region: str, kms: str | None) -> None:
-        """kms: the key of the volumes."""
-        self._calls = calls
-        self._run = run_id
-        self._name = name
-        self._where = {"account": account, "region": region}
-        self._kms = kms
-        self._number = 0
+    number: int
+    type: str
+    group: str
+    place: str = ""
+    ml: Path = Path()
+    volume: bool = False
+    running: Running | None = None
+    log: JobLog | None = None
+    pipes: list[Pipe] = field(default_factory=list)
+    folders: list[int] = field(default_factory=list)
+    mirrors: list[Mirror] = field(default_factory=list)
+    lazy: list[tuple[str, Path, str]] = field(default_factory=list)
+    received: dict[str, list[channels.Received]] = field(default_factory=dict)
+    faults: list[Failed] = field(default_factory=list)
+    tail: list[bytes] = field(default_factory=list)
 
-    async def instance(self, variant: dict[str, Any]) -> Instance:
-        """A server's volume with the models in it, and what starts the server and frees all that. Raises Failed and
-        Refused, when nothing of it is left."""
-        self._number += 1
-        digest = hashlib.sha256(f"{self._run}/{variant['VariantName']}/{self._number}".encode()).hexdigest()[:24]
-        building = _Building(self._calls, f"endpoint-{digest}", variant, **self._where)
+    interface: str = "lo"
+
+    @property
+    def name(self) -> str:
+        """As SageMaker names it."""
+        return f"algo-{self.number + 1}"
+
+    async def receive(
+        self, calls: Calls, session: RoleSession, content: channels.Content, hosts: Sequence[Host]
+    ) -> None:
+        """Gets its share of an input, as the input's mode has it; raises Failed."""
+        source = content.source
+        sharing = [one.number for one in hosts if not source.groups or one.group in source.groups]
+        turn = sharing.index(self.number)
+        base = self.ml / source.target
+        if source.mode == channels.PIPE:
+            await asyncio.to_thread(base.parent.mkdir, parents=True, exist_ok=True)
+            folder = os.open(base.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.folders.append(folder)
+            made = await asyncio.to_thread(Pipe, session, content, folder, base.name, turn, len(sharing))
+            self.pipes.append(made)
+            return
+        await asyncio.to_thread(base.mkdir, parents=True, exist_ok=True)
+        items = content.share(turn, len(sharing))
+        if source.mode == channels.FILE:
+            self.received[source.name] = await channels.stage(session, source, items, base)
+            return
+        lazy = channels.Lazy(session, items, self.faults)
+        name = f"{self.place}-{len(self.lazy)}"
+        folders = calls.engine(Folders)
+        await folders.unmount(name)
         try:
-            seconds = variant.get("ModelDataDownloadTimeoutInSeconds") or 3600
-            containers = await building.build(self._name, self._kms, digest, seconds)
-        except BaseException:
-            await building.close()
-            raise
-        return Instance(containers, building.close)
+            place = await folders.mount(name, lazy.files, lazy.read)
+        except ValueError as error:
+            raise Failed("ClientError", f"Data download failed: {error}.") from None
+        self.lazy.append((name, place, f"/opt/ml/{source.target}"))
+
+    async def wait(self) -> Ended:
+        """Until its program is gone."""
+        assert self.running is not None
+        return await self.running.wait()
+
+    async def stop(self, grace: float) -> None:
+        """Ends its program, if there is one."""
+        if self.running is not None:
+            await self.running.stop(grace)
+
+    async def clear(self, calls: Calls) -> None:
+        """Frees what it holds; its program must be gone."""
+        if self.log is not None:
+            await self.log.abandon()
+        for name, _, _ in self.lazy:
+            await calls.engine(Folders).unmount(name)
+        self.lazy.clear()
+        while self.folders:
+            with contextlib.suppress(OSError):
+                os.close(self.folders.pop())
+        if self.volume:
+            await calls.engine(Volumes).close(self.place)
+            self.volume = False
 
 
-class _Building:
-    """What an instance holds."""
+async def all_or_first_failure(hosts: Sequence[Host]) -> int | None:
+    """Until every host ended well, or one did not: which."""
 
-    def __init__(self, calls: Calls, place: str, variant: dict[str, Any], *, account: str, region: str) -> None:
-        self._calls = calls
-        self._place = place
-        self._variant = variant
-        self._region = region
-        model = MODEL.arn(account, region, variant["ModelName"])
-        self._session = RoleSession(calls, variant["role"], account=account, region=region, source_arn=model)
-        self._log: JobLog | None = None
-        self._claim: Claim | None = None
-        self._volume = False
-        self._folders: list[Any] = []
-        self._reading: set[asyncio.Task[None]] = set()
+    async def ended(host: Host) -> int | None:
+        return None if (await host.wait()).exit_code == 0 else host.number
 
-    async def close(self) -> None:
-        """Frees everything; bears repeating."""
-        log, self._log = self._log, None
-        if log is not None:
-            if self._reading:
-                await asyncio.wait(self._reading, timeout=2.0)
-            await log.close()
-        if self._volume:
-            self._volume = False
-            await self._calls.engine(Volumes).close(self._place)
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            self._calls.engine(Placement).release(claim)
-        serving = self._calls.engine(Serving)
-        while self._folders:
-            await asyncio.to_thread(serving.leave, self._folders.pop())
-        self._session.end()
+    for one in asyncio.as_completed([ended(host) for host in hosts]):
+        if (failed := await one) is not None:
+            return failed
+    return None
 
-    async def build(self, endpoint: str, kms: str | None, digest: str, seconds: float) -> list[Container]:
-        """The containers, ready to be launched."""
-        variant = self._variant
+
+async def last_sync(hosts: Sequence[Host]) -> str:
+    """What the job left goes to S3, also of one that failed: that is what checkpoints are for. Says what went wrong."""
+    wrong = ""
+    for mirror in (mirror for host in hosts for mirror in host.mirrors):
         try:
-            await self._session.caller()
-        except Refused:
-            raise Failed("ClientError", cannot_assume(variant["role"]).message) from None
-        placement = self._calls.engine(Placement)
-        serverless = variant.get("ServerlessConfig")
-        if serverless:
-            memory = serverless["MemorySizeInMB"]
-            part = placement.part(memory * _MIB, max(1.0, memory / _CPU_OF_MIB))
-            self._claim = await placement.claim(self._place, part)
-            gib = _SERVERLESS_GIB
-        else:
-            self._claim = await placement.claim(self._place, variant["InstanceType"])
-            gib = int(variant.get("VolumeSizeInGB") or 30)
-        volumes = self._calls.engine(Volumes)
-        await volumes.close(self._place)
-        self._volume = True
-        key = await volume_key(self._session, kms)
-        volume = await volumes.create(self._place, key, gib * GIB)
-        group = f"/aws/sagemaker/Endpoints/{endpoint}"
-        self._log = JobLog(self._session, group, f"{variant['VariantName']}/i-{digest[:17]}")
-        await self._log.open()
-        try:
-            async with asyncio.timeout(seconds):
-                return [
-                    await self._container(volume, digest, number, one)
-                    for number, one in enumerate(variant["containers"])
-                ]
-        except TimeoutError:
-            raise Failed("ClientError", f"The model data could not be downloaded within {seconds} s.") from None
+            await mirror.sync()
+        except Refused as refused:
+            wrong = f"Upload failed: {refused.code}: {refused.message}"
+        except (Unfit, OSError) as error:
+            wrong = f"Upload failed: {error}"
+    return wrong
 
-    async def _container(self, volume: Any, digest: str, number: int, container: dict[str, Any]) -> Container:
-        session, several = self._session, container.get("Mode") == MULTI
-        environment = images.resolve(container["Image"])
-        ml = volume / f"ml-{number}"
-        await asyncio.to_thread((ml / "model").mkdir, parents=True)
-        readonly, models, more = [], None, {}
-        if several:
-            folder = volume / f"models-{number}"
-            folder.mkdir()
-            folder.chmod(0o755)  # whatever the umask is: the server reads there as its own user
-            readonly.append((folder, _MODELS_FOLDER))
-            models = model_data.Several(session, container["ModelDataUrl"], volume, folder, _MODELS_FOLDER)
-            more = {"SAGEMAKER_MULTI_MODEL": "true"}
-        else:
-            await model_data.place(session, container, volume, ml / "model")
-        source = str(container["Environment"].get("SAGEMAKER_SUBMIT_DIRECTORY") or "")
-        if source.startswith("s3://") and not self._variant["isolated"]:
-            bucket, key = objects.split(source)
-            try:
-                await objects.fetch(session, bucket, key, ml / "input" / "source" / key.rsplit("/", 1)[-1])
-            except Refused as refused:
-                raise model_data.no_data(source, refused) from None
-        assert self._claim is not None
-        grant = self._claim.grant
-        sockets = await asyncio.to_thread(self._calls.engine(Serving).place, f"{digest}-{number}")
-        self._folders.append(sockets)
-        spec = Spec(
-            name=f"{self._place}-{number}",
-            image=environment,
-            command=list(environment.serve),
-            workdir=ml,
-            limits=Limits(grant.memory_bytes, grant.cpus),
-            env={
-                "LOKY_MAX_CPU_COUNT": str(max(1, int(grant.cpus))),
-                "AWS_REGION": self._region,
-                **container["Environment"],
-                **more,
-                "BASTIDE_MEMORY_BYTES": str(grant.memory_bytes),
-                "BASTIDE_SERVE_SOCKET": f"{_SOCKET_FOLDER}/model.sock",
-            },
-            readonly=readonly,
-            writable=[(sockets, _SOCKET_FOLDER)],
-            hostname="model",
-            hosts=("model",),
-        )
-        keep = (container.get("MultiModelConfig") or {}).get("ModelCacheSetting", "Enabled") == "Enabled"
-        host = str(container.get("ContainerHostname") or "primary")
-        return Container(host, self._launcher(spec), sockets / "model.sock", self._tell, models, keep)
 
-    async def _tell(self, line: str) -> None:
-        if self._log is not None:
-            await self._log.write(line.encode())
-
-    def _launcher(self, spec: Spec) -> Callable[[], Awaitable[Running]]:
-        sandboxes = self._calls.engine(Sandboxes)
-
-        async def read(running: Running) -> None:
-            async for line in running.lines():
-                if self._log is not None:
-                    await self._log.write(line)
-
-        async def launch() -> Running:
-            running = await sandboxes.start(spec)
-            task = asyncio.get_running_loop().create_task(read(running))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
-            return running
-
-        return launch
+def public(path: Path, content: bytes) -> None:
+    """A file that everybody may read."""
+    path.write_bytes(content)
+    path.chmod(0o644)

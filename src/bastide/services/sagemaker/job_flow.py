@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -21,13 +21,20 @@ import orjson
 
 from bastide.domain import MICROS, Refused
 from bastide.engines import images
-from bastide.engines.placement import Claim, Placement
-from bastide.engines.sandbox import Ended, Limits, Running, SandboxError, Sandboxes, Spec, Volumes
+from bastide.engines.lazy import LazyError
+from bastide.engines.network import NetworkError
+from bastide.engines.placement import Claim, Grant, Placement
+from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, channels, digest, job_network, job_record
+from bastide.services.sagemaker.channels import Source, together
+from bastide.services.sagemaker.host import Host, all_or_first_failure, last_sync, public
 from bastide.services.sagemaker.joblog import JobLog
+from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.metrics import Metrics
+from bastide.services.sagemaker.mirror import Mirror
+from bastide.services.sagemaker.outcome import OUT_OF_TIME, REASON, STOPPED, outcome_of, verdict
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.store import Row, Transaction
 
@@ -36,23 +43,11 @@ T = TypeVar("T")
 _log = logging.getLogger("bastide.sagemaker")
 
 GIB: Final = 1 << 30
-HOST: Final = "algo-1"
-_REASON: Final = 1024
+HOMOGENEOUS: Final = "homogeneousCluster"
 _TAIL_LINES: Final = 20
-_STOPPED: Final = "Stopped"
-_INTERNAL: Final = "InternalServerError: We encountered an internal error. Please try again."
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Something to fetch before the job runs. prefix: everything under the key, otherwise the one object. target: where,
-    below ``/opt/ml``."""
-
-    name: str
-    bucket: str
-    key: str
-    target: str
-    prefix: bool = True
+_LOOK_SECONDS: Final = 0.5
+_PAUSE: Final = 1.0
+"""Seconds until a job is tried again after an internal error."""
 
 
 class JobFlow(ABC):
@@ -99,9 +94,19 @@ class JobFlow(ABC):
     @abstractmethod
     def sources(self, row: Row) -> list[Source]: ...
 
+    def hosts(self, row: Row) -> list[Host]:
+        """The job's hosts, none of them there yet."""
+        resources = self.resources(row)
+        groups = resources.get("InstanceGroups") or [{"InstanceGroupName": HOMOGENEOUS, **resources}]
+        made: list[Host] = []
+        for group in groups:
+            for _ in range(int(group.get("InstanceCount") or 1)):
+                made.append(Host(len(made), group["InstanceType"], group["InstanceGroupName"]))
+        return made
+
     @abstractmethod
-    def configure(self, row: Row, ml: Path) -> None:
-        """Writes what the job finds below ``/opt/ml`` beside its inputs."""
+    def configure(self, row: Row, host: Host, hosts: Sequence[Host], ml: Path) -> None:
+        """Writes what the job finds below ``/opt/ml`` of a host beside its inputs."""
 
     @abstractmethod
     def command(self, row: Row, environment: images.Environment) -> Sequence[str]: ...
@@ -110,12 +115,24 @@ class JobFlow(ABC):
     def variables(self, row: Row) -> Mapping[str, str]: ...
 
     @abstractmethod
-    async def deliver(self, run: Run, row: Row, ml: Path) -> dict[str, Any]:
+    async def deliver(self, run: Run, row: Row, hosts: Sequence[Host]) -> dict[str, Any]:
         """Uploads what the job made; returns what its row then says."""
 
     @abstractmethod
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
-        """Adds to the outcome what the job left in its folder."""
+        """Adds to the outcome what the job left in the folder of the host that decided it."""
+
+    def spot(self, row: Row) -> bool:
+        """Whether others may take the job's place."""
+        return False
+
+    async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
+        """Folders of a host that S3 is to follow while the job runs, as they are to be when it begins."""
+        return []
+
+    @abstractmethod
+    def network(self, row: Row) -> tuple[Any, bool, bool]:
+        """VpcConfig, EnableNetworkIsolation, EnableInterContainerTrafficEncryption."""
 
     def secondary(self, row: Row, status: str, message: str, now: int) -> bool:
         """Shows a step to whoever describes the job; False if there is nothing to show."""
@@ -150,7 +167,7 @@ class JobFlow(ABC):
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Failed(_STOPPED, "The job was stopped before it ran.")
+                raise Failed(STOPPED, "The job was stopped before it ran.")
             return task.result()
         finally:
             for one in (task, stop):
@@ -158,9 +175,10 @@ class JobFlow(ABC):
             await asyncio.gather(task, stop, return_exceptions=True)
 
     @staticmethod
-    def place(run: Run) -> str:
-        """The name of the job's volume and sandbox."""
-        return f"job-{hashlib.sha256(run.id.encode()).hexdigest()[:24]}"
+    def place(run: Run, host: Host) -> str:
+        """The name of a host's volume and sandbox."""
+        name = f"job-{hashlib.sha256(run.id.encode()).hexdigest()[:24]}"
+        return name if host.number == 0 else f"{name}-{host.number + 1}"
 
     # -- the steps ---------------------------------------------------------------------------------------------------------
 
@@ -172,6 +190,10 @@ class JobFlow(ABC):
             await session.caller()
         except Refused:
             raise Failed("ClientError", cannot_assume(row.doc["RoleArn"]).message) from None
+        config, isolated, _ = self.network(row)
+        if config and not isolated:
+            # On AWS a job's data comes and goes through its VPC; so do the policies that see the way decide here.
+            session.gateway = job_network.way_to_s3(session, config)
         run.held["session"] = session
         return {}
 
@@ -179,9 +201,24 @@ class JobFlow(ABC):
         """A claim on the machine; jobs wait here in line."""
         row = self.row(run)
         placement = self.calls.engine(Placement)
-        claim = await self.unless_stopped(run, placement.claim(run.id, self.resources(row)["InstanceType"]))
-        run.held["claim"] = claim
+        types = [host.type for host in self.hosts(row)]
+        if why := placement.busy(*types):
+            await self.show(run, "Pending", f"Pending: waiting for {why}")
+        interrupt = asyncio.Event()
+        claiming = placement.claim(run.id, *types, yields=interrupt.set if self.spot(row) else None)
+        try:
+            async with asyncio.timeout(self._wait_left(run, row)):
+                run.held["claim"] = await self.unless_stopped(run, claiming)
+        except TimeoutError:
+            raise Failed("MaxWaitTimeExceeded", "There was no room in time.") from None
+        run.held["interrupt"] = interrupt
         return {"started": run.state.get("started") or run.clock()}
+
+    @staticmethod
+    def _wait_left(run: Run, row: Row) -> float | None:
+        """Seconds until a spot job has waited and run for too long together."""
+        most = row.doc.get("StoppingCondition", {}).get("MaxWaitTimeInSeconds")
+        return None if not most else max(0.0, most - (run.clock() - row.created) / MICROS)
 
     async def pin(self, run: Run) -> dict[str, Any]:
         """Digests of image and data, recorded before use. A repeated attempt must find the same."""
@@ -189,158 +226,260 @@ class JobFlow(ABC):
         environment = images.resolve(self.image(row))
         run.held["environment"] = environment
         session: RoleSession = run.held["session"]
-        manifest: dict[str, list[objects.Entry]] = {}
+        contents: dict[str, channels.Content] = {}
         pinned: dict[str, Any] = {"image": environment.digest, "sources": {}}
 
         async def look() -> None:
             for source in self.sources(row):
-                where = f"s3://{source.bucket}/{source.key}"
-                try:
-                    entries = await objects.listing(session, source.bucket, source.key)
-                except Refused as refused:
-                    raise Failed("ClientError", f"Data download failed: {_said(refused)} ({where})") from None
-                if not source.prefix:
-                    entries = [one for one in entries if one.key == source.key]
-                if not entries:
-                    raise Failed("ClientError", f"Data download failed: no objects found at {where}")
-                manifest[source.name] = entries
-                told = orjson.dumps([[one.key, one.etag, one.size] for one in entries])
+                found = contents[source.name] = await channels.content(session, source)
                 pinned["sources"][source.name] = {
-                    "uri": where,
-                    "objects": len(entries),
-                    "bytes": sum(one.size for one in entries),
-                    "sha256": hashlib.sha256(told).hexdigest(),
+                    "uri": source.where,
+                    "objects": len(found.told),
+                    "bytes": sum(size for _, _, size in found.told),
+                    "sha256": hashlib.sha256(orjson.dumps(found.told)).hexdigest(),
                 }
 
         await self.unless_stopped(run, look())
         earlier = run.state.get("pinned")
         if earlier is not None and earlier != pinned:
             raise Failed("ClientError", "Image or input data changed while the job was being taken up again.")
-        run.held["manifest"] = manifest
+        run.held["contents"] = contents
         return {"pinned": pinned, "epoch": run.state.get("epoch") or run.clock() // 1000}
 
     async def stage(self, run: Run) -> dict[str, Any]:
-        """The encrypted volume, and the inputs in it."""
+        """The encrypted volumes, and the inputs in them."""
+        await self._persevere(run, self._staged)
+        return {"digests": run.held["digests"]}
+
+    async def _persevere(self, run: Run, *works: Callable[[Run], Awaitable[None]]) -> None:
+        """Does the last of `works`; after an internal error all of them, with a new booking, as often as RetryStrategy
+        says."""
+        most = int((self.row(run).doc.get("RetryStrategy") or {}).get("MaximumRetryAttempts") or 0)
+        doing = works[-1:]
+        while True:
+            try:
+                for work in doing:
+                    await work(run)
+                return
+            except (SandboxError, NetworkError, LazyError, OSError, Failed) as error:
+                tries = run.held["tries"] = run.held.get("tries", 0) + 1
+                if tries > most or (isinstance(error, Failed) and error.code != "InternalServerError"):
+                    raise
+                _log.warning("%s is tried again: %s", run.id, error)
+            await self.show(run, "Restarting", "Restarting the training job after an internal error")
+            await self.release(run)
+            await self.unless_stopped(run, asyncio.sleep(_PAUSE))
+            await self.reserve(run)
+            doing = works
+
+    async def _staged(self, run: Run) -> None:
         row = self.row(run)
         await self.show(run, "Downloading", "Downloading input data")
         await self.unless_stopped(run, self._stage(run, row))
-        return {}
 
     async def _stage(self, run: Run, row: Row) -> None:
+        hosts = run.held["hosts"] = self.hosts(row)
+        key = await volume_key(run.held["session"], self.resources(row).get("VolumeKmsKeyId"))
+        network = run.held["network"] = job_network.Network()
+        config, isolated, encrypted = self.network(row)
+        connecting = job_network.connect(
+            run.held["session"], network, run.id, len(hosts), config, isolated=isolated, encrypted=encrypted
+        )
+        await together([connecting, *(self._stage_host(run, row, host, hosts, key) for host in hosts)])
+        for host, (_, interface, _) in zip(hosts, job_network.peers(network, [one.name for one in hosts]), strict=True):
+            host.interface = interface
+            await asyncio.to_thread(self.configure, row, host, hosts, host.ml)
+        run.held["digests"] = await asyncio.to_thread(_digests, run.state["pinned"], hosts)
+
+    async def _stage_host(self, run: Run, row: Row, host: Host, hosts: Sequence[Host], key: bytes) -> None:
         session: RoleSession = run.held["session"]
-        resources = self.resources(row)
-        key = await volume_key(session, resources.get("VolumeKmsKeyId"))
-        size = int(resources.get("VolumeSizeInGB") or 30) * GIB
+        size = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
         volumes = self.calls.engine(Volumes)
-        name = self.place(run)
-        await volumes.close(name)
-        run.held["volume"] = name
+        host.place = self.place(run, host)
+        await volumes.close(host.place)
+        host.volume = True
         try:
-            volume = await volumes.create(name, key, size)
+            volume = await volumes.create(host.place, key, size)
         except SandboxError as error:
             _log.error("no volume for %s: %s", run.id, error)
             raise
-        ml = volume / "ml"
-        run.held["ml"] = ml
+        ml = host.ml = volume / "ml"
         for folder in ("model", "output/data", "input/config", "input/data"):
             await asyncio.to_thread((ml / folder).mkdir, parents=True, exist_ok=True)
         for source in self.sources(row):
-            base = ml / source.target
-            await asyncio.to_thread(base.mkdir, parents=True, exist_ok=True)
-            for entry in run.held["manifest"][source.name]:
-                if entry.key.endswith("/") and not entry.size:
-                    continue  # what consoles make to show a folder
-                target = objects.below(base, objects.relative_name(entry.key, source.key))
-                try:
-                    await objects.fetch(session, source.bucket, entry.key, target, etag=entry.etag)
-                except FileExistsError:
-                    raise Failed(
-                        "ClientError", f"Data download failed: two objects want to be {target.name}."
-                    ) from None
-                except Refused as refused:
-                    where = f"s3://{source.bucket}/{entry.key}"
-                    raise Failed("ClientError", f"Data download failed: {_said(refused)} ({where})") from None
-        await asyncio.to_thread(self.configure, row, ml)
+            if source.groups and host.group not in source.groups:
+                continue
+            await host.receive(self.calls, session, run.held["contents"][source.name], hosts)
+        host.mirrors = await self.mirror(run, row, host)
 
     async def run(self, run: Run) -> dict[str, Any]:
-        """The sandbox."""
-        if run.asked("stop"):
-            raise Failed(_STOPPED, "The job was stopped before it ran.")
-        row = self.row(run)
-        claim: Claim = run.held["claim"]
-        environment: images.Environment = run.held["environment"]
-        log = JobLog(run.held["session"], self.log_group, f"{row.name}/{HOST}-{run.state['epoch']}")
-        run.held["log"] = log
-        await log.open()
-        spec = Spec(
-            name=self.place(run),
-            image=environment,
-            command=self.command(row, environment),
-            workdir=run.held["ml"],
-            limits=Limits(claim.grant.memory_bytes, claim.grant.cpus),
-            env={"LOKY_MAX_CPU_COUNT": str(max(1, int(claim.grant.cpus))), **self.variables(row)},
-            hostname=HOST,
-            hosts=(HOST,),
-        )
-        await self.show(run, "Training", "Training image download completed. Training in progress.")
-        sandboxes = self.calls.engine(Sandboxes)
-        try:
-            run.held["running"] = await sandboxes.start(spec)
-        except ValueError as error:
-            raise Failed("ClientError", str(error)) from None
+        """The sandboxes."""
+        await self._persevere(run, self._staged, self._begun)
         return {"begun": run.clock()}
 
-    async def watch(self, run: Run) -> dict[str, Any]:
-        """Lines and metrics until it ends, or its time, or until somebody stops it."""
+    async def _begun(self, run: Run) -> None:
+        if run.asked("stop"):
+            raise Failed(STOPPED, "The job was stopped before it ran.")
         row = self.row(run)
-        running: Running = run.held["running"]
-        log: JobLog = run.held["log"]
-        metrics = Metrics(row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (), run.clock)
+        hosts: list[Host] = run.held["hosts"]
+        await self.show(run, "Training", "Training image download completed. Training in progress.")
+        await together(self._start(run, row, host, hosts) for host in hosts)
+
+    async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:
+        environment: images.Environment = run.held["environment"]
+        grant: Grant = self.calls.engine(Placement).grant(host.type)
+        epoch = run.held.get("epoch") or run.state["epoch"]
+        host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{epoch}")
+        network: job_network.Network = run.held["network"]
+        namespace, _, addresses = job_network.peers(network, [one.name for one in hosts])[host.number]
+        readonly = [(place, target) for _, place, target in host.lazy]
+        if network.authority:
+            trusted = host.ml.parent / "authority.pem"
+            await asyncio.to_thread(public, trusted, network.authority)
+            readonly.append((trusted, job_network.AUTHORITY))
+        spec = Spec(
+            name=host.place,
+            image=environment,
+            command=self.command(row, environment),
+            workdir=host.ml,
+            limits=Limits(grant.memory_bytes, grant.cpus),
+            env={
+                "LOKY_MAX_CPU_COUNT": str(max(1, int(grant.cpus))),
+                **network.variables[host.number],
+                **self.variables(row),
+            },
+            readonly=readonly,
+            hostname=host.name,
+            hosts=() if addresses else (host.name,),
+            addresses=addresses,
+            network=namespace,
+            resolver=network.resolver,
+        )
+        try:
+            _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
+        except ValueError as error:
+            raise Failed("ClientError", str(error)) from None
+
+    async def watch(self, run: Run) -> dict[str, Any]:
+        """Until it ends. A spot job whose place others took waits in line again, and begins anew from its checkpoints."""
+        while True:
+            found = await self._watch(run)
+            if found["outcome"]["ending"] != "Interrupted":
+                return found
+            await self.show(run, "Interrupted", "Training job interrupted: its capacity was needed by others")
+            await self.release(run)
+            await self.reserve(run)
+            run.held["epoch"] = run.clock() // 1000
+            await self.show(run, "Starting", "Starting the training job again, from its checkpoints")
+            await self.stage(run)
+            await self.run(run)
+
+    async def _watch(self, run: Run) -> dict[str, Any]:
+        row = self.row(run)
+        hosts: list[Host] = run.held["hosts"]
+        measures = run.held["measures"] = Measures(run.held["session"], self.log_group)
+        measures.start()
+        usages = [self._usages(measures, row, host) for host in hosts]
+        metrics = Metrics(
+            row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (),
+            run.clock,
+            lambda name, value: measures.add(name, value, "None", ((f"{self.kind.name}Name", row.name),)),
+        )
         await metrics.start()
         run.held["metrics"] = metrics
-        tail: list[bytes] = []
 
-        async def read() -> None:
-            async for line in running.lines():
+        async def read(host: Host) -> None:
+            assert host.running is not None and host.log is not None
+            async for line in host.running.lines():
                 metrics.feed(line)
-                tail.append(line)
-                del tail[:-_TAIL_LINES]
-                await log.write(line)
+                host.tail.append(line)
+                del host.tail[:-_TAIL_LINES]
+                await host.log.write(line)
 
-        reading = asyncio.ensure_future(read())
-        waiting = asyncio.ensure_future(running.wait())
-        stop = asyncio.ensure_future(run.signalled("stop"))
+        def begin(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+            return asyncio.ensure_future(work)
+
+        reading = [begin(read(host)) for host in hosts]
+        following = [begin(mirror.run()) for host in hosts for mirror in host.mirrors]
+        feeding = [begin(pipe.run()) for host in hosts for pipe in host.pipes]
+        waiting = begin(all_or_first_failure(hosts))
+        stop = begin(run.signalled("stop"))
+        interrupt = begin(run.held["interrupt"].wait())
+        lost = begin(self._lost(hosts))
+        began = run.clock()
+        tasks = [*reading, *feeding, *following, waiting, stop, interrupt, lost]
         try:
             most = int(row.doc.get("StoppingCondition", {}).get("MaxRuntimeInSeconds") or 86400)
-            done, _ = await asyncio.wait({waiting, stop}, timeout=most, return_when=asyncio.FIRST_COMPLETED)
+            most_now = most - run.held.get("ran", 0) / MICROS
+            wait = self._wait_left(run, row)
+            done, _ = await asyncio.wait(
+                {waiting, stop, interrupt, lost, *feeding},
+                timeout=max(0.0, most_now if wait is None else min(most_now, wait)),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             ending = "Ended"
+            starved = [one.exception() for one in feeding if one.done() and not one.cancelled()]
+            if starved and waiting not in done:
+                await asyncio.gather(*(host.stop(0) for host in hosts))
+                raise starved[0] or AssertionError("an input ended")
             if waiting not in done:
-                ending = _STOPPED if stop in done else "MaxRuntimeExceeded"
-                await running.stop(self.grace)
-            ended = await waiting
-            await reading
-        finally:
-            for one in (reading, waiting, stop):
+                ending = "MaxRuntimeExceeded" if wait is None or most_now <= wait else "MaxWaitTimeExceeded"
+                ending = STOPPED if stop in done else "Interrupted" if interrupt in done else ending
+            # Of those that are still there when one failed, none goes on alone, nor without its files.
+            grace = 0.0 if ending == "Ended" or lost in done else self.grace
+            await asyncio.gather(*(host.stop(grace) for host in hosts))
+            ended = [await host.wait() for host in hosts]
+            await asyncio.gather(*reading)
+            for one in following:
                 one.cancel()
-            await asyncio.gather(reading, waiting, stop, return_exceptions=True)
-        await log.close()
-        outcome = self._outcome(ended, ending, tail)
-        await asyncio.to_thread(self.ended, row, run.held["ml"], outcome)
-        return {"outcome": outcome, "metrics": await metrics.close()}
+            await asyncio.gather(*following, return_exceptions=True)
+            unsynced = await last_sync(hosts)
+            run.held["ran"] = run.held.get("ran", 0) + run.clock() - began
+        finally:
+            for use in usages:
+                use.close()
+            for one in tasks:
+                one.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for use, last in zip(usages, ended, strict=True):
+            use.ended(last)
+        self._unless_lost(hosts)
+        first = waiting.result() if waiting.done() and not waiting.cancelled() else None
+        decided = hosts[first or 0]
+        outcome = outcome_of(ended, first, ending, decided)
+        outcome["faults"] = [fault.message for host in hosts for fault in host.faults][:1]
+        _, found, _ = await asyncio.gather(
+            asyncio.gather(*(host.log.close() for host in hosts if host.log is not None)),
+            metrics.close(),
+            asyncio.to_thread(self.ended, row, decided.ml, outcome),
+        )
+        await measures.close()
+        if unsynced and outcome["ending"] != "Interrupted":
+            raise Failed("ClientError", unsynced)
+        return {"outcome": outcome, "metrics": found, "courses": metrics.courses, "ran": run.held["ran"]}
 
-    @staticmethod
-    def _outcome(ended: Ended, ending: str, tail: Sequence[bytes]) -> dict[str, Any]:
-        last = [text for line in tail if (text := line.decode("utf-8", "replace").strip())]
-        return {
-            "ending": ending,
-            "exit_code": ended.exit_code,
-            "oom": ended.oom,
-            "seconds": ended.seconds,
-            "cpu_seconds": ended.cpu_seconds,
-            "peak_bytes": ended.peak_bytes,
-            "succeeded": ending == "Ended" and ended.exit_code == 0,
-            "tail": last[-1][:_REASON] if last else "",
-        }
+    def _usages(self, measures: Measures, row: Row, host: Host) -> Usages:
+        assert host.running is not None
+        memory = self.calls.engine(Placement).grant(host.type).memory_bytes
+        usages = Usages(measures, host.running, memory, host.ml, (("Host", f"{row.name}/{host.name}"),))
+        usages.start()
+        return usages
+
+    def _stand(self, hosts: Sequence[Host]) -> bool:
+        volumes = self.calls.engine(Volumes)
+        return all(volumes.stands(host.place) for host in hosts)
+
+    async def _lost(self, hosts: Sequence[Host]) -> None:
+        """Returns when a volume of the job is gone under it."""
+        while self._stand(hosts):
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _unless_lost(self, hosts: Sequence[Host]) -> None:
+        """Raises Failed if a volume of the job is gone: what the job said of its files then is not the job's fault."""
+        if not self._stand(hosts):
+            raise Failed(
+                "InternalServerError", "The encrypted volume of the job was lost while it ran. Please try again."
+            )
 
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""
@@ -350,74 +489,96 @@ class JobFlow(ABC):
         row = self.row(run)
         await self.show(run, "Uploading", "Uploading generated training model")
         try:
-            return {"delivered": await self.deliver(run, row, run.held["ml"])}
+            return {"delivered": await self.deliver(run, row, run.held["hosts"])}
         except Refused as refused:
             raise Failed("ClientError", f"Artifact upload failed: {_said(refused)}") from None
         except archive.Unfit as unfit:
             raise Failed("ClientError", f"Artifact upload failed: {unfit}") from None
+        except OSError as error:
+            self._unless_lost(run.held["hosts"])
+            if error.errno != errno.ENOSPC:
+                raise
+            size = self.resources(row).get("VolumeSizeInGB")
+            text = f"the volume of {size} GB has no space left for the archive of what the job made beside it"
+            raise Failed(
+                "ClientError", f"Artifact upload failed: {text}. Please use a larger VolumeSizeInGB."
+            ) from None
 
     async def settle(self, run: Run) -> dict[str, Any]:
         """The last status, whatever happened; what was held is let go of."""
         await self.drop(run)
+        await self._unplug(run)
         now = run.clock()
 
         def work(tx: Transaction) -> None:
             row = self.kind.find(tx, run.state["account"], run.state["region"], run.state["name"])
             if row.status not in ("InProgress", "Stopping"):
                 return
-            status, reason = self._verdict(run)
+            status, reason = verdict(run)
             if reason:
-                row.doc["FailureReason"] = reason[:_REASON]
+                row.doc["FailureReason"] = reason[:REASON]
             self.finish(row, status, run, now)
-            row.status = {"MaxRuntimeExceeded": _STOPPED}.get(status, status)
+            row.status = OUT_OF_TIME.get(status, status)
             self.kind.change(tx, row, f"{self.kind.name}StateChange")
+            job_record.ended(tx, self.kind, row, run)
 
         run.also(work)
         return {"ended": now}
 
-    @staticmethod
-    def _verdict(run: Run) -> tuple[str, str]:
-        """Last status, and why it failed if it did."""
-        failure, outcome = run.failure, run.state.get("outcome")
-        if failure is not None:
-            if failure.code == _STOPPED:
-                return _STOPPED, ""
-            return "Failed", f"{failure.code}: {failure.message}" if failure.foreseen else _INTERNAL
-        assert outcome is not None
-        if outcome["ending"] != "Ended":
-            return outcome["ending"], ""
-        if outcome["succeeded"]:
-            return "Completed", ""
-        code = outcome["exit_code"]
-        if outcome["oom"]:
-            text = "OutOfMemoryError: the job used more memory than its instance type has. Please use a larger one"
-        else:
-            text = outcome.get("failure") or outcome["tail"] or "The program ended without saying why"
-        behind = f", exit code: {137 if code is None else code}"
-        return "Failed", f"AlgorithmError: {text[: _REASON - len(behind) - 16]}{behind}"
+    async def _unplug(self, run: Run) -> None:
+        """Removes the network interfaces of the job. A role that may not leaves them, as on AWS."""
+        row = self.row(run)
+        config, isolated, _ = self.network(row)
+        if not config or isolated:
+            return
+        session = RoleSession(self.calls, row.doc["RoleArn"], account=row.account, region=row.region, source_arn=run.id)
+        try:
+            await job_network.clean(session, run.id)
+        except Refused as refused:
+            _log.warning("network interfaces of %s are left: %s", run.id, refused.code)
 
     async def drop(self, run: Run) -> None:
         """Ends what runs and frees what is held; bears repeating."""
+        await self.release(run)
+        session: RoleSession | None = run.held.pop("session", None)
+        if session is not None:
+            session.end()
+
+    async def release(self, run: Run) -> None:
+        """As `drop`, but the role's session is kept."""
         held = run.held
-        running: Running | None = held.pop("running", None)
-        if running is not None:
-            await running.stop(0)
+        hosts: list[Host] = held.pop("hosts", [])
+        await asyncio.gather(*(host.stop(0) for host in hosts))
         metrics: Metrics | None = held.pop("metrics", None)
         if metrics is not None:
             with contextlib.suppress(Exception):
                 await metrics.close()
-        log: JobLog | None = held.pop("log", None)
-        if log is not None:
-            await log.abandon()
-        volume = held.pop("volume", None)
-        if volume is not None:
-            await self.calls.engine(Volumes).close(volume)
+        measures: Measures | None = held.pop("measures", None)
+        if measures is not None:
+            measures.abandon()
+        network: job_network.Network | None = held.pop("network", None)
+        if network is not None:
+            await network.close()
+        for host in hosts:
+            await host.clear(self.calls)
         claim: Claim | None = held.pop("claim", None)
         if claim is not None:
             self.calls.engine(Placement).release(claim)
-        session: RoleSession | None = held.pop("session", None)
-        if session is not None:
-            session.end()
+
+
+def _digests(pinned: Mapping[str, Any], hosts: Sequence[Host]) -> dict[str, dict[str, str]]:
+    """What each input was, by content; of one that is read while the job runs, by what its listing said of the content."""
+    found: dict[str, dict[str, str]] = {}
+    for name, told in pinned["sources"].items():
+        got = {one.path: one for host in hosts for one in host.received.get(name, ())}
+        if not any(name in host.received for host in hosts):
+            found[name] = {"sha256": f"listing-sha256:{told['sha256']}"}
+            continue
+        found[name] = {"sha256": digest.of_files((path, one.place) for path, one in got.items())}
+        if len(got) == 1:
+            [one] = got.values()
+            found[name] |= {"etag": one.etag.strip('"'), "version": one.version}
+    return found
 
 
 async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:
@@ -436,22 +597,3 @@ async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:
 
 def _said(refused: Refused) -> str:
     return f"{refused.code}: {refused.message}"
-
-
-def seconds_between(start: int | None, end: int) -> int:
-    """Whole seconds, rounded up, at least one; none without a start."""
-    return 0 if start is None else max(1, -(-(end - start) // MICROS))
-
-
-def text_of(base: Path, folder: str, name: str, most: int) -> str:
-    """The beginning of a small file that a job left; empty if there is none or it is no plain file in a plain folder."""
-    try:
-        path = archive.plain_folder(base, folder) / name
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, archive.Unfit):
-        return ""
-    with os.fdopen(handle, "rb") as file:
-        try:
-            return file.read(most).decode("utf-8", "replace").strip()
-        except OSError:
-            return ""

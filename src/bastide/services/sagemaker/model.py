@@ -8,6 +8,7 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import lineage_record
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.objects import split
@@ -102,8 +103,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     resolved = [_resolved(a, tx, one) for one in every]
     _named(resolved, direct=(given.get("InferenceExecutionConfig") or {}).get("Mode") == "Direct")
     doc["_resolved"] = resolved
-    MODEL.create(a, tx, name, doc, tags=tags_of(a))
-    return {"ModelArn": MODEL.arn(a.account, a.region, name)}
+    arn = MODEL.arn(a.account, a.region, name)
+    lineage_record.of_model(tx, arn, MODEL.create(a, tx, name, doc, tags=tags_of(a)))
+    return {"ModelArn": arn}
 
 
 def _named(resolved: list[dict[str, Any]], *, direct: bool) -> None:

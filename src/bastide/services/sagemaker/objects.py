@@ -62,6 +62,45 @@ def below(folder: Path, relative: str) -> Path:
     return folder.joinpath(*parts)
 
 
+async def content(session: RoleSession, bucket: str, key: str, etag: str = "") -> AsyncIterator[bytes]:
+    """An object's bytes, piece by piece; raises Refused. etag: the content must be that, still."""
+    asked = {"Bucket": bucket, "Key": key, **({"IfMatch": etag} if etag else {})}
+    body = (await session.act("s3", "GetObject", asked))["Body"]
+    try:
+        async for piece in body:
+            yield piece
+    finally:
+        if hasattr(body, "aclose"):
+            with contextlib.suppress(Exception):
+                await body.aclose()
+
+
+async def read(session: RoleSession, bucket: str, key: str, *, most: int) -> tuple[bytes, str]:
+    """A small object and its ETag; raises Refused, also for one of more than `most` bytes."""
+    output = await session.act("s3", "GetObject", {"Bucket": bucket, "Key": key})
+    body = output["Body"]
+    found = bytearray()
+    try:
+        if int(output.get("ContentLength") or 0) > most:
+            raise Refused("ValidationException", f"it has more than {most} bytes")
+        async for piece in body:
+            found += piece
+    finally:
+        if hasattr(body, "aclose"):
+            with contextlib.suppress(Exception):
+                await body.aclose()
+    return bytes(found), str(output.get("ETag", ""))
+
+
+async def part(session: RoleSession, bucket: str, key: str, first: int, last: int, etag: str) -> bytes:
+    """The bytes of an object from `first` to the one before `last`; raises Refused."""
+    if last <= first:
+        return b""
+    asked = {"Bucket": bucket, "Key": key, "Range": f"bytes={first}-{last - 1}", "IfMatch": etag}
+    body = (await session.act("s3", "GetObject", asked))["Body"]
+    return b"".join([piece async for piece in body])
+
+
 async def fetch(
     session: RoleSession, bucket: str, key: str, target: Path, *, etag: str | None = None
 ) -> dict[str, str]:
@@ -113,12 +152,14 @@ class FileBody:
         return {}
 
 
-async def store(session: RoleSession, bucket: str, key: str, path: Path, kms_key: str | None) -> None:
-    """Uploads a file; it appears whole or not at all. kms_key: the key it is encrypted under."""
+async def store(session: RoleSession, bucket: str, key: str, path: Path, kms_key: str | None) -> dict[str, str]:
+    """Uploads a file; it appears whole or not at all. kms_key: the key it is encrypted under. Returns its ETag and
+    VersionId."""
     asked = {"Bucket": bucket, "Key": key}
     if kms_key:
         asked |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
-    await session.act("s3", "PutObject", asked, body=FileBody(path))
+    output = await session.act("s3", "PutObject", asked, body=FileBody(path))
+    return {"ETag": str(output.get("ETag", "")), "VersionId": str(output.get("VersionId") or "")}
 
 
 def relative_name(key: str, prefix: str) -> str:

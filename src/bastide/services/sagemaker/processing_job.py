@@ -7,12 +7,12 @@ from typing import Final
 
 from bastide.domain import Refused
 from bastide.engines import images
-from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import job_network, job_record, quota
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
-from bastide.services.sagemaker.training_job import LONGEST, no_network
+from bastide.services.sagemaker.training_job import LONGEST
 from bastide.store import Transaction
 
 PROCESSING_JOB = Kind(
@@ -41,7 +41,9 @@ def local_path(given: str | None, what: str) -> str:
 
 async def _before(a: Authorised) -> None:
     arn = PROCESSING_JOB.arn(a.account, a.region, a.input["ProcessingJobName"])
-    await check_role(a.calls, a.input["RoleArn"], account=a.account, region=a.region, source_arn=arn)
+    where = {"account": a.account, "region": a.region, "source_arn": arn}
+    await check_role(a.calls, a.input["RoleArn"], **where)
+    await job_network.check(a.calls, a.input["RoleArn"], (a.input.get("NetworkConfig") or {}).get("VpcConfig"), **where)
 
 
 @PROCESSING_JOB.operation(
@@ -71,13 +73,12 @@ async def _before(a: Authorised) -> None:
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     unsupported(a, *_UNSUPPORTED)
-    no_network((given.get("NetworkConfig") or {}).get("VpcConfig"))
     cluster = given["ProcessingResources"]["ClusterConfig"]
-    if cluster.get("InstanceCount", 1) != 1:
-        raise Refused("ValidationException", "InstanceCount greater than 1 is not supported by Bastide yet.")
     if not cluster.get("InstanceType"):
         raise Refused("ValidationException", "ProcessingResources.ClusterConfig.InstanceType is needed.")
-    a.engine(Placement).grant(cluster["InstanceType"])
+    quota.check(
+        a, tx, PROCESSING_JOB, "processing", [(cluster["InstanceType"], int(cluster.get("InstanceCount") or 1))]
+    )
     images.resolve(given["AppSpecification"]["ImageUri"])
     if not given["AppSpecification"].get("ContainerEntrypoint"):
         raise Refused(
@@ -90,10 +91,10 @@ def create(a: Authorised, tx: Transaction) -> Output:
         source = one.get("S3Input")
         if source is None or one.get("DatasetDefinition") or one.get("AppManaged"):
             raise Refused("ValidationException", f"{what}: inputs are not supported except S3Input.")
-        if source["S3DataType"] != "S3Prefix" or source.get("S3InputMode", "File") != "File":
-            raise Refused("ValidationException", f"{what}: S3DataType S3Prefix and S3InputMode File are supported.")
-        if source.get("S3CompressionType", "None") != "None":
-            raise Refused("ValidationException", f"{what}: S3CompressionType is not supported.")
+        if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+            raise Refused("ValidationException", f"{what}: S3DataType is S3Prefix or ManifestFile.")
+        if source.get("S3CompressionType", "None") != "None" and source.get("S3InputMode") != "Pipe":
+            raise Refused("ValidationException", f"{what}: S3CompressionType Gzip needs the S3InputMode Pipe.")
         split(source["S3Uri"])
         if (path := local_path(source.get("LocalPath"), what)) in seen:
             raise Refused("ValidationException", f"{what}: the LocalPath is another input's.")
@@ -103,15 +104,15 @@ def create(a: Authorised, tx: Transaction) -> Output:
         target = one.get("S3Output")
         if target is None or one.get("FeatureStoreOutput") or one.get("AppManaged"):
             raise Refused("ValidationException", f"{what}: outputs are not supported except S3Output.")
-        if target["S3UploadMode"] != "EndOfJob":
-            raise Refused("ValidationException", f"{what}: S3UploadMode is not supported except EndOfJob.")
         split(target["S3Uri"])
         local_path(target.get("LocalPath"), what)
     name = given["ProcessingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "ProcessingJobName")}
     doc["ProcessingResources"] = {"ClusterConfig": {"InstanceCount": 1, **cluster}}
     doc["StoppingCondition"] = given.get("StoppingCondition") or {"MaxRuntimeInSeconds": LONGEST}
-    PROCESSING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    job_record.begin(
+        a, tx, PROCESSING_JOB, PROCESSING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    )
     return {"ProcessingJobArn": PROCESSING_JOB.arn(a.account, a.region, name)}
 
 

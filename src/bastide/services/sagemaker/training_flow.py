@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
 
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
-from bastide.services.sagemaker import archive, objects
-from bastide.services.sagemaker.job_flow import GIB, HOST, JobFlow, Source, seconds_between, text_of
-from bastide.services.sagemaker.training_job import TRAINING_JOB, submitted, transition
+from bastide.services.sagemaker import archive, digest, objects
+from bastide.services.sagemaker.channels import Source
+from bastide.services.sagemaker.host import Host
+from bastide.services.sagemaker.job_flow import GIB, JobFlow
+from bastide.services.sagemaker.mirror import Mirror
+from bastide.services.sagemaker.outcome import seconds_between, text_of
+from bastide.services.sagemaker.training_job import TRAINING_JOB, checkpoints, input_mode, submitted, transition
 from bastide.store import Row
 
 _MESSAGES = {
     "Completed": "Training job completed",
     "Failed": "Training job failed",
     "Stopped": "Training job stopped",
+    "MaxWaitTimeExceeded": "Training job wait time exceeded MaxWaitTimeInSeconds provided",
     "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds provided",
 }
 
@@ -41,42 +46,92 @@ class TrainingFlow(JobFlow):
     def sources(self, row: Row) -> list[Source]:
         found = []
         for channel in row.doc.get("InputDataConfig") or ():
-            bucket, key = objects.split(channel["DataSource"]["S3DataSource"]["S3Uri"])
-            found.append(Source(channel["ChannelName"], bucket, key, f"input/data/{channel['ChannelName']}"))
+            given = channel["DataSource"]["S3DataSource"]
+            bucket, key = objects.split(given["S3Uri"])
+            shuffle = channel.get("ShuffleConfig")
+            found.append(
+                Source(
+                    channel["ChannelName"],
+                    bucket,
+                    key,
+                    f"input/data/{channel['ChannelName']}",
+                    mode=input_mode(row.doc, channel),
+                    data=given["S3DataType"],
+                    sharded=given.get("S3DataDistributionType") == "ShardedByS3Key",
+                    seed=None if shuffle is None else int(shuffle["Seed"]),
+                    packed=channel.get("CompressionType") == "Gzip",
+                    recordio=channel.get("RecordWrapperType") == "RecordIO",
+                    attributes=tuple(given.get("AttributeNames") or ()),
+                    groups=tuple(given.get("InstanceGroupNames") or ()),
+                )
+            )
         if code := submitted(row):
             bucket, key = objects.split(code)
             found.append(Source(" code", bucket, key, "input/source", prefix=False))
         return found
 
-    def configure(self, row: Row, ml: Path) -> None:
+    def configure(self, row: Row, host: Host, hosts: Sequence[Host], ml: Path) -> None:
         config = ml / "input" / "config"
-        kind = row.doc["ResourceConfig"]["InstanceType"]
         channels = {
             one["ChannelName"]: {
-                "TrainingInputMode": "File",
+                "TrainingInputMode": input_mode(row.doc, one),
                 "S3DistributionType": one["DataSource"]["S3DataSource"].get(
                     "S3DataDistributionType", "FullyReplicated"
                 ),
-                "RecordWrapperType": "None",
+                "RecordWrapperType": one.get("RecordWrapperType", "None"),
                 **({"ContentType": one["ContentType"]} if one.get("ContentType") else {}),
             }
             for one in row.doc.get("InputDataConfig") or ()
+            if host.group in (one["DataSource"]["S3DataSource"].get("InstanceGroupNames") or (host.group,))
         }
-        group = {"instance_group_name": "homogeneousCluster", "instance_type": kind, "hosts": [HOST]}
+        groups: dict[str, dict[str, Any]] = {}
+        for one in hosts:
+            group = groups.setdefault(
+                one.group, {"instance_group_name": one.group, "instance_type": one.type, "hosts": []}
+            )
+            group["hosts"].append(one.name)
         files: dict[str, Any] = {
             "hyperparameters.json": row.doc.get("HyperParameters") or {},
             "inputdataconfig.json": channels,
             "resourceconfig.json": {
-                "current_host": HOST,
-                "current_instance_type": kind,
-                "current_group_name": "homogeneousCluster",
-                "hosts": [HOST],
-                "instance_groups": [group],
-                "network_interface_name": "lo",
+                "current_host": host.name,
+                "current_instance_type": host.type,
+                "current_group_name": host.group,
+                "hosts": sorted(one.name for one in hosts),
+                "instance_groups": list(groups.values()),
+                "network_interface_name": host.interface,
             },
         }
         for name, content in files.items():
             (config / name).write_bytes(orjson.dumps(content))
+
+    def spot(self, row: Row) -> bool:
+        return bool(row.doc.get("EnableManagedSpotTraining"))
+
+    async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
+        config = row.doc.get("CheckpointConfig")
+        if not config:
+            return []
+        bucket, base = objects.split(config["S3Uri"])
+        made = Mirror(
+            run.held["session"],
+            bucket,
+            base,
+            host.ml,
+            checkpoints(config),
+            deletes=True,
+            most_bytes=int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB,
+        )
+        await made.restore()
+        return [made]
+
+    def network(self, row: Row) -> tuple[Any, bool, bool]:
+        doc = row.doc
+        return (
+            doc.get("VpcConfig"),
+            bool(doc["EnableNetworkIsolation"]),
+            bool(doc["EnableInterContainerTrafficEncryption"]),
+        )
 
     def command(self, row: Row, environment: Environment) -> Sequence[str]:
         algorithm = row.doc["AlgorithmSpecification"]
@@ -91,22 +146,33 @@ class TrainingFlow(JobFlow):
             "AWS_REGION": row.region,
         }
 
-    async def deliver(self, run: Run, row: Row, ml: Path) -> dict[str, Any]:
-        bucket, base = objects.split(row.doc["OutputDataConfig"]["S3OutputPath"])
-        kms_key = row.doc["OutputDataConfig"].get("KmsKeyId") or None
+    async def deliver(self, run: Run, row: Row, hosts: Sequence[Host]) -> dict[str, Any]:
+        target = row.doc["OutputDataConfig"]
+        bucket, base = objects.split(target["S3OutputPath"])
+        kms_key = target.get("KmsKeyId") or None
         folder = "/".join(part for part in (base.strip("/"), row.name, "output") if part)
+        most = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
+        session = run.held["session"]
         found: dict[str, Any] = {}
-        most = int(self.resources(row)["VolumeSizeInGB"]) * GIB
-        for source, name in (("model", "model.tar.gz"), ("output/data", "output.tar.gz")):
-            made = archive.plain_folder(ml, source)
-            if source == "output/data" and not await asyncio.to_thread(archive.files, made, most_bytes=most):
+        for source, name in (("model", "model"), ("output/data", "output")):
+            every = await asyncio.to_thread(merged, [host.ml for host in hosts], source, most)
+            if name == "output" and not every:
                 continue
-            packed = ml.parent / name  # on the volume: what the job made is never in the clear on the disk
+            if target.get("CompressionType") == "NONE":
+                for path, place in every:
+                    await objects.store(session, bucket, f"{folder}/{name}/{path}", place, kms_key)
+                content = await asyncio.to_thread(digest.of_files, every)
+                found[f"{name} is"] = {"ETag": "", "VersionId": "", "sha256": content}
+                found[name] = f"s3://{bucket}/{folder}/{name}/"
+                continue
+            packed = hosts[0].ml.parent / f"{name}.tar.gz"  # on the volume: it is never in the clear on the disk
             packed.unlink(missing_ok=True)
-            await asyncio.to_thread(archive.pack, made, packed, most_bytes=most)
-            await objects.store(run.held["session"], bucket, f"{folder}/{name}", packed, kms_key)
+            await asyncio.to_thread(archive.pack, every, packed)
+            content = await asyncio.to_thread(digest.of_file, packed)
+            stored = await objects.store(session, bucket, f"{folder}/{name}.tar.gz", packed, kms_key)
+            found[f"{name} is"] = {**stored, "sha256": content}
             packed.unlink()
-            found[name] = f"s3://{bucket}/{folder}/{name}"
+            found[name] = f"s3://{bucket}/{folder}/{name}.tar.gz"
         return found
 
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
@@ -124,8 +190,8 @@ class TrainingFlow(JobFlow):
         transition(row, status, message, now)
         doc["SecondaryStatusTransitions"][-1]["EndTime"] = now
         delivered = run.state.get("delivered") or {}
-        if "model.tar.gz" in delivered:
-            doc["ModelArtifacts"] = {"S3ModelArtifacts": delivered["model.tar.gz"]}
+        if "model" in delivered:
+            doc["ModelArtifacts"] = {"S3ModelArtifacts": delivered["model"]}
         if run.state.get("metrics"):
             doc["FinalMetricDataList"] = run.state["metrics"]
         start = run.state.get("started")
@@ -133,4 +199,18 @@ class TrainingFlow(JobFlow):
         if start is not None:
             doc["TrainingStartTime"] = start
             doc["TrainingTimeInSeconds"] = doc["BillableTimeInSeconds"] = seconds_between(start, now)
+            if self.spot(row):  # what it waited for others is not billed
+                doc["BillableTimeInSeconds"] = seconds_between(0, run.state.get("ran") or 0)
         doc["_pinned"] = run.state.get("pinned")
+
+
+def merged(places: Sequence[Path], folder: str, most: int) -> list[tuple[str, Path]]:
+    """The files below a folder of several hosts, with their names in it, sorted. Of two hosts that have a file, the later
+    one's counts, as on a disk that both wrote to. Raises Unfit (see ``archive.files``)."""
+    found: dict[str, Path] = {}
+    for ml in places:
+        found.update(archive.files(archive.plain_folder(ml, folder), most_bytes=most))
+    for name in found:
+        if any(str(parent) in found for parent in PurePosixPath(name).parents):
+            raise archive.Unfit(f"`{name[:200]}` is below what is a file on another host")
+    return sorted(found.items())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines import images
-from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import job_network, job_record, quota
 from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -35,7 +37,6 @@ WITHOUT_EFFECT: Final = (
     "ProfilerConfig",
     "ProfilerRuleConfigurations",
     "TensorBoardOutputConfig",
-    "ExperimentConfig",
     "InfraCheckConfig",
 )
 """Members that are kept and shown and change nothing: clients send them unasked."""
@@ -43,16 +44,12 @@ WITHOUT_EFFECT: Final = (
 _UNSUPPORTED: Final = (
     "AlgorithmSpecification.AlgorithmName",
     "AlgorithmSpecification.TrainingImageConfig",
-    "EnableManagedSpotTraining",
-    "CheckpointConfig",
-    "RetryStrategy",
     "RemoteDebugConfig.EnableRemoteDebug",
     "SessionChainingConfig.EnableSessionTagChaining",
     "ServerlessJobConfig",
     "MlflowConfig",
     "ModelPackageConfig",
     "ResourceConfig.KeepAlivePeriodInSeconds",
-    "ResourceConfig.InstanceGroups",
     "ResourceConfig.TrainingPlanArn",
     "ResourceConfig.InstancePlacementConfig",
     "ResourceConfig.InstancePreferences",
@@ -80,7 +77,9 @@ def transition(row: Row, status: str, message: str, now: int) -> None:
 
 async def _before(a: Authorised) -> None:
     arn = TRAINING_JOB.arn(a.account, a.region, a.input["TrainingJobName"])
-    await check_role(a.calls, a.input["RoleArn"], account=a.account, region=a.region, source_arn=arn)
+    where = {"account": a.account, "region": a.region, "source_arn": arn}
+    await check_role(a.calls, a.input["RoleArn"], **where)
+    await job_network.check(a.calls, a.input["RoleArn"], a.input.get("VpcConfig"), **where)
 
 
 @TRAINING_JOB.operation(
@@ -114,51 +113,32 @@ async def _before(a: Authorised) -> None:
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     unsupported(a, *_UNSUPPORTED)
-    no_network(given.get("VpcConfig"))
     resources = given.get("ResourceConfig") or {}
-    if resources.get("InstanceCount", 1) != 1:
-        raise Refused("ValidationException", "InstanceCount greater than 1 is not supported by Bastide yet.")
-    if not resources.get("InstanceType"):
-        raise Refused("ValidationException", "ResourceConfig.InstanceType is needed.")
-    a.engine(Placement).grant(resources["InstanceType"])
+    check_instances(a, tx, resources, given.get("InputDataConfig") or ())
     algorithm = given["AlgorithmSpecification"]
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
     images.resolve(algorithm["TrainingImage"])
-    if algorithm["TrainingInputMode"] != "File":
-        raise Refused("ValidationException", "TrainingInputMode is not supported by Bastide yet except File.")
-    seen = set()
-    for channel in given.get("InputDataConfig") or ():
-        name = channel["ChannelName"]
-        if name in seen:
-            raise Refused("ValidationException", f"The channel {name} occurs twice.")
-        seen.add(name)
-        source = channel["DataSource"].get("S3DataSource")
-        if source is None:
-            raise Refused("ValidationException", f"Channel {name}: data sources are not supported except S3DataSource.")
-        if source["S3DataType"] not in ("S3Prefix",) or source.get("AttributeNames") or source.get("ModelAccessConfig"):
-            raise Refused("ValidationException", f"Channel {name}: S3DataType is not supported except S3Prefix.")
-        if channel.get("InputMode", "File") != "File" or channel.get("ShuffleConfig"):
-            raise Refused("ValidationException", f"Channel {name}: InputMode is not supported except File, unshuffled.")
-        if channel.get("CompressionType", "None") != "None" or channel.get("RecordWrapperType", "None") != "None":
-            raise Refused("ValidationException", f"Channel {name}: compression and record wrappers are not supported.")
-        split(source["S3Uri"])
-    if given["OutputDataConfig"].get("CompressionType", "GZIP") != "GZIP":
-        raise Refused("ValidationException", "OutputDataConfig.CompressionType is not supported except GZIP.")
+    check_channels(given)
     split(given["OutputDataConfig"]["S3OutputPath"])
+    if given.get("CheckpointConfig"):
+        split(given["CheckpointConfig"]["S3Uri"])
+        checkpoints(given["CheckpointConfig"])
+    check_times(given)
+    check_metrics(algorithm.get("MetricDefinitions") or ())
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
     doc.setdefault("EnableNetworkIsolation", False)
-    # A job has one container: there is no traffic between several that would be in clear.
     doc.setdefault("EnableInterContainerTrafficEncryption", False)
-    doc["EnableManagedSpotTraining"] = False
+    doc.setdefault("EnableManagedSpotTraining", False)
     doc["OutputDataConfig"] = {"KmsKeyId": "", **given["OutputDataConfig"]}
-    doc["ResourceConfig"] = {"InstanceCount": 1, "VolumeSizeInGB": 30, **resources}
+    count = {} if resources.get("InstanceGroups") else {"InstanceCount": 1}
+    doc["ResourceConfig"] = {**count, "VolumeSizeInGB": 30, **resources}
     doc["StoppingCondition"] = {"MaxRuntimeInSeconds": LONGEST, **(given.get("StoppingCondition") or {})}
     doc["SecondaryStatusTransitions"] = []
     row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
     transition(row, "Starting", "Starting the training job", tx.now)
-    TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    job_record.begin(a, tx, TRAINING_JOB, TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a)))
     return {"TrainingJobArn": TRAINING_JOB.arn(a.account, a.region, name)}
 
 
@@ -178,6 +158,116 @@ def stop(a: Authorised, tx: Transaction) -> Output:
     transition(row, "Stopping", "Stopping the training job", tx.now)
     TRAINING_JOB.change(tx, row, a.operation.name, a.request.id)
     return {}
+
+
+def checkpoints(config: Any) -> str:
+    """Where checkpoints are, relative to ``/opt/ml``; raises Refused for a path that leads elsewhere."""
+    path = posixpath.normpath(config.get("LocalPath") or "/opt/ml/checkpoints/")
+    taken = ("input", "model", "output", "code")
+    below = path.removeprefix("/opt/ml/")
+    if below == path or below.split("/")[0] in taken:
+        raise Refused(
+            "ValidationException",
+            "CheckpointConfig.LocalPath must be below /opt/ml, and not in its input, model, output or code.",
+        )
+    return below
+
+
+def check_times(given: Any) -> None:
+    """Raises Refused for a spot job that does not say how long it may wait, and for others that do."""
+    condition = given.get("StoppingCondition") or {}
+    wait = condition.get("MaxWaitTimeInSeconds")
+    if bool(given.get("EnableManagedSpotTraining")) != (wait is not None):
+        raise Refused(
+            "ValidationException",
+            "MaxWaitTimeInSeconds belongs to a job with EnableManagedSpotTraining, which needs it.",
+        )
+    if wait is not None and wait < condition.get("MaxRuntimeInSeconds", LONGEST):
+        raise Refused(
+            "ValidationException",
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds",
+        )
+
+
+def check_metrics(definitions: Any) -> None:
+    """Raises Refused for patterns that are none, or have no group to take a value from."""
+    names = [one["Name"] for one in definitions]
+    if len(set(names)) < len(names):
+        raise Refused("ValidationException", "The names of MetricDefinitions must be unique.")
+    for one in definitions:
+        try:
+            groups = re.compile(one["Regex"]).groups
+        except (re.error, OverflowError, RecursionError) as error:
+            raise Refused(
+                "ValidationException", f"The Regex of the metric {one['Name']} is not a pattern: {error}"
+            ) from None
+        if not groups:
+            raise Refused(
+                "ValidationException", f"The Regex of the metric {one['Name']} has no group () for the metric's value."
+            )
+
+
+def input_mode(given: Any, channel: dict[str, Any]) -> str:
+    """How a channel is read: as it says, otherwise as the algorithm does."""
+    return str(channel.get("InputMode") or given["AlgorithmSpecification"]["TrainingInputMode"])
+
+
+def check_instances(a: Authorised, tx: Transaction, resources: Any, channels: Any) -> None:
+    """Raises Refused for instances that there are not, or that are said in two ways."""
+    groups = resources.get("InstanceGroups") or ()
+    one = [name for name in ("InstanceType", "InstanceCount") if resources.get(name)]
+    if groups and one:
+        raise Refused("ValidationException", f"ResourceConfig has {one[0]} or InstanceGroups, not both.")
+    names = [group["InstanceGroupName"] for group in groups]
+    if len(set(names)) < len(names):
+        raise Refused("ValidationException", "An instance group's name occurs twice.")
+    if not groups and not resources.get("InstanceType"):
+        raise Refused("ValidationException", "ResourceConfig.InstanceType is needed.")
+    wanted = [(group["InstanceType"], int(group["InstanceCount"])) for group in groups]
+    quota.check(
+        a,
+        tx,
+        TRAINING_JOB,
+        "training",
+        wanted or [(resources["InstanceType"], int(resources.get("InstanceCount") or 1))],
+    )
+    for channel in channels:
+        source = channel["DataSource"].get("S3DataSource") or {}
+        if unknown := set(source.get("InstanceGroupNames") or ()) - set(names):
+            raise Refused("ValidationException", f"There is no instance group {min(unknown)}.")
+
+
+def check_channels(given: Any) -> None:
+    """Raises Refused for channels that contradict themselves, as AWS's reference of Channel has it."""
+    seen = set()
+    for channel in given.get("InputDataConfig") or ():
+        name = channel["ChannelName"]
+        if name in seen:
+            raise Refused("ValidationException", f"The channel {name} occurs twice.")
+        seen.add(name)
+        source = channel["DataSource"].get("S3DataSource")
+        if source is None:
+            raise Refused("ValidationException", f"Channel {name}: data sources are not supported except S3DataSource.")
+        for member in ("ModelAccessConfig", "HubAccessConfig"):
+            if source.get(member):
+                raise Refused("ValidationException", f"Channel {name}: {member} is not supported by Bastide yet.")
+        kind, mode = source["S3DataType"], input_mode(given, channel)
+        if kind not in ("S3Prefix", "ManifestFile", "AugmentedManifestFile"):
+            raise Refused("ValidationException", f"Channel {name}: S3DataType {kind} is not supported by Bastide yet.")
+        augmented = kind == "AugmentedManifestFile"
+        if augmented and mode != "Pipe":
+            raise Refused("ValidationException", f"Channel {name}: an AugmentedManifestFile needs the InputMode Pipe.")
+        if augmented != bool(source.get("AttributeNames")):
+            raise Refused(
+                "ValidationException",
+                f"Channel {name}: AttributeNames belong to an AugmentedManifestFile, which needs one or more.",
+            )
+        for member in ("CompressionType", "RecordWrapperType"):
+            if channel.get(member, "None") != "None" and mode != "Pipe":
+                raise Refused("ValidationException", f"Channel {name}: {member} needs the InputMode Pipe.")
+        if mode == "FastFile" and channel.get("ShuffleConfig"):
+            raise Refused("ValidationException", f"Channel {name}: FastFile is not shuffled; leave ShuffleConfig out.")
+        split(source["S3Uri"])
 
 
 def submitted(row: Row) -> str:

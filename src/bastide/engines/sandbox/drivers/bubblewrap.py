@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import ipaddress
 import json
 import logging
 import math
@@ -26,7 +27,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-from bastide.engines.sandbox import Ended, Limits, SandboxError, Spec
+from bastide.engines.sandbox import Ended, Limits, SandboxError, Spec, Usage
 from bastide.jail import cgroups
 from bastide.jail.probe import LAUNCHER
 
@@ -216,6 +217,11 @@ class BubblewrapRunning:
         if held:
             yield held
 
+    def usage(self) -> Usage:
+        """See the port."""
+        group = self._group
+        return Usage(None, None) if group is None else Usage(group.use().cpu_seconds, group.memory_bytes())
+
     async def wait(self) -> Ended:
         """See the port."""
         assert self._settled is not None
@@ -279,10 +285,12 @@ def _check(spec: Spec) -> None:
     for name, value in spec.env.items():
         if not _VARIABLE.fullmatch(name) or "\0" in value:
             raise ValueError(f"not a legal environment variable: {name[:64]!r}")
-    for word in (*spec.command, spec.hostname, *spec.hosts):
+    for word in spec.command:
         if "\0" in word:
-            raise ValueError("a zero byte in the command or a host's name")
-    for host in (spec.hostname, *spec.hosts):
+            raise ValueError("a zero byte in the command")
+    for address in (*spec.addresses.values(), *([spec.resolver] if spec.resolver else [])):
+        ipaddress.IPv4Address(address)
+    for host in (spec.hostname, *spec.hosts, *spec.addresses):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", host):
             raise ValueError(f"not a legal host name: {host!r}")
 
@@ -306,6 +314,9 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
         "writable": [[str(s), t] for s, t in writable],
         "hostname": spec.hostname,
         "hosts": list(spec.hosts),
+        "addresses": dict(spec.addresses),
+        "network": spec.network,
+        "resolver": spec.resolver,
         "environment": environment,
         "folder": "/opt/ml",
         "command": list(spec.command),

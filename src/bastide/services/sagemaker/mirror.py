@@ -1,0 +1,178 @@
+"""Folders of a running job that S3 follows: checkpoints, and outputs that are uploaded continuously.
+
+The job owns the folder and works in it meanwhile, so nothing on the way to a file is believed to stay a folder: every part
+of a path is opened by itself and links are not followed. Source: developer guide, "model-checkpoints"; API reference,
+ProcessingS3Output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from bastide.domain import Refused
+from bastide.engines.workflow import Failed
+from bastide.services.sagemaker import objects
+from bastide.services.sagemaker.archive import Unfit
+from bastide.services.sagemaker.channels import Content, Source, stage
+from bastide.services.sagemaker.session import RoleSession
+
+_SECONDS: Final = 1.0
+"""Between two looks at a folder."""
+_MOST_FILES: Final = 100_000
+_CHUNK: Final = 1 << 20
+
+Seen = tuple[int, int, int]
+
+
+def opened(base: int, relative: str, flags: int) -> int:
+    """A descriptor of what lies at a path below a folder's descriptor; raises OSError, also for a link on the way."""
+    *folders, last = relative.split("/")
+    here = os.dup(base)
+    try:
+        for part in folders:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = below
+        return os.open(last, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+class _Body:
+    """A file as long as it was when it was opened; raises OSError if it became shorter."""
+
+    def __init__(self, handle: int, length: int) -> None:
+        self._handle = handle
+        self.length: int | None = length
+        self._left = length
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The file's bytes."""
+        while self._left:
+            piece = await asyncio.to_thread(os.read, self._handle, min(_CHUNK, self._left))
+            if not piece:
+                raise OSError("it became shorter while it was read")
+            self._left -= len(piece)
+            yield piece
+
+    def checksums(self) -> Mapping[str, str]:
+        """None were given."""
+        return {}
+
+
+class Mirror:
+    """What lies in a folder below `ml`, at `bucket`/`base`. deletes: what is deleted there is deleted in S3. most_bytes:
+    that the folder may hold, as its files are read."""
+
+    def __init__(
+        self,
+        session: RoleSession,
+        bucket: str,
+        base: str,
+        ml: Path,
+        folder: str,
+        *,
+        deletes: bool,
+        most_bytes: int,
+        kms_key: str | None = None,
+    ) -> None:
+        self._session = session
+        self._bucket = bucket
+        self._base = f"{base.rstrip('/')}/" if base else ""
+        self._ml = ml
+        self._folder = folder
+        self._deletes = deletes
+        self._most = most_bytes
+        self._kms_key = kms_key
+        self._known: dict[str, Seen] = {}
+
+    async def restore(self) -> None:
+        """Fetches what is in S3; raises Failed."""
+        place = self._ml / self._folder
+        await asyncio.to_thread(place.mkdir, parents=True, exist_ok=True)
+        source = Source("checkpoints", self._bucket, self._base, self._folder)
+        try:
+            entries = await objects.listing(self._session, self._bucket, self._base)
+        except Refused as refused:
+            raise Failed(
+                "ClientError", f"Checkpoints cannot be read: {refused.code}: {refused.message} ({source.where})"
+            ) from None
+        content = Content.of(source, entries)
+        await stage(self._session, source, content.items, place)
+        self._known = await asyncio.to_thread(self._look)
+
+    def _look(self) -> dict[str, Seen]:
+        """Regular files with what tells whether they changed. Raises Unfit."""
+        found: dict[str, Seen] = {}
+        left = self._most
+        base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                top = opened(base, self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                return {}
+            try:
+                for root, _, names, here in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+                    for name in names:
+                        with contextlib.suppress(OSError):
+                            told = os.stat(name, dir_fd=here, follow_symlinks=False)
+                            if stat.S_ISREG(told.st_mode):
+                                left -= told.st_size
+                                found[os.path.normpath(f"{root}/{name}")] = _seen(told)
+                    if len(found) > _MOST_FILES:
+                        raise Unfit(f"`{self._folder}` holds more than {_MOST_FILES} files")
+                    if left < 0:
+                        raise Unfit(f"`{self._folder}` holds more than {self._most} bytes")
+            finally:
+                os.close(top)
+        finally:
+            os.close(base)
+        return found
+
+    async def sync(self) -> None:
+        """Makes S3 as the folder is now; raises Refused, Unfit and OSError."""
+        now = await asyncio.to_thread(self._look)
+        for name, seen in sorted(now.items()):
+            if self._known.get(name) != seen and (stored := await self._store(name)) is not None:
+                self._known[name] = stored
+        for name in [one for one in self._known if one not in now]:
+            if self._deletes:
+                await self._session.act("s3", "DeleteObject", {"Bucket": self._bucket, "Key": self._base + name})
+            del self._known[name]
+
+    async def _store(self, name: str) -> Seen | None:
+        base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = await asyncio.to_thread(opened, base, f"{self._folder}/{name}", os.O_RDONLY)
+        except OSError:
+            return None  # gone again
+        finally:
+            os.close(base)
+        try:
+            told = os.fstat(handle)
+            if not stat.S_ISREG(told.st_mode):
+                return None
+            asked = {"Bucket": self._bucket, "Key": self._base + name}
+            if self._kms_key:
+                asked |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._kms_key}
+            await self._session.act("s3", "PutObject", asked, body=_Body(handle, told.st_size))
+            return _seen(told)
+        finally:
+            os.close(handle)
+
+    async def run(self) -> None:
+        """Follows the folder until cancelled. What goes wrong is tried again, and told by the last `sync`."""
+        while True:
+            await asyncio.sleep(_SECONDS)
+            with contextlib.suppress(Refused, Unfit, OSError):
+                await self.sync()
+
+
+def _seen(told: os.stat_result) -> Seen:
+    return told.st_mtime_ns, told.st_size, told.st_ino
