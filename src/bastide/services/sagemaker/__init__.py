@@ -13,6 +13,8 @@ from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
 from bastide.services.sagemaker import model_package, state_changes
 from bastide.services.sagemaker.association import ASSOCIATION
+from bastide.services.sagemaker.async_flow import AsyncFlow
+from bastide.services.sagemaker.capture import Capture
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.endpoint_flow import EndpointFlow
@@ -33,7 +35,9 @@ from bastide.services.sagemaker.trial import TRIAL
 from bastide.services.sagemaker.trial_component import TRIAL_COMPONENT
 from bastide.store import View
 
-__all__ = ["METRICS", "SERVICE", "flows", "recover", "subscribe"]
+__all__ = ["METRICS", "SERVICE", "Capture", "flows", "recover", "subscribe"]
+
+_ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")
 
 
 def _facts(view: View, arn: Arn, action: str) -> Facts | None:
@@ -73,12 +77,13 @@ state_changes.follow(SERVICE.kinds)
 def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
     """The workflows of jobs and endpoints. grace_seconds: between SIGTERM and the end of a job that is stopped.
 
-    `calls` needs the engines Sandboxes, Volumes, Placement, Serving and Workflows by the time they run.
+    `calls` needs the engines Sandboxes, Volumes, Placement, Serving, Meter, Capture and Workflows by the time they run.
     """
     return [
         TrainingFlow(calls, grace_seconds).flow(),
         ProcessingFlow(calls, grace_seconds).flow(),
         EndpointFlow(calls).flow(),
+        AsyncFlow(calls).flow(),
     ]
 
 
@@ -98,7 +103,7 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
         await job(body, "processing", "CreateProcessingJob", "StopProcessingJob")
 
     async def endpoint(body: dict[str, Any]) -> None:
-        if body["event"] not in ("CreateEndpoint", "UpdateEndpoint", "DeleteEndpoint"):
+        if body["event"] not in _ENDPOINT_EVENTS:
             return
         with calls.store.reading() as view:
             row = ENDPOINT.get(view, body["account"], body["region"], body["name"])
@@ -109,8 +114,8 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
             if not (row.doc.get("_live") and await workflows.signal(row.doc["_live"], "stop")):
                 await _remove(calls, ENDPOINT, where)
         elif row.doc.get("_next"):
-            config = row.doc.get("_config", row.doc["EndpointConfigName"])
-            await workflows.begin("endpoint", row.doc["_next"], {**where, "config": config})
+            asked = row.doc.get("_asked") or {"config": row.doc.get("_config", row.doc["EndpointConfigName"])}
+            await workflows.begin("endpoint", row.doc["_next"], {**where, **asked})
 
     outbox.subscribe(TRAINING_JOB.key, training)
     outbox.subscribe(PROCESSING_JOB.key, processing)
