@@ -20,6 +20,7 @@ from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
+from bastide.engines.tuning import Optimiser
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
@@ -111,6 +112,7 @@ class Platform:
             Folders: folders,
             Placement: placement,
             Serving: serving,
+            Optimiser: Optimiser(),
             Networks: networks,
             Configuration: configuration,
             identity_center.Portal: portal,
@@ -237,6 +239,7 @@ class Platform:
         await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
+        await self.calls.engine(Optimiser).close()
         await self.expiry.close()
         await self.delivery.close()
         await self.outbox.close()

@@ -34,6 +34,7 @@ from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.outcome import OUT_OF_TIME, REASON, STOPPED, outcome_of, verdict
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
+from bastide.services.sagemaker.tuning_definition import OBJECTIVE
 from bastide.store import Row, Transaction
 
 T = TypeVar("T")
@@ -57,6 +58,8 @@ class JobFlow(ABC):
     def __init__(self, calls: Calls, grace_seconds: float) -> None:
         self.calls = calls
         self.grace = grace_seconds
+        self.live: dict[str, Metrics] = {}
+        """What running jobs told of themselves so far, by their ARN."""
 
     def flow(self) -> Flow:
         """The flow."""
@@ -374,6 +377,9 @@ class JobFlow(ABC):
         row = self.row(run)
         hosts: list[Host] = run.held["hosts"]
         metrics = Metrics(row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (), run.clock)
+        if "TuningJobArn" in row.doc:
+            metrics.follow = row.doc["HyperParameters"][OBJECTIVE]
+        self.live[run.id] = metrics
         await metrics.start()
         run.held["metrics"] = metrics
 
@@ -438,7 +444,7 @@ class JobFlow(ABC):
         )
         if unsynced and outcome["ending"] != "Interrupted":
             raise Failed("ClientError", unsynced)
-        return {"outcome": outcome, "metrics": found, "ran": run.held["ran"]}
+        return {"outcome": outcome, "metrics": found, "ran": run.held["ran"], "course": metrics.course}
 
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""
@@ -500,6 +506,7 @@ class JobFlow(ABC):
         await asyncio.gather(*(host.stop(0) for host in hosts))
         metrics: Metrics | None = held.pop("metrics", None)
         if metrics is not None:
+            self.live.pop(run.id, None)
             with contextlib.suppress(Exception):
                 await metrics.close()
         network: job_network.Network | None = held.pop("network", None)

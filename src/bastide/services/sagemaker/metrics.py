@@ -16,6 +16,7 @@ from bastide.domain import MICROS, Clock
 _READER: Final = str(Path(__file__).with_name("metric_reader.py"))
 _LONGEST: Final = 8192
 _BEHIND: Final = 1 << 20
+_MOST_FOLLOWED: Final = 20_000
 
 
 class Metrics:
@@ -27,6 +28,9 @@ class Metrics:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self.last: dict[str, tuple[float, int]] = {}
+        self.follow = ""
+        self.course: list[float] = []
+        """All values, up to a limit, of the metric to `follow`."""
 
     async def start(self) -> None:
         """Starts the reader, if there is anything to look for."""
@@ -51,6 +55,8 @@ class Metrics:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
             name, value = orjson.loads(line)
+            if name == self.follow and len(self.course) < _MOST_FOLLOWED:
+                self.course.append(value)
             self.last[name] = (value, self._clock())
 
     def feed(self, line: bytes) -> None:
