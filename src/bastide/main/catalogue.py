@@ -6,7 +6,9 @@ from bastide.kernel import Service
 from bastide.services import (
     accessanalyzer,
     cloudtrail,
+    cloudwatch,
     ec2,
+    events,
     iam,
     identity_center,
     kms,
@@ -24,7 +26,9 @@ from bastide.services import (
 SERVICES: tuple[Service, ...] = (
     accessanalyzer.SERVICE,
     cloudtrail.SERVICE,
+    cloudwatch.SERVICE,
     ec2.SERVICE,
+    events.SERVICE,
     iam.SERVICE,
     *identity_center.SERVICES,
     kms.SERVICE,
@@ -32,6 +36,7 @@ SERVICES: tuple[Service, ...] = (
     organizations.SERVICE,
     resourcegroupstaggingapi.SERVICE,
     s3.SERVICE,
+    sagemaker.METRICS,
     sagemaker.SERVICE,
     sagemaker_runtime.SERVICE,
     secretsmanager.SERVICE,

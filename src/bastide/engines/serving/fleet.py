@@ -7,6 +7,7 @@ import logging
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,8 @@ class Serving:
         self._clear()
         folder.mkdir(parents=True, mode=0o700)
         self._fleets: dict[str, _Fleet] = {}
+        self.told: Callable[[str, str, int, int, float], None] | None = None
+        """Is told of each call that is over: key, variant, its servers, status (0: no answer), seconds."""
         self._leaving: set[asyncio.Task[None]] = set()
 
     def place(self, name: str) -> Path:
@@ -211,6 +214,10 @@ class Serving:
             for folder in self._folder.iterdir():
                 _release(folder)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def release(self, name: str) -> None:
+        """Removes the folder of a server that has ended."""
+        _release(self._folder / name)
 
     async def deploy(
         self, key: str, owner: str, variants: Sequence[Variant], *, healthy_seconds: float = 240.0
@@ -261,10 +268,15 @@ class Serving:
             raise NotReady(False)
         server = ready[0] if len(ready) == 1 else min(ready, key=lambda one: one.flying)
         server.flying += 1
+        began, status = time.monotonic(), 0
         try:
-            return await server.client.request("POST", "/invocations", headers, body, seconds=seconds), variant
+            answer = await server.client.request("POST", "/invocations", headers, body, seconds=seconds)
+            status = answer.status
+            return answer, variant
         finally:
             server.flying -= 1
+            if self.told is not None:
+                self.told(key, variant, len(fleet.servers[variant]), status, time.monotonic() - began)
 
     async def close(self) -> None:
         """Ends every server."""

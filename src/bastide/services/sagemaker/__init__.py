@@ -13,25 +13,33 @@ from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
 from bastide.policy import Attached, Document, Form
-from bastide.services.sagemaker import model_package
+from bastide.services.sagemaker import model_package, state_changes
+from bastide.services.sagemaker.association import ASSOCIATION
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.endpoint_flow import EndpointFlow
+from bastide.services.sagemaker.entity import ACTION, ARTIFACT, CONTEXT
+from bastide.services.sagemaker.experiment import EXPERIMENT
+from bastide.services.sagemaker.metric_data import METRICS
 from bastide.services.sagemaker.model import MODEL
+from bastide.services.sagemaker.model_card import MODEL_CARD
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
 from bastide.services.sagemaker.processing_flow import ProcessingFlow
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB
+from bastide.services.sagemaker.search import SEARCH
 from bastide.services.sagemaker.session import SAGEMAKER
 from bastide.services.sagemaker.tagging import TAGS
 from bastide.services.sagemaker.training_flow import TrainingFlow
 from bastide.services.sagemaker.training_job import TRAINING_JOB
+from bastide.services.sagemaker.trial import TRIAL
+from bastide.services.sagemaker.trial_component import TRIAL_COMPONENT
 from bastide.services.sagemaker.tuning_flow import TuningFlow
 from bastide.services.sagemaker.tuning_job import TUNING_JOB
 from bastide.services.sagemaker.tuning_trial import OVER
 from bastide.store import View
 
-__all__ = ["SERVICE", "flows", "recover", "subscribe"]
+__all__ = ["METRICS", "SERVICE", "flows", "recover", "subscribe"]
 
 
 def _facts(view: View, arn: Arn, action: str) -> Facts | None:
@@ -74,13 +82,25 @@ SERVICE = Service(
         PROCESSING_JOB,
         MODEL_PACKAGE_GROUP,
         MODEL_PACKAGE,
+        MODEL_CARD,
         MODEL,
         ENDPOINT_CONFIG,
         ENDPOINT,
+        EXPERIMENT,
+        TRIAL,
+        TRIAL_COMPONENT,
+        ARTIFACT,
+        ACTION,
+        CONTEXT,
+        ASSOCIATION,
+        SEARCH,
         TAGS,
     ],
     facts=_facts,
 )
+
+
+state_changes.follow(SERVICE.kinds)
 
 
 def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:

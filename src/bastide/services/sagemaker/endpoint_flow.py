@@ -19,11 +19,12 @@ from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
 from bastide.engines.serving import Instance, Serving, Unhealthy, Variant
 from bastide.engines.workflow import Failed, Flow, Run, Step, Wait, Workflows
 from bastide.kernel import Calls
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, lineage_record, objects
 from bastide.services.sagemaker.endpoint import ENDPOINT, shown
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.job_flow import GIB, volume_key
 from bastide.services.sagemaker.joblog import JobLog
+from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.store import Row, Transaction
@@ -31,7 +32,7 @@ from bastide.store import Row, Transaction
 _log = logging.getLogger("bastide.sagemaker")
 
 _HEALTHY_SECONDS: Final = 240
-_AGAIN: Final = 60 * MICROS
+_AGAIN: Final = 15 * MICROS
 _MOST_UNPACKED: Final = 64 * GIB
 _SOCKET_FOLDER: Final = "/run/bastide"
 _INTERNAL: Final = "Request to service failed. If failure persists after retry, contact customer support."
@@ -130,9 +131,21 @@ class EndpointFlow:
             if row.status != "Deleting":
                 row.status = "InService"
             ENDPOINT.change(tx, row, "EndpointStateChange")
+            self._lineage(tx, row, run)
 
         run.also(work)
         return {"earlier": earlier}
+
+    def _lineage(self, tx: Transaction, row: Row, run: Run) -> None:
+        """What serves from now on, and where it came from."""
+        models = {}
+        for variant in run.state["variants"]:
+            model = MODEL.get(tx, row.account, row.region, variant["ModelName"])
+            if model is None:
+                return  # removed while it was deployed: its lineage stays, and cannot be joined any more
+            arn = MODEL.arn(row.account, row.region, model.name)
+            models[variant["VariantName"]] = lineage_record.of_model(tx, arn, model)
+        lineage_record.of_endpoint(tx, self._arn(run), row, run, models, run.held.get("etags") or {})
 
     async def _deploy(self, run: Run) -> dict[str, tuple[str, str, int]]:
         resolved: dict[str, tuple[str, str, int]] = {}
@@ -178,6 +191,9 @@ class EndpointFlow:
         held: dict[str, Any] = {}
 
         async def close() -> None:
+            for name in ("usages", "measures"):
+                if name in held:
+                    held.pop(name).abandon()
             log: JobLog | None = held.pop("log", None)
             if log is not None:
                 await log.close()
@@ -186,6 +202,7 @@ class EndpointFlow:
             claim: Claim | None = held.pop("claim", None)
             if claim is not None:
                 placement.release(claim)
+            await asyncio.to_thread(self.calls.engine(Serving).release, digest)
             session.end()
 
         folder = self.calls.engine(Serving).place(digest)
@@ -200,7 +217,8 @@ class EndpointFlow:
         await asyncio.to_thread((ml / "model").mkdir, parents=True)
         container = variant["container"]
         if container.get("ModelDataUrl"):
-            await _unpack_model(session, container, volume, ml / "model")
+            etag = await _unpack_model(session, container, volume, ml / "model")
+            run.held.setdefault("etags", {})[variant["VariantName"]] = etag
         source = str(container["Environment"].get("SAGEMAKER_SUBMIT_DIRECTORY") or "")
         if source.startswith("s3://") and not variant["isolated"]:
             bucket, key_of_source = objects.split(source)
@@ -231,6 +249,10 @@ class EndpointFlow:
             hosts=("model",),
         )
         held["start"] = lambda: sandboxes.start(spec)
+        measures = held["measures"] = Measures(session, "/aws/sagemaker/Endpoints")
+        measures.start()
+        dimensions = (("EndpointName", run.state["name"]), ("VariantName", variant["VariantName"]))
+        held["measure"] = lambda running: Usages(measures, running, limits.memory_bytes, ml, dimensions)
         return instance
 
     @staticmethod
@@ -241,6 +263,10 @@ class EndpointFlow:
 
         async def launch() -> Running:
             running: Running = await held["start"]()
+            if "usages" in held:
+                held.pop("usages").abandon()
+            held["usages"] = held["measure"](running)
+            held["usages"].start()
             held["reading"] = asyncio.get_running_loop().create_task(read(running, held["log"]))
             return running
 
@@ -294,13 +320,13 @@ class EndpointFlow:
             await instance.close()
 
 
-async def _unpack_model(session: RoleSession, container: dict[str, Any], volume: Any, folder: Any) -> None:
+async def _unpack_model(session: RoleSession, container: dict[str, Any], volume: Any, folder: Any) -> str:
     url = container["ModelDataUrl"]
     bucket, key = objects.split(url)
     etag = container.get("ModelDataETag")
     packed = volume / "model.tar.gz"
     try:
-        await objects.fetch(session, bucket, key, packed, etag=f'"{etag}"' if etag else None)
+        got = await objects.fetch(session, bucket, key, packed, etag=f'"{etag}"' if etag else None)
     except Refused as refused:
         if refused.code == "PreconditionFailed":
             raise Failed(
@@ -314,6 +340,7 @@ async def _unpack_model(session: RoleSession, container: dict[str, Any], volume:
     except OSError as error:
         raise Failed("ClientError", f"The model data at {url} cannot be unpacked: {error.strerror}.") from None
     packed.unlink()
+    return got["ETag"]
 
 
 def _no_data(url: str, refused: Refused) -> Failed:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import lineage_record
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.objects import split
@@ -101,8 +102,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     doc = {key: value for key, value in given.items() if key not in ("Tags", "ModelName")}
     doc.setdefault("EnableNetworkIsolation", False)
     doc["_resolved"] = [_resolved(a, tx, one) for one in every]
-    MODEL.create(a, tx, name, doc, tags=tags_of(a))
-    return {"ModelArn": MODEL.arn(a.account, a.region, name)}
+    arn = MODEL.arn(a.account, a.region, name)
+    lineage_record.of_model(tx, arn, MODEL.create(a, tx, name, doc, tags=tags_of(a)))
+    return {"ModelArn": arn}
 
 
 def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network, quota
+from bastide.services.sagemaker import job_network, job_record, quota
 from bastide.services.sagemaker.asking import at, keys, lacking, otherwise, passing, several, tagging
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -37,7 +37,6 @@ WITHOUT_EFFECT: Final = (
     "ProfilerConfig",
     "ProfilerRuleConfigurations",
     "TensorBoardOutputConfig",
-    "ExperimentConfig",
     "InfraCheckConfig",
 )
 """Members that are kept and shown and change nothing: clients send them unasked."""
@@ -129,7 +128,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     doc["SecondaryStatusTransitions"] = []
     row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
     transition(row, "Starting", "Starting the training job", tx.now)
-    TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    job_record.begin(a, tx, TRAINING_JOB, TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a)))
     return {"TrainingJobArn": TRAINING_JOB.arn(a.account, a.region, name)}
 
 

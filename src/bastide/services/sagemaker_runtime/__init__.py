@@ -11,6 +11,7 @@ from typing import Final
 from bastide.domain import Refused
 from bastide.engines.serving import Answer, Lost, NotReady, Serving
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, Service, each
+from bastide.services.sagemaker_runtime.invocations import Invocations
 from bastide.store import View
 
 _ENDPOINT_KEY: Final = "sagemaker:Endpoint"
@@ -57,9 +58,11 @@ async def _invoke(a: Authorised, output: Output) -> Output:
     headers = [(header, given[member]) for member, header in _HEADERS if given.get(member)]
     if any("\r" in value or "\n" in value for _, value in headers):
         raise Refused("ValidationError", "A header has one line.")
+    endpoint = _arn(a.account, a.region, name)
+    before = a.calls.clock()
     try:
         answer, variant = await a.engine(Serving).invoke(
-            _arn(a.account, a.region, name), given.get("TargetVariant"), headers, given["Body"], seconds=_SECONDS
+            endpoint, given.get("TargetVariant"), headers, given["Body"], seconds=_SECONDS
         )
     except NotReady as not_ready:
         if not_ready.missing:
@@ -79,6 +82,8 @@ async def _invoke(a: Authorised, output: Output) -> Output:
         raise _failed(a, 0, "", f"The server of the endpoint did not answer: {lost}.") from None
     if not 200 <= answer.status < 300:
         raise _refused(a, answer)
+    # Until the model was asked; what is left to do is to write the answer.
+    a.engine(Invocations).overhead(endpoint, variant, before - a.now)
     found: Output = {"Body": answer.body, "InvokedProductionVariant": variant}
     if "content-type" in answer.headers:
         found["ContentType"] = answer.headers["content-type"]
@@ -127,5 +132,7 @@ def invoke(a: Authorised, view: View) -> Output:
         raise Refused("ValidationError", f"The body has more than {_MOST_BYTES} bytes.")
     return {}
 
+
+__all__ = ["SERVICE", "Invocations"]
 
 SERVICE = Service("sagemaker-runtime", kinds=[INVOCATION], prefix="sagemaker")
