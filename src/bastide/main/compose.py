@@ -23,6 +23,7 @@ from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
 from bastide.engines.spool import Spools
 from bastide.engines.telemetry import Meter
+from bastide.engines.tuning import Optimiser
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
@@ -137,6 +138,7 @@ class Platform:
             Placement: placement,
             Serving: serving,
             Spools: Spools(directory.captured, root.derive("captured")),
+            Optimiser: Optimiser(),
             Networks: networks,
             Configuration: configuration,
             identity_center.Portal: portal,
@@ -286,6 +288,7 @@ class Platform:
         await self.workflows.close()
         await self.serving.close()
         await self.capture.close()
+        await self.calls.engine(Optimiser).close()
         await self.volumes.close_all()
         await self.expiry.close()
         await self.delivery.close()
