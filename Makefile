@@ -28,7 +28,7 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 
 .PHONY: environments
 environments: $(VENV)/.ready
-	@$(BIN)/python -m bastide.engines.images build scikit-learn
+	@$(BIN)/bastide environments build scikit-learn xgboost
 
 demo: setup ## a bank's mortgage model, from real data to a governed endpoint
 	@$(BIN)/bastide demo

@@ -244,7 +244,8 @@ def _add_toolkit(fresh: Path) -> None:
     for source in _tools():
         below = source.relative_to(_TOOLKIT)
         program = below.parent == Path()
-        target = fresh / ("bin" if program else "library") / (below.stem if program else below)
+        name = below.stem.replace("_", "-") if program else below
+        target = fresh / ("bin" if program else "library") / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((f"#!{INSIDE}/bin/python3\n".encode() if program else b"") + source.read_bytes())
         target.chmod(0o755 if program else 0o644)

@@ -135,7 +135,10 @@ def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict
         found = {**container, "Environment": environment}
     if not found.get("Image"):
         raise Refused("ValidationException", "The container has no Image.")
-    found["ImageDigest"] = images.resolve(found["Image"]).digest
+    environment = images.resolve(found["Image"])
+    if not environment.serve:
+        raise Refused("ValidationException", f"The image {found['Image']} does not serve: take the one for inference.")
+    found["ImageDigest"] = environment.digest
     if found.get("ModelDataUrl"):
         split(found["ModelDataUrl"])
     return found

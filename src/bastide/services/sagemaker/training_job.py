@@ -120,7 +120,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
     algorithm = given["AlgorithmSpecification"]
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
-    images.resolve(algorithm["TrainingImage"])
+    environment = images.resolve(algorithm["TrainingImage"])
+    check_algorithm(given, environment)
     check_channels(given)
     split(given["OutputDataConfig"]["S3OutputPath"])
     if given.get("CheckpointConfig"):
@@ -130,6 +131,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     check_metrics(algorithm.get("MetricDefinitions") or ())
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
+    if not in_script_mode(given) and environment.metrics:
+        watched = [{"Name": metric, "Regex": pattern} for metric, pattern in environment.metrics]
+        doc["AlgorithmSpecification"] = {**algorithm, "MetricDefinitions": watched}
     doc.setdefault("EnableNetworkIsolation", False)
     doc.setdefault("EnableInterContainerTrafficEncryption", False)
     doc.setdefault("EnableManagedSpotTraining", False)
@@ -207,6 +211,39 @@ def check_metrics(definitions: Any) -> None:
             raise Refused(
                 "ValidationException", f"The Regex of the metric {one['Name']} has no group () for the metric's value."
             )
+
+
+def in_script_mode(given: Any) -> bool:
+    """Whether a job brings a script, or a command of its own."""
+    told = {**(given.get("HyperParameters") or {}), **(given.get("Environment") or {})}
+    scripts = told.get("sagemaker_program") or told.get("SAGEMAKER_PROGRAM")
+    return bool(scripts or given["AlgorithmSpecification"].get("ContainerEntrypoint"))
+
+
+def check_algorithm(given: Any, environment: images.Environment) -> None:
+    """Raises Refused for what an image cannot do, and what a built-in algorithm cannot."""
+    algorithm = given["AlgorithmSpecification"]
+    image, scripts = algorithm["TrainingImage"], in_script_mode(given)
+    if not environment.train and not algorithm.get("ContainerEntrypoint"):
+        raise Refused("ValidationException", f"The image {image} does not train: take the one for training.")
+    if not environment.algorithm or (scripts and environment.scripts):
+        return
+    name = environment.algorithm
+    if scripts:
+        raise Refused("ValidationException", f"The built-in algorithm {name} runs no scripts.")
+    if algorithm.get("MetricDefinitions"):
+        raise Refused(
+            "ValidationException",
+            "You can't override the metric definitions for Amazon SageMaker algorithms. "
+            "Please retry the request without specifying metric definitions.",
+        )
+    resources = given.get("ResourceConfig") or {}
+    groups = resources.get("InstanceGroups") or [resources]
+    if sum(int(one.get("InstanceCount") or 1) for one in groups) > 1:
+        raise Refused("ValidationException", f"The built-in algorithm {name} trains on one instance in Bastide.")
+    channels = [one["ChannelName"] for one in given.get("InputDataConfig") or ()]
+    if "train" not in channels:
+        raise Refused("ValidationException", f"The built-in algorithm {name} needs the channel train.")
 
 
 def input_mode(given: Any, channel: dict[str, Any]) -> str:
