@@ -135,10 +135,10 @@ def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict
         found = {**container, "Environment": environment}
     if not found.get("Image"):
         raise Refused("ValidationException", "The container has no Image.")
-    environment = images.resolve(found["Image"])
-    if not environment.serve:
+    image = images.resolve(found["Image"])
+    if not image.serve:
         raise Refused("ValidationException", f"The image {found['Image']} does not serve: take the one for inference.")
-    found["ImageDigest"] = environment.digest
+    found["ImageDigest"] = image.digest
     if found.get("ModelDataUrl"):
         split(found["ModelDataUrl"])
     return found
