@@ -58,7 +58,11 @@ def place(crashing: Running) -> tuple[Account, Workshop, Vpc]:
     names = ("CreateNetworkInterface", "DeleteNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets")
     given = allow(*(f"ec2:{one}" for one in names), "ec2:DescribeSecurityGroups")
     account.client("iam").put_role_policy(RoleName="Execution", PolicyName="vpc", PolicyDocument=json.dumps(given))
-    return account, shop, make_vpc(account)
+    vpc = make_vpc(account)
+    vpc.ec2.create_vpc_endpoint(
+        VpcId=vpc.id, ServiceName="com.amazonaws.us-east-1.s3", RouteTableIds=[vpc.main_table()]
+    )
+    return account, shop, vpc
 
 
 def _left(running: Running) -> list[str]:
@@ -75,13 +79,14 @@ def _left(running: Running) -> list[str]:
     for folder in ("volumes", "lazy", "sandboxes"):
         inside = running.data / "run" / folder
         found += [str(one) for one in inside.iterdir()] if inside.is_dir() else []
+    namespaces = []
     for one in Path(f"/proc/{mine}/fd").iterdir():
         try:
             if str(one.readlink()).startswith("net:["):
-                found.append(f"namespace {one}")
+                namespaces.append(f"namespace {one}")
         except OSError:
             continue
-    return found
+    return found + namespaces[1:]  # one is the VPC's own, which has an endpoint
 
 
 @pytest.mark.parametrize("point", ["run:after", "settle:before"])

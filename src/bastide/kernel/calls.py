@@ -266,14 +266,16 @@ class Calls:
         source: str,
         body: Body | None = None,
         context: Mapping[str, str | tuple[str, ...]] | None = None,
+        vpce: str = "",
     ) -> Output:
         """A call by `caller` that came over no wire: a workflow acting with a role's session, a service by itself.
 
-        source: the service on whose behalf, which the record names as address. Raises Refused as the operation does.
+        source: the service on whose behalf, which the record names as address. vpce: the VPC endpoint whose way it is to
+        go. Raises Refused as the operation does.
         """
         held = self.registry.operations[service, operation]
         now = self.clock()
-        request = Request(timed_id(now), now, source, source, True, self._protocol(service))
+        request = Request(timed_id(now), now, source, source, True, self._protocol(service), vpce=vpce)
         where = "us-east-1" if held.global_ else region
         return await self.run(Call(held, input, caller, caller.account, where, request, body, dict(context or {})))
 

@@ -121,7 +121,8 @@ def base(
     elif endpoint is not None:
         context["aws:sourcevpce"] = endpoint.id
         context["aws:sourcevpc"] = endpoint.vpc
-        context["aws:vpcsourceip"] = request.source_ip
+        if request.source_ip != request.user_agent:  # a service that acts for somebody has no address there
+            context["aws:vpcsourceip"] = request.source_ip
         context["aws:vpceaccount"] = endpoint.account
         if endpoint.region:
             context["aws:sourcevpcarn"] = f"arn:aws:ec2:{endpoint.region}:{endpoint.account}:vpc/{endpoint.vpc}"

@@ -187,6 +187,10 @@ class Network(Protocol):
         """The endpoint, or None when it is gone: then nothing comes through it any more."""
         ...
 
+    def gateway(self, view: View, account: str, region: str, subnet: str) -> str:
+        """The gateway endpoint by which a subnet reaches S3; empty if there is no way."""
+        ...
+
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 

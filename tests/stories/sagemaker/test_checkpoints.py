@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import time
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.platform import REGION, Running
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
 
 
@@ -121,6 +124,36 @@ def test_a_spot_job_says_how_long_it_waits(workshop: Workshop) -> None:
         )
     )
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
+
+
+@pytest.mark.parametrize("retries", [0, 30])
+def test_an_internal_error_is_tried_again_as_often_as_asked(
+    platform: Running, workshop: Workshop, retries: int
+) -> None:
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{workshop.bucket}/data/"}
+    fast = [{"ChannelName": "train", "InputMode": "FastFile", "DataSource": {"S3DataSource": source}}]
+    name = workshop.name("broken")
+    arn = f"arn:aws:sagemaker:{REGION}:{workshop.account.id}:training-job/{name}"
+    # What is in the way of the job's lazy folder is nothing that the job or its role could have done.
+    place = platform.data / "run" / "lazy" / f"job-{hashlib.sha256(arn.encode()).hexdigest()[:24]}-0"
+    place.mkdir(parents=True)
+    (place / "in-the-way").touch()
+    more = {"RetryStrategy": {"MaximumRetryAttempts": retries}} if retries else {}
+    workshop.train("print(1)", TrainingJobName=name, InputDataConfig=fast, **more)
+    if retries:
+        until(lambda: "Restarting" in seen(workshop, name))
+        (place / "in-the-way").unlink()
+    job = workshop.trained(name)
+    if retries:
+        assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    else:
+        assert job["FailureReason"].startswith("InternalServerError")
+        shutil.rmtree(place)
+
+
+def seen(shop: Workshop, name: str) -> list[str]:
+    job = shop.sagemaker.describe_training_job(TrainingJobName=name)
+    return [one["Status"] for one in job["SecondaryStatusTransitions"]]
 
 
 def test_a_model_of_plain_files(workshop: Workshop) -> None:

@@ -149,7 +149,11 @@ def grant_vpc(shop: Workshop) -> None:
 @pytest.fixture
 def vpc(workshop: Workshop) -> Vpc:
     grant_vpc(workshop)
-    return make_vpc(workshop.account)
+    made = make_vpc(workshop.account)
+    made.ec2.create_vpc_endpoint(
+        VpcId=made.id, ServiceName="com.amazonaws.us-east-1.s3", RouteTableIds=[made.main_table()]
+    )
+    return made
 
 
 def config(vpc: Vpc) -> dict[str, Any]:
@@ -167,9 +171,7 @@ def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc
         told = {"Subnets": [lacking], "SecurityGroupIds": ["sg-00000000"]}
         with pytest.raises(ClientError, match="ValidationException"):
             workshop.train("", VpcConfig=told)
-    endpoint = vpc.ec2.create_vpc_endpoint(
-        VpcId=vpc.id, ServiceName="com.amazonaws.us-east-1.s3", RouteTableIds=[vpc.main_table()]
-    )["VpcEndpoint"]["VpcEndpointId"]
+    endpoint = vpc.ec2.describe_vpc_endpoints()["VpcEndpoints"][0]["VpcEndpointId"]
     workshop.s3.put_object(Bucket=workshop.bucket, Key="told/a", Body=b"by the endpoint")
     document = {
         "Version": "2012-10-17",
@@ -192,7 +194,9 @@ found = {{'read': call('s3', '/{workshop.bucket}/told/a', base='https://s3.us-ea
 import time
 time.sleep(1.5)
 """
-    name = workshop.train(ASK + script + PASS, VpcConfig=config(vpc))
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{workshop.bucket}/told/"}
+    told = [{"ChannelName": "told", "DataSource": {"S3DataSource": source}}]  # the service itself goes that way as well
+    name = workshop.train(ASK + script + PASS, VpcConfig=config(vpc), InputDataConfig=told)
     seen: list[dict[str, Any]] = []
     while workshop.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "InProgress":
         seen += vpc.ec2.describe_network_interfaces()["NetworkInterfaces"]
@@ -223,6 +227,11 @@ time.sleep(1.5)
         VpcConfig=config(vpc),
     )
     assert shut == {"read": 0}
+    denied = workshop.trained(workshop.train("", InputDataConfig=told))
+    assert denied["FailureReason"].startswith("ClientError: Data download failed: AccessDenied")
+    vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[endpoint])
+    lost = workshop.trained(workshop.train("", VpcConfig=config(vpc)))
+    assert f"{vpc.subnet} has no way to S3" in lost["FailureReason"]
 
 
 @pytest.mark.control("PRM-12", lacking="metrics")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from bastide.domain import Refused
@@ -24,6 +25,8 @@ _RATIO: Final = {
 }
 _MEMORY_OF_SMALL: Final = {"medium": 4.0, "large": 8.0}  # t2 and t3, which have two processors from medium to large
 _ACCELERATED: Final = re.compile(r"ml\.(p[0-9]|g[0-9]|trn|inf|dl)")
+_GPUS: Final = Path("/proc/driver/nvidia/gpus")
+"""A folder for each GPU, where NVIDIA's driver runs."""
 _TYPE: Final = re.compile(r"ml\.([a-z]+[0-9]+[a-z]*)\.(medium|large|(?:([0-9]*)xlarge))")
 
 
@@ -42,7 +45,9 @@ def instance_type(name: str) -> InstanceType:
     match = _TYPE.fullmatch(name)
     ratio = _RATIO.get(match[1]) if match is not None else None
     if match is None or ratio is None:
-        why = "it has no accelerators" if _ACCELERATED.match(name) else "it has general, compute and memory types"
+        why = "it has general, compute and memory types"
+        if _ACCELERATED.match(name):
+            why = "jobs cannot use its GPUs yet" if _GPUS.is_dir() else "it has no accelerators"
         raise Refused(
             "ResourceLimitExceeded",
             f"The account-level service limit '{name}' is 0 Instances, with current utilization of 0 Instances and a "

@@ -50,6 +50,18 @@ class Ec2Network:
             id, row.doc["VpcId"], account, service.services if service is not None else frozenset(), policy, region
         )
 
+    def gateway(self, view: View, account: str, region: str, subnet: str) -> str:
+        """The gateway endpoint by which a subnet reaches S3; empty if there is no way."""
+        held = SUBNET.get(view, account, region, subnet)
+        vpc = VPC.get(view, account, region, held.doc["VpcId"]) if held is not None else None
+        if held is None or vpc is None:
+            return ""
+        for endpoint in VPC_ENDPOINT.inside(view, account, region, vpc.name):
+            service = find(region, endpoint.doc["Service"], self._services)
+            if service is not None and service.gateway and _routed(endpoint, [held], vpc, view):
+                return endpoint.name
+        return ""
+
     def vpcs(self, view: View) -> list[Vpc]:
         """The VPCs that have endpoints."""
         found: dict[Vpc, None] = {}

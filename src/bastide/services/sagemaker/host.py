@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bastide.domain import Refused
 from bastide.engines.lazy import Folders
 from bastide.engines.sandbox import Ended, Running, Volumes
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
 from bastide.services.sagemaker import channels
+from bastide.services.sagemaker.archive import Unfit
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.pipes import Pipe
@@ -114,6 +116,19 @@ async def all_or_first_failure(hosts: Sequence[Host]) -> int | None:
         if (failed := await one) is not None:
             return failed
     return None
+
+
+async def last_sync(hosts: Sequence[Host]) -> str:
+    """What the job left goes to S3, also of one that failed: that is what checkpoints are for. Says what went wrong."""
+    wrong = ""
+    for mirror in (mirror for host in hosts for mirror in host.mirrors):
+        try:
+            await mirror.sync()
+        except Refused as refused:
+            wrong = f"Upload failed: {refused.code}: {refused.message}"
+        except (Unfit, OSError) as error:
+            wrong = f"Upload failed: {error}"
+    return wrong
 
 
 def public(path: Path, content: bytes) -> None:

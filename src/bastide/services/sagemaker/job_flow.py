@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -20,13 +20,15 @@ import orjson
 
 from bastide.domain import MICROS, Refused
 from bastide.engines import images
+from bastide.engines.lazy import LazyError
+from bastide.engines.network import NetworkError
 from bastide.engines.placement import Claim, Grant, Placement
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
 from bastide.services.sagemaker import archive, channels, job_network
 from bastide.services.sagemaker.channels import Source, together
-from bastide.services.sagemaker.host import Host, all_or_first_failure, public
+from bastide.services.sagemaker.host import Host, all_or_first_failure, last_sync, public
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.mirror import Mirror
@@ -41,6 +43,8 @@ _log = logging.getLogger("bastide.sagemaker")
 GIB: Final = 1 << 30
 HOMOGENEOUS: Final = "homogeneousCluster"
 _TAIL_LINES: Final = 20
+_PAUSE: Final = 1.0
+"""Seconds until a job is tried again after an internal error."""
 
 
 class JobFlow(ABC):
@@ -183,6 +187,10 @@ class JobFlow(ABC):
             await session.caller()
         except Refused:
             raise Failed("ClientError", cannot_assume(row.doc["RoleArn"]).message) from None
+        config, isolated, _ = self.network(row)
+        if config and not isolated:
+            # On AWS a job's data comes and goes through its VPC; so do the policies that see the way decide here.
+            session.gateway = job_network.way_to_s3(session, config)
         run.held["session"] = session
         return {}
 
@@ -237,10 +245,34 @@ class JobFlow(ABC):
 
     async def stage(self, run: Run) -> dict[str, Any]:
         """The encrypted volumes, and the inputs in them."""
+        await self._persevere(run, self._staged)
+        return {}
+
+    async def _persevere(self, run: Run, *works: Callable[[Run], Awaitable[None]]) -> None:
+        """Does the last of `works`; after an internal error all of them, with a new booking, as often as RetryStrategy
+        says."""
+        most = int((self.row(run).doc.get("RetryStrategy") or {}).get("MaximumRetryAttempts") or 0)
+        doing = works[-1:]
+        while True:
+            try:
+                for work in doing:
+                    await work(run)
+                return
+            except (SandboxError, NetworkError, LazyError, OSError, Failed) as error:
+                tries = run.held["tries"] = run.held.get("tries", 0) + 1
+                if tries > most or (isinstance(error, Failed) and error.code != "InternalServerError"):
+                    raise
+                _log.warning("%s is tried again: %s", run.id, error)
+            await self.show(run, "Restarting", "Restarting the training job after an internal error")
+            await self.release(run)
+            await self.unless_stopped(run, asyncio.sleep(_PAUSE))
+            await self.reserve(run)
+            doing = works
+
+    async def _staged(self, run: Run) -> None:
         row = self.row(run)
         await self.show(run, "Downloading", "Downloading input data")
         await self.unless_stopped(run, self._stage(run, row))
-        return {}
 
     async def _stage(self, run: Run, row: Row) -> None:
         hosts = run.held["hosts"] = self.hosts(row)
@@ -278,13 +310,16 @@ class JobFlow(ABC):
 
     async def run(self, run: Run) -> dict[str, Any]:
         """The sandboxes."""
+        await self._persevere(run, self._staged, self._begun)
+        return {"begun": run.clock()}
+
+    async def _begun(self, run: Run) -> None:
         if run.asked("stop"):
             raise Failed(STOPPED, "The job was stopped before it ran.")
         row = self.row(run)
         hosts: list[Host] = run.held["hosts"]
         await self.show(run, "Training", "Training image download completed. Training in progress.")
         await together(self._start(run, row, host, hosts) for host in hosts)
-        return {"begun": run.clock()}
 
     async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:
         environment: images.Environment = run.held["environment"]
@@ -383,7 +418,10 @@ class JobFlow(ABC):
             await asyncio.gather(*(host.stop(grace) for host in hosts))
             ended = [await host.wait() for host in hosts]
             await asyncio.gather(*reading)
-            unsynced = await self._last_sync(hosts, following)
+            for one in following:
+                one.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+            unsynced = await last_sync(hosts)
             run.held["ran"] = run.held.get("ran", 0) + run.clock() - began
         finally:
             for one in tasks:
@@ -401,23 +439,6 @@ class JobFlow(ABC):
         if unsynced and outcome["ending"] != "Interrupted":
             raise Failed("ClientError", unsynced)
         return {"outcome": outcome, "metrics": found, "ran": run.held["ran"]}
-
-    @staticmethod
-    async def _last_sync(hosts: Sequence[Host], following: Sequence[asyncio.Future[Any]]) -> str:
-        """What the job left goes to S3, also of one that failed: that is what checkpoints are for. Says what went wrong."""
-        for one in following:
-            one.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
-        wrong = ""
-        for host in hosts:
-            for mirror in host.mirrors:
-                try:
-                    await mirror.sync()
-                except Refused as refused:
-                    wrong = f"Upload failed: {_said(refused)}"
-                except (archive.Unfit, OSError) as error:
-                    wrong = f"Upload failed: {error}"
-        return wrong
 
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""

@@ -81,6 +81,20 @@ async def check(calls: Calls, role_arn: str, config: Any, *, account: str, regio
         raise Refused("ValidationException", f"VpcConfig: this machine lacks {lacking}.")
 
 
+def way_to_s3(session: RoleSession, config: Any) -> str:
+    """The gateway endpoint by which a job's subnets reach S3; raises Failed if one does not: no data would come."""
+    with session.calls.store.reading() as view:
+        found = [session.calls.network.gateway(view, session.account, session.region, one) for one in config["Subnets"]]
+    for subnet, endpoint in zip(config["Subnets"], found, strict=True):
+        if not endpoint:
+            raise Failed(
+                "ClientError",
+                f"Data download failed: {subnet} has no way to S3. Make a gateway VPC endpoint for S3, and name the "
+                "subnet's route table in it.",
+            )
+    return found[0]
+
+
 async def clean(session: RoleSession, arn: str) -> None:
     """Removes the network interfaces that were made for a job."""
     told = {"Filters": [{"Name": "description", "Values": [description(arn)]}]}

@@ -24,6 +24,7 @@ from bastide.services.sagemaker.session import RoleSession
 
 _SECONDS: Final = 1.0
 """Between two looks at a folder."""
+_MOST_FILES: Final = 100_000
 _CHUNK: Final = 1 << 20
 
 Seen = tuple[int, int, int]
@@ -124,6 +125,8 @@ class Mirror:
                             if stat.S_ISREG(told.st_mode):
                                 left -= told.st_size
                                 found[os.path.normpath(f"{root}/{name}")] = _seen(told)
+                    if len(found) > _MOST_FILES:
+                        raise Unfit(f"`{self._folder}` holds more than {_MOST_FILES} files")
                     if left < 0:
                         raise Unfit(f"`{self._folder}` holds more than {self._most} bytes")
             finally:

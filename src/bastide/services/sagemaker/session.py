@@ -14,8 +14,8 @@ _SPARE = 600 * MICROS  # a session is renewed this long before it ends, so that 
 
 class RoleSession:
     """Acts with a role's permissions, for something in `account` (`source_arn`, its ARN, which the role's trust policy and
-    the record see). The credentials stay in this process's memory; the role
-    is assumed anew before they end, so that a role that was removed or no longer trusts us ends the work."""
+    the record see). The credentials stay in this process's memory; the role is assumed anew before they end, so that a
+    role that was removed or no longer trusts us ends the work. gateway: the VPC endpoint that calls of S3 go through."""
 
     def __init__(self, calls: Calls, role_arn: str, *, account: str, region: str, source_arn: str = "") -> None:
         self.calls = calls
@@ -23,6 +23,7 @@ class RoleSession:
         self.role_arn = role_arn
         self.account = account
         self.region = region
+        self.gateway = ""
         self._caller: Caller | None = None
         self._given: tuple[Instant, dict[str, str]] | None = None
 
@@ -43,6 +44,8 @@ class RoleSession:
 
     async def act(self, service: str, operation: str, input: dict[str, Any], **more: Any) -> Output:
         """A call to another service; raises Refused as it does."""
+        if service == "s3":
+            more["vpce"] = self.gateway
         return await self.calls.act(
             await self.caller(), service, operation, input, region=self.region, source=SAGEMAKER, **more
         )

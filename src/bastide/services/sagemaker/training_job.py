@@ -45,7 +45,6 @@ WITHOUT_EFFECT: Final = (
 _UNSUPPORTED: Final = (
     "AlgorithmSpecification.AlgorithmName",
     "AlgorithmSpecification.TrainingImageConfig",
-    "RetryStrategy",
     "RemoteDebugConfig.EnableRemoteDebug",
     "SessionChainingConfig.EnableSessionTagChaining",
     "ServerlessJobConfig",
