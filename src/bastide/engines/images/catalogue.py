@@ -21,7 +21,7 @@ _NUMBER: Final = r"([-+.0-9a-zA-Z]+)"
 def _xgboost_metrics() -> tuple[tuple[str, str], ...]:
     """As the developer guide's "Tune an XGBoost model" has them, and those of the training data."""
     return tuple(
-        (f"{part}:{name}", rf".*\[[0-9]+\].*#011{part}-{name}:(\S+)")
+        (f"{part}:{name}", rf".*\[[0-9]+\].*#011{part}-{name}:([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)")
         for part in ("train", "validation")
         for name in _XGBOOST_METRICS
     )
@@ -34,15 +34,22 @@ def _quality(*named: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-_LINEAR: Final = (
-    "objective_loss", "objective_loss:final", "binary_classification_accuracy", "binary_f_beta", "precision", "recall",
-    "roc_auc_score", "multiclass_accuracy", "multiclass_top_k_accuracy", "mse", "absolute_loss", "rmse", "r2",
-)  # fmt: skip
+def _linear() -> tuple[tuple[str, str], ...]:
+    """As the developer guide's "Metrics computed by the linear learner algorithm" names them."""
+    scores = (
+        "binary_classification_accuracy", "binary_f_beta", "precision", "recall", "roc_auc_score",
+        "multiclass_accuracy", "multiclass_top_k_accuracy", "mse", "absolute_loss", "rmse", "r2",
+    )  # fmt: skip
+    objectives = tuple(
+        (f"{part}:objective_loss", rf"#quality_metric: host=\S+, {part} \S*objective <loss>={_NUMBER}")
+        for part in ("train", "validation", "test")
+    )
+    return objectives + _quality(*(f"{part}:{name}" for part in ("validation", "test") for name in scores))
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A built-in algorithm. module: what runs it in the toolkit. metrics: names and patterns watched for."""
+    """A built-in algorithm. metrics: names and patterns watched for."""
 
     name: str
     metrics: tuple[tuple[str, str], ...]
@@ -52,12 +59,7 @@ ALGORITHMS: Final = {
     one.name: one
     for one in (
         Algorithm("xgboost", _xgboost_metrics()),
-        Algorithm(
-            "linear-learner",
-            _quality(
-                "train:objective_loss", *(f"{part}:{name}" for part in ("validation", "test") for name in _LINEAR)
-            ),
-        ),
+        Algorithm("linear-learner", _linear()),
         Algorithm("kmeans", _quality("train:msd", "test:msd", "test:ssd")),
         Algorithm("pca", _quality("train:explained_variance_ratio", "test:explained_variance_ratio")),
         Algorithm("knn", _quality("train:accuracy", "test:accuracy", "train:mse", "test:mse")),

@@ -240,12 +240,11 @@ def _install(name: str, environment: Path, lock: str, *how: str) -> None:
 
 
 def _add_toolkit(fresh: Path) -> None:
-    """Programs lie in bin, what they import lies in library."""
+    """Programs lie in bin, what they import in library, as in the sources."""
     for source in _tools():
         below = source.relative_to(_TOOLKIT)
         program = below.parent == Path()
-        name = below.stem.replace("_", "-") if program else below
-        target = fresh / ("bin" if program else "library") / name
+        target = fresh / (Path("bin") / below.stem.replace("_", "-") if program else below)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((f"#!{INSIDE}/bin/python3\n".encode() if program else b"") + source.read_bytes())
         target.chmod(0o755 if program else 0o644)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn import linear_model, metrics, svm
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import StandardScaler
 
 from bastide_algorithms import Unfit
 from bastide_algorithms.job import Job, keep, kept, say
@@ -140,8 +141,8 @@ def train(job: Job) -> None:
             raise Unfit(f"The channel train has examples of {len(np.unique(y))} of {classes} classes.")
     middle, spread = np.zeros(x.shape[1]), np.ones(x.shape[1])
     if given["normalize_data"]:
-        middle, spread = x.mean(axis=0), x.std(axis=0)
-        spread[spread == 0] = 1.0
+        scaler = StandardScaler().fit(x)
+        middle, spread = scaler.mean_, scaler.scale_
     level, height = 0.0, 1.0
     if kind == REGRESSOR and given["normalize_label"]:
         level, height = float(y.mean()), float(y.std()) or 1.0
