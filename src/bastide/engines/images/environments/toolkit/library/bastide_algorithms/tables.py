@@ -62,7 +62,8 @@ class Table:
             raise Unfit(f"the records have {found.shape[1]} features, not {width}")
         if not np.isfinite(found).all():
             raise Unfit("the data has values that are missing or infinite")
-        return found.astype(np.float64, copy=False)
+        # In rows, as everybody's arrays are: sums in another order end in other digits.
+        return np.ascontiguousarray(found, np.float64)
 
 
 @dataclass
