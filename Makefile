@@ -9,7 +9,7 @@ export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
 
-.PHONY: help setup packages demo test lint bench profile docs controls conformance crash laws fuzz clean
+.PHONY: help setup packages environments-test demo test lint bench profile docs controls conformance crash laws fuzz clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -29,6 +29,10 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 .PHONY: environments
 environments: $(VENV)/.ready
 	@$(BIN)/bastide environments build scikit-learn xgboost
+
+environments-test: setup ## builds every environment and runs jobs in each
+	@$(BIN)/bastide environments build huggingface pytorch spark tensorflow
+	@BASTIDE_ENVIRONMENTS=all $(BIN)/python -m pytest -q tests/environments
 
 demo: setup ## a bank's mortgage model, from real data to a governed endpoint
 	@$(BIN)/bastide demo
