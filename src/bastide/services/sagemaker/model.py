@@ -154,7 +154,10 @@ def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict
         found = {**container, "Environment": environment}
     if not found.get("Image"):
         raise Refused("ValidationException", "The container has no Image.")
-    found["ImageDigest"] = images.resolve(found["Image"]).digest
+    image = images.resolve(found["Image"])
+    if not image.serve:
+        raise Refused("ValidationException", f"The image {found['Image']} does not serve: take the one for inference.")
+    found["ImageDigest"] = image.digest
     _check_data(found)
     return found
 
