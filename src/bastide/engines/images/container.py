@@ -216,6 +216,7 @@ def _finished(name: str, digest: str, root: Path, inside: Root, told: _Told) -> 
             variables=environment,
             train=(*told.entrypoint, "train"),
             serve=(*told.entrypoint, "serve"),
+            process=(*told.entrypoint, *told.arguments),
             root=root,
             user=user,
             group=main,

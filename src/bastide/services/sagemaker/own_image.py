@@ -72,15 +72,23 @@ def named(calls: Calls, view: View, uri: str, account: str) -> Named | None:
     return Named(owner, match["region"], match["name"], match["tag"] or "", match["digest"] or "")
 
 
-def check(a: Authorised, view: View, uri: str) -> bool:
-    """Whether the image is one's own; raises Refused for one of another region, and for one that nobody has."""
+def check(a: Authorised, view: View, uri: str) -> images.Environment | None:
+    """The environment that a URI means, None for an image of one's own; raises Refused for one of another region, and for
+    one that nobody has."""
     found = named(a.calls, view, uri, a.account)
     if found is None:
-        images.resolve(uri)
-        return False
+        return images.resolve(uri)
     if found.region != a.region:
         raise Refused("ValidationException", f"The image {uri} is in {found.region}: it must be in {a.region}.")
-    return True
+    return None
+
+
+def served(calls: Calls, account: str, container: dict[str, Any]) -> str:
+    """The digest that a model's container is served from."""
+    with calls.store.reading() as view:
+        if named(calls, view, container["Image"], account) is not None:
+            return str(container["ImageDigest"])
+    return images.resolve(container["Image"]).digest
 
 
 def digest_of(a: Authorised, view: View, uri: str) -> str:
@@ -207,7 +215,7 @@ def command(environment: images.Environment, entrypoint: Any, arguments: Any, de
         own = [default] if default else environment.arguments
         found = [*(entrypoint or environment.entrypoint), *(arguments or ([] if entrypoint else own))]
     else:
-        found = [*(entrypoint or environment.train), *(arguments or ())]
+        found = [*(entrypoint or (environment.train if default else environment.process)), *(arguments or ())]
     if not found:
         raise Failed("ClientError", "The image has neither an entrypoint nor a command, and the request names none.")
     return found

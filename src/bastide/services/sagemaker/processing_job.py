@@ -78,11 +78,12 @@ def create(a: Authorised, tx: Transaction) -> Output:
     quota.check(
         a, tx, PROCESSING_JOB, "processing", [(cluster["InstanceType"], int(cluster.get("InstanceCount") or 1))]
     )
-    own = own_image.check(a, tx, given["AppSpecification"]["ImageUri"])
-    if not own and not given["AppSpecification"].get("ContainerEntrypoint"):
+    environment = own_image.check(a, tx, given["AppSpecification"]["ImageUri"])
+    entry = given["AppSpecification"].get("ContainerEntrypoint")
+    if environment is not None and not entry and not environment.process:
         raise Refused(
             "ValidationException",
-            "AppSpecification.ContainerEntrypoint is needed: Bastide's images have no default one.",
+            "AppSpecification.ContainerEntrypoint is needed: this image has no default one.",
         )
     seen = set()
     for one in given.get("ProcessingInputs") or ():
