@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.platform import Account, Keys, allow
 from tests.stories.ecr import oci
@@ -33,9 +35,11 @@ def sample(mission: Path, name: str, **values: str) -> dict[str, Any]:
     return found
 
 
-def get(registry: Registry, path: str, password: str | None, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+def get(
+    registry: Registry, path: str, password: str | None, method: str = "GET", body: bytes | None = None
+) -> tuple[int, dict[str, str], bytes]:
     """A request of no known client."""
-    request = urllib.request.Request(f"{registry.account.platform.url}{path}", method=method)
+    request = urllib.request.Request(f"{registry.account.platform.url}{path}", data=body, method=method)
     if password is not None:
         given = base64.b64encode(f"AWS:{password}".encode()).decode()
         request.add_header("authorization", f"Basic {given}")
@@ -240,3 +244,28 @@ def test_an_image_is_built_upon_another_and_pushed(registry: Registry, mission: 
         assert done.returncode == 0, done.stderr
     found = registry.ecr.describe_images(repositoryName="team/app")["imageDetails"]
     assert sorted(tag for one in found for tag in one["imageTags"]) == ["base", "built"]
+
+
+@given(
+    method=st.sampled_from(["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]),
+    path=st.lists(
+        st.sampled_from(
+            ["app", "blobs", "uploads", "manifests", "tags", "list", "_layers", "..", "%2e%2e", "%00", "", "%ff", "a" * 300,
+             "sha256:" + "a" * 64, UNKNOWN, "ACCOUNT.dkr.ecr.us-east-1", "?digest=sha256:x", "?n=x&last=%ff", "referrers"]
+        ),
+        max_size=7,
+    ),
+    body=st.sampled_from([b"", b"{}", b"\xff\xfe", b"[" * 3000, b"x" * 70_000]),
+)  # fmt: skip
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_is_asked_of_the_registry_is_answered_in_its_words(
+    registry: Registry, method: str, path: list[str], body: bytes
+) -> None:
+    if not hasattr(registry, "held"):
+        registry.create("app")
+        registry.held = registry.password()  # type: ignore[attr-defined]
+    whole = "/v2/" + "/".join(path).replace("ACCOUNT", registry.account.id)
+    status, _, said = get(registry, whole, registry.held, method, body or None)  # type: ignore[attr-defined]
+    assert status < 500, (method, whole, said)
+    if status >= 400 and method != "HEAD":
+        assert json.loads(said)["errors"][0]["code"]

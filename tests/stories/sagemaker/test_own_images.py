@@ -270,7 +270,9 @@ def test_a_damaged_layer_is_not_run(own: tuple[Workshop, Registry]) -> None:
     objects = workshop.account.platform.data / "objects"
     before = {path for path in objects.rglob("*") if path.is_file()}
     uri = registry.create("app")
-    registry.push(f"{uri}:one", [oci.system, oci.scripts(train="echo of this test alone")], {"Env": ["PATH=/usr/local/bin:/bin"]})
+    registry.push(
+        f"{uri}:one", [oci.system, oci.scripts(train="echo of this test alone")], {"Env": ["PATH=/usr/local/bin:/bin"]}
+    )
     layer = max({path for path in objects.rglob("*") if path.is_file()} - before, key=lambda path: path.stat().st_size)
     held = bytearray(layer.read_bytes())
     held[len(held) // 2] ^= 1

@@ -31,6 +31,8 @@ _log = logging.getLogger("bastide.images")
 MOST_BYTES: Final = 24 << 30
 """Of one image, unpacked."""
 _MOST_IMAGES: Final = 24
+_MOST_KEPT: Final = 64 << 30
+"""Of all images together; those in use may be more."""
 _LARGEST_CONFIG: Final = 8 << 20
 _LARGEST_FILE: Final = 1 << 20
 _MOST_LAYERS: Final = 256
@@ -82,6 +84,7 @@ class Downloads(Protocol):
 class _Held:
     volume: str
     container: Callable[[], Container]
+    size: int
     used: Callable[[], Container | None] = lambda: None
     turn: int = 0
 
@@ -115,7 +118,9 @@ class Containers:
 
     async def _evict(self) -> None:
         idle = sorted((one.turn, digest) for digest, one in self._held.items() if one.used() is None)
-        for _, digest in idle[: max(0, len(self._held) - _MOST_IMAGES)]:
+        for _, digest in idle:
+            if len(self._held) <= _MOST_IMAGES and sum(one.size for one in self._held.values()) <= _MOST_KEPT:
+                return
             held = self._held.pop(digest)
             self._locks.pop(digest, None)
             await self._volumes.close(held.volume)
@@ -145,7 +150,7 @@ class Containers:
         except BaseException:
             await asyncio.shield(self._volumes.close(volume))
             raise
-        return _Held(volume, make)
+        return _Held(volume, make, inside.size)
 
 
 @dataclass(frozen=True)

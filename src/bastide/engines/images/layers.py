@@ -86,7 +86,9 @@ class Root:
 
     def __init__(self, folder: Path, *, most_bytes: int) -> None:
         self.handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._left = most_bytes
+        self.size = 0
+        """Bytes of the files that were put into it."""
+        self._most = most_bytes
         self._entries = 0
 
     def close(self) -> None:
@@ -148,7 +150,7 @@ class Root:
     def put(self, layer: Path, media: str) -> str:
         """Lays a layer over what is there; the digest of it unpacked. Raises Unfit."""
         size = layer.stat().st_size
-        most = min(self._left, size * _RATIO + _SPARE)
+        most = min(self._most - self.size + _SPARE, size * _RATIO + _SPARE)
         with layer.open("rb") as packed:
             if "zstd" in media:
                 raise Unfit("layers compressed with zstd are not supported; push it with gzip")
@@ -224,8 +226,8 @@ class Root:
             self._link(_path(member.linkname), name, parent)
         elif member.isreg():
             _remove(name, parent)
-            self._left -= member.size
-            if self._left < 0:
+            self.size += member.size
+            if self.size > self._most:
                 raise Unfit("it unpacks to more than an image may have")
             content = archive.extractfile(member)
             assert content is not None
