@@ -514,6 +514,7 @@ class JobFlow(ABC):
             row = self.kind.find(tx, run.state["account"], run.state["region"], run.state["name"])
             if row.status not in ("InProgress", "Stopping"):
                 return
+            self.calls.directory.end_sessions(tx, run.id)
             status, reason = verdict(run)
             if reason:
                 row.doc["FailureReason"] = reason[:REASON]
