@@ -311,7 +311,8 @@ def of_zip(where: str, data: bytes, depth: int) -> Iterator[tuple[str, str]]:
         infos = held.infolist()
         if len(infos) > MOST_MEMBERS:
             yield "NotScanned", f"{where} holds more than {MOST_MEMBERS} files"
-        for info in infos[:MOST_MEMBERS]:
+            return
+        for info in infos:
             total += info.file_size
             if info.file_size > MOST_FILE or total > MEMORY:
                 yield "NotScanned", f"{where}:{info.filename[:80]} is too large to be looked into"
