@@ -62,6 +62,7 @@ fuzz: setup ## documents and requests that nobody meant well, at length
 bench: setup ## side by side with moto_server and ministack; the policy engine with moto's, pycasbin and cedarpy
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench.policy_decide
+	@$(BIN)/python -m tests.bench.hosting
 
 profile: setup ## CPU of the front door, stage by stage
 	@$(BIN)/python -m tests.bench.front_door

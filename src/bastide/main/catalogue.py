@@ -5,6 +5,7 @@ from __future__ import annotations
 from bastide.kernel import Service
 from bastide.services import (
     accessanalyzer,
+    application_autoscaling,
     cloudtrail,
     ec2,
     iam,
@@ -23,6 +24,7 @@ from bastide.services import (
 
 SERVICES: tuple[Service, ...] = (
     accessanalyzer.SERVICE,
+    application_autoscaling.SERVICE,
     cloudtrail.SERVICE,
     ec2.SERVICE,
     iam.SERVICE,

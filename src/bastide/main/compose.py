@@ -13,6 +13,7 @@ from bastide.engines.idp import Issuers
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
+from bastide.engines.meter import Meter, Recent
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
@@ -20,12 +21,13 @@ from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
+from bastide.engines.spool import Spools
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import ec2, identity_center, kms, s3, sagemaker
+from bastide.services import application_autoscaling, ec2, identity_center, kms, s3, sagemaker
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -57,6 +59,8 @@ class Platform:
     last_use: LastUse
     expiry: s3.Expiry
     keeper: kms.Keeper
+    capture: sagemaker.Capture
+    scaler: application_autoscaling.Scaler
 
     @classmethod
     async def start(
@@ -111,6 +115,8 @@ class Platform:
             Folders: folders,
             Placement: placement,
             Serving: serving,
+            Meter: Recent(),
+            Spools: Spools(directory.captured, root.derive("captured")),
             Networks: networks,
             Configuration: configuration,
             identity_center.Portal: portal,
@@ -130,6 +136,7 @@ class Platform:
             home=configuration.account,
             clock=clock,
         )
+        capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
@@ -168,6 +175,8 @@ class Platform:
             last_use,
             expiry,
             keeper,
+            capture,
+            application_autoscaling.Scaler(calls),
         )
         journal.start()
         await workflows.recover()
@@ -177,6 +186,8 @@ class Platform:
         sign_in.start()
         last_use.start()
         expiry.start()
+        capture.start()
+        platform.scaler.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -234,9 +245,11 @@ class Platform:
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
         await self.networks.close()
+        await self.scaler.close()
         await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
+        await self.capture.close()
         await self.expiry.close()
         await self.delivery.close()
         await self.outbox.close()

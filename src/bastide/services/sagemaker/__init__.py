@@ -12,6 +12,8 @@ from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
 from bastide.services.sagemaker import model_package
+from bastide.services.sagemaker.async_flow import AsyncFlow
+from bastide.services.sagemaker.capture import Capture
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.endpoint_flow import EndpointFlow
@@ -25,7 +27,9 @@ from bastide.services.sagemaker.training_flow import TrainingFlow
 from bastide.services.sagemaker.training_job import TRAINING_JOB
 from bastide.store import View
 
-__all__ = ["SERVICE", "flows", "recover", "subscribe"]
+__all__ = ["SERVICE", "Capture", "flows", "recover", "subscribe"]
+
+_ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")
 
 
 def _facts(view: View, arn: Arn, action: str) -> Facts | None:
@@ -53,12 +57,13 @@ SERVICE = Service(
 def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
     """The workflows of jobs and endpoints. grace_seconds: between SIGTERM and the end of a job that is stopped.
 
-    `calls` needs the engines Sandboxes, Volumes, Placement, Serving and Workflows by the time they run.
+    `calls` needs the engines Sandboxes, Volumes, Placement, Serving, Meter, Capture and Workflows by the time they run.
     """
     return [
         TrainingFlow(calls, grace_seconds).flow(),
         ProcessingFlow(calls, grace_seconds).flow(),
         EndpointFlow(calls).flow(),
+        AsyncFlow(calls).flow(),
     ]
 
 
@@ -78,7 +83,7 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
         await job(body, "processing", "CreateProcessingJob", "StopProcessingJob")
 
     async def endpoint(body: dict[str, Any]) -> None:
-        if body["event"] not in ("CreateEndpoint", "UpdateEndpoint", "DeleteEndpoint"):
+        if body["event"] not in _ENDPOINT_EVENTS:
             return
         with calls.store.reading() as view:
             row = ENDPOINT.get(view, body["account"], body["region"], body["name"])
@@ -89,8 +94,8 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
             if not (row.doc.get("_live") and await workflows.signal(row.doc["_live"], "stop")):
                 await _remove(calls, ENDPOINT, where)
         elif row.doc.get("_next"):
-            config = row.doc.get("_config", row.doc["EndpointConfigName"])
-            await workflows.begin("endpoint", row.doc["_next"], {**where, "config": config})
+            asked = row.doc.get("_asked") or {"config": row.doc.get("_config", row.doc["EndpointConfigName"])}
+            await workflows.begin("endpoint", row.doc["_next"], {**where, **asked})
 
     outbox.subscribe(TRAINING_JOB.key, training)
     outbox.subscribe(PROCESSING_JOB.key, processing)
