@@ -8,8 +8,9 @@ export BASTIDE_CONFORMANCE ?= $(abspath ../shared/conformance)
 export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
+SDK ?=
 
-.PHONY: help setup packages demo test lint bench profile docs controls conformance crash laws fuzz clean
+.PHONY: help setup packages clients demo test sdk lint bench profile docs controls conformance crash laws fuzz clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -30,6 +31,9 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 environments: $(VENV)/.ready
 	@$(BIN)/python -m bastide.engines.images build scikit-learn
 
+clients: $(VENV)/.ready ## the environments of the clients that Bastide is tried with
+	@$(BIN)/python -m tests.clients
+
 demo: setup ## a bank's mortgage model, from real data to a governed endpoint
 	@$(BIN)/bastide demo
 
@@ -39,10 +43,13 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, the floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: setup lint ## everything that CI asks
+test: setup clients lint ## everything that CI asks
 	@$(BIN)/python -m pytest -q
 
-controls: setup ## every control of the mission, the tests that cite it, how they ended
+sdk: setup clients ## programs of the SageMaker SDK, v2 and v3, unchanged; SDK=v2/tuner for some
+	@$(BIN)/python -m tests.sdk $(SDK)
+
+controls: setup clients ## every control of the mission, the tests that cite it, how they ended
 	@$(BIN)/python -m pytest -q --controls
 
 conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam or s3 for one
@@ -71,4 +78,4 @@ docs: $(VENV)/.ready ## docs/services, from the registry
 	@$(BIN)/python scripts/docs.py
 
 clean: ## removes what was installed and built
-	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venvs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

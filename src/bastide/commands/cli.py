@@ -16,6 +16,7 @@ from bastide.commands.jobs import jobs, logs
 from bastide.commands.login import login
 from bastide.commands.network import network
 from bastide.commands.policy import policy
+from bastide.commands.sdk import sdk
 from bastide.commands.status import inventory, status
 from bastide.commands.why import why
 
@@ -62,10 +63,25 @@ def cli() -> None:
       bastide policy replay --scp FILE      what a guardrail would have stopped last week
       bastide policy prove ...              what holds for every request there can be
       bastide login                         sign in as yourself, at the identity provider
+      bastide sdk                           point the SageMaker Python SDK at the platform
       bastide backup FILE                   everything, in one sealed file
       bastide doctor                        what this machine can do
     """
 
 
-for command in (credentials, demo, doctor, identity, inventory, jobs, login, logs, network, policy, status, why):
+for command in (
+    credentials,
+    demo,
+    doctor,
+    identity,
+    inventory,
+    jobs,
+    login,
+    logs,
+    network,
+    policy,
+    sdk,
+    status,
+    why,
+):
     cli.add_command(command)

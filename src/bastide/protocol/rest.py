@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -101,6 +101,10 @@ def _one_line(text: str) -> str:
     return text
 
 
+_ANY_CASE: Final = frozenset({"x-amz-checksum-mode"})
+"""Headers of S3 whose values AWS's own clients write in other letters than the model: the C++ SDK says `enabled`."""
+
+
 class HeadReaders:
     """Reads the members of one operation's input that are in the head of a rest request."""
 
@@ -127,7 +131,8 @@ class HeadReaders:
             elif where == "header":
                 # S3 takes dates that are none for absent, as RFC 9110 13.1.3 wants it.
                 lenient = s3 and member.type_name == "timestamp"
-                self._headers.append((wire.lower(), name, header_reader(member), lenient))
+                read = str.upper if s3 and wire.lower() in _ANY_CASE else header_reader(member)
+                self._headers.append((wire.lower(), name, read, lenient))
             elif where == "headers":
                 self._prefixes.append((wire.lower(), name))
 

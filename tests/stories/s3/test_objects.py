@@ -287,3 +287,18 @@ def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
         assert s3.get_object(Bucket=name, Key="m")["Body"].read() == b"part"
     finally:
         running.stop()
+
+
+def test_checksums_are_asked_for_in_any_case(s3: Any, bucket: str) -> None:
+    """AWS's C++ SDK writes `enabled`; the model knows `ENABLED` only."""
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ChecksumAlgorithm="CRC32")
+
+    def lowered(request: Any, **_: Any) -> None:
+        del request.headers["x-amz-checksum-mode"]
+        request.headers["x-amz-checksum-mode"] = "enabled"
+
+    s3.meta.events.register("before-sign.s3.GetObject", lowered)
+    try:
+        assert "ChecksumCRC32" in s3.get_object(Bucket=bucket, Key="k")
+    finally:
+        s3.meta.events.unregister("before-sign.s3.GetObject", lowered)
