@@ -90,7 +90,8 @@ class Instance:
 @dataclass(slots=True)
 class Invocation:
     """A call. variant, model, container: which ones are meant, if it says so. session: the one it belongs to. seconds:
-    until the answer. at: when it came in (microseconds, wall). id: what its caller calls it. pieces: a body that is sent as it comes, in place of `body`."""
+    until the answer. at: when it came in (microseconds, wall). id: what its caller calls it.
+    pieces: a body that is sent as it comes, in place of `body`."""
 
     headers: Sequence[tuple[str, str]]
     body: bytes

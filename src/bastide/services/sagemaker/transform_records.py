@@ -173,7 +173,12 @@ class RecordIO(_Framed):
                 return at, struct.pack("<I", _RECORDIO).join(parts)
 
 
-SPLITTERS: Final = {"None": Whole, "Line": Lines, "TFRecord": TFRecords, "RecordIO": RecordIO}
+SPLITTERS: Final[dict[str, type[Whole | Lines | TFRecords | RecordIO]]] = {
+    "None": Whole,
+    "Line": Lines,
+    "TFRecord": TFRecords,
+    "RecordIO": RecordIO,
+}
 
 
 class Unpacked:
