@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import struct
-import time
 from typing import Any
 
 import pytest
@@ -19,8 +18,8 @@ import json, os, time
 def model_fn(folder): return open(folder + '/m.txt').read()
 def transform_fn(model, body, kind, accept):
     text = body if isinstance(body, str) else body.decode('latin-1')
-    if 'die once' in text and not os.path.exists('/tmp/died'):
-        open('/tmp/died', 'w').close()
+    if 'die once' in text and not os.path.exists('/opt/ml/died'):
+        open('/opt/ml/died', 'w').close()
         os._exit(3)
     if 'die' in text and 'once' not in text: os._exit(3)
     if 'hang' in text: time.sleep(3600)
@@ -117,7 +116,10 @@ def test_every_object_becomes_one_with_its_answers_in_order(served: Workshop) ->
     found = done(
         served,
         "t",
-        **{"ContentType": "text/csv", "SplitType": "Line", "Accept": "text/csv", "AssembleWith": "Line"},
+        ContentType="text/csv",
+        SplitType="Line",
+        Accept="text/csv",
+        AssembleWith="Line",
         MaxConcurrentTransforms=3,
         BatchStrategy="MultiRecord",
     )
@@ -132,3 +134,181 @@ def test_every_object_becomes_one_with_its_answers_in_order(served: Workshop) ->
     assert [one["TransformJobName"] for one in listed] == ["t"]
 
 
+CSV = {"ContentType": "text/csv", "SplitType": "Line", "Accept": "text/csv", "AssembleWith": "Line"}
+JSONL = {**CSV, "ContentType": "application/jsonlines", "Accept": "application/jsonlines"}
+
+
+def test_filters_and_joins_of_rows_and_of_json(served: Workshop) -> None:
+    put(served, a__csv='"x, y",1,2\r\nz,3,4\n')
+    chosen = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
+    whole = {"InputFilter": "$[1:]", "JoinSource": "Input"}
+    assert done(served, "csv", **CSV, DataProcessing=chosen)["a.csv.out"] == b'"x, y",3.0\nz,7.0\n'
+    assert done(served, "whole", **CSV, DataProcessing=whole)["a.csv.out"] == b'"x, y",1,2,3.0\nz,3,4,7.0\n'
+    served.s3.delete_object(Bucket=served.bucket, Key="in/a.csv")
+    put(served, a__jsonl='{"id": 123456789012345678901, "x": [1, 2]}\n{"id": "\u00e9", "x": [3]}\n')
+    chosen = {"InputFilter": "$.x", "JoinSource": "Input", "OutputFilter": "$['id','SageMakerOutput']"}
+    capture = {"DestinationS3Uri": f"s3://{served.bucket}/seen", "GenerateInferenceId": True}
+    found = done(served, "jsonl", **JSONL, DataProcessing=chosen, DataCaptureConfig=capture)["a.jsonl.out"]
+    lines = [json.loads(one) for one in found.splitlines()]
+    assert [(one["id"], one["SageMakerOutput"]) for one in lines] == [
+        (123456789012345678901, {"sum": 3}),
+        ("\u00e9", {"sum": 3}),
+    ]
+    assert len({one["SageMakerInferenceId"] for one in lines}) == 2
+    started = served.sagemaker.describe_transform_job(TransformJobName="jsonl")["TransformStartTime"]
+    assert lines[0]["SageMakerInferenceTime"] == started.strftime("%Y-%m-%dT%H:%M:%SZ")
+    manifests = {key.partition("/")[0]: json.loads(one) for key, one in outputs(served, "seen/").items()}
+    assert manifests["input"] == [{"prefix": f"s3://{served.bucket}/in/"}, "a.jsonl"]
+    assert manifests["output"] == [{"prefix": f"s3://{served.bucket}/out/"}, "a.jsonl.out"]
+    assert all(key[key.index("/") :].startswith(f"/{started:%Y/%m/%d/%H}/") for key in outputs(served, "seen/"))
+    served.s3.delete_object(Bucket=served.bucket, Key="in/a.jsonl")
+    put(served, a__json="[1, 2]")
+    kinds = {"ContentType": "application/json", "Accept": "application/json"}
+    found = done(served, "json", **kinds, DataProcessing={"JoinSource": "Input"})["a.json.out"]
+    assert found == b'{"SageMakerInput":[1,2],"SageMakerOutput":["m",[1,2]]}'
+
+
+def test_data_that_fits_no_filter_or_is_no_data_says_so(served: Workshop) -> None:
+    put(served, a__csv="1,2\n3\n", b__csv="1,2\n")
+    for number, (processing, said) in enumerate(
+        [
+            ({"InputFilter": "$[1]"}, "asks for the place 1 of 1"),
+            ({"OutputFilter": "$[5]"}, "asks for the place 5 of 1"),
+        ]
+    ):
+        job = ended(served, begin(served, f"t{number}", **CSV, DataProcessing=processing))
+        assert job["TransformJobStatus"] == "Failed"
+        assert job["FailureReason"].startswith("ClientError: ") and said in job["FailureReason"]
+    put(served, a__csv="1,2\ncount\n")
+    job = ended(served, begin(served, "t3", **CSV, DataProcessing={"JoinSource": "Input"}))
+    assert (
+        "mismatched line count between the input and the output: 2 records went in, 1 came out" in job["FailureReason"]
+    )
+    # The other object is there all the same, the one that failed is not.
+    assert set(outputs(served)) == {"b.csv.out"} and "(1 of 2 objects failed)" in job["FailureReason"]
+    put(served, a__csv='1,"2\n3",4\n')
+    job = ended(served, begin(served, "t4", **CSV, DataProcessing={"InputFilter": "$[0]"}))
+    assert "a cell must not have a line break" in job["FailureReason"]
+
+
+def test_what_does_not_go_together_is_refused_at_once(served: Workshop) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"DataProcessing": {"InputFilter": "$.."}}, "InputFilter"),
+        ({**CSV, "DataProcessing": {"InputFilter": "$.name"}}, "rows of CSV have places"),
+        ({"DataProcessing": {"JoinSource": "Input"}}, "ContentType has to be"),
+        ({**CSV, "Accept": "application/json", "DataProcessing": {"JoinSource": "Input"}}, "of one format"),
+        ({**CSV, "AssembleWith": "None", "DataProcessing": {"JoinSource": "Input"}}, "AssembleWith has to be Line"),
+        ({"BatchStrategy": "SingleRecord"}, "needs a SplitType"),
+        ({"MaxPayloadInMB": 101}, "cannot be greater than 100"),
+        ({"MaxPayloadInMB": 60, "MaxConcurrentTransforms": 2}, r"it is 2 \* 60"),
+        ({"MaxPayloadInMB": 0, "SplitType": "Line"}, "SplitType has to be None"),
+        ({"ModelName": "nobody"}, "Could not find model"),
+        ({"S3OutputPath": "https://b/x"}, "is not an S3 URI"),
+    ]
+    for more, said in cases:
+        with pytest.raises(ClientError, match=said) as refused:
+            begin(served, "t", **more)
+        assert refused.value.response["Error"]["Code"] == "ValidationException"
+
+
+def test_records_of_every_format_reach_the_model_as_they_are(served: Workshop) -> None:
+    tf = b"".join(struct.pack("<QI", len(one), 0) + one + b"crc." for one in (b"one", b"three"))
+    io = b"".join(struct.pack("<II", 0xCED7230A, len(one)) + one + bytes(-len(one) % 4) for one in (b"one", b"three"))
+    put(served, tf=tf)
+    single = {"BatchStrategy": "SingleRecord", "AssembleWith": "Line"}
+    assert done(served, "tf", **single, SplitType="TFRecord")["tf.out"] == b"m<one>\nm<three>\n"
+    assert done(served, "tfs", SplitType="TFRecord")["tf.out"] == b"m<" + tf + b">"
+    served.s3.delete_object(Bucket=served.bucket, Key="in/tf")
+    put(served, io=io)
+    assert done(served, "io", **single, SplitType="RecordIO")["io.out"] == b"m<one>\nm<three>\n"
+    served.s3.delete_object(Bucket=served.bucket, Key="in/io")
+    put(served, zipped=gzip.compress(b"one\n\nthree") + gzip.compress(b"\nlast"), other__txt=b"x")
+    manifest = [{"prefix": f"s3://{served.bucket}/in/"}, "zipped"]
+    served.s3.put_object(Bucket=served.bucket, Key="manifest", Body=json.dumps(manifest))
+    source = {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": f"s3://{served.bucket}/manifest"}}
+    packed = {
+        "CompressionType": "Gzip",
+        "DataSource": source,
+        "SplitType": "Line",
+        "S3OutputPath": f"s3://{served.bucket}/z",
+    }
+    assert done(served, "zip", **single, **packed) == {"zipped.out": b"m<one>\nm<three>\nm<last>\n"}
+    # Without CompressionType it is text; cut off or no gzip at all, no data.
+    put(served, zipped=gzip.compress(b"one")[:-4])
+    job = ended(served, begin(served, "cut", **single, **packed))
+    assert "gzip data of the object ends too early" in job["FailureReason"]
+
+
+def test_an_object_as_large_as_it_likes_is_streamed(served: Workshop) -> None:
+    large = b"count" + bytes(9 << 20)
+    put(served, large=large)
+    job = ended(served, begin(served, "whole"))
+    assert job["FailureReason"].startswith("ClientError: Too much data for max payload size")
+    assert "large: ClientError: Too much data" in logged(served, "whole", data=True)
+    assert done(served, "streamed", MaxPayloadInMB=0)["large.out"] == str(len(large)).encode()
+
+
+@pytest.mark.control("SVR-05")
+def test_the_container_knows_the_job_and_the_job_its_container(served: Workshop) -> None:
+    script = (
+        SCRIPT.replace(b"def model_fn", b"def unused", 1)
+        + b"""
+def model_fn(folder): return 'second '
+"""
+    )
+    second = container(served, "second", script)
+    model(served, "pipeline", container(served, "m", SCRIPT), second)
+    put(served, a="x")
+    assert done(served, "p", ModelName="pipeline")["a.out"] == b"second <m<x>>"
+    put(served, a="env")
+    told = {"MY_OWN": "1"}
+    given = {"BatchStrategy": "MultiRecord", "MaxConcurrentTransforms": 2, "MaxPayloadInMB": 3, "SplitType": "Line"}
+    found = json.loads(done(served, "env", Environment=told, **given)["a.out"])
+    arn = served.sagemaker.describe_transform_job(TransformJobName="env")["TransformJobArn"]
+    assert found["TRANSFORM_JOB_ARN"] == arn and found["MY_OWN"] == "1"
+    names = (
+        "SAGEMAKER_BATCH",
+        "SAGEMAKER_BATCH_STRATEGY",
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB",
+        "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS",
+    )
+    assert [found[one] for one in names] == ["true", "MULTI_RECORD", "3", "2"]
+    found = json.loads(done(served, "bare")["a.out"])
+    assert "SAGEMAKER_MAX_PAYLOAD_IN_MB" not in found and found["SAGEMAKER_BATCH"] == "true"
+
+
+def test_a_model_that_hangs_dies_or_breaks_costs_its_object_and_no_other(served: Workshop) -> None:
+    put(served, a="fine", b="hang", c="fine too")
+    quick = {"InvocationsTimeoutInSeconds": 1, "InvocationsMaxRetries": 0}
+    job = ended(served, begin(served, "hangs", ModelClientConfig=quick, InstanceCount=2))
+    assert "did not respond to /invocations request within 1 seconds" in job["FailureReason"]
+    assert job["FailureReason"].startswith("AlgorithmError: ") and "in/b (" in job["FailureReason"]
+    put(served, b="die once")
+    assert done(served, "dies")["b.out"] == b"m<die once>"
+    assert "it is started again" in logged(served, "dies", data=False)
+    put(served, b="die")
+    job = ended(
+        served,
+        begin(served, "dead", ModelClientConfig={"InvocationsMaxRetries": 1}, S3OutputPath=f"s3://{served.bucket}/d"),
+    )
+    assert "Unable to get response from algorithm" in job["FailureReason"]
+    assert set(outputs(served, "d/")) == {"a.out", "c.out"}
+    put(served, b="bad")
+    job = ended(served, begin(served, "bad", ModelClientConfig={"InvocationsMaxRetries": 1}))
+    assert "Bad HTTP status received from algorithm: 500: transform_fn failed: ValueError" in job["FailureReason"]
+    assert "b: Message:\n" in logged(served, "bad", data=True)
+
+
+def test_a_job_that_is_stopped_leaves_whole_objects_only(served: Workshop) -> None:
+    put(served, a="fine", b="hang")
+    begin(served, "t")
+    until(lambda: outputs(served))
+    served.sagemaker.stop_transform_job(TransformJobName="t")
+    job = ended(served, "t")
+    assert job["TransformJobStatus"] == "Stopped" and "FailureReason" not in job
+    assert set(outputs(served)) == {"a.out"}
+    with pytest.raises(ClientError, match="in status Stopped"):
+        served.sagemaker.stop_transform_job(TransformJobName="t")
+    with pytest.raises(ClientError, match="already exists") as taken:
+        begin(served, "t")
+    assert taken.value.response["Error"]["Code"] == "ResourceInUse"
