@@ -1,8 +1,8 @@
 """``python -m tests.bench.transform``: a batch transform beside a plain script that does the same.
 
-A million rows of CSV go through a scikit-learn model twice, in turn: as a transform job, from the call to the moment that the
-job is seen to be over, and as a script of ten lines that starts, parses, predicts and writes, in the same environment and on
-plain files. What comes out has to be the same, byte for byte. Nothing is asserted about time.
+A million rows of CSV go through a scikit-learn model twice, in turn: as a transform job, from the call to the moment that
+the job is seen to be over, and as a script of a few lines that starts, parses, predicts and writes, in the same
+environment and on plain files. What comes out has to be the same, byte for byte. Nothing is asserted about time.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bastide.engines import images
 from rich.console import Console
 from rich.table import Table
+
+from bastide.engines import images
 
 from . import measure, signing
 from .servers import Bastide

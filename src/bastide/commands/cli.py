@@ -11,11 +11,13 @@ import click
 from bastide.commands.access import credentials
 from bastide.commands.demo import demo
 from bastide.commands.doctor import doctor
+from bastide.commands.environments import environments
 from bastide.commands.identity import identity
 from bastide.commands.jobs import jobs, logs
 from bastide.commands.login import login
 from bastide.commands.network import network
 from bastide.commands.policy import policy
+from bastide.commands.reproduce import reproduce
 from bastide.commands.sdk import sdk
 from bastide.commands.status import inventory, status
 from bastide.commands.why import why
@@ -58,10 +60,12 @@ def cli() -> None:
       bastide status                        accounts, jobs and endpoints
       bastide jobs                          what trains and processes, and why it waits or failed
       bastide logs -f JOB                   what a job writes, until it is over
+      bastide environments list             what images mean here, and what is built
       bastide why REQUEST-ID                why a call was refused, and what would have allowed it
       bastide policy test FILE              cases in YAML, decided before a policy is attached
       bastide policy replay --scp FILE      what a guardrail would have stopped last week
       bastide policy prove ...              what holds for every request there can be
+      bastide reproduce MODEL-PACKAGE-ARN   a registered version, trained again and compared
       bastide login                         sign in as yourself, at the identity provider
       bastide sdk                           point the SageMaker Python SDK at the platform
       bastide backup FILE                   everything, in one sealed file
@@ -69,19 +73,9 @@ def cli() -> None:
     """
 
 
-for command in (
-    credentials,
-    demo,
-    doctor,
-    identity,
-    inventory,
-    jobs,
-    login,
-    logs,
-    network,
-    policy,
-    sdk,
-    status,
-    why,
-):
+COMMANDS = (
+    credentials, demo, doctor, environments, identity, inventory, jobs, login, logs, network, policy, reproduce, sdk,
+    status, why,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)

@@ -114,7 +114,7 @@ class HeadReaders:
         self._labels: dict[str, tuple[str, texts.TextReader]] = {}
         self._query: dict[str, tuple[str, bool, texts.TextReader]] = {}
         self._all_query: tuple[str, bool] | None = None
-        self._headers: list[tuple[str, str, HeaderReader, bool]] = []
+        self._headers: dict[str, list[tuple[str, HeaderReader, bool]]] = {}
         self._prefixes: list[tuple[str, str]] = []
         for name, member in shape.members.items() if shape is not None else ():
             where = member.serialization.get("location")
@@ -132,7 +132,7 @@ class HeadReaders:
                 # S3 takes dates that are none for absent, as RFC 9110 13.1.3 wants it.
                 lenient = s3 and member.type_name == "timestamp"
                 read = str.upper if s3 and wire.lower() in _ANY_CASE else header_reader(member)
-                self._headers.append((wire.lower(), name, read, lenient))
+                self._headers.setdefault(wire.lower(), []).append((name, read, lenient))
             elif where == "headers":
                 self._prefixes.append((wire.lower(), name))
 
@@ -175,15 +175,14 @@ class HeadReaders:
             out[name] = found
 
     def _read_headers(self, headers: Mapping[str, str], out: dict[str, Any]) -> None:
-        for wire, name, read, lenient in self._headers:
-            text = headers.get(wire)
-            if text is None:
-                continue
-            try:
-                out[name] = read(text)
-            except Malformed:
-                if not lenient:
-                    raise
+        # Requests have few headers, and operations of S3 some forty members that may come in one.
+        for wire, text in headers.items():
+            for name, read, lenient in self._headers.get(wire, ()):
+                try:
+                    out[name] = read(text)
+                except Malformed:
+                    if not lenient:
+                        raise
         for prefix, name in self._prefixes:
             found = {key[len(prefix) :]: value for key, value in headers.items() if key.startswith(prefix)}
             if found:

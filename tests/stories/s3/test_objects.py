@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from pathlib import Path
@@ -166,6 +167,28 @@ def test_parts(s3: Any, bucket: str, tmp_path: Path) -> None:
     assert refused(s3.complete_multipart_upload, **ask, MultipartUpload={"Parts": wrong})[1] == "InvalidPart"
     s3.complete_multipart_upload(**ask, MultipartUpload={"Parts": listed[1:]})
     assert s3.get_object(Bucket=bucket, Key="m")["Body"].read() == b"small"
+
+
+def test_the_etag_of_parts_and_of_their_object(s3: Any, bucket: str) -> None:
+    """In the clear on AWS: MD5, and MD5 of the parts' MD5. Under a key it tells no digest, but a part that is sent again
+    has the one that it had."""
+    for size, sse in [(1000, "AES256"), (70_000, "AES256"), (1000, "aws:kms"), (70_000, "aws:kms")]:
+        data = os.urandom(size)
+        told = {"Bucket": bucket, "Key": f"{sse}/{size}"}
+        upload = s3.create_multipart_upload(**told, ServerSideEncryption=sse)["UploadId"]
+        part = {**told, "UploadId": upload, "PartNumber": 1}
+        etag = s3.upload_part(**part, Body=data)["ETag"]
+        assert s3.upload_part(**part, Body=data[::-1])["ETag"] != etag
+        assert s3.upload_part(**part, Body=data)["ETag"] == etag
+        listed = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+        whole = s3.complete_multipart_upload(**told, UploadId=upload, MultipartUpload=listed)["ETag"].strip('"')
+        md5 = hashlib.md5(data, usedforsecurity=False)
+        known = f"{hashlib.md5(md5.digest(), usedforsecurity=False).hexdigest()}-1"
+        assert (etag.strip('"') == md5.hexdigest()) == (sse == "AES256")
+        assert (whole == known) == (sse == "AES256")
+        assert whole.endswith("-1")
+        again = s3.put_object(**told, Body=data, ServerSideEncryption=sse)["ETag"].strip('"')
+        assert (again == md5.hexdigest()) == (sse == "AES256")
 
 
 def test_a_full_object_checksum_is_that_of_the_whole(s3: Any, bucket: str) -> None:

@@ -13,6 +13,9 @@ from typing import Any, Final, cast
 import httptools
 
 _ONE_WRITE: Final = 64 << 10
+_LONGEST_IDLE: Final = 2.0
+"""Seconds after which a connection is not used again: servers close what is idle, most of them after five, and of a request
+that meets that on its way nobody knows whether it was seen."""
 _MOST_WAITING: Final = 64
 """Pieces of a streamed answer that wait for whoever reads them, before the server has to."""
 
@@ -44,7 +47,7 @@ class Answer:
 class _Connection(asyncio.Protocol):
     def __init__(self, most_bytes: int) -> None:
         self.transport: asyncio.Transport | None = None
-        self.used = False
+        self.idle_since = 0.0
         self.closed = False
         self._most = most_bytes
         self._waiting: asyncio.Future[Answer] | None = None
@@ -53,7 +56,6 @@ class _Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._size = 0
         self._pieces_wanted: asyncio.Queue[bytes | Lost | None] | None = None
-        self.began = False
         self.over = True
         self._room = asyncio.Event()
         self._room.set()
@@ -70,7 +72,7 @@ class _Connection(asyncio.Protocol):
         self.over = False
         self._waiting = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
-        self._answer, self._pieces, self._size, self.began = Answer(), [], 0, False
+        self._answer, self._pieces, self._size = Answer(), [], 0
         if not isinstance(body, bytes):
             self.transport.write(request)
         elif len(body) <= _ONE_WRITE:
@@ -86,7 +88,6 @@ class _Connection(asyncio.Protocol):
             self.close()
             raise
         finally:
-            self.used = True
             self._waiting = None
 
     async def _feed(self, body: AsyncIterator[bytes]) -> None:
@@ -132,7 +133,6 @@ class _Connection(asyncio.Protocol):
         if (self._waiting is None and self._pieces_wanted is None) or self._parser is None:
             self.close()  # nobody asked
             return
-        self.began = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -237,8 +237,7 @@ class Client:
         async def pieces() -> AsyncIterator[bytes]:
             async for piece in connection.pieces():
                 yield piece
-            if not connection.closed:
-                self._idle.append(connection)
+            self._keep(connection)
 
         return answer, pieces()
 
@@ -253,24 +252,26 @@ class Client:
                 raise ValueError("a header has one line")
             lines.append(f"{name}: {value}")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
-        while self._idle and whole:  # a body in pieces cannot be sent twice
+        oldest = asyncio.get_running_loop().time() - _LONGEST_IDLE
+        while self._idle and whole:  # a body in pieces gets a connection that nobody can have closed
             connection = self._idle.pop()
-            if connection.closed:
-                continue
-            try:
+            if connection.idle_since < oldest:
+                connection.close()
+            if not connection.closed:
                 return connection, await self._through(connection, head, body, stream)
-            except Lost:
-                if connection.began:
-                    raise
-                # It had been kept too long; the server has not seen the request.
         connection = await self._connect()
         return connection, await self._through(connection, head, body, stream)
 
     async def _through(self, connection: _Connection, head: bytes, body: Body, stream: bool) -> Answer:
         answer = await connection.ask(head, body, stream=stream)
-        if not stream and not connection.closed:
-            self._idle.append(connection)
+        if not stream:
+            self._keep(connection)
         return answer
+
+    def _keep(self, connection: _Connection) -> None:
+        if not connection.closed:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
 
     def close(self) -> None:
         """Closes what is idle."""

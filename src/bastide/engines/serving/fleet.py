@@ -431,15 +431,18 @@ class Serving:
             try:
                 answer = await server.call(call)
             except Lost as lost:
-                if not lost.unsent or pool.variant.on_demand is not None:
+                if not lost.unsent:
                     raise
                 # It fell before it saw the call: another one may answer it.
+                fallen, server = server, None
+                fallen.give()
                 try:
-                    other = pool.take(None, server)
+                    if pool.variant.on_demand is not None:
+                        server = await self._demanded(pool, call)
+                    else:
+                        server = pool.take(None, fallen)
                 except NotReady:
                     raise lost from None
-                server.give()
-                server = other
                 answer = await server.call(call)
             if call.session is not None:
                 pool.seen(answer, server)

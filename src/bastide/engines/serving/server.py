@@ -165,6 +165,7 @@ class _Supervised:
                 if done:
                     return "ended"
                 missed = 0 if await self._well() else missed + 1
+                self.ready = self.ready or not missed
                 if missed >= _MOST_MISSED:
                     return f"answered none of {missed} pings"
         finally:
@@ -320,6 +321,8 @@ class Server:
                 answer = await one.client.request("POST", "/invocations", headers, body, seconds=seconds)
         except Lost as lost:
             lost.container = one.container.name
+            if lost.unsent:
+                one.ready = False  # until it answers a ping, or is started again
             raise
         except TimeoutError:
             raise Slow(one.container.name) from None

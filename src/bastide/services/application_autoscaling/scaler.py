@@ -15,7 +15,7 @@ import uuid
 from typing import Final
 
 from bastide.domain import MICROS, Instant, Refused
-from bastide.engines.meter import Meter
+from bastide.engines.telemetry import Dimensions, Meter
 from bastide.kernel import Caller, Calls
 from bastide.services.application_autoscaling.activity import ACTIVITY
 from bastide.services.application_autoscaling.policy import POLICY
@@ -125,14 +125,9 @@ class Scaler:
         for policy in policies:
             config = policy.doc["TargetTrackingScalingPolicyConfiguration"]
             value = float(config["TargetValue"])
-            minutes = self._calls.engine(Meter).minutes(
-                _METRICS,
-                {"EndpointName": endpoint, "VariantName": variant},
-                "InvocationsPerInstance",
-                now - now % _MINUTE - _QUIET_MINUTES * _MINUTE,
-                now,
-            )
-            load = max((one.sum for one in minutes if one.at >= now - now % _MINUTE - _MINUTE), default=0.0)
+            sums = self._sums(target, (("EndpointName", endpoint), ("VariantName", variant)), now)
+            this = now // _MINUTE
+            load = max((total for minute, total in sums.items() if minute >= this - 1), default=0.0)
             name = policy.doc["PolicyName"]
             last_out = int(doc.get("_out") or 0)
             if load > value:
@@ -150,7 +145,7 @@ class Scaler:
             cooldown = int(config.get("ScaleInCooldown", _COOLDOWN)) * MICROS
             last = max(last_out, int(doc.get("_in") or 0), target.created)
             quiet = now - last >= max(cooldown, _QUIET_MINUTES * _MINUTE)
-            highest = max((one.sum for one in minutes), default=0.0)
+            highest = max(sums.values(), default=0.0)
             fewer = max(1, math.ceil(current * highest / value))
             ins.append(fewer if quiet and highest < _BELOW * value else current)
         suspended = doc["SuspendedState"]
@@ -160,6 +155,21 @@ class Scaler:
         if ins and not outs and not suspended["DynamicScalingInSuspended"]:
             return max(least, min(current, max(ins))), "the load was low for fifteen minutes"
         return current, ""
+
+    def _sums(self, target: Row, dimensions: Dimensions, now: Instant) -> dict[int, float]:
+        """The load of an instance in the last quarter of an hour and the minute that runs: by minute since 1970."""
+        end = now // _MINUTE + 1
+        told = self._calls.engine(Meter).read(
+            target.account,
+            target.region,
+            _METRICS,
+            dimensions,
+            "InvocationsPerInstance",
+            (end - 1 - _QUIET_MINUTES) * 60,
+            end * 60,
+            60,
+        )
+        return {at // 60: summary.total for periods in told.values() for at, summary in periods.items()}
 
     async def _scale(self, target: Row, current: int, wanted: int, why: str) -> None:
         account, region = target.account, target.region

@@ -23,7 +23,6 @@ ENDPOINT = Kind(
 """Beside what the API shows a row keeps `_live` and `_next`, ids of the executions that serve and that are to; `_plan`,
 what the first of them serves; `_asked`, what the second was started with."""
 
-_ALARMS: Final = ("cloudwatch", "DescribeAlarms")
 _RETAINED: Final = ("DesiredInstanceCount", "DesiredWeight", "DataCaptureConfig")
 
 
@@ -63,16 +62,10 @@ def shown(variants: list[dict[str, Any]], digests: Mapping[str, list[tuple[str, 
     return found
 
 
-def check_deployment(a: Authorised, config: dict[str, Any] | None) -> None:
+def check_deployment(config: dict[str, Any] | None) -> None:
     """Raises Refused for a deployment that could not be done as it says."""
     if not config:
         return
-    alarms = (config.get("AutoRollbackConfiguration") or {}).get("Alarms")
-    if alarms and _ALARMS not in a.calls.registry.operations:
-        raise Refused(
-            "ValidationException",
-            "AutoRollbackConfiguration.Alarms is not supported by Bastide yet: there are no CloudWatch alarms.",
-        )
     if config.get("BlueGreenUpdatePolicy") and config.get("RollingUpdatePolicy"):
         raise Refused("ValidationException", "A DeploymentConfig has a BlueGreenUpdatePolicy or a RollingUpdatePolicy.")
     routing = (config.get("BlueGreenUpdatePolicy") or {}).get("TrafficRoutingConfiguration")
@@ -92,7 +85,7 @@ def check_deployment(a: Authorised, config: dict[str, Any] | None) -> None:
     ],
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    check_deployment(a, a.input.get("DeploymentConfig"))
+    check_deployment(a.input.get("DeploymentConfig"))
     config = ENDPOINT_CONFIG.find(tx, a.account, a.region, a.input["EndpointConfigName"])
     name = a.input["EndpointName"]
     arn = ENDPOINT.arn(a.account, a.region, name)
@@ -126,7 +119,7 @@ def update(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     row = ENDPOINT.named(a, tx)
     settled(row)
-    check_deployment(a, given.get("DeploymentConfig"))
+    check_deployment(given.get("DeploymentConfig"))
     config = ENDPOINT_CONFIG.find(tx, a.account, a.region, given["EndpointConfigName"])
     if bool(config.doc.get("AsyncInferenceConfig")) != bool(row.doc.get("AsyncInferenceConfig")):
         raise Refused("ValidationException", "An endpoint stays synchronous or asynchronous: make another one.")

@@ -15,23 +15,24 @@ from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
 from bastide.engines import images
-from bastide.engines.meter import Meter
 from bastide.engines.serving import OnDemand, Serving, Unhealthy, Variant
+from bastide.engines.telemetry import Meter
 from bastide.engines.workflow import Failed, Flow, Run, Step, Wait, Workflows
 from bastide.kernel import Calls
+from bastide.services.sagemaker import lineage_record
 from bastide.services.sagemaker.capture import Capture
 from bastide.services.sagemaker.endpoint import ENDPOINT, retain, shown
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.model import MODEL
-from bastide.services.sagemaker.model_host import Host
 from bastide.services.sagemaker.observing import Observing
 from bastide.services.sagemaker.traffic import Shift
+from bastide.services.sagemaker.variant_host import VariantHost
 from bastide.store import Row, Transaction, View
 
 _log = logging.getLogger("bastide.sagemaker")
 
 _HEALTHY_SECONDS: Final = 240
-_AGAIN: Final = 60 * MICROS
+_AGAIN: Final = 15 * MICROS
 _INTERNAL: Final = "Request to service failed. If failure persists after retry, contact customer support."
 
 
@@ -148,9 +149,24 @@ class EndpointFlow:
             if row.status != "Deleting":
                 row.status = "InService"
             ENDPOINT.change(tx, row, "EndpointStateChange")
+            self._lineage(tx, row, run)
 
         run.also(work)
         return {"earlier": earlier}
+
+    def _lineage(self, tx: Transaction, row: Row, run: Run) -> None:
+        """What serves from now on, and where it came from; nothing if the servers are those that served before."""
+        fetched = run.held.get("fetched") or {}
+        if not fetched:
+            return
+        models = {}
+        for variant in (*run.state["plan"]["variants"], *run.state["plan"]["shadows"]):
+            model = MODEL.get(tx, row.account, row.region, variant["ModelName"])
+            if model is None:
+                return  # removed while it was deployed: its lineage stays, and cannot be joined any more
+            arn = MODEL.arn(row.account, row.region, model.name)
+            models[variant["VariantName"]] = lineage_record.of_model(tx, arn, model)
+        lineage_record.of_endpoint(tx, self._arn(run), row, run, models, fetched)
 
     async def _deploy(self, run: Run) -> dict[str, list[tuple[str, str, int]]]:
         """Brings up what the plan has and is not there yet."""
@@ -159,7 +175,7 @@ class EndpointFlow:
         # Servers are kept only of what this process started for the very plan that is changed.
         keeps = "config" not in run.state and row.doc.get("_live") != run.id
         where = {key: run.state[key] for key in ("account", "region", "name")}
-        host = Host(self.calls, run.id, **where, kms=plan["kms"])
+        host = VariantHost(self.calls, run.id, **where, kms=plan["kms"])
         run.held["deployed"] = True
         resolved: dict[str, list[tuple[str, str, int]]] = {}
         variants: list[Variant] = []
@@ -197,6 +213,7 @@ class EndpointFlow:
         except BaseException:
             run.held["deployed"] = False
             raise
+        run.held["fetched"] = host.fetched
         return resolved
 
     async def _take_over(self, run: Run) -> None:
@@ -267,7 +284,7 @@ def _earlier(state: dict[str, Any]) -> dict[str, Any]:
     return {"variants": variants, "shadows": [], "kms": state.get("kms"), "capture": None, "async": None}
 
 
-def _growing(host: Host, variant: dict[str, Any]) -> Any:
+def _growing(host: VariantHost, variant: dict[str, Any]) -> Any:
     return lambda: host.instance(variant)
 
 

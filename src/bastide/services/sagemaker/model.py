@@ -8,6 +8,7 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import lineage_record
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.objects import split
@@ -102,8 +103,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     resolved = [_resolved(a, tx, one) for one in every]
     _named(resolved, direct=(given.get("InferenceExecutionConfig") or {}).get("Mode") == "Direct")
     doc["_resolved"] = resolved
-    MODEL.create(a, tx, name, doc, tags=tags_of(a))
-    return {"ModelArn": MODEL.arn(a.account, a.region, name)}
+    arn = MODEL.arn(a.account, a.region, name)
+    lineage_record.of_model(tx, arn, MODEL.create(a, tx, name, doc, tags=tags_of(a)))
+    return {"ModelArn": arn}
 
 
 def _named(resolved: list[dict[str, Any]], *, direct: bool) -> None:
@@ -152,7 +154,10 @@ def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict
         found = {**container, "Environment": environment}
     if not found.get("Image"):
         raise Refused("ValidationException", "The container has no Image.")
-    found["ImageDigest"] = images.resolve(found["Image"]).digest
+    image = images.resolve(found["Image"])
+    if not image.serve:
+        raise Refused("ValidationException", f"The image {found['Image']} does not serve: take the one for inference.")
+    found["ImageDigest"] = image.digest
     _check_data(found)
     return found
 

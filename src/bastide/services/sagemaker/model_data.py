@@ -19,27 +19,28 @@ MOST_UNPACKED: Final = 64 << 30
 _MOST_NAME: Final = 1024
 
 
-async def place(session: RoleSession, container: dict[str, Any], volume: Path, folder: Path) -> None:
+async def place(session: RoleSession, container: dict[str, Any], volume: Path, folder: Path) -> str:
     """Puts the data of a container's model into `folder`; raises Failed, in words for its owner. volume: for what is in
-    between."""
+    between. Returns the ETag of the one object that it was, empty if it was not one."""
     source = (container.get("ModelDataSource") or {}).get("S3DataSource")
     if source and source["CompressionType"] == "None":
-        await _copy(session, source, folder)
-    elif source or container.get("ModelDataUrl"):
+        return await _copy(session, source, folder)
+    if source or container.get("ModelDataUrl"):
         url = source["S3Uri"] if source else container["ModelDataUrl"]
         etag = source.get("ETag") if source else container.get("ModelDataETag")
-        await unpack(session, url, volume / "model.tar.gz", folder, etag=etag)
+        return await unpack(session, url, volume / "model.tar.gz", folder, etag=etag)
+    return ""
 
 
-async def _copy(session: RoleSession, source: dict[str, Any], folder: Path) -> None:
+async def _copy(session: RoleSession, source: dict[str, Any], folder: Path) -> str:
     uri = source["S3Uri"]
     bucket, prefix = objects.split(uri)
     try:
         if source["S3DataType"] == "S3Object":
             etag = source.get("ETag")
             target = objects.below(folder, prefix.rsplit("/", 1)[-1])
-            await objects.fetch(session, bucket, prefix, target, etag=f'"{etag}"' if etag else None)
-            return
+            got = await objects.fetch(session, bucket, prefix, target, etag=f'"{etag}"' if etag else None)
+            return got["ETag"].strip('"')
         entries = [one for one in await objects.listing(session, bucket, prefix) if not one.key.endswith("/")]
         if not entries:
             raise Failed("ClientError", f"There is nothing at {uri} that could be a model.")
@@ -50,14 +51,15 @@ async def _copy(session: RoleSession, source: dict[str, Any], folder: Path) -> N
             await objects.fetch(session, bucket, one.key, target, etag=one.etag)
     except Refused as refused:
         raise no_data(uri, refused) from None
+    return ""
 
 
-async def unpack(session: RoleSession, url: str, packed: Path, folder: Path, *, etag: str | None = None) -> None:
-    """Fetches and unpacks a model's archive; raises Failed. packed: where it lies meanwhile. etag: it must be that,
-    still."""
+async def unpack(session: RoleSession, url: str, packed: Path, folder: Path, *, etag: str | None = None) -> str:
+    """Fetches and unpacks a model's archive, and returns its ETag; raises Failed. packed: where it lies meanwhile. etag: it
+    must be that, still."""
     bucket, key = objects.split(url)
     try:
-        await objects.fetch(session, bucket, key, packed, etag=f'"{etag}"' if etag else None)
+        got = await objects.fetch(session, bucket, key, packed, etag=f'"{etag}"' if etag else None)
     except Refused as refused:
         if refused.code == "PreconditionFailed":
             raise Failed(
@@ -72,6 +74,13 @@ async def unpack(session: RoleSession, url: str, packed: Path, folder: Path, *, 
         raise Failed("ClientError", f"The model data at {url} cannot be unpacked: {error.strerror}.") from None
     finally:
         packed.unlink(missing_ok=True)
+    return got["ETag"].strip('"')
+
+
+def url(container: dict[str, Any]) -> str:
+    """Where the data of a container's model is; empty if it has none."""
+    source = (container.get("ModelDataSource") or {}).get("S3DataSource")
+    return str(source["S3Uri"] if source else container.get("ModelDataUrl") or "")
 
 
 def no_data(url: str, refused: Refused) -> Failed:

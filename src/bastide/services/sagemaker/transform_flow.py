@@ -19,17 +19,17 @@ from bastide.engines.placement import Claim, Placement
 from bastide.engines.serving import Lost, NotReady, Serving, Unhealthy, Variant
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Bytes, Calls
-from bastide.services.sagemaker import channels, objects
+from bastide.services.sagemaker import channels, job_record, objects
 from bastide.services.sagemaker.job_flow import JobFlow
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.model import MODEL
-from bastide.services.sagemaker.model_host import Host
 from bastide.services.sagemaker.outcome import REASON, STOPPED
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.services.sagemaker.transform_fault import Fault
 from bastide.services.sagemaker.transform_job import MOST_PAYLOAD, TRANSFORM_JOB
 from bastide.services.sagemaker.transform_records import MIB
 from bastide.services.sagemaker.transform_work import MOST_ANSWER, Item, Place, Settings, Work
+from bastide.services.sagemaker.variant_host import VariantHost
 from bastide.store import Row, Transaction
 
 _log = logging.getLogger("bastide.sagemaker")
@@ -120,12 +120,12 @@ class TransformFlow:
     async def deploy(self, run: Run) -> dict[str, Any]:
         """Brings the servers up."""
         try:
-            await JobFlow.unless_stopped(run, self._deploy(run))
+            return {"fetched": await JobFlow.unless_stopped(run, self._deploy(run))}
         except Unhealthy as error:
             raise Failed("AlgorithmError", f"The model did not come up: {error.why}. See job logs.") from None
-        return {}
 
-    async def _deploy(self, run: Run) -> None:
+    async def _deploy(self, run: Run) -> dict[str, str]:
+        """URLs of the models' data, and their ETags."""
         row = self._row(run)
         doc, session = row.doc, run.held["session"]
         resources = doc["TransformResources"]
@@ -133,7 +133,7 @@ class TransformFlow:
         grant = self.calls.engine(Placement).grant(resources["InstanceType"])
         epoch = run.clock() // 1000
         kms = resources.get("VolumeKmsKeyId")
-        host = Host(self.calls, run.id, account=row.account, region=row.region, name=row.name, kms=kms)
+        host = VariantHost(self.calls, run.id, account=row.account, region=row.region, name=row.name, kms=kms)
         told = self._variables(row)
         containers = [{**one, "Environment": {**one["Environment"], **told}} for one in model["containers"]]
         run.held["deployed"] = True
@@ -151,6 +151,7 @@ class TransformFlow:
                 "grant": grant,
                 "most": MOST_ANSWER,
                 "log": (_GROUP, f"{row.name}/{name}-{epoch}"),
+                "measured": (_GROUP, (("Host", f"{row.name}/{name}"),)),
             }
             log = JobLog(session, _GROUP, f"{row.name}/{name}-{epoch}/data-log")
             variants.append(Variant(name, 1.0, [await host.instance(variant)]))
@@ -167,6 +168,7 @@ class TransformFlow:
         serving, arn = self.calls.engine(Serving), self._arn(run)
         await serving.bring(arn, run.id, variants, healthy_seconds=_HEALTHY_SECONDS)
         serving.shift(arn, run.id, 1.0)
+        return next(iter(host.fetched.values()))
 
     def _variables(self, row: Row) -> dict[str, str]:
         doc = row.doc
@@ -229,7 +231,7 @@ class TransformFlow:
             await self._capture(run, row, work, done)
         first = next((item.where for item in items if item.where in faults), None)
         if first is None:
-            return {"transformed": len(items)}
+            return {"stored": work.stored}
         fault, many = faults[first], len(faults)
         others = f" ({many} of {len(items)} objects failed)" if len(items) > 1 else ""
         return {"failed": f"{fault.code}: {fault.text}: {first}{others}. See job logs for more information"}
@@ -307,6 +309,7 @@ class TransformFlow:
             row.doc["TransformEndTime"] = now
             row.doc["_pinned"] = run.state.get("pinned")
             TRANSFORM_JOB.change(tx, row, "TransformJobStateChange")
+            job_record.ended(tx, TRANSFORM_JOB, row, run)
 
         run.also(work)
         return {"ended": now}

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import quota
+from bastide.services.sagemaker import job_record, quota
 from bastide.services.sagemaker.asking import keys, tagging, unsupported
 from bastide.services.sagemaker.model import MODEL, MULTI
 from bastide.services.sagemaker.objects import split
@@ -85,7 +85,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
         "containers": model["_resolved"],
     }
     a.touched.append(MODEL.arn(a.account, a.region, given["ModelName"]))
-    TRANSFORM_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    row = TRANSFORM_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    job_record.begin(a, tx, TRANSFORM_JOB, row)
     return {"TransformJobArn": TRANSFORM_JOB.arn(a.account, a.region, name)}
 
 

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from bastide.domain import Refused
 from bastide.engines.serving import Answer, Invocation, Loading, Lost, NotReady, Serving, Slow
 from bastide.kernel import Bytes
@@ -117,6 +119,12 @@ class Work:
         self._bucket, base = objects.split(target["S3OutputPath"])
         self._base = base.rstrip("/")
         self._kms = target.get("KmsKeyId") or ""
+        self._etags: dict[str, str] = {}
+
+    @property
+    def stored(self) -> str:
+        """A digest of all that was stored: SHA-256 over names and ETags."""
+        return hashlib.sha256(orjson.dumps(sorted(self._etags.items()))).hexdigest()
 
     def target(self, item: Item) -> tuple[str, str]:
         """Bucket and key of what an object becomes."""
@@ -170,7 +178,8 @@ class Work:
                     break
             if body is None:
                 body = Bytes(b"".join(begun))
-            await self.session.act("s3", "PutObject", asked, body=body)
+            output = await self.session.act("s3", "PutObject", asked, body=body)
+            self._etags[f"{bucket}/{key}"] = str(output.get("ETag", ""))
         except Refused as refused:
             fault = body.fault if isinstance(body, _Stream) else None
             if fault is not None:

@@ -2,12 +2,14 @@
 
 Runs inside the sandbox on the environment's Python and imports nothing of Bastide. It follows the developer guide
 (your-algorithms-inference-code) and the handler functions that the SageMaker inference toolkit documents: ``model_fn``,
-``input_fn``, ``predict_fn``, ``output_fn``, or ``transform_fn`` in place of the last three. Without a script it loads
-``model.joblib``, or else the one ``*.joblib`` or ``*.pkl`` that is there, and calls its ``predict``.
+``input_fn``, ``predict_fn``, ``output_fn``, or ``transform_fn`` in place of the last three. What a script leaves out does
+the framework's default: scikit-learn loads ``model.joblib``, or else the one ``*.joblib`` or ``*.pkl`` that is there, and
+calls its ``predict``; the others are in ``bastide_frameworks``. A built-in algorithm without a script answers as
+``bastide_algorithms`` says.
 
 Variables: BASTIDE_SERVE_SOCKET (path of a unix socket; without it TCP port SAGEMAKER_BIND_TO_PORT or 8080),
 SAGEMAKER_PROGRAM, SAGEMAKER_SUBMIT_DIRECTORY, SAGEMAKER_MODEL_SERVER_WORKERS, SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT,
-SAGEMAKER_MAX_PAYLOAD_IN_MB. In a transform job (SAGEMAKER_BATCH) it answers GET /execution-parameters. The server listens once the model is loaded and not before. The caller is never shown a
+SAGEMAKER_MAX_PAYLOAD_IN_MB. The server listens once the model is loaded and not before. The caller is never shown a
 traceback; the log is. An output function that returns an iterator of text or bytes answers piece by piece.
 
 With SAGEMAKER_MULTI_MODEL=true it serves the contract of multi-model endpoints (mms-container-apis): models are loaded by
@@ -16,6 +18,7 @@ POST /models, each in a process of its own, and 507 says that BASTIDE_MEMORY_BYT
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import concurrent.futures
 import importlib
@@ -36,6 +39,8 @@ from typing import Any
 
 BASE = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
 JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
+LIBRARY = "/opt/bastide/library"
+FRAMEWORK, ALGORITHM = "BASTIDE_FRAMEWORK", "BASTIDE_ALGORITHM"  # handed on to the processes of several models
 HANDLERS = ("model_fn", "input_fn", "predict_fn", "output_fn", "transform_fn")
 GRACE_SECONDS = 25  # the contract's 30 s between SIGTERM and SIGKILL, less some to end in
 
@@ -130,6 +135,46 @@ def source_folder(model: Path) -> Path:
     return path
 
 
+def defaults(framework: str) -> dict[str, Callable[..., Any]]:
+    """What stands for functions that a script leaves out."""
+    own = {
+        "model_fn": default_model,
+        "input_fn": default_input,
+        "predict_fn": default_predict,
+        "output_fn": default_output,
+    }
+    if framework in ("", "scikit-learn"):
+        return own
+    sys.path.append(LIBRARY)
+    return own | importlib.import_module("bastide_frameworks").handlers(framework, own, Answer)
+
+
+class BuiltIn:
+    """A built-in algorithm's model."""
+
+    def __init__(self, algorithm: str, model: Path) -> None:
+        sys.path.append(LIBRARY)
+        self._module = importlib.import_module("bastide_algorithms.serving")
+        self._served = self._module.Served(algorithm, model)
+
+    def invoke(self, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, str]:
+        """The answer's body and content type. Raises Answer."""
+        accept = headers.get("accept", "") or os.environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
+        try:
+            return self._served.invoke(body, headers.get("content-type", ""), accept)
+        except self._module.Refused as refused:
+            raise Answer(refused.status, str(refused)) from None
+        except Exception as error:
+            traceback.print_exc()
+            raise Answer(500, f"the model failed: {type(error).__name__}") from None
+
+
+def loaded(model: Path) -> Model | BuiltIn:
+    """What answers for the model in a folder."""
+    algorithm = os.environ.get(ALGORITHM, "")
+    return BuiltIn(algorithm, model) if algorithm and not os.environ.get("SAGEMAKER_PROGRAM") else Model(model)
+
+
 class Model:
     """The user's functions over the defaults, with the model loaded."""
 
@@ -151,11 +196,12 @@ class Model:
         if "transform_fn" in given and given.keys() & {"input_fn", "predict_fn", "output_fn"}:
             raise RuntimeError("transform_fn stands in place of input_fn, predict_fn and output_fn: define it alone")
         self._transform = given.get("transform_fn")
-        self._input = given.get("input_fn", default_input)
-        self._predict = given.get("predict_fn", default_predict)
-        self._output = given.get("output_fn", default_output)
+        usual = defaults(os.environ.get(FRAMEWORK, ""))
+        self._input = given.get("input_fn", usual["input_fn"])
+        self._predict = given.get("predict_fn", usual["predict_fn"])
+        self._output = given.get("output_fn", usual["output_fn"])
         self._default_accept = os.environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", JSON)
-        self._model = given.get("model_fn", default_model)(str(model))
+        self._model = given.get("model_fn", usual["model_fn"])(str(model))
 
     def invoke(self, body: bytes, headers: Mapping[str, str]) -> tuple[bytes | Iterator[Any], str]:
         """The answer's body, or the pieces of it, and content type. Raises Answer."""
@@ -263,7 +309,7 @@ class Application:
 class Server(Application):
     """One model. One invocation at a time for each worker, beside the loop, so that /ping always answers."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model | BuiltIn) -> None:
         self._model = model
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "model")
 
@@ -272,12 +318,12 @@ class Server(Application):
         path, method = scope["path"], scope["method"]
         if path == "/ping" and method == "GET":
             return 200, b"", "text/plain"
-        if path == "/execution-parameters" and os.environ.get("SAGEMAKER_BATCH") == "true":
+        if path == "/execution-parameters" and method == "GET":
             # One payload more than are worked on, so that the next one is there when a worker is free.
             told = {"MaxConcurrentTransforms": workers() + 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
             return 200, json.dumps(told).encode(), JSON
         if path != "/invocations":
-            raise Answer(404, "There are /ping and /invocations.")
+            raise Answer(404, "There are /ping, /execution-parameters and /invocations.")
         if method != "POST":
             raise Answer(405, "Invocations are posted.")
         body = await whole(receive)
@@ -351,7 +397,7 @@ def serve_one(folder: str, descriptor: int) -> int:
     """The process of one model of several."""
     line = multiprocessing.connection.Connection(descriptor)
     try:
-        model = Model(Path(folder))
+        model = loaded(Path(folder))
     except Exception as error:
         traceback.print_exc()
         line.send(type(error).__name__)
@@ -478,7 +524,7 @@ def work(listener: socket.socket) -> int:
     """Load the model and answer until told to stop."""
     uvicorn = importlib.import_module("uvicorn")
     try:
-        server = Models() if several() else Server(Model(BASE / "model"))
+        server = Models() if several() else Server(loaded(BASE / "model"))
     except Exception:
         traceback.print_exc()
         sys.stderr.write("The model could not be loaded.\n")
@@ -506,6 +552,11 @@ def main() -> int:
     """The exit status. With several workers, the end of one is the end of all: the platform starts anew."""
     if sys.argv[1:2] == ["--model"]:
         return serve_one(sys.argv[2], int(sys.argv[3]))
+    read = argparse.ArgumentParser(prog="serve", allow_abbrev=False)
+    read.add_argument("--framework", default="")
+    read.add_argument("--algorithm", default="")
+    given, _ = read.parse_known_args()
+    os.environ[FRAMEWORK], os.environ[ALGORITHM] = given.framework, given.algorithm
     listener = bound()
     if workers() == 1:
         return work(listener)
