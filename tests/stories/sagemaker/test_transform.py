@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.platform import allow
 from tests.stories.sagemaker.conftest import Workshop
-from tests.stories.sagemaker.serving import container, model, until
+from tests.stories.sagemaker.serving import config, container, model, serve, until, variant
+from tests.stories.sagemaker.test_guardrails import role
+from tests.stories.sagemaker.test_job_role import policy
 
 SCRIPT = b"""
 import json, os, time
@@ -287,14 +291,13 @@ def test_a_model_that_hangs_dies_or_breaks_costs_its_object_and_no_other(served:
     assert done(served, "dies")["b.out"] == b"m<die once>"
     assert "it is started again" in logged(served, "dies", data=False)
     put(served, b="die")
-    job = ended(
-        served,
-        begin(served, "dead", ModelClientConfig={"InvocationsMaxRetries": 1}, S3OutputPath=f"s3://{served.bucket}/d"),
-    )
+    # One at a time: what else a server had in hand when it fell is tried again, and counts too.
+    alone = {"ModelClientConfig": {"InvocationsMaxRetries": 1}, "MaxConcurrentTransforms": 1}
+    job = ended(served, begin(served, "dead", **alone, S3OutputPath=f"s3://{served.bucket}/d"))
     assert "Unable to get response from algorithm" in job["FailureReason"]
     assert set(outputs(served, "d/")) == {"a.out", "c.out"}
     put(served, b="bad")
-    job = ended(served, begin(served, "bad", ModelClientConfig={"InvocationsMaxRetries": 1}))
+    job = ended(served, begin(served, "bad", **alone))
     assert "Bad HTTP status received from algorithm: 500: transform_fn failed: ValueError" in job["FailureReason"]
     assert "b: Message:\n" in logged(served, "bad", data=True)
 
@@ -312,3 +315,136 @@ def test_a_job_that_is_stopped_leaves_whole_objects_only(served: Workshop) -> No
     with pytest.raises(ClientError, match="already exists") as taken:
         begin(served, "t")
     assert taken.value.response["Error"]["Code"] == "ResourceInUse"
+
+
+@pytest.mark.control("ENC-03", lacking="AutoML")
+def test_a_job_works_and_stores_under_the_keys_that_it_names(served: Workshop) -> None:
+    kms = served.account.client("kms")
+    volume, output = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+    put(served, a="x")
+    named = {"VolumeKmsKeyId": volume, "KmsKeyId": output}
+    capture = {"DestinationS3Uri": f"s3://{served.bucket}/seen", "KmsKeyId": output}
+    done(served, "t", **named, DataCaptureConfig=capture)
+    shown = served.sagemaker.describe_transform_job(TransformJobName="t")
+    assert shown["TransformResources"]["VolumeKmsKeyId"] == volume
+    assert shown["TransformOutput"]["KmsKeyId"] == output
+    keys = ["out/a.out", *(f"seen/{key}" for key in outputs(served, "seen/"))]
+    assert len(keys) == 3
+    for key in keys:
+        head = served.s3.head_object(Bucket=served.bucket, Key=key)
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", output)
+    kms.disable_key(KeyId=output)
+    job = ended(served, begin(served, "output", **named))
+    assert job["TransformJobStatus"] == "Failed" and "DisabledException" in job["FailureReason"]
+    with pytest.raises(ClientError, match="DisabledException"):
+        served.s3.get_object(Bucket=served.bucket, Key="out/a.out")
+    kms.enable_key(KeyId=output)
+    kms.disable_key(KeyId=volume)
+    job = ended(served, begin(served, "volume", **named))
+    assert "The volume's key cannot be used" in job["FailureReason"] and volume in job["FailureReason"]
+
+
+@pytest.mark.control("SVR-05")
+def test_a_role_that_may_not_read_or_write_says_which_object(served: Workshop) -> None:
+    put(served, a="x")
+    iam = served.account.client("iam")
+    closed = {"Effect": "Deny", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{served.bucket}/out/*"}
+    document = {"Version": "2012-10-17", "Statement": [closed]}
+    iam.put_role_policy(RoleName="Execution", PolicyName="closed", PolicyDocument=json.dumps(document))
+    job = ended(served, begin(served, "t"))
+    assert job["FailureReason"].startswith("ClientError: Output upload failed: AccessDenied")
+    assert "out/a.out" in job["FailureReason"]
+    closed |= {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{served.bucket}/in/*"}
+    iam.put_role_policy(RoleName="Execution", PolicyName="closed", PolicyDocument=json.dumps(document))
+    job = ended(served, begin(served, "t2"))
+    assert job["FailureReason"].startswith("ClientError: Data download failed: AccessDenied")
+    job = ended(
+        served,
+        begin(
+            served, "t3", DataSource={"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{served.bucket}/no/"}}
+        ),
+    )
+    assert "no objects found at" in job["FailureReason"]
+
+
+@pytest.mark.control("GRD-05", lacking="tuning jobs and pipelines")
+def test_guardrails_see_the_keys_the_model_and_the_type_of_a_job(served: Workshop, mission: Path) -> None:
+    free = allow("sagemaker:*", "iam:PassRole")
+    model(served, "other", container(served, "other", SCRIPT))
+    only = {"Effect": "Deny", "Action": "sagemaker:CreateTransformJob", "Resource": "*"}
+    arn = served.sagemaker.describe_model(ModelName="m")["ModelArn"]
+    put(served, a="x")
+    bound = role(
+        served.account, "Bound", free=free, guardrail=policy(mission, "22-guardrail-job-volume-encryption.json")
+    )
+    model_only = {
+        "Version": "2012-10-17",
+        "Statement": [{**only, "Condition": {"ArnNotEquals": {"sagemaker:ModelArn": arn}}}],
+    }
+    tied = role(served.account, "Tied", free=free, guardrail=model_only)
+    types = {"ForAnyValue:StringNotLike": {"sagemaker:InstanceTypes": ["ml.m5.*"]}}
+    small = role(
+        served.account,
+        "Small",
+        free=free,
+        guardrail={"Version": "2012-10-17", "Statement": [{**only, "Condition": types}]},
+    )
+    key = served.account.client("kms").create_key()["KeyMetadata"]["Arn"]
+    admin = served.sagemaker
+    for client, offends, complies in (
+        (bound, {"KmsKeyId": key}, {"VolumeKmsKeyId": key}),
+        (tied, {"ModelName": "other"}, {}),
+        (small, {"InstanceType": "ml.c5.large"}, {}),
+    ):
+        served.sagemaker = client
+        with pytest.raises(ClientError, match="explicit deny") as error:
+            begin(served, served.name("t"), **offends)
+        assert error.value.response["Error"]["Code"] == "AccessDeniedException"
+        name = begin(served, served.name("t"), **complies)
+        served.sagemaker = admin
+        assert ended(served, name)["TransformJobStatus"] == "Completed"
+
+
+@pytest.mark.control("PIP-07")
+def test_a_registered_version_answers_alike_in_both_modes(workshop: Workshop) -> None:
+    client = workshop.sagemaker
+    client.create_model_package_group(ModelPackageGroupName="credit")
+    inside = container(workshop, "registered", SCRIPT)
+    specification = {
+        "Containers": [inside],
+        "SupportedContentTypes": ["text/csv"],
+        "SupportedResponseMIMETypes": ["text/csv"],
+    }
+    arn = client.create_model_package(ModelPackageGroupName="credit", InferenceSpecification=specification)[
+        "ModelPackageArn"
+    ]
+    with pytest.raises(ClientError, match="PendingManualApproval"):
+        model(workshop, "m", {"ModelPackageName": arn})
+    client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    model(workshop, "m", {"ModelPackageName": arn})
+    put(workshop, a__csv="1,2\n3,4\n")
+    batch = done(workshop, "t", **CSV)["a.csv.out"]
+    invoke = serve(workshop, config(workshop, "m", variant("m")))
+    online = b"".join(invoke(row, ContentType="text/csv") + b"\n" for row in (b"1,2", b"3,4"))
+    assert batch == online == b"3.0\n7.0\n"
+    client.delete_model_package(ModelPackageName=arn)
+    with pytest.raises(ClientError, match="ValidationException"):
+        model(workshop, "again", {"ModelPackageName": arn})
+
+
+def test_a_job_is_in_its_trial_in_the_lineage_and_among_the_metrics(served: Workshop) -> None:
+    client = served.sagemaker
+    client.create_experiment(ExperimentName="e")
+    client.create_trial(TrialName="tr", ExperimentName="e")
+    put(served, a="x")
+    done(served, "t", ExperimentConfig={"ExperimentName": "e", "TrialName": "tr"})
+    found = client.describe_trial_component(TrialComponentName="t-aws-transform-job")
+    assert found["Status"]["PrimaryStatus"] == "Completed"
+    assert found["InputArtifacts"]["SageMaker.ModelName"]["Value"] == "m"
+    listed = client.list_trial_components(TrialName="tr")["TrialComponentSummaries"]
+    assert [one["TrialComponentName"] for one in listed] == ["t-aws-transform-job"]
+    graph = client.query_lineage(StartArns=[found["TrialComponentArn"]], Direction="Both", IncludeEdges=True)
+    kinds = sorted(one["Type"] for one in graph["Vertices"] if one["LineageType"] == "Artifact")
+    assert kinds == ["DataSet", "DataSet", "Image", "Model"]
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        begin(served, "nowhere", ExperimentConfig={"ExperimentName": "nobody"})
