@@ -60,9 +60,8 @@ def test_framed_records_lose_their_frames_one_by_one_and_keep_them_together(
 
 def test_a_record_in_parts_gets_the_magic_back_that_parted_it() -> None:
     magic = struct.pack("<I", 0xCED7230A)
-    parts = b"".join(
-        magic + struct.pack("<I", flag << 29 | 4) + text for flag, text in ((1, b"abcd"), (2, b"efgh"), (3, b"ijkl"))
-    )
+    told = ((1, b"abcd"), (2, b"efgh"), (3, b"ijkl"))
+    parts = b"".join(magic + struct.pack("<I", flag << 29 | 4) + text for flag, text in told)
     assert split(RecordIO(100, single=True), [parts]) == [b"abcd" + magic + b"efgh" + magic + b"ijkl"]
 
 

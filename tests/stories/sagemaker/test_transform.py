@@ -374,27 +374,21 @@ def test_guardrails_see_the_keys_the_model_and_the_type_of_a_job(served: Worksho
     only = {"Effect": "Deny", "Action": "sagemaker:CreateTransformJob", "Resource": "*"}
     arn = served.sagemaker.describe_model(ModelName="m")["ModelArn"]
     put(served, a="x")
-    bound = role(
-        served.account, "Bound", free=free, guardrail=policy(mission, "22-guardrail-job-volume-encryption.json")
-    )
-    model_only = {
-        "Version": "2012-10-17",
-        "Statement": [{**only, "Condition": {"ArnNotEquals": {"sagemaker:ModelArn": arn}}}],
-    }
-    tied = role(served.account, "Tied", free=free, guardrail=model_only)
+
+    def denied(**condition: Any) -> dict[str, Any]:
+        return {"Version": "2012-10-17", "Statement": [{**only, "Condition": condition}]}
+
+    encrypted = policy(mission, "22-guardrail-job-volume-encryption.json")
+    bound = role(served.account, "Bound", free=free, guardrail=encrypted)
+    tied = role(served.account, "Tied", free=free, guardrail=denied(ArnNotEquals={"sagemaker:ModelArn": arn}))
     types = {"ForAnyValue:StringNotLike": {"sagemaker:InstanceTypes": ["ml.m5.*"]}}
-    small = role(
-        served.account,
-        "Small",
-        free=free,
-        guardrail={"Version": "2012-10-17", "Statement": [{**only, "Condition": types}]},
-    )
+    small = role(served.account, "Small", free=free, guardrail=denied(**types))
     key = served.account.client("kms").create_key()["KeyMetadata"]["Arn"]
     admin = served.sagemaker
     for client, offends, complies in (
         (bound, {"KmsKeyId": key}, {"VolumeKmsKeyId": key}),
         (tied, {"ModelName": "other"}, {}),
-        (small, {"InstanceType": "ml.c5.large"}, {}),
+        (small, {"InstanceType": "ml.c5.xlarge"}, {}),
     ):
         served.sagemaker = client
         with pytest.raises(ClientError, match="explicit deny") as error:
@@ -415,9 +409,8 @@ def test_a_registered_version_answers_alike_in_both_modes(workshop: Workshop) ->
         "SupportedContentTypes": ["text/csv"],
         "SupportedResponseMIMETypes": ["text/csv"],
     }
-    arn = client.create_model_package(ModelPackageGroupName="credit", InferenceSpecification=specification)[
-        "ModelPackageArn"
-    ]
+    made = client.create_model_package(ModelPackageGroupName="credit", InferenceSpecification=specification)
+    arn = made["ModelPackageArn"]
     with pytest.raises(ClientError, match="PendingManualApproval"):
         model(workshop, "m", {"ModelPackageName": arn})
     client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
