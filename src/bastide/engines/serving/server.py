@@ -140,7 +140,7 @@ class _Supervised:
                     if ended.done():
                         raise Unhealthy(self.variant, "its server ended before it answered")
                     await asyncio.wait({ended}, timeout=pause)
-                    pause = min(pause * 1.5, 0.1)
+                    pause = min(pause * 1.5, 0.05)
         except TimeoutError:
             raise Unhealthy(self.variant, f"its server was not well within {self._seconds:.0f} s") from None
         finally:

@@ -318,7 +318,8 @@ class TransformFlow:
         """Ends what runs and frees what is held; bears repeating."""
         held = run.held
         if held.pop("deployed", False):
-            await self.calls.engine(Serving).remove(self._arn(run), run.id, grace=1.0)
+            # At once: what the servers had to say they have said.
+            await self.calls.engine(Serving).remove(self._arn(run), run.id, grace=0.0)
         for place in held.pop("places", []):
             await place.log.close()
         claim: Claim | None = held.pop("claim", None)
