@@ -84,6 +84,7 @@ bench: setup ## side by side with moto_server and ministack, S3 and KMS by thems
 	@$(BIN)/python -m tests.bench.objects
 	@$(BIN)/python -m tests.bench.policy_decide
 	@$(BIN)/python -m tests.bench.hosting
+	@$(BIN)/python -m tests.bench.transform
 
 profile: setup ## CPU of the front door, stage by stage
 	@$(BIN)/python -m tests.bench.front_door

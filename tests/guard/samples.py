@@ -163,6 +163,36 @@ SAGEMAKER: Samples = {
     ("CreateProcessingJob", "sagemaker:AddTags"): [
         ({"ProcessingJobName": "p", "Tags": _TAGS}, {"sagemaker:taggingaction": "CreateProcessingJob"})
     ],
+    ("CreateTransformJob", "sagemaker:CreateTransformJob"): [
+        (
+            {
+                "TransformJobName": "t",
+                "ModelName": "m",
+                "TransformResources": {
+                    "InstanceType": "ml.m5.large",
+                    "InstanceCount": 1,
+                    "VolumeKmsKeyId": "volume-key",
+                },
+                "TransformOutput": {"S3OutputPath": "s3://b/out", "KmsKeyId": "output-key"},
+            },
+            {
+                "sagemaker:instancetypes": ("ml.m5.large",),
+                "sagemaker:volumekmskey": "volume-key",
+                "sagemaker:outputkmskey": "output-key",
+                "sagemaker:modelarn": _arn("model/m"),
+            },
+        ),
+        (
+            {"TransformJobName": "t", "ModelName": "m"},
+            {"sagemaker:volumekmskey": None, "sagemaker:outputkmskey": None},
+        ),
+    ],
+    ("CreateTransformJob", "sagemaker:AddTags"): [
+        (
+            {"TransformJobName": "t", "ModelName": "m", "Tags": _TAGS},
+            {"sagemaker:taggingaction": "CreateTransformJob"},
+        )
+    ],
     ("CreateModel", "sagemaker:CreateModel"): [
         (
             {

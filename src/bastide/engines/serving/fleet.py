@@ -381,6 +381,15 @@ class Serving:
         found = [fleet.pools[variant] for fleet in self._stages.get(key, ()) if variant in fleet.pools]
         return sum(one.ready for one in found[-1].servers) if found else 0
 
+    async def get(self, key: str, variant: str, path: str, *, seconds: float) -> Answer:
+        """What a server of a variant says of itself. Raises NotReady, Lost and TimeoutError."""
+        pool = self._fleet(key).choose(variant)
+        server = pool.take(None, None)
+        try:
+            return await server.get(path, seconds)
+        finally:
+            server.give()
+
     # -- calls -------------------------------------------------------------------------------------------------------------
 
     def _fleet(self, key: str) -> _Fleet:

@@ -34,6 +34,8 @@ from bastide.services.sagemaker.session import SAGEMAKER
 from bastide.services.sagemaker.tagging import TAGS
 from bastide.services.sagemaker.training_flow import TrainingFlow
 from bastide.services.sagemaker.training_job import TRAINING_JOB
+from bastide.services.sagemaker.transform_flow import TransformFlow
+from bastide.services.sagemaker.transform_job import TRANSFORM_JOB
 from bastide.services.sagemaker.trial import TRIAL
 from bastide.services.sagemaker.trial_component import TRIAL_COMPONENT
 from bastide.services.sagemaker.tuning_flow import TuningFlow
@@ -90,6 +92,7 @@ SERVICE = Service(
         MODEL,
         ENDPOINT_CONFIG,
         ENDPOINT,
+        TRANSFORM_JOB,
         EXPERIMENT,
         TRIAL,
         TRIAL_COMPONENT,
@@ -119,6 +122,7 @@ def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
         ProcessingFlow(calls, grace_seconds).flow(),
         EndpointFlow(calls).flow(),
         AsyncFlow(calls).flow(),
+        TransformFlow(calls).flow(),
     ]
 
 
@@ -155,6 +159,9 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
     async def processing(body: dict[str, Any]) -> None:
         await job(body, "processing", "CreateProcessingJob", "StopProcessingJob")
 
+    async def transform(body: dict[str, Any]) -> None:
+        await job(body, "transform", "CreateTransformJob", "StopTransformJob")
+
     async def endpoint(body: dict[str, Any]) -> None:
         if body["event"] not in _ENDPOINT_EVENTS:
             return
@@ -173,6 +180,7 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
     outbox.subscribe(TRAINING_JOB.key, training)
     outbox.subscribe(TUNING_JOB.key, tuning)
     outbox.subscribe(PROCESSING_JOB.key, processing)
+    outbox.subscribe(TRANSFORM_JOB.key, transform)
     outbox.subscribe(ENDPOINT.key, endpoint)
 
 
