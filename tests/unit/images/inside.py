@@ -174,6 +174,23 @@ def hyperparameters() -> None:
             raise AssertionError(f"{algorithm} took {words}")
 
 
+def oddities() -> None:
+    """What lies apart scores highest, wherever it lies, and duplicates do no harm."""
+    chance = np.random.default_rng(5)
+    usual = np.vstack([chance.normal(size=(300, 3)), np.zeros((40, 3))])
+    odd = np.array([[9.0, 0, 0], [0, -9.0, 0], [5.0, 5.0, 5.0]])
+    words = {"feature_dim": "3", "num_trees": "60", "num_samples_per_tree": "128"}
+    served = job("randomcutforest", words, "text/csv;label_size=0", train=text(np.vstack([usual, odd])))
+    told, kind = served.invoke(text(np.vstack([usual, odd])), "text/csv", "application/json")
+    found = np.array([one["score"] for one in json.loads(told)["scores"]])
+    assert kind == "application/json" and found[-3:].min() > found[:-3].max() and (found > 0).all()
+    alone, _ = served.invoke(text(odd[:1]), "text/csv", "text/csv")
+    assert float(alone) == found[-3]  # a record's score does not depend on the others of the request
+    whole = {"feature_dim": "3", "num_trees": "50"}
+    same = job("randomcutforest", whole, "text/csv;label_size=0", train=text(np.ones((5, 3))))
+    assert same.invoke(text(np.ones(3)), "text/csv", "text/csv")[0]
+
+
 def hostile(rounds: int) -> int:
     """Whatever is sent, reading it ends or is refused."""
     chance = random.Random(1)
@@ -206,4 +223,5 @@ def hostile(rounds: int) -> int:
 formats()
 checkpoints()
 hyperparameters()
+oddities()
 print(json.dumps({"refused": hostile(1500)}))
