@@ -8,8 +8,10 @@ export BASTIDE_CONFORMANCE ?= $(abspath ../shared/conformance)
 export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
+SDK ?=
 
-.PHONY: help setup packages environments-test demo test lint bench profile docs controls conformance crash laws fuzz clean
+.PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash laws
+.PHONY: fuzz clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -34,6 +36,9 @@ environments-test: setup ## builds every environment and runs jobs in each
 	@$(BIN)/bastide environments build huggingface pytorch spark tensorflow
 	@BASTIDE_ENVIRONMENTS=all $(BIN)/python -m pytest -q tests/environments
 
+clients: $(VENV)/.ready ## the environments of the clients that Bastide is tried with
+	@$(BIN)/python -m tests.clients
+
 demo: setup ## a bank's mortgage model, from real data to a governed endpoint
 	@$(BIN)/bastide demo
 
@@ -43,10 +48,13 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, the floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: setup lint ## everything that CI asks
+test: setup clients lint ## everything that CI asks
 	@$(BIN)/python -m pytest -q
 
-controls: setup ## every control of the mission, the tests that cite it, how they ended
+sdk: setup clients ## programs of the SageMaker SDK, v2 and v3, unchanged; SDK=v2/tuner for some
+	@$(BIN)/python -m tests.sdk $(SDK)
+
+controls: setup clients ## every control of the mission, the tests that cite it, how they ended
 	@$(BIN)/python -m pytest -q --controls
 
 conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam or s3 for one
@@ -63,9 +71,11 @@ fuzz: setup ## documents and requests that nobody meant well, at length
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/unit/policy/test_hostile.py
 	@FUZZ_INPUTS=10000 $(BIN)/python -m pytest -q tests/fuzz
 
-bench: setup ## side by side with moto_server and ministack; the policy engine with moto's, pycasbin and cedarpy
+bench: setup ## side by side with moto_server and ministack, S3 and KMS by themselves; the policy engine with others
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench.objects
 	@$(BIN)/python -m tests.bench.policy_decide
+	@$(BIN)/python -m tests.bench.hosting
 
 profile: setup ## CPU of the front door, stage by stage
 	@$(BIN)/python -m tests.bench.front_door
@@ -74,4 +84,4 @@ docs: $(VENV)/.ready ## docs/services, from the registry
 	@$(BIN)/python scripts/docs.py
 
 clean: ## removes what was installed and built
-	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venvs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,6 +13,7 @@ from typing import Any
 
 from bastide.domain import MICROS, Instant, wall
 from bastide.frontdoor import Listener
+from bastide.kernel.happened import EVENTS
 from bastide.main.compose import Platform
 from bastide.main.run import _bind, _server
 from bastide.store.directory import DataDirectory
@@ -63,7 +64,8 @@ class Moved(Running):
         async def hear(event: dict[str, Any]) -> None:
             self.told.append(event)
 
-        self.running.outbox.subscribe("s3:Notification", hear)
+        for topic in ("s3:Notification", EVENTS):
+            self.running.outbox.subscribe(topic, hear)
         server = _server(self.running.door().at(Listener("plain", False)), None)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         while not server.started:

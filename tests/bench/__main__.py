@@ -21,7 +21,7 @@ from rich.console import Console
 
 from . import measure, report, signing, workload
 from .measure import Sample, middle
-from .servers import BENCH, PRODUCTS, Bastide, Server
+from .servers import BENCH, PRODUCTS, Bare, Bastide, Server
 from .workload import Stage
 
 CLIENTS = (1, 16)
@@ -29,11 +29,10 @@ CLIENTS = (1, 16)
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: repetitions, seconds a measurement, transfers of 64 MiB, sizes of the lists."""
+    """How much is measured: repetitions, seconds a measurement, sizes of the lists."""
 
     repeats: int
     seconds: float
-    transfers: int
     sizes: tuple[int, ...]
     jobs: tuple[int, ...]
 
@@ -52,7 +51,6 @@ class Findings:
     lists: dict[str, dict[str, dict[int, Sample]]] = field(default_factory=dict)
     listed: dict[str, dict[str, dict[int, int]]] = field(default_factory=dict)
     creates: dict[str, Sample] = field(default_factory=dict)
-    large: dict[str, dict[str, Sample]] = field(default_factory=dict)
     cold: dict[str, float] = field(default_factory=dict)
     resident: dict[str, int] = field(default_factory=dict)
     first_line: dict[str, float] = field(default_factory=dict)
@@ -239,18 +237,6 @@ class Run:
             count = len(answer.get("Models", answer.get("TrainingJobSummaries", [])))
             self.findings.listed.setdefault(operation.title, {}).setdefault(name, {})[size] = count
 
-    def large_objects(self) -> None:
-        for operation in (workload.PUT_LARGE, workload.GET_LARGE):
-            self.say(f"{operation.title} ...")
-            seen: dict[str, list[Sample]] = {}
-
-            def step(stage: Stage, _repeat: int, operation=operation, seen=seen) -> None:
-                sample = measure.large(stage, operation, self.plan.transfers)
-                seen.setdefault(stage.server.name, []).append(sample)
-
-            self.interleaved("large", operation.title, step)
-            self.findings.large[operation.title] = {name: middle(samples) for name, samples in seen.items()}
-
     def code(self) -> None:
         """What only a platform that runs code can show."""
         for name, stage in self.stages.items():
@@ -308,7 +294,6 @@ class Run:
             self.say("starting and setting up ...")
             self.start()
             self.calls()
-            self.large_objects()
             self.code()
             self.lists()
         finally:
@@ -321,7 +306,7 @@ class Run:
 def chosen(only: str | None, console: Console) -> list[type[Server]]:
     """The products to measure, installed; one that cannot run is left out, or an error where it was asked for."""
     names = only.split(",") if only else [kind.name for kind in PRODUCTS]
-    known = {kind.name: kind for kind in PRODUCTS}
+    known: dict[str, type[Server]] = {kind.name: kind for kind in (*PRODUCTS, Bare)}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise SystemExit(f"--only knows {', '.join(known)}, not {', '.join(unknown)}")
@@ -360,7 +345,6 @@ def main() -> int:
     plan = Plan(
         repeats=chose.repeats or (1 if quick else 3),
         seconds=chose.seconds or (0.5 if quick else 2.0),
-        transfers=2 if quick else 4,
         sizes=(100, 1000) if quick else (100, 1000, 10000),
         jobs=tuple(int(size) for size in chose.jobs.split(","))
         if chose.jobs

@@ -59,7 +59,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Result:
-    """What was seen: calls answered, wall seconds, median and 99th percentile in milliseconds, client CPU seconds."""
+    """What was seen: calls answered, wall seconds, median and 99th percentile in milliseconds, client CPU seconds.
+
+    :ivar spread: answers of the client that got fewest, over those of the one that got most; 1 is fair.
+    """
 
     calls: int
     wall: float
@@ -67,6 +70,7 @@ class Result:
     p99: float
     client_cpu: float
     reconnects: int
+    spread: float
 
 
 class Refusal(Exception):
@@ -86,6 +90,7 @@ class Player:
         self.busy = 0
         self.reconnects = 0
         self.latencies: list[float] = []
+        self.answered: dict[Client, int] = {}
         self.last = self.begin
 
     def take(self, now: float) -> bytes | None:
@@ -229,6 +234,7 @@ class Client:
             player.fail(Refusal(f"{asked}: {self.status}, {self.length} bytes: {said}"))
             return
         player.latencies.append(now - self.sent)
+        player.answered[self] = player.answered.get(self, 0) + 1
         player.last = now
         self.retried = False
         self.fresh = False
@@ -301,6 +307,7 @@ async def play(spec: Spec) -> Result:
         p99=times[min(len(times) - 1, int(len(times) * 0.99))] * 1e3,
         client_cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         reconnects=player.reconnects,
+        spread=min(player.answered.get(client, 0) for client in clients) / max(player.answered.values(), default=1),
     )
 
 

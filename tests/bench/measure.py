@@ -10,7 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -37,6 +38,7 @@ class Sample:
     :ivar calls: calls that were answered (all with 200).
     :ivar wall: seconds they took together.
     :ivar client_cpu_ms: what the load generator itself took, a call.
+    :ivar spread: calls of the client that was served least, over those of the one that was served most.
     """
 
     cpu_ms: float
@@ -46,6 +48,7 @@ class Sample:
     calls: int
     wall: float
     client_cpu_ms: float
+    spread: float = 1.0
 
 
 def middle(samples: Iterable[Sample]) -> Sample:
@@ -59,6 +62,7 @@ def middle(samples: Iterable[Sample]) -> Sample:
         calls=sum(row.calls for row in rows),
         wall=sum(row.wall for row in rows),
         client_cpu_ms=median(row.client_cpu_ms for row in rows),
+        spread=median(row.spread for row in rows),
     )
 
 
@@ -111,7 +115,32 @@ def play(server: Server, spec: dict[str, Any]) -> Sample:
         calls=calls,
         wall=seen["wall"],
         client_cpu_ms=seen["client_cpu"] * 1e3 / calls,
+        spread=seen["spread"],
     )
+
+
+@contextmanager
+def beside(spec: dict[str, Any]) -> Iterator[None]:
+    """Plays ``spec`` meanwhile; LoadFailed where that failed."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        path = Path(folder) / "spec"
+        path.write_bytes(pickle.dumps(spec))
+        pipe = subprocess.PIPE
+        load = subprocess.Popen([sys.executable, str(LOAD), str(path)], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        try:
+            assert load.stdin is not None and load.stdout is not None
+            if load.stdout.readline() != "ready\n":
+                raise LoadFailed(load.communicate(timeout=30)[1])
+            load.stdin.write("go\n")
+            load.stdin.flush()
+            yield
+            said = load.communicate(timeout=PATIENCE)[1]
+            if load.returncode != 0:
+                raise LoadFailed(said)
+        finally:
+            if load.poll() is None:
+                load.kill()
+                load.communicate()
 
 
 def calls(stage: Stage, operation: Operation, clients: int, seconds: float, to: Endpoint | None = None) -> Sample:

@@ -62,6 +62,21 @@ class Tree:
         """Bytes of resident memory of all members (shared pages count in each)."""
         return sum(int(stat[21]) for stat in self._members().values()) * os.sysconf("SC_PAGE_SIZE")
 
+    def forget_peak(self) -> None:
+        """Begins to measure `peak` anew (proc_pid_clear_refs(5))."""
+        for pid in self._members():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """Bytes of resident memory of all members at the most since `forget_peak`."""
+        found = 0
+        for pid in self._members():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        found += int(line.split()[1]) * 1024
+        return found
+
     def end(self, process: subprocess.Popen[bytes], patience: float = 20.0) -> None:
         """SIGTERM to the root, and SIGKILL to what is left of the tree after ``patience`` seconds."""
         members = self.pids()

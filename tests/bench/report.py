@@ -174,14 +174,6 @@ def _whole(console: Console, findings: Findings) -> None:
     def missing(name: str, noun: str) -> str:
         return findings.missing.get(name, {}).get(noun, "failed")
 
-    for title, row in findings.large.items():
-        cells = []
-        for name in findings.labels:
-            sample = row.get(name)
-            cells.append(
-                f"{64 * sample.rate:,.0f} MiB/s, {number(sample.cpu_ms)} ms CPU" if sample else missing(name, "large")
-            )
-        table.add_row(title, *cells)
     names = list(findings.labels)
     table.add_row("cold start", *(_seconds(findings.cold.get(name)) for name in names))
     cells = []

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
+
+from bastide.store.database import connect
 
 from .processes import Tree
 
@@ -227,6 +230,27 @@ class MinistackChecked(Ministack):
     checks = True
 
 
+class Bare(Server):
+    """No product: uvicorn with uvloop and httptools that writes and syncs, or reads, the same bytes (``bare.py``)."""
+
+    name = "bare"
+    label = "bare ASGI server"
+    lacks: ClassVar[dict[str, str]] = {"s3": "no S3", "kms": "no KMS"}
+
+    def install(self) -> None:
+        """Nothing: it runs in the environment of the tests."""
+
+    def version(self) -> str:
+        return f"uvicorn {metadata.version('uvicorn')}"
+
+    def prepare(self) -> Endpoint:
+        self.port = free_port()
+        return Endpoint(f"http://127.0.0.1:{self.port}", "bare", "bare")
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(Path(__file__).with_name("bare.py")), str(self.port), str(self.home / "files")]
+
+
 class Bastide(Server):
     """This platform: every call signed, decided, recorded and durable. There is no way to measure it without."""
 
@@ -283,7 +307,7 @@ class Bastide(Server):
         Done beside the running platform, which sees the rows after its next commit: the audit of the next call.
         """
         kind = "sagemaker:TrainingJob"
-        with sqlite3.connect(self.data / "bastide.db", timeout=30) as db:
+        with contextlib.closing(connect(self.data / "bastide.db")) as db, db:
             found = db.execute(
                 "SELECT account, region, generation, created, modified, status, tags, doc FROM resource "
                 "WHERE kind=? AND status='Completed' ORDER BY created DESC LIMIT 1",
@@ -302,6 +326,24 @@ class Bastide(Server):
                     (kind, account, region, f"copied-{n:05d}", generation, created + n, modified + n, *rest)
                     for n in range(stored, size)
                 ],
+            )
+        db.close()
+        time.sleep(0.5)
+
+    def copy_objects(self, bucket: str, keys: list[str]) -> None:
+        """Copies the row of the first object of `bucket` under other keys, beside the running platform: for lists, which
+        read nothing but rows."""
+        db = connect(self.data / "bastide.db")
+        with db:
+            columns = "account, region, generation, created, modified, status, tags, doc"
+            found = db.execute(
+                f"SELECT {columns} FROM resource WHERE kind='s3:Object' AND name LIKE ? LIMIT 1", (f"{bucket}/%",)
+            ).fetchone()
+            if found is None:
+                raise RuntimeError("no object to copy")
+            db.executemany(
+                f"INSERT INTO resource (kind, name, {columns}) VALUES ('s3:Object',?,?,?,?,?,?,?,?,?)",
+                [(f"{bucket}/{key}", *found) for key in keys],
             )
         db.close()
         time.sleep(0.5)

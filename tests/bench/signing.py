@@ -33,6 +33,7 @@ def client(service: str, endpoint: Endpoint) -> Any:
         verify=endpoint.ca or None,
         config=Config(
             retries={"total_max_attempts": 1},
+            signature_version="s3v4" if service == "s3" else None,
             s3={"addressing_style": "path"},
             connect_timeout=10,
             read_timeout=120,
@@ -69,6 +70,27 @@ def prepare(service: str, operation: str, endpoint: Endpoint, inputs: list[dict[
             prepared.append(_raw(caught.request))
     assert len(prepared) == len(inputs)
     return prepared
+
+
+def presign(operation: str, endpoint: Endpoint, inputs: list[dict[str, Any]], body: bytes = b"") -> list[bytes]:
+    """Requests whose URL was signed beforehand (``operation`` of S3), as a light client sends them: nothing is hashed,
+    no header but ``Host`` and ``Content-Length``.
+
+    :param body: what each of them carries.
+    """
+    return [
+        f"{'PUT' if body else 'GET'} {target} HTTP/1.1\r\nHost: {urlsplit(endpoint.url).netloc}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+        for target in presigned(operation, endpoint, inputs)
+    ]
+
+
+def presigned(operation: str, endpoint: Endpoint, inputs: list[dict[str, Any]]) -> list[str]:
+    """Path and query of URLs that were signed for an ``operation`` of S3, good for an hour."""
+    caller = client("s3", endpoint)
+    urls = [urlsplit(caller.generate_presigned_url(operation, Params=given)) for given in inputs]
+    return [f"{url.path}?{url.query}" for url in urls]
 
 
 def _raw(request: AWSPreparedRequest) -> bytes:

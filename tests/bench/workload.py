@@ -43,7 +43,7 @@ USER_POLICY = {
         {
             "Sid": "Objects",
             "Effect": "Allow",
-            "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:CreateBucket"],
+            "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:ListBucketVersions", "s3:CreateBucket"],
             "Resource": ["arn:aws:s3:::bench-*", "arn:aws:s3:::bench-*/*"],
         },
         {
@@ -117,28 +117,6 @@ OPERATIONS = [
     Operation("sts GetCallerIdentity", "sts", "get_caller_identity", "user", lambda _s, _i: {}),
     Operation("iam GetRole", "iam", "get_role", "role", lambda _s, _i: {"RoleName": "bench-role"}),
     Operation(
-        "s3 PutObject 1 KiB",
-        "s3",
-        "put_object",
-        "bucket",
-        lambda s, i: {"Bucket": s.bucket, "Key": f"small/{i:02d}", "Body": SMALL},
-    ),
-    Operation(
-        "s3 GetObject 1 KiB",
-        "s3",
-        "get_object",
-        "bucket",
-        lambda s, i: {"Bucket": s.bucket, "Key": f"small/{i:02d}"},
-        len(SMALL),
-    ),
-    Operation(
-        "kms Encrypt",
-        "kms",
-        "encrypt",
-        "key",
-        lambda s, i: {"KeyId": s.key, "Plaintext": i.to_bytes(2, "big") * 16},
-    ),
-    Operation(
         "sagemaker DescribeTrainingJob",
         "sagemaker",
         "describe_training_job",
@@ -161,14 +139,6 @@ PUT_LARGE = Operation(
         "ServerSideEncryption": "aws:kms",
         "SSEKMSKeyId": s.key,
     },
-)
-GET_LARGE = Operation(
-    "get 64 MiB, SSE-KMS",
-    "s3",
-    "get_object",
-    "large",
-    lambda s, _i: {"Bucket": s.bucket, "Key": "large"},
-    LARGE_BYTES,
 )
 INVOKE = Operation(
     "InvokeEndpoint",
@@ -211,8 +181,11 @@ def job_input(stage: Stage, name: str) -> dict[str, Any]:
     }
 
 
-def set_up(server: Server, admin: Endpoint) -> Stage:
-    """Makes, with the administrator's credentials, what the rows ask about; answers with the measured user's stage."""
+def set_up(server: Server, admin: Endpoint, *, job: bool = True) -> Stage:
+    """Makes, with the administrator's credentials, what the rows ask about; answers with the measured user's stage.
+
+    :param job: whether a training job is among it.
+    """
     stage = Stage(server, admin, admin)
     sagemaker_lack = server.lacks.get("sagemaker")
     if sagemaker_lack:
@@ -264,9 +237,7 @@ def set_up(server: Server, admin: Endpoint) -> Stage:
     stage.attempt("role", role)
     stage.attempt("bucket", bucket)
     stage.attempt("key", key)
-    if "bucket" in stage.missing or "key" in stage.missing:
-        stage.missing["large"] = "failed"
-    if "job" not in stage.missing:
+    if job and "job" not in stage.missing:
         stage.attempt("job", lambda: _first_job(stage))
     return stage
 

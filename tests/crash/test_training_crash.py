@@ -49,6 +49,13 @@ def made() -> dict[str, Workshop]:
 def _end(workshop: Workshop, name: str) -> dict[str, Any]:
     job = workshop.trained(name)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    [component] = workshop.sagemaker.list_trial_components(SourceArn=job["TrainingJobArn"])["TrialComponentSummaries"]
+    assert component["Status"]["PrimaryStatus"] == "Completed"
+    # Its lineage is there, once.
+    arn = component["TrialComponentArn"]
+    led = workshop.sagemaker.list_associations(DestinationArn=arn)["AssociationSummaries"]
+    assert sorted(one["SourceType"] for one in led) == ["Code", "DataSet", "Image"]
+    assert len(workshop.sagemaker.list_associations(SourceArn=arn)["AssociationSummaries"]) == 1
     key = f"out/{name}/output/model.tar.gz"
     model = workshop.s3.get_object(Bucket=workshop.bucket, Key=key)["Body"].read()
     logs = workshop.account.client("logs")
@@ -70,7 +77,7 @@ def _left(running: Running) -> list[str]:
     """Mounts and processes that know the platform's folder, beside the platform."""
     data = str(running.data)
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if data in line]
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout
     others = [line for line in listed.splitlines() if data in line and "bastide up" not in line]
     return mounts + others
 

@@ -312,6 +312,42 @@ RUNTIME: Samples = {
     ]
 }
 
+_BUS = f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default"
+_PATTERN = (
+    '{"source": ["aws.health"], "detail-type": ["Health"], "detail": {"service": ["EC2"], "eventTypeCode": ["code"],'
+    ' "userIdentity": {"principalId": ["AIDA"]}}}'
+)
+EVENTS: Samples = {
+    ("PutRule", "events:PutRule"): [
+        (
+            {"Name": "r", "EventPattern": _PATTERN},
+            {
+                "events:source": ("aws.health",),
+                "events:detail-type": ("Health",),
+                "events:detail.service": ("EC2",),
+                "events:detail.eventtypecode": ("code",),
+                "events:detail.useridentity.principalid": ("AIDA",),
+                "events:creatoraccount": ACCOUNT,
+            },
+        )
+    ],
+    ("PutTargets", "events:PutTargets"): [
+        ({"Rule": "r", "Targets": [{"Id": "1", "Arn": _BUS, "RoleArn": ROLE}]}, {"events:targetarn": (_BUS,)})
+    ],
+    ("PutTargets", "iam:PassRole"): [
+        (
+            {"Rule": "r", "Targets": [{"Id": "1", "Arn": _BUS, "RoleArn": ROLE}]},
+            {"iam:passedtoservice": "events.amazonaws.com"},
+        )
+    ],
+    ("PutEvents", "events:PutEvents"): [
+        (
+            {"Entries": [{"Source": "s", "DetailType": "d", "Detail": "{}"}]},
+            {"events:source": ("s",), "events:detail-type": ("d",), "events:eventbusinvocation": "false"},
+        )
+    ],
+}
+
 _SIGNED = {
     "s3:authtype": "REST-HEADER",
     "s3:resourceaccount": ACCOUNT,

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bastide.domain import wall
-from bastide.engines.artifacts import Artifacts
+from bastide.engines.artifacts import seal
+from bastide.engines.artifacts.drivers.files import LocalFiles
 from bastide.store import Event, Journal, Row, SqliteStore
 from bastide.store.directory import sync_folder
 
@@ -42,7 +43,7 @@ class Writer:
     def __init__(self, folder: Path, tag: str) -> None:
         self._store = SqliteStore(folder / "bastide.db")
         self._journal = Journal(folder / "journal", self._store)
-        self._artifacts = Artifacts(folder / "objects")
+        self._artifacts = LocalFiles(folder / "objects")
         self._told = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._tag = tag
 
@@ -78,7 +79,7 @@ class Writer:
             data = chance.randbytes(size)
             sealed = None
             if size <= 300:
-                written, sealed = self._artifacts.seal(data, KEY)
+                written, sealed = seal(data, KEY)
             elif size <= 30_000:
                 written = await self._artifacts.write_small(data, KEY)
             else:
@@ -122,7 +123,7 @@ class Writer:
         with self._store.reading() as view:
             rows = view.scan("test:Object", *PLACE, limit=100_000)
         named = {row.doc["id"] for row in rows}
-        self._artifacts.sweep(lambda one: one in named)
+        await self._artifacts.sweep(lambda one: one in named)
         jobs = [self.rows, self.objects, self.objects, self.reads, self.objects, self.rows]
         await asyncio.gather(*(job(task, rounds) for task, job in enumerate(jobs)))
         await self._journal.close()

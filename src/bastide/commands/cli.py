@@ -17,6 +17,8 @@ from bastide.commands.jobs import jobs, logs
 from bastide.commands.login import login
 from bastide.commands.network import network
 from bastide.commands.policy import policy
+from bastide.commands.reproduce import reproduce
+from bastide.commands.sdk import sdk
 from bastide.commands.status import inventory, status
 from bastide.commands.why import why
 
@@ -63,25 +65,17 @@ def cli() -> None:
       bastide policy test FILE              cases in YAML, decided before a policy is attached
       bastide policy replay --scp FILE      what a guardrail would have stopped last week
       bastide policy prove ...              what holds for every request there can be
+      bastide reproduce MODEL-PACKAGE-ARN   a registered version, trained again and compared
       bastide login                         sign in as yourself, at the identity provider
+      bastide sdk                           point the SageMaker Python SDK at the platform
       bastide backup FILE                   everything, in one sealed file
       bastide doctor                        what this machine can do
     """
 
 
-for command in (
-    credentials,
-    demo,
-    doctor,
-    environments,
-    identity,
-    inventory,
-    jobs,
-    login,
-    logs,
-    network,
-    policy,
-    status,
-    why,
-):
+COMMANDS = (
+    credentials, demo, doctor, environments, identity, inventory, jobs, login, logs, network, policy, reproduce, sdk,
+    status, why,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bastide import sigv4
 from bastide.domain import Refused
-from bastide.frontdoor.body import Upload
+from bastide.frontdoor.body import Upload, unpacked
 from bastide.frontdoor.form import Form
 from bastide.frontdoor.receive import Received
 from bastide.frontdoor.route import Target
@@ -100,6 +100,8 @@ def authenticate(
         whole = Upload(received, presented, secret, claimed, whole=whole or b"").all()
     elif s3 and whole:
         _check_sums(received, target, whole)
+    if not s3 and whole:
+        whole = unpacked(received, whole)
     return Authenticated(caller, presented.region, whole or b"", None)
 
 

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import zlib
 from collections.abc import AsyncIterator, Mapping
 
 from bastide.domain import Refused
-from bastide.frontdoor.receive import Received
+from bastide.frontdoor.receive import MOST_BODY_BYTES, Received, too_large
 from bastide.sigv4 import Checksums, Chunked, Presented
 
 MOST_UPLOAD_BYTES = 5 * 1024 * 1024 * 1024
 """Of one PutObject or UploadPart, as S3 has it."""
+
+
+def unpacked(received: Received, body: bytes) -> bytes:
+    """A body that is read whole, without its gzip; bounded, raises Refused. Clients compress what models say may be
+    (Smithy, "requestCompression"); what is signed are the bytes as they are sent."""
+    coding = received.named.get("content-encoding", "").lower()
+    if coding != "gzip" or body[:2] != b"\x1f\x8b":
+        return body
+    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        found = unpacker.decompress(body, MOST_BODY_BYTES + 1)
+    except zlib.error:
+        raise Refused("SerializationException", "The body is not what its Content-Encoding gzip says.") from None
+    if len(found) > MOST_BODY_BYTES:
+        raise too_large(MOST_BODY_BYTES)
+    if not unpacker.eof or unpacker.unused_data:
+        raise Refused("SerializationException", "The body is not what its Content-Encoding gzip says.")
+    return found
 
 
 class Upload:

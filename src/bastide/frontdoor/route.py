@@ -12,6 +12,7 @@ from functools import cache
 from urllib.parse import quote, unquote_to_bytes
 
 from bastide.domain import Refused
+from bastide.frontdoor.body import unpacked
 from bastide.frontdoor.form import Form
 from bastide.frontdoor.receive import MOST_BODY_BYTES, MOST_UNSIGNED_BYTES, Received, too_large
 from bastide.kernel import Operation, Registry
@@ -38,13 +39,10 @@ def parse_query(raw: bytes) -> list[tuple[str, str]]:
         if not part:
             continue
         key, _, value = part.partition(b"=")
+        if b"%" in part or b"+" in part:
+            key, value = (unquote_to_bytes(one.replace(b"+", b" ")) for one in (key, value))
         try:
-            pairs.append(
-                (
-                    unquote_to_bytes(key.replace(b"+", b" ")).decode(),
-                    unquote_to_bytes(value.replace(b"+", b" ")).decode(),
-                )
-            )
+            pairs.append((key.decode(), value.decode()))
         except UnicodeDecodeError:
             raise Refused("InvalidURI", "The query string is not UTF-8.", 400) from None
     return pairs
@@ -72,6 +70,7 @@ class Router:
                 self._open[trait["method"], trait["requestUri"].encode()] = (found, headers)
 
     def _candidates(self, presented: Presented | None, received: Received) -> list[Codec]:
+        target = received.named.get("x-amz-target")
         if presented is not None:
             found = self._by_name.get(presented.service)
             if found is None:
@@ -85,8 +84,10 @@ class Router:
                     f"The credential scope names `{presented.service}`, which {known}. See docs/services.",
                     404,
                 )
+            if len(found) > 1 and target is not None:
+                # The service that the target names is the one to refuse what none of them has, in its protocol.
+                found = sorted(found, key=lambda one: one.target_prefix != target.rpartition(".")[0])
             return found
-        target = received.named.get("x-amz-target")
         if target is not None:
             prefix = target.rpartition(".")[0]
             return [one for many in self._by_name.values() for one in many if one.target_prefix == prefix]
@@ -155,7 +156,8 @@ class Router:
             if body is None and service.needs_body(head):
                 body = await received.body(most)
             try:
-                name, protocol = service.route(head, body)
+                plain = unpacked(received, body) if body and service.needs_body(head) else body
+                name, protocol = service.route(head, plain)
             except Refused as refused:
                 refusal = refusal or refused
                 continue

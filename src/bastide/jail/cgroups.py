@@ -92,6 +92,17 @@ class Group(NamedTuple):
             _field(memory / "memory.oom_control", "oom_kill") or 0,
         )
 
+    def memory_bytes(self) -> int | None:
+        """Memory in use now, without what is merely cached of files and can be given back; None if the kernel does not
+        tell."""
+        if "" in self.folders:
+            folder, name, cached = Path(self.folders[""]), "memory.current", "inactive_file"
+        else:
+            folder, name = Path(self.folders.get("memory", "/nonexistent")), "memory.usage_in_bytes"
+            cached = "total_inactive_file"
+        used = _number(folder / name)
+        return None if used is None else max(0, used - (_field(folder / "memory.stat", cached) or 0))
+
     def remove(self) -> bool:
         """Remove the empty group; says whether it is gone."""
         gone = True

@@ -219,6 +219,8 @@ class Kind:
         self.operations: list[Operation] = []
         self.type, _, _ = arn.partition("{")
         self.policy_of: Callable[[View, Row], Attached | None] | None = None
+        self._state: Callable[[Row], Any] | None = None
+        self._told: Callable[[Kind, Transaction, Row, str, bool], None] | None = None
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
@@ -297,16 +299,39 @@ class Kind:
         """A new row, with history, and an event in the outbox; raises Refused as the kind's `taken` says."""
         row = Row(self.key, a.account, self.region(a.region), name, doc, status, tags or {})
         try:
-            tx.insert(row, event=a.operation.name, request_id=a.request.id, keep=self.history)
+            self.insert(tx, row, a.operation.name, a.request.id)
         except Taken:
             code, message, code_status = self.taken
             arn = self.arn(a.account, a.region, name)
             raise Refused(code, message.format(what=self.name, name=name, arn=arn), code_status) from None
-        self._emit(tx, row, a.operation.name, a.request.id)
         return row
+
+    def insert(self, tx: Transaction, row: Row, event: str, request_id: str = "") -> None:
+        """Writes a new row, with history, and an event in the outbox; raises Taken."""
+        self._changed(row)
+        tx.insert(row, event=event, request_id=request_id, keep=self.history)
+        self._emit(tx, row, event, request_id)
+        if self._told is not None:
+            self._told(self, tx, row, event, False)
+
+    def follow(self, state: Callable[[Row], Any], told: Callable[[Kind, Transaction, Row, str, bool], None]) -> None:
+        """Has `told` called in the transaction that makes a row, changes what `state` (JSON) says of it, or removes it
+        (the last argument)."""
+        self._state, self._told = state, told
+
+    def _changed(self, row: Row) -> bool:
+        """Whether what is followed of a row changed since it was told last."""
+        if self._state is None:
+            return False
+        state = self._state(row)
+        if row.doc.get("_told") == state:
+            return False
+        row.doc["_told"] = state
+        return True
 
     def change(self, tx: Transaction, row: Row, event: str, request_id: str = "") -> None:
         """Writes a changed row, with history, and an event in the outbox; raises Refused if somebody was faster."""
+        changed = self._changed(row)
         try:
             tx.update(row, event=event, request_id=request_id, keep=self.history)
         except Stale:
@@ -314,11 +339,15 @@ class Kind:
                 "ConflictException", f"{self.name} `{row.name}` was changed at the same time. Please try again.", 409
             ) from None
         self._emit(tx, row, event, request_id)
+        if changed and self._told is not None:
+            self._told(self, tx, row, event, False)
 
     def remove(self, tx: Transaction, row: Row, event: str, request_id: str = "") -> None:
         """Removes a row, with history, and an event in the outbox."""
         tx.delete(row, event=event, request_id=request_id, keep=self.history)
         self._emit(tx, row, event, request_id)
+        if self._told is not None:
+            self._told(self, tx, row, event, True)
 
     def _emit(self, tx: Transaction, row: Row, event: str, request_id: str) -> None:
         if not self.history:

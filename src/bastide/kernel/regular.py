@@ -104,8 +104,8 @@ def page(
             descending=backwards,
             after=tuple(after) if isinstance(after, list) else after,
             status=status if status and order == "created" else None,
-            created_from=asked.get("CreationTimeAfter"),
-            created_to=asked.get("CreationTimeBefore"),
+            created_from=asked.get("CreationTimeAfter") if order == "created" else None,
+            created_to=asked.get("CreationTimeBefore") if order == "created" else None,
             limit=min(limit, most) + 1,
         )
         for row in rows:
@@ -116,6 +116,12 @@ def page(
             if contains and contains not in row.name.lower():
                 continue
             if status and row.status != status:
+                continue
+            if (
+                not asked.get("CreationTimeAfter", row.created)
+                <= row.created
+                <= asked.get("CreationTimeBefore", row.created)
+            ):
                 continue
             if row.modified < asked.get("LastModifiedTimeAfter", 0):
                 continue

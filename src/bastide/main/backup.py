@@ -5,6 +5,9 @@ does not hold, it is noise. It is taken while the platform serves. The database'
 files that it names cannot go away meanwhile (`engines.artifacts.deletions_held`), and the journal's segments are taken
 before and after it, so that no entry that was moved in between is missed (an entry's id keeps it from being there twice).
 
+Objects are in the archive wherever they lie, as they lie: sealed. A restore may put them elsewhere, below the data
+directory or into another place of a store; never into the place of the platform that was backed up: that may still live.
+
 Beside each archive lies a small file with the same name and ``.safe``: the shards of customers' keys, without which the
 archive gives no data under them, and the keyring that the root key opens. A restore takes any archive with the newest
 safe: what was destroyed since is in no archive any more. Older safes are for the owner to destroy.
@@ -12,13 +15,14 @@ safe: what was destroyed since is in no archive any more. Older safes are for th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import io
 import json
 import os
 import re
 import shutil
-import sqlite3
 import struct
 import tarfile
 import tempfile
@@ -27,6 +31,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import apsw
 import click
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,11 +40,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 import bastide
 from bastide.commands import DATA_OPTION
-from bastide.engines.artifacts import deletions_held
+from bastide.engines.artifacts import Copies, Place, PlaceError, Unavailable, deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_ring, open_root, ring_of
+from bastide.main.objects import leave_place, open_copies, owner_of, set_owner, take_place
+from bastide.main.options import OBJECTS_OPTION
 from bastide.services import s3
-from bastide.store import SqliteStore
-from bastide.store.directory import DataDirectory, write_private
+from bastide.store import SqliteStore, database
+from bastide.store.directory import Configuration, DataDirectory, write_private
 from bastide.store.schema import MIGRATIONS
 
 _MAGIC: Final = b"BASTIDE-BACKUP-1"
@@ -147,23 +154,12 @@ class _Opening(io.RawIOBase):
 # -- taking ------------------------------------------------------------------------------------------------------------
 
 
-def _snapshot(database: Path, copy: Path) -> None:
-    """The database as of one commit, without stopping who writes it."""
-    source = sqlite3.connect(f"file:{database}?mode=rw", uri=True)
-    target = sqlite3.connect(copy)
-    try:
-        source.backup(target)
-    finally:
-        target.close()
-        source.close()
-
-
-def _named(copy: Path) -> set[str]:
-    """The files that a snapshot names; those that it keeps inside itself are not among them."""
+def _named(copy: Path) -> tuple[set[str], str]:
+    """The objects that a snapshot names, without those that it keeps inside itself, and the word of their place."""
     store = SqliteStore(copy)
     try:
         with store.reading() as view:
-            return {id.hex() for id in s3.files(view) if view.blob(id.hex()) is None}
+            return {id.hex() for id in s3.files(view) if view.blob(id.hex()) is None}, owner_of(view)
     finally:
         store.close()
 
@@ -187,7 +183,9 @@ def take(
     """Writes a backup of the platform in `directory`; returns its manifest. root: the platform's key. told: bytes
     of objects done, and in all.
 
-    Raises FileNotFoundError when a file that the database names is missing: the platform itself is damaged then.
+    Raises FileNotFoundError when an object that the database names is missing, and apsw.Error when a page of the database
+    is not what was written: the platform itself is damaged then; PlaceError and OSError when the store of its objects does
+    not serve.
     """
     sealing = _Sealing(target, root)
     with (
@@ -198,12 +196,16 @@ def take(
     ):
         before = _segments(directory.journal)
         copy = Path(folder) / "bastide.db"
-        _snapshot(directory.database, copy)
+        database.copy(directory.database, copy)
         taken = time.time()
         after = _segments(directory.journal)
-        ids = sorted(_named(copy))
-        paths = [directory.objects / id[:2] / id for id in ids]
-        sizes = [path.stat().st_size for path in paths]
+        named, owner = _named(copy)
+        ids = sorted(named)
+        copies = open_copies(directory, directory.load(), owner)
+        found = copies.sizes()
+        if missing := named - found.keys():
+            raise FileNotFoundError(errno.ENOENT, "the object is missing", min(missing))
+        sizes = [found[id] for id in ids]
         manifest = {
             "version": bastide.__version__,
             "schema": len(MIGRATIONS),
@@ -221,8 +223,11 @@ def take(
             if path.is_file():
                 archive.add(path, str(path.relative_to(directory.root)), filter=_bare)
         done = 0
-        for id, path, size in zip(ids, paths, sizes, strict=True):
-            archive.add(path, f"objects/{id[:2]}/{id}", filter=_bare)
+        for id, size in zip(ids, sizes, strict=True):
+            member = _bare(tarfile.TarInfo(f"objects/{id[:2]}/{id}"))
+            member.size = size
+            with copies.reading(id) as file:
+                archive.addfile(member, file)
             done += size
             told(done, whole)
         archive.add(directory.configuration, "bastide.json", filter=_bare)
@@ -260,12 +265,16 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 # -- bringing back -----------------------------------------------------------------------------------------------------
 
 
-def bring_back(source: BinaryIO, safe: bytes, key: Path | None, directory: DataDirectory) -> dict[str, Any]:
+def bring_back(
+    source: BinaryIO, safe: bytes, key: Path | None, directory: DataDirectory, objects: str = "", owner: str = ""
+) -> dict[str, Any]:
     """Makes the platform of a backup in an empty directory; returns the manifest. safe: what `safe_of` gave, then or later.
-    key: the root key's file, if it is in one.
+    key: the root key's file, if it is in one. objects, owner: where its objects shall lie, and the word by which that
+    place was taken for it.
 
     The configuration comes last, so that what was interrupted is not taken for a platform. Raises Unreadable,
-    SourceError, PermissionError or ValueError for the root key, RuntimeError for a backup of a newer program.
+    SourceError, PermissionError or ValueError for the root key, RuntimeError for a backup of a newer program, PlaceError
+    and OSError for the store of objects.
     """
     try:
         held = json.loads(safe)
@@ -277,6 +286,7 @@ def bring_back(source: BinaryIO, safe: bytes, key: Path | None, directory: DataD
     except SourceError as error:
         raise Unreadable(str(error)) from None
     manifest: dict[str, Any] = {}
+    copies = open_copies(directory, Configuration("", objects=objects), owner)
     with tarfile.open(fileobj=io.BufferedReader(_Opening(source, root), _FRAME), mode="r|") as archive:
         for member, file in _members(archive):
             if member.name == "manifest.json":
@@ -286,14 +296,21 @@ def bring_back(source: BinaryIO, safe: bytes, key: Path | None, directory: DataD
                         f"this backup is of Bastide {manifest['version']}: use that program or a newer one"
                     )
                 continue
+            if member.name.startswith("objects/"):
+                copies.bring(member.name[-32:], file, member.size)
+                continue
             path = directory.root / member.name
             if path == directory.configuration:
-                _complete(directory, manifest)
+                _complete(directory, copies)
+                _settle(directory.database, owner)
                 Safe(directory.safe, root).fill(shards)
                 if ring:
                     write_private(directory.root / "root.json", ring)
                 if key is not None:
                     write_private(directory.root_key, key.read_bytes())
+                told = {**json.load(file), "objects": objects}
+                write_private(path, json.dumps(told, indent=2).encode())
+                continue
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(path, file)
     if not directory.configuration.exists():
@@ -318,16 +335,21 @@ def _write(path: Path, file: BinaryIO) -> None:
         os.fsync(target.fileno())
 
 
-def _complete(directory: DataDirectory, manifest: dict[str, Any]) -> None:
-    """Raises Unreadable unless the database is sound and every file that it names is there."""
-    database = sqlite3.connect(f"file:{directory.database}?mode=ro", uri=True)
+def _settle(path: Path, owner: str) -> None:
+    """Has the database know its new place."""
+    store = SqliteStore(path)
     try:
-        [told] = database.execute("PRAGMA integrity_check").fetchone()
+        asyncio.run(store.write(lambda tx: set_owner(tx, owner)))
     finally:
-        database.close()
-    missing = [id for id in _named(directory.database) if not (directory.objects / id[:2] / id).is_file()]
-    if told != "ok" or missing:
-        raise Unreadable(f"the backup is not whole: database {told}, {len(missing)} files are missing")
+        store.close()
+
+
+def _complete(directory: DataDirectory, copies: Copies) -> None:
+    """Raises Unreadable unless the database is sound and every object that it names is there."""
+    told = database.damage(directory.database)
+    missing = _named(directory.database)[0] - copies.sizes().keys()
+    if told or missing:
+        raise Unreadable("; ".join(["the backup is not whole", *told, f"{len(missing)} objects are missing"]))
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
@@ -383,6 +405,10 @@ def backup(data: Path, target: Path) -> None:
         os.close(folder)
     except FileNotFoundError as error:
         raise click.ClickException(f"the platform is damaged: {error.filename} is missing") from None
+    except (apsw.Error, database.Damaged) as error:
+        raise click.ClickException(f"the platform is damaged, see `bastide verify`: {error}") from None
+    except (PlaceError, Unavailable) as error:
+        raise click.ClickException(str(error)) from None
     finally:
         draft.unlink(missing_ok=True)
     click.echo(
@@ -405,8 +431,12 @@ def backup(data: Path, target: Path) -> None:
     "--safe", "safe", type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The newest safe of the platform; SOURCE.safe if left out.",
 )  # fmt: skip
-def restore(data: Path, source: Path, key: Path | None, safe: Path | None) -> None:
-    """Bring the platform of the backup SOURCE back, into a data directory that is empty or not there yet."""
+@OBJECTS_OPTION
+def restore(data: Path, source: Path, key: Path | None, safe: Path | None, objects: str) -> None:
+    """Bring the platform of the backup SOURCE back, into a data directory that is empty or not there yet.
+
+    Its objects come to lie where --object-store says, wherever they lay before; below DATA if left out.
+    """
     safe = safe or source.with_name(f"{source.name}.safe")
     if not safe.is_file():
         raise click.ClickException(f"there is no {safe}: a restore needs the platform's safe (--safe)")
@@ -416,12 +446,19 @@ def restore(data: Path, source: Path, key: Path | None, safe: Path | None) -> No
     os.umask(0o077)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with source.open("rb") as file:
-            manifest = bring_back(file, safe.read_bytes(), key, directory)
-    except (Unreadable, PermissionError, ValueError, RuntimeError, tarfile.TarError) as error:
-        _clear(data.iterdir())
+        owner = take_place(objects)
+    except PlaceError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{data}: the platform as of {manifest['taken']}, {manifest['objects']} files")
+    try:
+        with source.open("rb") as file:
+            manifest = bring_back(file, safe.read_bytes(), key, directory, objects, owner)
+    except (Unreadable, PlaceError, Unavailable, PermissionError, ValueError, RuntimeError, tarfile.TarError) as error:
+        _clear(data.iterdir())
+        with contextlib.suppress(PlaceError, OSError):
+            leave_place(objects)
+        raise click.ClickException(str(error)) from None
+    where = f", objects in {Place.parse(objects)}" if objects else ""
+    click.echo(f"{data}: the platform as of {manifest['taken']}, {manifest['objects']} files{where}")
     click.echo(f"Start it with: bastide up --data {data}")
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from bastide.kernel import Service
 from bastide.services import (
     accessanalyzer,
+    application_autoscaling,
     cloudtrail,
+    cloudwatch,
     ec2,
+    events,
     iam,
     identity_center,
     kms,
@@ -23,8 +26,11 @@ from bastide.services import (
 
 SERVICES: tuple[Service, ...] = (
     accessanalyzer.SERVICE,
+    application_autoscaling.SERVICE,
     cloudtrail.SERVICE,
+    cloudwatch.SERVICE,
     ec2.SERVICE,
+    events.SERVICE,
     iam.SERVICE,
     *identity_center.SERVICES,
     kms.SERVICE,
@@ -32,6 +38,7 @@ SERVICES: tuple[Service, ...] = (
     organizations.SERVICE,
     resourcegroupstaggingapi.SERVICE,
     s3.SERVICE,
+    sagemaker.METRICS,
     sagemaker.SERVICE,
     sagemaker_runtime.SERVICE,
     secretsmanager.SERVICE,

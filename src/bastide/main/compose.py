@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -20,12 +21,26 @@ from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.serving import Serving
+from bastide.engines.spool import Spools
+from bastide.engines.telemetry import Meter
+from bastide.engines.tuning import Optimiser
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
-from bastide.services import ec2, identity_center, kms, s3, sagemaker
+from bastide.main.objects import open_artifacts, owner_of
+from bastide.services import (
+    application_autoscaling,
+    cloudwatch,
+    ec2,
+    events,
+    identity_center,
+    kms,
+    logs,
+    s3,
+    sagemaker,
+)
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -57,6 +72,13 @@ class Platform:
     last_use: LastUse
     expiry: s3.Expiry
     keeper: kms.Keeper
+    capture: sagemaker.Capture
+    scaler: application_autoscaling.Scaler
+    volumes: Volumes
+    meter: Meter
+    watch: cloudwatch.Watch
+    retention: logs.Retention
+    rules: events.Rules
 
     @classmethod
     async def start(
@@ -88,7 +110,9 @@ class Platform:
         await sandboxes.recover()
         await folders.recover()
         await volumes.recover()
-        artifacts = Artifacts(directory.objects)
+        with store.reading() as view:
+            owner = owner_of(view)
+        artifacts = await asyncio.to_thread(open_artifacts, directory, configuration, owner)
         placement = Placement(quotas=configuration.quotas)
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
@@ -101,6 +125,8 @@ class Platform:
         networks = Namespaces(planned, directory.authority)
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
+        room = configuration.metrics_bytes
+        meter = Meter(directory.metrics, clock, limit_bytes=room, days=configuration.metrics_days)
         last_use = LastUse(store)
         engines: dict[type, object] = {
             Artifacts: artifacts,
@@ -111,11 +137,14 @@ class Platform:
             Folders: folders,
             Placement: placement,
             Serving: serving,
+            Spools: Spools(directory.captured, root.derive("captured")),
+            Optimiser: Optimiser(),
             Networks: networks,
             Configuration: configuration,
             identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
+            Meter: meter,
         }
         calls = Calls(
             store=store,
@@ -130,16 +159,19 @@ class Platform:
             home=configuration.account,
             clock=clock,
         )
+        capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
+        rules = events.Rules(calls)
+        rules.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
             named = s3.files(view)
-        artifacts.sweep(lambda name: bytes.fromhex(name) in named)
+        await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
             secret = root.derive("development-provider/client").hex()
@@ -149,6 +181,8 @@ class Platform:
         )
         keeper = kms.Keeper(calls)
         await keeper.start()
+        watch = cloudwatch.Watch(calls)
+        retention = logs.Retention(calls)
         platform = cls(
             configuration,
             directory,
@@ -168,15 +202,28 @@ class Platform:
             last_use,
             expiry,
             keeper,
+            capture,
+            application_autoscaling.Scaler(calls),
+            volumes,
+            meter,
+            watch,
+            retention,
+            rules,
         )
         journal.start()
+        meter.start()
         await workflows.recover()
         workflows.run()
+        rules.start()
         outbox.start()
         delivery.start()
         sign_in.start()
         last_use.start()
         expiry.start()
+        watch.start()
+        retention.start()
+        capture.start()
+        platform.scaler.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -233,14 +280,22 @@ class Platform:
 
     async def close(self) -> None:
         """Drains: work in flight is left where a start finds it again."""
+        await self.watch.close()
+        await self.retention.close()
         await self.networks.close()
+        await self.scaler.close()
         await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
+        await self.capture.close()
+        await self.calls.engine(Optimiser).close()
+        await self.volumes.close_all()
         await self.expiry.close()
         await self.delivery.close()
+        await self.rules.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()
         await self.journal.close()
+        await self.meter.close()
         self.store.close()

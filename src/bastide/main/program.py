@@ -5,8 +5,9 @@ from __future__ import annotations
 from bastide.commands import cli
 from bastide.main.backup import backup, restore
 from bastide.main.run import init, rotate_root_key, up
+from bastide.main.verify import verify
 
-for command in (init, up, backup, restore, rotate_root_key):
+for command in (init, up, backup, restore, rotate_root_key, verify):
     cli.add_command(command)
 
 

@@ -26,14 +26,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bastide.commands import DATA_OPTION
 from bastide.domain import wall
+from bastide.engines.artifacts import Place, PlaceError, Unavailable
 from bastide.engines.keys import RootKey, SourceError, create_keyring, open_root, rotate_root
 from bastide.frontdoor import Listener
 from bastide.frontdoor.receive import server_context
 from bastide.main import authority
 from bastide.main.compose import Platform
 from bastide.main.endpoints import Attaching, Doors
+from bastide.main.objects import leave_place, set_owner, take_place
+from bastide.main.options import OBJECTS_OPTION
 from bastide.services.iam.bootstrap import bootstrap
-from bastide.store import SqliteStore
+from bastide.store import SqliteStore, Transaction
 from bastide.store.directory import REGIONS, Configuration, DataDirectory, legal_account, sync_folder, write_private
 
 _DRAIN_SECONDS = 25
@@ -66,7 +69,10 @@ def _close_to_others() -> None:
 )
 @click.option("--host", "hosts", multiple=True, help="A name that clients call the platform by, beside localhost.")
 @_SOURCE_OPTION
-def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple[str, ...], source: str) -> None:
+@OBJECTS_OPTION
+def init(
+    data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple[str, ...], source: str, objects: str
+) -> None:
     """Make a new platform: its keys, its authority and its first administrator.
 
     Everything is written below the data directory, readable by you alone. The administrator's credentials are meant to be
@@ -82,14 +88,20 @@ def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple
     os.umask(0o077)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     data.chmod(0o700)
-    configuration = Configuration(account, regions or REGIONS, ("localhost", *hosts))
+    configuration = Configuration(account, regions or REGIONS, ("localhost", *hosts), objects=objects)
     _close_to_others()
     try:
+        owner = take_place(objects)
+    except PlaceError as error:
+        raise click.ClickException(str(error)) from None
+    try:
         root = create_keyring(directory.root, source)
-    except SourceError as error:
+    except (SourceError, OSError) as error:
+        with contextlib.suppress(PlaceError, OSError):
+            leave_place(objects)
         raise click.ClickException(str(error)) from None
     authority.create(directory.tls, configuration.hosts)
-    access_key, secret = asyncio.run(_bootstrap(directory, account, root))
+    access_key, secret = asyncio.run(_bootstrap(directory, account, root, owner))
     write_private(
         directory.administrator,
         json.dumps({"AccessKeyId": access_key, "SecretAccessKey": secret, "Account": account}, indent=2).encode(),
@@ -102,13 +114,20 @@ def init(data: Path, account: str | None, regions: tuple[str, ...], hosts: tuple
     click.echo(f"  default region      {configuration.regions[0]}")
     click.echo(f"  administrator       {directory.administrator} (mode 0600)")
     click.echo(f"  authority           {directory.authority}")
+    if objects:
+        click.echo(f"  objects             {Place.parse(objects)}")
     click.echo(f"Start it with: bastide up --data {data}")
 
 
-async def _bootstrap(directory: DataDirectory, account: str, root: RootKey) -> tuple[str, str]:
+async def _bootstrap(directory: DataDirectory, account: str, root: RootKey, owner: str) -> tuple[str, str]:
     store = SqliteStore(directory.database)
+
+    def work(tx: Transaction) -> tuple[str, str]:
+        set_owner(tx, owner)
+        return bootstrap(tx, account, wall(), root)
+
     try:
-        return await store.write(lambda tx: bootstrap(tx, account, wall(), root))
+        return await store.write(work)
     finally:
         store.close()
 
@@ -309,7 +328,10 @@ async def _run(
     # People come by the name that was given at `init`, if one was.
     host = "localhost" if development else directory.load().hosts[-1]
     url = public_url or f"https://{host}:{ports[0]}"
-    platform = await Platform.start(directory, url, root=root, development=development)
+    try:
+        platform = await Platform.start(directory, url, root=root, development=development)
+    except (PlaceError, Unavailable) as error:
+        raise click.ClickException(str(error)) from None
     platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)
     door = platform.door()
     servers = [_server(door.at(Listener("public", True)), directory)]

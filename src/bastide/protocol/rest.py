@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -101,6 +101,10 @@ def _one_line(text: str) -> str:
     return text
 
 
+_ANY_CASE: Final = frozenset({"x-amz-checksum-mode"})
+"""Headers of S3 whose values AWS's own clients write in other letters than the model: the C++ SDK says `enabled`."""
+
+
 class HeadReaders:
     """Reads the members of one operation's input that are in the head of a rest request."""
 
@@ -110,7 +114,7 @@ class HeadReaders:
         self._labels: dict[str, tuple[str, texts.TextReader]] = {}
         self._query: dict[str, tuple[str, bool, texts.TextReader]] = {}
         self._all_query: tuple[str, bool] | None = None
-        self._headers: list[tuple[str, str, HeaderReader, bool]] = []
+        self._headers: dict[str, list[tuple[str, HeaderReader, bool]]] = {}
         self._prefixes: list[tuple[str, str]] = []
         for name, member in shape.members.items() if shape is not None else ():
             where = member.serialization.get("location")
@@ -127,7 +131,8 @@ class HeadReaders:
             elif where == "header":
                 # S3 takes dates that are none for absent, as RFC 9110 13.1.3 wants it.
                 lenient = s3 and member.type_name == "timestamp"
-                self._headers.append((wire.lower(), name, header_reader(member), lenient))
+                read = str.upper if s3 and wire.lower() in _ANY_CASE else header_reader(member)
+                self._headers.setdefault(wire.lower(), []).append((name, read, lenient))
             elif where == "headers":
                 self._prefixes.append((wire.lower(), name))
 
@@ -170,15 +175,14 @@ class HeadReaders:
             out[name] = found
 
     def _read_headers(self, headers: Mapping[str, str], out: dict[str, Any]) -> None:
-        for wire, name, read, lenient in self._headers:
-            text = headers.get(wire)
-            if text is None:
-                continue
-            try:
-                out[name] = read(text)
-            except Malformed:
-                if not lenient:
-                    raise
+        # Requests have few headers, and operations of S3 some forty members that may come in one.
+        for wire, text in headers.items():
+            for name, read, lenient in self._headers.get(wire, ()):
+                try:
+                    out[name] = read(text)
+                except Malformed:
+                    if not lenient:
+                        raise
         for prefix, name in self._prefixes:
             found = {key[len(prefix) :]: value for key, value in headers.items() if key.startswith(prefix)}
             if found:

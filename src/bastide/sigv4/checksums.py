@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import hmac
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from awscrt import checksums as crt
@@ -72,6 +72,39 @@ def digest(algorithm: str, data: bytes) -> bytes:
     one = _new(algorithm)
     one.update(data)
     return one.digest()
+
+
+_POLYNOMIALS = {"crc32": (0xEDB88320, 32), "crc32c": (0x82F63B78, 32), "crc64nvme": (0x9A6C9329AC4BC9B5, 64)}
+
+
+def _times(one: int, other: int, polynomial: int, bits: int) -> int:
+    """The product of two polynomials over GF(2) modulo a CRC's, bits reflected."""
+    product = 0
+    top = 1 << (bits - 1)
+    while one:
+        if one & top:
+            product ^= other
+        one = (one << 1) & ((1 << bits) - 1)
+        other = (other >> 1) ^ (polynomial if other & 1 else 0)
+    return product
+
+
+def combined(algorithm: str, parts: Sequence[tuple[bytes, int]]) -> bytes:
+    """The CRC (crc32, crc32c or crc64nvme) of all parts together, each given by its CRC and its length: each step moves the
+    CRC so far along by the next part's length."""
+    polynomial, bits = _POLYNOMIALS[algorithm]
+    total = 0
+    for crc, size in parts:
+        length = size
+        shift = 1 << (bits - 1)
+        square = 1 << (bits - 9)  # x^8: one byte
+        while length:
+            if length & 1:
+                shift = _times(shift, square, polynomial, bits)
+            square = _times(square, square, polynomial, bits)
+            length >>= 1
+        total = _times(total, shift, polynomial, bits) ^ int.from_bytes(crc, "big")
+    return total.to_bytes(bits // 8, "big")
 
 
 _SIZES = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}

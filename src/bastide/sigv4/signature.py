@@ -153,7 +153,9 @@ def _query_parameters(raw_query: bytes) -> dict[str, str] | None:
             name = key.decode("latin-1")
             if name in given:
                 raise _query_error(f"The query parameter {name[:64]} stands more than once in the request.")
-            given[name] = unquote_to_bytes(value.replace(b"+", b" ")).decode("latin-1")
+            if b"%" in value or b"+" in value:
+                value = unquote_to_bytes(value.replace(b"+", b" "))
+            given[name] = value.decode("latin-1")
             signed = signed or name in ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature")
     return given if signed else None
 
@@ -346,7 +348,6 @@ def _path(raw_path: bytes, service: str) -> str:
 def _query(raw_query: bytes, presigned: bool) -> str:
     if not raw_query:
         return ""
-    plain = _PLAIN_QUERY.fullmatch(raw_query) is not None
     pairs = []
     for part in raw_query.split(b"&"):
         if not part:
@@ -354,7 +355,7 @@ def _query(raw_query: bytes, presigned: bool) -> str:
         key, _, value = part.partition(b"=")
         if presigned and key == b"X-Amz-Signature":
             continue
-        if plain and b"=" not in value:
+        if b"=" not in value and _PLAIN_QUERY.fullmatch(part):
             pairs.append((key.decode(), value.decode()))
             continue
         pairs.append(

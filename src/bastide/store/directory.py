@@ -15,13 +15,18 @@ REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1", "
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """account: the management account's id. regions: those that exist, the default first. quotas: instances that an
-    account's jobs may have at a time, by type (see ``engines.placement``)."""
+    """account: the management account's id. regions: those that exist, the default first. objects: the URL of the store
+    where objects lie; empty if they lie with the other files. metrics_bytes, metrics_days: room for measured values, and
+    after how many days they go at the latest. quotas: instances that an account's jobs may have at a time, by type (see
+    ``engines.placement``)."""
 
     account: str
     regions: tuple[str, ...] = REGIONS
     hosts: tuple[str, ...] = ("localhost",)
     version: int = 1
+    objects: str = ""
+    metrics_bytes: int = 2 << 30
+    metrics_days: int = 455
     quotas: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -47,9 +52,19 @@ class DataDirectory:
         return self.root / "journal"
 
     @property
+    def metrics(self) -> Path:
+        """Measured values, SQLite's file."""
+        return self.root / "metrics.db"
+
+    @property
     def objects(self) -> Path:
         """Encrypted bytes of objects."""
         return self.root / "objects"
+
+    @property
+    def captured(self) -> Path:
+        """Captured data of endpoints on its way to S3, sealed."""
+        return self.root / "captured"
 
     @property
     def run(self) -> Path:
@@ -109,9 +124,9 @@ class DataDirectory:
     def load(self) -> Configuration:
         """What `init` wrote; raises FileNotFoundError if it never ran here."""
         told = json.loads(self.configuration.read_text())
-        return Configuration(
-            told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"], told.get("quotas") or {}
-        )
+        names = ("objects", "metrics_bytes", "metrics_days", "quotas")
+        more = {name: told[name] for name in names if name in told}
+        return Configuration(told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"], **more)
 
     def save(self, configuration: Configuration) -> None:
         """Keeps it."""

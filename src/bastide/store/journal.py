@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import struct
 import zlib
@@ -21,6 +22,7 @@ import orjson
 from bastide.store.directory import sync_folder
 from bastide.store.port import Event, Store, Transaction
 
+_log = logging.getLogger("bastide.store")
 _HEAD = struct.Struct("<II")
 _ROTATE = 64 * 1024 * 1024
 _BATCH = 2000
@@ -38,9 +40,8 @@ def _frame(event: Event) -> bytes:
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def _events(data: bytes) -> Iterable[Event]:
-    """The entries of a file's bytes, up to the first that was not written whole."""
-    at = 0
+def _events(data: bytes, at: int = 0) -> Iterable[tuple[Event, int]]:
+    """The entries of a file's bytes from a place on, and where each ends, up to the first that is not whole."""
     while at + _HEAD.size <= len(data):
         size, crc = _HEAD.unpack_from(data, at)
         payload = data[at + _HEAD.size : at + _HEAD.size + size]
@@ -50,10 +51,39 @@ def _events(data: bytes) -> Iterable[Event]:
         head, _, body = payload.partition(b"\n")
         fields = orjson.loads(head)
         account, when, id_, name, source, user, key, read_only, category, error, request_id, resources = fields
-        yield Event(
-            account, when, id_, name, source, user, key, read_only, category, error, request_id, tuple(resources), body
-        )
         at += _HEAD.size + size
+        yield (
+            Event(
+                account, when, id_, name, source, user, key, read_only, category, error, request_id, tuple(resources), body
+            ),
+            at,
+        )  # fmt: skip
+
+
+def read(data: bytes) -> tuple[list[Event], bool]:
+    """The entries of a file's bytes, and whether some between them are damaged.
+
+    What is not whole at the end was being written, and zeros are what a loss of power left; neither is damage.
+    """
+    found: list[Event] = []
+    at, damaged = 0, False
+    while True:
+        for event, end in _events(data, at):
+            found.append(event)
+            at = end
+        following = next((place for place in _heads(data, at) if any(_events(data, place))), None)
+        if following is None:
+            return found, damaged
+        damaged = damaged or any(data[at:following])
+        at = following
+
+
+def _heads(data: bytes, at: int) -> Iterable[int]:
+    """Where entries may begin behind a place: the payload of each begins alike."""
+    place = data.find(b'["', at + _HEAD.size + 1)
+    while place >= 0:
+        yield place - _HEAD.size
+        place = data.find(b'["', place + 1)
 
 
 class Journal:
@@ -111,14 +141,20 @@ class Journal:
         self._pending += events
 
     async def recover(self) -> int:
-        """Moves what an earlier run left behind into the store; returns how many entries that were."""
+        """Moves what an earlier run left behind into the store; returns how many entries that were. A file with
+        damage in it is kept beside, as ``.damaged``."""
         moved = 0
         for number in self._old:
             path = self._path(number)
-            events = list(_events(await asyncio.to_thread(path.read_bytes)))
+            events, damaged = read(await asyncio.to_thread(path.read_bytes))
             for start in range(0, len(events), _BATCH):
                 await self._record(events[start : start + _BATCH])
-            path.unlink()
+            if damaged:
+                kept = path.with_suffix(".damaged")
+                path.replace(kept)
+                _log.error("entries of the record are damaged and cannot be read: %s", kept)
+            else:
+                path.unlink()
             moved += len(events)
         self._old = []
         return moved

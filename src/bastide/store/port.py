@@ -58,12 +58,12 @@ class Event:
 
 @dataclass(slots=True)
 class LogLine:
-    """One line of a log stream. `at` is the line's own time, `ingested` when it was stored."""
+    """One line of a log stream. `at` is the line's own time, `ingested` when it was stored; `message` as it was given."""
 
     seq: int
     at: Instant
     ingested: Instant
-    message: str
+    message: str | bytes
 
 
 Order = Literal["name", "created"]
@@ -245,8 +245,12 @@ class Transaction(View, Protocol):
         """Forgets them."""
         ...
 
-    def append_log(self, stream: str, lines: Iterable[tuple[Instant, str]]) -> None:
-        """Appends lines (their time, the text) to a log stream."""
+    def append_log(self, stream: str, lines: Iterable[tuple[Instant, str | bytes]]) -> None:
+        """Appends lines (their time, what is kept of them) to a log stream."""
+        ...
+
+    def expire_log(self, stream: str, before: Instant, limit: int) -> int:
+        """Removes at most `limit` lines older than `before`; how many there were."""
         ...
 
     def drop_log(self, stream: str) -> None:

@@ -65,4 +65,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             FROM resource AS r, json_each(CAST(r.tags AS TEXT)) AS t
             WHERE r.tags <> x'7b7d' AND r.kind NOT IN ('s3:Object', 's3:ObjectVersion')""",
     ),
+    (),  # From here on no older program opens the file: it would write pages without their checksums.
+    (),  # Every page has its checksum (`bastide.store.database`).
 )
+CHECKED = 4
+"""The schema whose pages have checksums."""

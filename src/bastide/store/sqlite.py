@@ -8,8 +8,8 @@ next group gathers, unless the disk is so quick of late that the thread would co
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import apsw
 import orjson
 
 from bastide.domain import Clock, Instant, Tags, wall
+from bastide.store.database import Damaged, checked, connect, give_checksums
 from bastide.store.port import Event, LogLine, Order, Row, Stale, Taken, Transaction, View
-from bastide.store.schema import MIGRATIONS
+from bastide.store.schema import CHECKED, MIGRATIONS
 
 T = TypeVar("T")
 
@@ -91,7 +93,7 @@ _Read = tuple[str, str, str, str, int]
 
 
 class _View:
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         self._db = connection
         self._memo = _Memo()
         self._reads: list[_Read] | None = None
@@ -184,6 +186,14 @@ class _View:
             if isinstance(after, str) and descending:
                 where.append("name<?")
                 values.append(after)
+        if isinstance(after, tuple):
+            # The same of creation times: what lies on the walked side of the position is no bound any more.
+            if descending and (created_to is None or after[0] <= created_to):
+                created_to = None
+            elif not descending and (created_from is None or after[0] >= created_from):
+                created_from = None
+            else:
+                after = None
         if created_from is not None:
             where.append("created>=?")
             values.append(created_from)
@@ -267,7 +277,7 @@ class _View:
         return found
 
     def history(self, kind: str, account: str, region: str, name: str, *, limit: int = 100) -> list[dict[str, Any]]:
-        found = self._db.execute(
+        found: list[Any] = self._db.execute(
             "SELECT id, generation, at, event, request_id, status, tags, doc FROM history "
             "WHERE kind=? AND account=? AND region=? AND name=? ORDER BY id DESC LIMIT ?",
             (kind, account, region, name, limit),
@@ -316,7 +326,14 @@ class _View:
             asked.append("category=?")
             values.append(category)
         elif index == "event_at":
-            asked.append("category IN ('Management','Data')")
+            # The index is by category: each is walked by itself, since one walk over both would sort all there is.
+            every = [
+                self.events(account, before=before, start=start, end=end, where=where, category=one, limit=limit)
+                for one in ("Management", "Data")
+            ]
+            return sorted(itertools.chain(*every), key=lambda event: (event.at, event.seq), reverse=True)[:limit]
+        if before is not None and end is not None:
+            before, end = (before, None) if before[0] <= end else (None, end)
         if start is not None:
             asked.append("at>=?")
             values.append(start)
@@ -357,6 +374,11 @@ class _View:
     ) -> list[LogLine]:
         asked = ["stream=?"]
         values: list[Any] = [stream]
+        # One bound a side, the tighter: SQLite seeks by one of several, and steps over what the others leave out.
+        if after is not None and start is not None:
+            after, start = (after, None) if after[0] >= start else (None, start)
+        if before is not None and end is not None:
+            before, end = (before, None) if before[0] < end else (None, end)
         for clause, value in (("at>=?", start), ("at<?", end)):
             if value is not None:
                 asked.append(clause)
@@ -366,7 +388,7 @@ class _View:
                 asked.append(clause)
                 values += place
         way = "ASC" if forward else "DESC"
-        found = self._db.execute(
+        found: list[Any] = self._db.execute(
             f"SELECT seq, at, ingested, message FROM log_line WHERE {' AND '.join(asked)} "  # noqa: S608
             f"ORDER BY at {way}, seq {way} LIMIT ?",
             [*values, limit],
@@ -383,7 +405,7 @@ class _View:
         return None if found is None else str(found[0])
 
     def outbox(self, after: int, *, limit: int = 500) -> list[tuple[int, str, dict[str, Any]]]:
-        found = self._db.execute(
+        found: list[Any] = self._db.execute(
             "SELECT id, topic, body FROM outbox WHERE id>? ORDER BY id LIMIT ?", (after, limit)
         ).fetchall()
         return [(id_, topic, orjson.loads(body)) for id_, topic, body in found]
@@ -403,7 +425,7 @@ class _View:
         return None if found is None else _execution(found)
 
     def steps(self, execution: str) -> list[dict[str, Any]]:
-        found = self._db.execute(
+        found: list[Any] = self._db.execute(
             "SELECT step, event, at, detail FROM step WHERE execution=? ORDER BY seq", (execution,)
         ).fetchall()
         return [{"step": s, "event": e, "at": at, "detail": orjson.loads(d)} for s, e, at, d in found]
@@ -423,7 +445,7 @@ def _execution(found: tuple[Any, ...]) -> dict[str, Any]:
 
 
 class _Transaction(_View):
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         super().__init__(connection)
         self.now: Instant = 0
         self.touched: set[tuple[str, str]] = set()
@@ -481,7 +503,7 @@ class _Transaction(_View):
                     row.created, row.modified, row.generation,
                 ),
             )  # fmt: skip
-        except sqlite3.IntegrityError:
+        except apsw.ConstraintError:
             raise Taken(row.name) from None
         self._touch(row)
         if keep:
@@ -492,12 +514,12 @@ class _Transaction(_View):
         row.modified = self.now
         doc, tags = orjson.dumps(row.doc), orjson.dumps(row.tags) if row.tags else _NO_TAGS
         before = self._labels(row) if keep else row.tags
-        done = self._db.execute(
+        self._db.execute(
             "UPDATE resource SET doc=?, status=?, tags=?, modified=?, generation=generation+1 "
             "WHERE kind=? AND account=? AND region=? AND name=? AND generation=?",
             (doc, row.status, tags, row.modified, row.kind, row.account, row.region, row.name, row.generation),
         )
-        if done.rowcount != 1:
+        if self._db.changes() != 1:
             raise Stale(row.name)
         row.generation += 1
         self._touch(row)
@@ -516,11 +538,11 @@ class _Transaction(_View):
 
     def delete(self, row: Row, *, event: str = "", request_id: str = "", keep: bool = True) -> None:
         before = self._labels(row) if keep else {}
-        done = self._db.execute(
+        self._db.execute(
             "DELETE FROM resource WHERE kind=? AND account=? AND region=? AND name=? AND generation=?",
             (row.kind, row.account, row.region, row.name, row.generation),
         )
-        if done.rowcount != 1:
+        if self._db.changes() != 1:
             raise Stale(row.name)
         self._touch(row, end=True)
         if keep:
@@ -557,11 +579,18 @@ class _Transaction(_View):
     def drop_blob(self, id: str) -> None:
         self._db.execute("DELETE FROM blob WHERE id=?", (id,))
 
-    def append_log(self, stream: str, lines: Iterable[tuple[Instant, str]]) -> None:
+    def append_log(self, stream: str, lines: Iterable[tuple[Instant, str | bytes]]) -> None:
         self._db.executemany(
             "INSERT INTO log_line (stream, at, ingested, message) VALUES (?,?,?,?)",
             [(stream, at, self.now, message) for at, message in lines],
         )
+
+    def expire_log(self, stream: str, before: Instant, limit: int) -> int:
+        self._db.execute(
+            "DELETE FROM log_line WHERE seq IN (SELECT seq FROM log_line WHERE stream=? AND at<? ORDER BY at LIMIT ?)",
+            (stream, before, limit),
+        )
+        return self._db.changes()
 
     def drop_log(self, stream: str) -> None:
         self._db.execute("DELETE FROM log_line WHERE stream=?", (stream,))
@@ -595,8 +624,9 @@ class _Transaction(_View):
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK TO work")
-            self._db.execute("RELEASE work")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO work")
+                self._db.execute("RELEASE work")
             # What was read while it was changed must not be remembered.
             self._memo.touch(self.touched - before, self.touched - before)
             self._memo.values.clear()
@@ -609,12 +639,13 @@ class SqliteStore:
     """One file, one process. See the module's text for how reading and writing share it."""
 
     def __init__(self, path: Path, clock: Clock = wall) -> None:
-        """Opens or creates the database at `path`; raises RuntimeError if a newer program has written it."""
+        """Opens or creates the database at `path`; raises RuntimeError if a newer program has written it, Damaged or
+        apsw.Error if it cannot be read."""
         self._clock = clock
         self._bring(path.with_name(path.name + "-wal"))
+        self._path = path
         self._writer = self._connect(path)
         self._migrate()
-        self._path = path
         self._reader = self._reading_connection()
         self._transaction = _Transaction(self._writer)
         self._view = _View(self._reader)
@@ -627,16 +658,13 @@ class SqliteStore:
         """Called after a commit that put something into the outbox."""
 
     @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA cache_size=-65536")
-        db.execute("PRAGMA mmap_size=268435456")
-        db.execute("PRAGMA busy_timeout=10000")
+    def _connect(path: Path) -> apsw.Connection:
+        db = connect(path)
+        for setting in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
+            db.execute(f"PRAGMA {setting}").fetchall()
         return db
 
-    def _reading_connection(self) -> sqlite3.Connection:
+    def _reading_connection(self) -> apsw.Connection:
         db = self._connect(self._path)
         db.execute("PRAGMA query_only=ON")
         return db
@@ -655,12 +683,18 @@ class SqliteStore:
                     os.close(handle)
 
     def _migrate(self) -> None:
-        version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
+        version = int(self._writer.execute("PRAGMA user_version").get)
         if version > len(MIGRATIONS):
             raise RuntimeError(
                 f"the data directory has schema {version}, this program knows {len(MIGRATIONS)}: use the newer program"
             )
+        if version >= CHECKED and not checked(self._writer):
+            raise Damaged("the header of the database is damaged: it says that pages have no checksums")
         for number, statements in enumerate(MIGRATIONS[version:], version + 1):
+            if number == CHECKED:
+                self._writer.close()
+                give_checksums(self._path)
+                self._writer = self._connect(self._path)
             self._writer.execute("BEGIN IMMEDIATE")
             for statement in statements:
                 self._writer.execute(statement)
@@ -703,7 +737,7 @@ class SqliteStore:
         change: Callable[[Transaction, str, str, str, dict[str, Any]], dict[str, Any] | None],
     ) -> int:
         changed = 0
-        found = self._writer.execute(
+        found: list[Any] = self._writer.execute(
             f"SELECT rowid, account, region, name, doc FROM {table} WHERE kind=?",  # noqa: S608
             (kind,),
         ).fetchall()
@@ -720,25 +754,33 @@ class SqliteStore:
     @contextmanager
     def reading(self) -> Iterator[View]:
         """The last committed state; the snapshot is kept until the next commit, so most calls begin none."""
-        # SQLite ends it by itself when the disk fails.
-        if not self._reader.in_transaction:
-            self._reader.execute("BEGIN")
         try:
+            # SQLite ends it by itself when the disk fails.
+            if not self._reader.in_transaction:
+                self._begin(self._reader, "BEGIN")
             yield self._view
-        except sqlite3.DatabaseError:
+        except (apsw.Error, Damaged):
             self._renew()
             raise
+
+    @staticmethod
+    def _begin(db: apsw.Connection, way: str) -> None:
+        db.execute(way)
+        # Reads the header if it changed. A bit of it turns the checksums off; then nothing else is believed, either.
+        db.execute("PRAGMA user_version").fetchall()
+        if not checked(db):
+            raise Damaged("the header of the database is damaged: it says that pages have no checksums")
 
     def _refresh(self) -> None:
         try:
             if self._reader.in_transaction:
                 self._reader.execute("COMMIT")
-        except sqlite3.DatabaseError:
+        except apsw.Error:
             self._renew()
 
     def _renew(self) -> None:
         """Another reader in place of one that met a disk that fails: SQLite would go on with what it half read."""
-        with suppress(sqlite3.Error):
+        with suppress(apsw.Error):
             renewed = self._reading_connection()
             self._reader.close()
             self._reader = self._view._db = renewed
@@ -770,7 +812,7 @@ class SqliteStore:
         try:
             if self._writer.in_transaction:
                 self._undo()
-            self._writer.execute("BEGIN IMMEDIATE")
+            self._begin(self._writer, "BEGIN IMMEDIATE")
             tx.now = self._clock()
             tx.touched, tx.ended = set(), set()
             tx.emitted = False
@@ -780,6 +822,9 @@ class SqliteStore:
                         result = work(tx)
                     results.append((done, result, None))
                 except Exception as error:
+                    # A page that it cannot read has SQLite undo the whole transaction; what follows would be one by itself.
+                    if not self._writer.in_transaction:
+                        raise
                     results.append((done, None, error))
                 tx.changes += 1
             if self._pace < _QUICK_SECONDS:
@@ -812,7 +857,7 @@ class SqliteStore:
 
     def _undo(self) -> None:
         """Ends a transaction that failed. A disk that fails may not even let go of it: the next group tries again."""
-        with suppress(sqlite3.Error):
+        with suppress(apsw.Error):
             self._writer.execute("ROLLBACK")
 
     def _commit(self) -> None:

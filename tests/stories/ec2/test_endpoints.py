@@ -306,11 +306,11 @@ def test_endpoints_for_s3_and_the_sagemaker_api(science: Science) -> None:
     assert inside.lost(jobs) and inside.one(*look)[0] == ""
 
 
-@pytest.mark.control("NET-11", lacking="CloudWatch metrics")
-def test_endpoints_for_sts_logs_and_cloudtrail(science: Science) -> None:
-    """NET-11 but for CloudWatch metrics, which Bastide does not have yet: PutMetricData cannot be shown."""
+@pytest.mark.control("NET-11")
+def test_endpoints_for_sts_cloudwatch_and_cloudtrail(science: Science) -> None:
+    """NET-11: each of the four, and none without its endpoint."""
     vpc, inside = science.vpc, science.inside
-    made = {name: vpc.interface(name)["VpcEndpointId"] for name in ("sts", "logs", "cloudtrail")}
+    made = {name: vpc.interface(name)["VpcEndpointId"] for name in ("sts", "logs", "monitoring", "cloudtrail")}
     role = vpc.account.role("Reader")
     logs = vpc.account.client("logs")
     logs.create_log_group(logGroupName="g")
@@ -319,10 +319,15 @@ def test_endpoints_for_sts_logs_and_cloudtrail(science: Science) -> None:
     calls = {
         "sts": ("sts", "assume_role", {"RoleArn": role, "RoleSessionName": "inside"}),
         "logs": ("logs", "put_log_events", {"logGroupName": "g", "logStreamName": "s", "logEvents": [line]}),
+        "monitoring": (
+            "cloudwatch",
+            "put_metric_data",
+            {"Namespace": "n", "MetricData": [{"MetricName": "m", "Value": 1}]},
+        ),
         "cloudtrail": ("cloudtrail", "lookup_events", {"MaxResults": 1}),
     }
     answers = inside.ask(*calls.values())
-    assert [code for code, _ in answers] == ["", "", ""], answers
+    assert [code for code, _ in answers] == ["", "", "", ""], answers
     everywhere = {"_client": {"endpoint_url": "https://sts.amazonaws.com"}}
     assert inside.lost((*STS, everywhere))
     for name, call in calls.items():
@@ -330,6 +335,7 @@ def test_endpoints_for_sts_logs_and_cloudtrail(science: Science) -> None:
         assert inside.lost(call)
         assert all(inside.one(*calls[one])[0] == "" for one in made)
     assert logs.get_log_events(logGroupName="g", logStreamName="s")["events"][0]["message"] == "from inside"
+    assert vpc.account.client("cloudwatch").list_metrics()["Metrics"][0]["Namespace"] == "n"
     names = {"sts": "AssumeRole", "cloudtrail": "LookupEvents"}
     for (_, answer), name in zip(answers, calls, strict=True):
         if name in names:

@@ -265,7 +265,7 @@ def test_keys_of_before_the_safe(moved: Moved) -> None:
     old = base64.b64encode(open_root(moved.data).wrap(material, key.encode())).decode()
 
     moved.stop()
-    with sqlite3.connect(moved.data / "bastide.db") as database:
+    with sqlite3.connect(f"file:{moved.data}/bastide.db?mode=ro", uri=True) as database:
         for table in ("resource", "history"):
             [(rowid, doc)] = database.execute(f"SELECT rowid, doc FROM {table} WHERE kind=?", (KEY.key,)).fetchall()
             told = json.loads(doc)

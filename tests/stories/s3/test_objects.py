@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from pathlib import Path
@@ -168,6 +169,28 @@ def test_parts(s3: Any, bucket: str, tmp_path: Path) -> None:
     assert s3.get_object(Bucket=bucket, Key="m")["Body"].read() == b"small"
 
 
+def test_the_etag_of_parts_and_of_their_object(s3: Any, bucket: str) -> None:
+    """In the clear on AWS: MD5, and MD5 of the parts' MD5. Under a key it tells no digest, but a part that is sent again
+    has the one that it had."""
+    for size, sse in [(1000, "AES256"), (70_000, "AES256"), (1000, "aws:kms"), (70_000, "aws:kms")]:
+        data = os.urandom(size)
+        told = {"Bucket": bucket, "Key": f"{sse}/{size}"}
+        upload = s3.create_multipart_upload(**told, ServerSideEncryption=sse)["UploadId"]
+        part = {**told, "UploadId": upload, "PartNumber": 1}
+        etag = s3.upload_part(**part, Body=data)["ETag"]
+        assert s3.upload_part(**part, Body=data[::-1])["ETag"] != etag
+        assert s3.upload_part(**part, Body=data)["ETag"] == etag
+        listed = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+        whole = s3.complete_multipart_upload(**told, UploadId=upload, MultipartUpload=listed)["ETag"].strip('"')
+        md5 = hashlib.md5(data, usedforsecurity=False)
+        known = f"{hashlib.md5(md5.digest(), usedforsecurity=False).hexdigest()}-1"
+        assert (etag.strip('"') == md5.hexdigest()) == (sse == "AES256")
+        assert (whole == known) == (sse == "AES256")
+        assert whole.endswith("-1")
+        again = s3.put_object(**told, Body=data, ServerSideEncryption=sse)["ETag"].strip('"')
+        assert (again == md5.hexdigest()) == (sse == "AES256")
+
+
 def test_a_full_object_checksum_is_that_of_the_whole(s3: Any, bucket: str) -> None:
     import base64
     import zlib
@@ -287,3 +310,18 @@ def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
         assert s3.get_object(Bucket=name, Key="m")["Body"].read() == b"part"
     finally:
         running.stop()
+
+
+def test_checksums_are_asked_for_in_any_case(s3: Any, bucket: str) -> None:
+    """AWS's C++ SDK writes `enabled`; the model knows `ENABLED` only."""
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ChecksumAlgorithm="CRC32")
+
+    def lowered(request: Any, **_: Any) -> None:
+        del request.headers["x-amz-checksum-mode"]
+        request.headers["x-amz-checksum-mode"] = "enabled"
+
+    s3.meta.events.register("before-sign.s3.GetObject", lowered)
+    try:
+        assert "ChecksumCRC32" in s3.get_object(Bucket=bucket, Key="k")
+    finally:
+        s3.meta.events.unregister("before-sign.s3.GetObject", lowered)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bastide.store import Event, Journal, Row, SqliteStore, Stale, Taken, Transaction, View
+from bastide.store.database import connect
 
 
 @pytest.fixture
@@ -183,8 +184,8 @@ def test_pages_together_are_the_sorted_list(
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     SqliteStore(tmp_path / "db").close()
-    with sqlite3.connect(tmp_path / "db") as db:
-        db.execute("PRAGMA user_version=9999")
+    db = connect(tmp_path / "db")
+    db.execute("PRAGMA user_version=9999")
     db.close()
     with pytest.raises(RuntimeError, match="newer program"):
         SqliteStore(tmp_path / "db")
@@ -260,16 +261,19 @@ def test_tags_are_found_as_they_are(store: SqliteStore, steps: list[tuple[str, d
 def test_every_walk_along_tags_has_an_index(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db")
     with store.reading() as view:
-        seen: list[str] = []
-        database: sqlite3.Connection = view._db  # type: ignore[attr-defined]
-        database.set_trace_callback(seen.append)
+        seen: list[tuple[str, Any]] = []
+        database: apsw.Connection = view._db  # type: ignore[attr-defined]
+        database.exec_trace = lambda _, text, values: seen.append((text, values)) or True
         view.tagged("k", "1", "r")
         view.tagged("k", "1", "r", key="a")
         view.tagged("k", "1", "r", key="a", value="x")
         view.tag_keys("1", "r")
         view.tag_values("1", "r", "a")
-        database.set_trace_callback(None)
-        plans = [" | ".join(str(one[3]) for one in database.execute(f"EXPLAIN QUERY PLAN {one}")) for one in seen]
+        database.exec_trace = None
+        plans = [
+            " | ".join(str(one[3]) for one in database.execute(f"EXPLAIN QUERY PLAN {text}", values))
+            for text, values in seen
+        ]
     store.close()
     assert len(plans) == 5
     for plan in plans:

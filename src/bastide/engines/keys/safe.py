@@ -110,6 +110,14 @@ class Safe:
             os.fsync(file.fileno())
         path.unlink(missing_ok=True)
 
+    def holds(self, id: str) -> bool:
+        """Whether a shard is there, and what was written."""
+        try:
+            self._shard(id)
+        except Gone:
+            return False
+        return True
+
     def ids(self) -> Iterator[str]:
         """The shards that are there."""
         return (path.name for path in self._folder.iterdir() if _ID.fullmatch(path.name))

@@ -82,6 +82,14 @@ class Ended:
     peak_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What runs uses. cpu_seconds: since its start; memory_bytes: now. None where the kernel does not tell."""
+
+    cpu_seconds: float | None
+    memory_bytes: int | None
+
+
 class Running(Protocol):
     """A program in its sandbox."""
 
@@ -92,6 +100,10 @@ class Running(Protocol):
         """Standard output and standard error in the order written, a line at a time without its newline; a longer
         line than 256 KiB comes in pieces. Can be read once. Who does not read holds the program up when it has written
         more than some hundred KiB, so read while waiting."""
+        ...
+
+    def usage(self) -> Usage:
+        """What it uses; after its end nothing is known any more."""
         ...
 
     async def wait(self) -> Ended:
@@ -126,8 +138,16 @@ class Volumes(Protocol):
         the limit is the disk's: a write beyond it fails with ENOSPC. Raises SandboxError when it cannot be had."""
         ...
 
+    def stands(self, name: str) -> bool:
+        """Whether the volume is there and can be used; False from the moment that what keeps its key has ended."""
+        ...
+
     async def close(self, name: str) -> None:
         """Unmount and remove. Closing what is not there is fine. The content cannot be had again."""
+        ...
+
+    async def close_all(self) -> None:
+        """To be called at the platform's end, when nothing uses one any more: closes what is still open."""
         ...
 
     async def recover(self) -> list[str]:
@@ -135,4 +155,4 @@ class Volumes(Protocol):
         ...
 
 
-__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Volumes"]
+__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Usage", "Volumes"]

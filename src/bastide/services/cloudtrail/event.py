@@ -5,6 +5,8 @@ Source: CloudTrail API reference, LookupEvents. Data events are not looked up: a
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from bastide.domain import MICROS, Refused
@@ -22,6 +24,9 @@ _COLUMNS = {
     "EventSource": "source",
     "AccessKeyId": "access_key",
 }
+_INDEXED = frozenset({"id", "name", "user"})
+_MOST_EXAMINED = 5000
+"""Events that one page looks at where no index leads to what is asked for."""
 _KEPT_SECONDS = 90 * 24 * 3600
 
 
@@ -50,19 +55,51 @@ def lookup(a: Authorised, view: View) -> Output:
     oldest = a.now - _KEPT_SECONDS * MICROS
     limit = int(a.input.get("MaxResults") or 50)
     place = pages.position(a, a.input.get("NextToken"), code="InvalidNextTokenException")
-    found = view.events(
+    found, last = _page(
+        view,
         a.account,
+        where,
+        limit,
         before=tuple(place) if place else None,
         start=max(start, oldest) if start is not None else oldest,
         end=end,
-        where=where,
         category="Management",
-        limit=limit + 1,
     )
-    more = len(found) > limit
-    shown = found[:limit]
-    token = pages.seal(a, [shown[-1].at, shown[-1].seq]) if more else None
-    return {"Events": [_shown(one) for one in shown], "NextToken": token}
+    return {"Events": [_shown(one) for one in found], "NextToken": pages.seal(a, last) if last else None}
+
+
+def _page(
+    view: View, account: str, where: tuple[str, str] | None, limit: int, **within: Any
+) -> tuple[list[Event], list[int] | None]:
+    """The newest events of a page and the position (time, sequence) that the next one goes on behind, None at the end.
+
+    What no index leads to is looked for among a bounded number of events; a page may then have few of them, or none, and
+    another behind it, as AWS's has.
+    """
+    indexed = where is None or where[0] in _INDEXED
+    found: list[Event] = []
+    examined, count = 0, limit + 1
+    while examined < _MOST_EXAMINED:
+        events = view.events(account, where=where if indexed else None, limit=count, **within)
+        for event in events:
+            if len(found) == limit:
+                return found, list(within["before"])
+            within["before"] = (event.at, event.seq)
+            if indexed or (where is not None and _is(event, *where)):
+                found.append(event)
+        if len(events) < count:
+            return found, None
+        examined += count
+        count = min(1000, count * 4)
+    return found, list(within["before"])
+
+
+def _is(event: Event, column: str, value: str) -> bool:
+    if column == "resources":
+        return value in event.resources
+    if column == "read_only":
+        return value == ("true" if event.read_only else "false")
+    return bool(getattr(event, column) == value)
 
 
 def _shown(event: Event) -> dict[str, object]:

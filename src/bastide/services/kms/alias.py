@@ -25,6 +25,7 @@ _NAME = re.compile(r"alias/[a-zA-Z0-9/_-]{1,250}")
 
 
 _MOST: Final = 50
+_MANAGED: Final = "alias/aws/"
 """Aliases of one key (KMS Developer Guide, "Resource quotas")."""
 
 
@@ -54,7 +55,7 @@ def end_all(tx: Transaction, key: Row) -> None:
 
 
 def _legal(name: str) -> str:
-    if not _NAME.fullmatch(name) or name.startswith("alias/aws/"):
+    if not _NAME.fullmatch(name) or name.startswith(_MANAGED):
         raise Refused("InvalidAliasNameException", "An alias begins with alias/ and may not begin with alias/aws/.")
     return name
 
@@ -119,16 +120,25 @@ def list_aliases(a: Authorised, view: View) -> Output:
     limit = int(a.input.get("Limit") or 50)
     after = pages.position(a, a.input.get("Marker"), code="InvalidMarkerException")
     wanted = locate(view, str(a.input["KeyId"]), a.account, a.region)[2] if a.input.get("KeyId") else None
-    rows: list[Row] = []
-    if after is None:
-        for service in MANAGED_SERVICES:
-            target = managed_id(a.account, a.region, service)
-            rows.append(Row(ALIAS.key, a.account, a.region, f"alias/aws/{service}", {"TargetKeyId": target}))
-    found = view.scan(ALIAS.key, a.account, a.region, after=after, limit=limit + 1)
-    more = len(found) > limit
-    rows += found[:limit]
+    managed = [f"{_MANAGED}{service}" for service in MANAGED_SERVICES]
+    behind = managed.index(after) + 1 if after in managed else len(managed) if after else 0
+    rows = [
+        Row(
+            ALIAS.key,
+            a.account,
+            a.region,
+            name,
+            {"TargetKeyId": managed_id(a.account, a.region, name[len(_MANAGED) :])},
+        )
+        for name in managed[behind : behind + limit + 1]
+    ]
+    if len(rows) <= limit:
+        place = None if after in managed else after
+        rows += view.scan(ALIAS.key, a.account, a.region, after=place, limit=limit + 1 - len(rows))
+    more = len(rows) > limit
+    rows = rows[:limit]
     return {
         "Aliases": [_told(row) for row in rows if wanted is None or row.doc["TargetKeyId"] == wanted],
         "Truncated": more,
-        "NextMarker": pages.seal(a, found[limit - 1].name) if more else None,
+        "NextMarker": pages.seal(a, rows[-1].name) if more else None,
     }

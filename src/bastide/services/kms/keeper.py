@@ -11,15 +11,28 @@ import asyncio
 import base64
 import contextlib
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
 from bastide.domain import MICROS, Instant
+from bastide.engines import keys as engine
 from bastide.engines.keys import RootKey, Safe, specs
 from bastide.engines.keys.specs import SYMMETRIC
 from bastide.kernel import Calls
 from bastide.services.kms import alias, grant, rotation
-from bastide.services.kms.noun import DUE, KEY, SHARD, drop_material, due, is_expired, keep_material
-from bastide.store import Row, SqliteStore, Transaction
+from bastide.services.kms.noun import (
+    DUE,
+    KEY,
+    SHARD,
+    drop_material,
+    due,
+    find,
+    is_expired,
+    keep_material,
+    locate,
+    unwrapped,
+)  # fmt: skip
+from bastide.store import Row, SqliteStore, Transaction, View
 
 _log = logging.getLogger("bastide.kms")
 _INTERVAL_SECONDS: Final = 5.0
@@ -143,3 +156,11 @@ def migrate(store: SqliteStore, safe: Safe, root: RootKey) -> None:
 
     held: dict[str, dict[str, Any]] = {}
     store.rewrite(KEY.key, "kms:safe", change)
+
+
+def opened(root: RootKey, safe: Safe, view: View, blob: bytes, context: Mapping[str, str]) -> bytes:
+    """The plaintext of a ciphertext of a symmetric key, whatever the key's state, for who holds the root key and the safe.
+    Raises Refused for a key or a material that is gone, and for a ciphertext that was changed."""
+    arn, version = engine.key_of(blob)
+    row = find(view, *locate(view, arn, "", ""))
+    return engine.decrypt(unwrapped(root, safe, row, version), blob, context)

@@ -223,24 +223,31 @@ def material(a: Authorised, view: View, row: Row, version: int | None = None) ->
     Raises InvalidCiphertextException for a version that the key never had, KMSInvalidStateException for one whose shard
     is gone.
     """
-    arn = KEY.arn(row.account, row.region, row.name)
     number = version or current(row)
+
+    def load() -> bytes:
+        return unwrapped(a.engine(RootKey), a.engine(Safe), row, number)
+
+    if row.doc["Manager"] == "AWS" or not 1 <= number <= current(row):
+        return load()
+    arn = KEY.arn(row.account, row.region, row.name)
+    return view.memo(("kms:material", arn, number, row.generation), ((KEY.key, row.account),), load)
+
+
+def unwrapped(root: RootKey, safe: Safe, row: Row, number: int) -> bytes:
+    """A version of the key's material, whatever the key's state. Raises as `material` does."""
+    arn = KEY.arn(row.account, row.region, row.name)
     if not 1 <= number <= current(row):
         raise Refused("InvalidCiphertextException", "The ciphertext is invalid.", 400)
     if row.doc["Manager"] == "AWS":
-        return a.engine(RootKey).derive("kms/" + arn)
+        return root.derive("kms/" + arn)
     held = row.doc["Materials"][number - 1]
     if "wrapped" not in held:
         raise Refused("KMSInvalidStateException", f"{arn} is pending import.")
-
-    def load() -> bytes:
-        try:
-            aad = f"{arn}|{held['id']}".encode()
-            return a.engine(Safe).unwrap(held["shard"], base64.b64decode(held["wrapped"]), aad)
-        except Gone:
-            raise Refused("KMSInvalidStateException", f"The key material of {arn} was destroyed.") from None
-
-    return view.memo(("kms:material", arn, number, row.generation), ((KEY.key, row.account),), load)
+    try:
+        return safe.unwrap(held["shard"], base64.b64decode(held["wrapped"]), f"{arn}|{held['id']}".encode())
+    except Gone:
+        raise Refused("KMSInvalidStateException", f"The key material of {arn} was destroyed.") from None
 
 
 def due(tx: Transaction, at: Instant, what: str, row: Row) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
 from bastide.kernel import Ask, Authorised, Output, pages
-from bastide.services.logs.stream import LOG_STREAM, find, group_asked, group_name, need_group, stream_asked
+from bastide.services.logs.metric_filter import measured, values
+from bastide.services.logs.pattern import Pattern
+from bastide.services.logs.retention import oldest as oldest_line
+from bastide.services.logs.sealing import Lines
+from bastide.services.logs.stream import LOG_STREAM, find, group_asked, group_name, group_row, stream_asked
 from bastide.store import Row, Transaction, View
 from bastide.store.port import LogLine
 
@@ -24,9 +28,10 @@ _MOST_STREAMS: Final = 100
 _MOST_EXAMINED: Final = 50_000
 
 
-@LOG_STREAM.operation("PutLogEvents", asks=[Ask("logs:PutLogEvents", stream_asked)], data=True)
+@LOG_STREAM.operation("PutLogEvents", asks=[Ask("logs:PutLogEvents", stream_asked)], data=True, after=measured)
 def put(a: Authorised, tx: Transaction) -> Output:
     row = find(a, tx, a.input["logGroupName"], a.input["logStreamName"])
+    group = group_row(a, tx, a.input["logGroupName"])
     events = a.input["logEvents"]
     size = 0
     last = 0
@@ -50,21 +55,26 @@ def put(a: Authorised, tx: Transaction) -> Output:
             "InvalidParameterException",
             "The batch of log events in a single PutLogEvents request cannot span more than 24 hours.",
         )
-    oldest, newest = (a.now - _TOO_OLD) // 1000, (a.now + _TOO_NEW) // 1000
+    expired = oldest_line(group, a.now)
+    oldest, newest = max(a.now - _TOO_OLD, expired) // 1000, (a.now + _TOO_NEW) // 1000
     kept = [e for e in events if oldest <= e["timestamp"] <= newest]
     rejected: Output = {}
     if old := sum(e["timestamp"] < oldest for e in events):
-        rejected["tooOldLogEventEndIndex"] = old
+        rejected["expiredLogEventEndIndex" if expired > a.now - _TOO_OLD else "tooOldLogEventEndIndex"] = old
     if events and events[-1]["timestamp"] > newest:
         rejected["tooNewLogEventStartIndex"] = next(i for i, e in enumerate(events) if e["timestamp"] > newest)
     if kept:
-        tx.append_log(row.doc["lines"], [(e["timestamp"] * 1000, e["message"]) for e in kept])
+        lines = Lines(a, tx, group, row)
+        tx.append_log(row.doc["lines"], [(e["timestamp"] * 1000, lines.seal(e["message"])) for e in kept])
         doc = row.doc
         doc["first"] = min(doc.get("first", kept[0]["timestamp"]), kept[0]["timestamp"])
         doc["last"] = max(doc.get("last", 0), kept[-1]["timestamp"])
         doc["ingested"] = a.now // 1000
         tx.update(row, keep=False)
-    return {"nextSequenceToken": "0", **({"rejectedLogEventsInfo": rejected} if rejected else {})}
+    output: Output = {"nextSequenceToken": "0", **({"rejectedLogEventsInfo": rejected} if rejected else {})}
+    if group.doc.get("filters"):
+        a.call.prepared = values(tx, group, [e["message"] for e in kept])
+    return output
 
 
 _TOKEN = re.compile(r"([fb])/([0-9]{20})([0-9]{20})")
@@ -74,10 +84,8 @@ def _token(way: str, place: tuple[int, int]) -> str:
     return f"{way}/{place[0]:020d}{place[1]:020d}"
 
 
-def _within(a: Authorised) -> dict[str, Any]:
-    found = {}
-    if a.input.get("startTime") is not None:
-        found["start"] = a.input["startTime"] * 1000
+def _within(a: Authorised, group: Row) -> dict[str, Any]:
+    found = {"start": max((a.input.get("startTime") or 0) * 1000, oldest_line(group, a.now))}
     if a.input.get("endTime") is not None:
         found["end"] = a.input["endTime"] * 1000
     return found
@@ -87,7 +95,7 @@ def _fitting(lines: list[LogLine], forward: bool) -> list[LogLine]:
     """As many as an answer may hold."""
     size = 0
     for index, line in enumerate(lines if forward else lines[::-1]):
-        size += len(line.message.encode()) + _OVERHEAD
+        size += len(line.message) + _OVERHEAD
         if size > _MOST_BYTES and index:
             return lines[:index] if forward else lines[len(lines) - index :]
     return lines
@@ -95,7 +103,9 @@ def _fitting(lines: list[LogLine], forward: bool) -> list[LogLine]:
 
 @LOG_STREAM.reads("GetLogEvents", asks=[Ask("logs:GetLogEvents", stream_asked)])
 def get(a: Authorised, view: View) -> Output:
-    row = find(a, view, group_name(a.input, a.account, a.region), a.input["logStreamName"])
+    name = group_name(a.input, a.account, a.region)
+    row = find(a, view, name, a.input["logStreamName"])
+    group = group_row(a, view, name)
     limit = int(a.input.get("limit") or _MOST_EVENTS)
     token = a.input.get("nextToken")
     forward = bool(a.input.get("startFromHead"))
@@ -108,7 +118,7 @@ def get(a: Authorised, view: View) -> Output:
         place = (int(match[2]), int(match[3]))
     lines = view.log_lines(
         row.doc["lines"],
-        **_within(a),
+        **_within(a, group),
         after=place if forward else None,
         before=None if forward else place,
         forward=forward,
@@ -121,11 +131,12 @@ def get(a: Authorised, view: View) -> Output:
         # Nothing more this way: the same token again, and the way back begins here.
         first = last = place
     else:
-        edge = _within(a).get("start", 0)
+        edge = _within(a, group)["start"]
         first = last = (edge, 0)
+    opened = Lines(a, view, group, row)
     return {
         "events": [
-            {"timestamp": line.at // 1000, "message": line.message, "ingestionTime": line.ingested // 1000}
+            {"timestamp": line.at // 1000, "message": opened.open(line.message), "ingestionTime": line.ingested // 1000}
             for line in lines
         ],
         "nextForwardToken": _token("f", last),
@@ -135,58 +146,41 @@ def get(a: Authorised, view: View) -> Output:
 
 # -- searching ---------------------------------------------------------------------------------------------------------
 
-_TERM = re.compile(r'([-?]?)(?:"((?:[^"\\]|\\.)*)"|(\S+))')
 
-
-def matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a message matches a filter pattern of terms: all must occur, ``?`` marks terms one of which must, ``-`` those
-    that must not. Raises Refused for patterns over JSON or fields, which are not supported.
-
-    Source: CloudWatch Logs User Guide, "Filter pattern syntax".
-    """
-    pattern = pattern.strip()
-    if pattern[:1] in ("{", "[", "%"):
-        raise Refused(
-            "InvalidParameterException", "Filter patterns over fields are not supported by Bastide yet; terms are."
-        )
-    every: list[str] = []
-    some: list[str] = []
-    none: list[str] = []
-    for sign, quoted, plain in _TERM.findall(pattern):
-        term = re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
-        {"": every, "?": some, "-": none}[sign].append(term)
-
-    def matches(message: str) -> bool:
-        return (
-            all(term in message for term in every)
-            and (not some or any(term in message for term in some))
-            and not any(term in message for term in none)
-        )
-
-    return matches
-
-
-def _walk(view: View, row: Row, after: tuple[int, int] | None, within: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+def walk(
+    a: Authorised,
+    view: View,
+    group: Row,
+    row: Row,
+    after: tuple[int, int] | None,
+    within: dict[str, Any],
+    first: int = 1000,
+) -> Iterator[tuple[Any, ...]]:
+    """The lines of a stream in order: time, sequence, stream, line with its text. first: how many are read at first."""
+    opened = Lines(a, view, group, row)
     name = row.name.split(":log-stream:", 1)[1]
+    count = first
     while True:
-        lines = view.log_lines(row.doc["lines"], **within, after=after, limit=1000)
+        lines = view.log_lines(row.doc["lines"], **within, after=after, limit=count)
         for line in lines:
+            line.message = opened.open(line.message)
             yield line.at, line.seq, name, line
-        if len(lines) < 1000:
+        if len(lines) < count:
             return
         after = (lines[-1].at, lines[-1].seq)
+        count = min(1000, count * 4)
 
 
 @LOG_STREAM.reads("FilterLogEvents", asks=[Ask("logs:FilterLogEvents", group_asked)])
 def search(a: Authorised, view: View) -> Output:
     group = group_name(a.input, a.account, a.region)
-    need_group(view, a.account, a.region, group)
+    held_group = group_row(a, view, group)
     names, prefix = a.input.get("logStreamNames"), a.input.get("logStreamNamePrefix")
     if names and prefix:
         raise Refused("InvalidParameterException", "logStreamNames and logStreamNamePrefix exclude each other.")
     if a.input.get("startFromHead") is False:
         raise Refused("InvalidParameterException", "startFromHead=false is not supported by Bastide yet.")
-    matches = matcher(a.input.get("filterPattern") or "")
+    matches = Pattern(a.input.get("filterPattern") or "").matches
     if names:
         rows = [find(a, view, group, name) for name in names]
     else:
@@ -202,7 +196,8 @@ def search(a: Authorised, view: View) -> Output:
     place = (held[0], held[1]) if held else None
     found: list[Output] = []
     size = 0
-    walks = heapq.merge(*(_walk(view, row, place, _within(a)) for row in rows))
+    first = min(limit + 1, 1000)
+    walks = heapq.merge(*(walk(a, view, held_group, row, place, _within(a, held_group), first) for row in rows))
     for examined, (at, seq, name, line) in enumerate(walks, 1):
         if matches(line.message):
             size += len(line.message.encode()) + _OVERHEAD

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from bastide.domain import Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, pages
+from bastide.services.logs.metric_filter import drop
+from bastide.services.logs.sealing import associate
 from bastide.services.logs.stream import LOG_STREAM, missing_group
 from bastide.services.logs.stream import group_of as named_group
 from bastide.store import Row, Transaction, View
@@ -51,22 +53,27 @@ def _unsupported(a: Authorised, *members: str) -> None:
     ],
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    _unsupported(a, "kmsKeyId", "deletionProtectionEnabled")
+    _unsupported(a, "deletionProtectionEnabled")
     if a.input.get("logGroupClass", "STANDARD") != "STANDARD":
         raise Refused("InvalidParameterException", "Log groups are of the class STANDARD.")
     tags = dict(a.input.get("tags") or {})
     if any(key.lower().startswith("aws:") for key in tags):
         raise Refused("InvalidParameterException", "Tag keys that begin with aws: are reserved.")
-    LOG_GROUP.create(a, tx, a.input["logGroupName"], {}, tags=tags)
+    row = Row(LOG_GROUP.key, a.account, a.region, a.input["logGroupName"], {})
+    if a.input.get("kmsKeyId"):
+        associate(a, tx, row, a.input["kmsKeyId"])
+    LOG_GROUP.create(a, tx, row.name, row.doc, tags=tags)
     return {}
 
 
 def _shown(row: Row) -> Output:
     arn = LOG_GROUP.arn(row.account, row.region, row.name)
+    told: Output = {name: row.doc[name] for name in ("kmsKeyId", "retentionInDays") if name in row.doc}
     return {
+        **told,
         "logGroupName": row.name,
         "creationTime": row.created // 1000,
-        "metricFilterCount": 0,
+        "metricFilterCount": row.doc.get("filters", 0),
         "arn": f"{arn}:*",
         "logGroupArn": arn,
         "logGroupClass": "STANDARD",
@@ -108,12 +115,40 @@ def describe(a: Authorised, view: View) -> Output:
 @LOG_GROUP.operation("DeleteLogGroup", asks=[Ask("logs:DeleteLogGroup", this)])
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = LOG_GROUP.named(a, tx)
+    drop(tx, row, a.operation.name, a.request.id)
     prefix = f"{row.name}:log-stream:"
     while streams := tx.scan(LOG_STREAM.key, a.account, a.region, prefix=prefix, limit=500):
         for stream in streams:
             tx.drop_log(stream.doc["lines"])
             LOG_STREAM.remove(tx, stream, a.operation.name, a.request.id)
     LOG_GROUP.remove(tx, row, a.operation.name, a.request.id)
+    return {}
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+def _keyed(a: Authorised, tx: Transaction) -> Row:
+    name, identifier = a.input.get("logGroupName"), a.input.get("resourceIdentifier")
+    if identifier or not name:
+        raise Refused("InvalidParameterException", "logGroupName is needed; resourceIdentifier is not supported yet.")
+    return LOG_GROUP.named(a, tx)
+
+
+@LOG_GROUP.operation("AssociateKmsKey", asks=[Ask("logs:AssociateKmsKey", this)])
+def associate_key(a: Authorised, tx: Transaction) -> Output:
+    row = _keyed(a, tx)
+    associate(a, tx, row, a.input["kmsKeyId"])
+    LOG_GROUP.change(tx, row, a.operation.name, a.request.id)
+    return {}
+
+
+@LOG_GROUP.operation("DisassociateKmsKey", asks=[Ask("logs:DisassociateKmsKey", this)])
+def disassociate_key(a: Authorised, tx: Transaction) -> Output:
+    row = _keyed(a, tx)
+    row.doc.pop("kmsKeyId", None)
+    row.doc["current"] = 0
+    LOG_GROUP.change(tx, row, a.operation.name, a.request.id)
     return {}
 
 

@@ -79,6 +79,14 @@ def need_group(view: View, account: str, region: str, name: str) -> None:
         raise missing_group()
 
 
+def group_row(a: Authorised, view: View, name: str) -> Row:
+    """The group's row; raises Refused if it is not there."""
+    row = view.get(GROUP_KEY, a.account, a.region, name)
+    if row is None:
+        raise missing_group()
+    return row
+
+
 def find(a: Authorised, view: View, group: str, stream: str) -> Row:
     """The stream's row; raises Refused, in AWS's order: group first."""
     need_group(view, a.account, a.region, group)

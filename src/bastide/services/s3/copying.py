@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.engines.artifacts import Artifacts
 from bastide.kernel import Ask, Asked, Authorised, Output, fills
 from bastide.kernel.context import tag_keys
 from bastide.services.s3 import encryption, heads, lifecycle, lock, notification
 from bastide.services.s3.asking import Keys, keys_for, object_arn, object_asked, source_of
+from bastide.services.s3.at_rest import write
 from bastide.services.s3.bucket import Bucket, bucket_of, expect, lookup, named
 from bastide.services.s3.object import (
     LOCKING,
@@ -21,16 +21,16 @@ from bastide.services.s3.object import (
     Staged,
     _check_write,
     clear,
-    content,
+    digest_for,
     etag_of,
     existing,
     existing_version,
-    find_version,
     is_current,
     tags_brought,
     undo,
     writing,
 )
+from bastide.services.s3.reading import content, find_version
 from bastide.services.s3.versions import OBJECT, check_key, current, place, version
 from bastide.store import Row, Transaction, View
 
@@ -188,9 +188,9 @@ async def _stage(a: Authorised) -> Staged:
         staged.doc["lock"] = described["lock"]  # The source's own lock stays with the source.
     data_key, kept = encryption.new_key(a, bucket, key, how)
     staged.asked = a.events[mark:]
-    written = staged.written = await a.engine(Artifacts).write(stream, data_key)
+    written = staged.written = await write(a, stream, data_key, digest_for(kept["sse"]))
     staged.doc.update(kept)
-    staged.doc |= {"id": written.id, "size": written.size, "etag": etag_of(kept["sse"], written.md5)}
+    staged.doc |= {"id": written.id, "size": written.size, "etag": etag_of(kept["sse"], written.digest)}
     if doc.get("sums") and doc.get("sumtype", "FULL_OBJECT") == "FULL_OBJECT":
         staged.doc["sums"] = doc["sums"]
     staged.more = row.doc["v"] if source.versioning else None

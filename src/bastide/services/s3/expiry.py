@@ -21,7 +21,8 @@ from bastide.kernel import Calls
 from bastide.services.s3 import lifecycle, notification
 from bastide.services.s3.asking import object_arn
 from bastide.services.s3.bucket import NAME, Bucket, lookup
-from bastide.services.s3.upload import UPLOAD, give_up
+from bastide.services.s3.completing import give_up
+from bastide.services.s3.upload import UPLOAD
 from bastide.services.s3.versions import OBJECT, VERSION, Garbage, remove
 from bastide.store import Event, Row, Transaction, View
 

@@ -30,9 +30,9 @@ from bastide.services.s3.bucket import (
     not_implemented,
     refuse_grants,
 )
+from bastide.services.s3.completing import abandon
 from bastide.services.s3.heads import checked_tags
 from bastide.services.s3.object import clear, stage_nothing
-from bastide.services.s3.upload import abandon
 from bastide.services.s3.versions import OBJECT
 from bastide.store import Row, Taken, Transaction, View
 

@@ -77,7 +77,7 @@ def gather(
     going = True
     while going:
         going = False
-        for row in start(after, at, 32 if delimiter else min(limit + 1, 1000)):
+        for row in start(after, at, 4 if delimiter else min(limit + 1, 1000)):
             examined += 1
             full = len(page.entries) + len(page.prefixes) == limit
             if not markers and row.doc.get("dm"):

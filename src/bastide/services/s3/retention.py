@@ -11,7 +11,8 @@ from bastide.kernel import Ask, Authorised, Output
 from bastide.services.s3 import lock
 from bastide.services.s3.asking import bucket_asked, keys, object_asked
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, fresh
-from bastide.services.s3.object import bypassed, bypassing, find_version
+from bastide.services.s3.object import bypassed, bypassing
+from bastide.services.s3.reading import find_version
 from bastide.services.s3.versions import OBJECT
 from bastide.store import Row, Transaction, View
 

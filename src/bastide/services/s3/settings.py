@@ -15,7 +15,8 @@ from bastide.services.s3 import public
 from bastide.services.s3.asking import bucket_asked, given_version, keys, no_version, object_asked
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, fresh, malformed_xml, not_implemented
 from bastide.services.s3.heads import checked_tags
-from bastide.services.s3.object import existing, existing_version, find_version
+from bastide.services.s3.object import existing, existing_version
+from bastide.services.s3.reading import find_version
 from bastide.store import Row, Transaction, View
 
 _MOST_POLICY_BYTES: Final = 20 * 1024

@@ -7,7 +7,8 @@ from bastide.kernel import Ask, Asked, Authorised, Fills, Output, fills
 from bastide.services.s3 import heads, notification
 from bastide.services.s3.asking import Keys, given_version, no_version, object_asked
 from bastide.services.s3.bucket import Bucket, bucket_of, set_tagged
-from bastide.services.s3.object import REQUEST_TAGS, _request_tags, existing, existing_version, find_version
+from bastide.services.s3.object import REQUEST_TAGS, _request_tags, existing, existing_version
+from bastide.services.s3.reading import find_version
 from bastide.services.s3.versions import OBJECT
 from bastide.store import Row, Transaction, View
 

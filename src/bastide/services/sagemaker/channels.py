@@ -71,6 +71,16 @@ class Item:
     line: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An object that was fetched. path: below the input's folder; place: where it lies now."""
+
+    path: str
+    place: Path
+    etag: str
+    version: str
+
+
 @dataclass(slots=True)
 class Content:
     """What an input has. told: what is pinned of it."""
@@ -205,15 +215,17 @@ async def _looked_up(session: RoleSession, source: Source, named: Sequence[tuple
             yield item
 
 
-async def stage(session: RoleSession, source: Source, items: Sequence[Item], folder: Path) -> None:
+async def stage(session: RoleSession, source: Source, items: Sequence[Item], folder: Path) -> list[Received]:
     """Writes an input's objects below a folder; raises Failed."""
     turns = asyncio.Semaphore(_AT_ONCE)
+    received: list[Received] = []
 
     async def one(item: Item) -> None:
         target = objects.below(folder, item.path)
         async with turns:
             try:
-                await objects.fetch(session, item.bucket, item.key, target, etag=item.etag)
+                got = await objects.fetch(session, item.bucket, item.key, target, etag=item.etag)
+                received.append(Received(item.path, target, got["ETag"], got["VersionId"]))
             except FileExistsError:
                 raise Failed("ClientError", f"Data download failed: two objects want to be {target.name}.") from None
             except (NotADirectoryError, IsADirectoryError):
@@ -227,6 +239,7 @@ async def stage(session: RoleSession, source: Source, items: Sequence[Item], fol
                 ) from None
 
     await together(one(item) for item in items)
+    return received
 
 
 class Lazy:

@@ -26,8 +26,8 @@ from bastide.services.sagemaker.session import RoleSession
 class Host:
     """number: from 0. type: its instance type. group: its instance group. place: the name of its volume and sandbox.
     ml: its ``/opt/ml``. lazy: names and places of FastFile inputs, and the paths they have inside. folders: descriptors of
-    those that pipes are in. faults: why inputs could not be read. tail: the last lines. interface: the network's, by
-    which it reaches the other hosts."""
+    those that pipes are in. received: files of inputs, by the input's name. faults: why inputs could not be read. tail: the
+    last lines. interface: the network's, by which it reaches the other hosts."""
 
     number: int
     type: str
@@ -41,6 +41,7 @@ class Host:
     folders: list[int] = field(default_factory=list)
     mirrors: list[Mirror] = field(default_factory=list)
     lazy: list[tuple[str, Path, str]] = field(default_factory=list)
+    received: dict[str, list[channels.Received]] = field(default_factory=dict)
     faults: list[Failed] = field(default_factory=list)
     tail: list[bytes] = field(default_factory=list)
 
@@ -69,7 +70,7 @@ class Host:
         await asyncio.to_thread(base.mkdir, parents=True, exist_ok=True)
         items = content.share(turn, len(sharing))
         if source.mode == channels.FILE:
-            await channels.stage(session, source, items, base)
+            self.received[source.name] = await channels.stage(session, source, items, base)
             return
         lazy = channels.Lazy(session, items, self.faults)
         name = f"{self.place}-{len(self.lazy)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -26,14 +27,16 @@ from bastide.engines.placement import Claim, Grant, Placement
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
-from bastide.services.sagemaker import archive, channels, job_network
+from bastide.services.sagemaker import archive, channels, digest, job_network, job_record
 from bastide.services.sagemaker.channels import Source, together
 from bastide.services.sagemaker.host import Host, all_or_first_failure, last_sync, public
 from bastide.services.sagemaker.joblog import JobLog
+from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.outcome import OUT_OF_TIME, REASON, STOPPED, outcome_of, verdict
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
+from bastide.services.sagemaker.tuning_definition import OBJECTIVE
 from bastide.store import Row, Transaction
 
 T = TypeVar("T")
@@ -43,6 +46,7 @@ _log = logging.getLogger("bastide.sagemaker")
 GIB: Final = 1 << 30
 HOMOGENEOUS: Final = "homogeneousCluster"
 _TAIL_LINES: Final = 20
+_LOOK_SECONDS: Final = 0.5
 _PAUSE: Final = 1.0
 """Seconds until a job is tried again after an internal error."""
 
@@ -57,6 +61,8 @@ class JobFlow(ABC):
     def __init__(self, calls: Calls, grace_seconds: float) -> None:
         self.calls = calls
         self.grace = grace_seconds
+        self.live: dict[str, Metrics] = {}
+        """What running jobs told of themselves so far, by their ARN."""
 
     def flow(self) -> Flow:
         """The flow."""
@@ -246,7 +252,7 @@ class JobFlow(ABC):
     async def stage(self, run: Run) -> dict[str, Any]:
         """The encrypted volumes, and the inputs in them."""
         await self._persevere(run, self._staged)
-        return {}
+        return {"digests": run.held["digests"]}
 
     async def _persevere(self, run: Run, *works: Callable[[Run], Awaitable[None]]) -> None:
         """Does the last of `works`; after an internal error all of them, with a new booking, as often as RetryStrategy
@@ -286,6 +292,7 @@ class JobFlow(ABC):
         for host, (_, interface, _) in zip(hosts, job_network.peers(network, [one.name for one in hosts]), strict=True):
             host.interface = interface
             await asyncio.to_thread(self.configure, row, host, hosts, host.ml)
+        run.held["digests"] = await asyncio.to_thread(_digests, run.state["pinned"], hosts)
 
     async def _stage_host(self, run: Run, row: Row, host: Host, hosts: Sequence[Host], key: bytes) -> None:
         session: RoleSession = run.held["session"]
@@ -373,7 +380,17 @@ class JobFlow(ABC):
     async def _watch(self, run: Run) -> dict[str, Any]:
         row = self.row(run)
         hosts: list[Host] = run.held["hosts"]
-        metrics = Metrics(row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (), run.clock)
+        measures = run.held["measures"] = Measures(run.held["session"], self.log_group)
+        measures.start()
+        usages = [self._usages(measures, row, host) for host in hosts]
+        metrics = Metrics(
+            row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (),
+            run.clock,
+            lambda name, value: measures.add(name, value, "None", ((f"{self.kind.name}Name", row.name),)),
+        )
+        if "TuningJobArn" in row.doc:
+            metrics.follow = row.doc["HyperParameters"][OBJECTIVE]
+        self.live[run.id] = metrics
         await metrics.start()
         run.held["metrics"] = metrics
 
@@ -394,14 +411,15 @@ class JobFlow(ABC):
         waiting = begin(all_or_first_failure(hosts))
         stop = begin(run.signalled("stop"))
         interrupt = begin(run.held["interrupt"].wait())
+        lost = begin(self._lost(hosts))
         began = run.clock()
-        tasks = [*reading, *feeding, *following, waiting, stop, interrupt]
+        tasks = [*reading, *feeding, *following, waiting, stop, interrupt, lost]
         try:
             most = int(row.doc.get("StoppingCondition", {}).get("MaxRuntimeInSeconds") or 86400)
             most_now = most - run.held.get("ran", 0) / MICROS
             wait = self._wait_left(run, row)
             done, _ = await asyncio.wait(
-                {waiting, stop, interrupt, *feeding},
+                {waiting, stop, interrupt, lost, *feeding},
                 timeout=max(0.0, most_now if wait is None else min(most_now, wait)),
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -413,8 +431,8 @@ class JobFlow(ABC):
             if waiting not in done:
                 ending = "MaxRuntimeExceeded" if wait is None or most_now <= wait else "MaxWaitTimeExceeded"
                 ending = STOPPED if stop in done else "Interrupted" if interrupt in done else ending
-            # Of those that are still there when one failed, none goes on alone.
-            grace = 0.0 if ending == "Ended" else self.grace
+            # Of those that are still there when one failed, none goes on alone, nor without its files.
+            grace = 0.0 if ending == "Ended" or lost in done else self.grace
             await asyncio.gather(*(host.stop(grace) for host in hosts))
             ended = [await host.wait() for host in hosts]
             await asyncio.gather(*reading)
@@ -424,9 +442,14 @@ class JobFlow(ABC):
             unsynced = await last_sync(hosts)
             run.held["ran"] = run.held.get("ran", 0) + run.clock() - began
         finally:
+            for use in usages:
+                use.close()
             for one in tasks:
                 one.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        for use, last in zip(usages, ended, strict=True):
+            use.ended(last)
+        self._unless_lost(hosts)
         first = waiting.result() if waiting.done() and not waiting.cancelled() else None
         decided = hosts[first or 0]
         outcome = outcome_of(ended, first, ending, decided)
@@ -436,9 +459,39 @@ class JobFlow(ABC):
             metrics.close(),
             asyncio.to_thread(self.ended, row, decided.ml, outcome),
         )
+        await measures.close()
         if unsynced and outcome["ending"] != "Interrupted":
             raise Failed("ClientError", unsynced)
-        return {"outcome": outcome, "metrics": found, "ran": run.held["ran"]}
+        return {
+            "outcome": outcome,
+            "metrics": found,
+            "courses": metrics.courses,
+            "ran": run.held["ran"],
+            "course": metrics.course,
+        }
+
+    def _usages(self, measures: Measures, row: Row, host: Host) -> Usages:
+        assert host.running is not None
+        memory = self.calls.engine(Placement).grant(host.type).memory_bytes
+        usages = Usages(measures, host.running, memory, host.ml, (("Host", f"{row.name}/{host.name}"),))
+        usages.start()
+        return usages
+
+    def _stand(self, hosts: Sequence[Host]) -> bool:
+        volumes = self.calls.engine(Volumes)
+        return all(volumes.stands(host.place) for host in hosts)
+
+    async def _lost(self, hosts: Sequence[Host]) -> None:
+        """Returns when a volume of the job is gone under it."""
+        while self._stand(hosts):
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _unless_lost(self, hosts: Sequence[Host]) -> None:
+        """Raises Failed if a volume of the job is gone: what the job said of its files then is not the job's fault."""
+        if not self._stand(hosts):
+            raise Failed(
+                "InternalServerError", "The encrypted volume of the job was lost while it ran. Please try again."
+            )
 
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""
@@ -453,6 +506,15 @@ class JobFlow(ABC):
             raise Failed("ClientError", f"Artifact upload failed: {_said(refused)}") from None
         except archive.Unfit as unfit:
             raise Failed("ClientError", f"Artifact upload failed: {unfit}") from None
+        except OSError as error:
+            self._unless_lost(run.held["hosts"])
+            if error.errno != errno.ENOSPC:
+                raise
+            size = self.resources(row).get("VolumeSizeInGB")
+            text = f"the volume of {size} GB has no space left for the archive of what the job made beside it"
+            raise Failed(
+                "ClientError", f"Artifact upload failed: {text}. Please use a larger VolumeSizeInGB."
+            ) from None
 
     async def settle(self, run: Run) -> dict[str, Any]:
         """The last status, whatever happened; what was held is let go of."""
@@ -470,6 +532,7 @@ class JobFlow(ABC):
             self.finish(row, status, run, now)
             row.status = OUT_OF_TIME.get(status, status)
             self.kind.change(tx, row, f"{self.kind.name}StateChange")
+            job_record.ended(tx, self.kind, row, run)
 
         run.also(work)
         return {"ended": now}
@@ -500,8 +563,12 @@ class JobFlow(ABC):
         await asyncio.gather(*(host.stop(0) for host in hosts))
         metrics: Metrics | None = held.pop("metrics", None)
         if metrics is not None:
+            self.live.pop(run.id, None)
             with contextlib.suppress(Exception):
                 await metrics.close()
+        measures: Measures | None = held.pop("measures", None)
+        if measures is not None:
+            measures.abandon()
         network: job_network.Network | None = held.pop("network", None)
         if network is not None:
             await network.close()
@@ -510,6 +577,21 @@ class JobFlow(ABC):
         claim: Claim | None = held.pop("claim", None)
         if claim is not None:
             self.calls.engine(Placement).release(claim)
+
+
+def _digests(pinned: Mapping[str, Any], hosts: Sequence[Host]) -> dict[str, dict[str, str]]:
+    """What each input was, by content; of one that is read while the job runs, by what its listing said of the content."""
+    found: dict[str, dict[str, str]] = {}
+    for name, told in pinned["sources"].items():
+        got = {one.path: one for host in hosts for one in host.received.get(name, ())}
+        if not any(name in host.received for host in hosts):
+            found[name] = {"sha256": f"listing-sha256:{told['sha256']}"}
+            continue
+        found[name] = {"sha256": digest.of_files((path, one.place) for path, one in got.items())}
+        if len(got) == 1:
+            [one] = got.values()
+            found[name] |= {"etag": one.etag.strip('"'), "version": one.version}
+    return found
 
 
 async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:

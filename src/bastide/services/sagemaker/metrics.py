@@ -4,29 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from bastide.domain import MICROS, Clock
+from bastide.domain import MICROS, Clock, Refused
+from bastide.services.sagemaker.statistic import added
 
 _READER: Final = str(Path(__file__).with_name("metric_reader.py"))
 _LONGEST: Final = 8192
 _BEHIND: Final = 1 << 20
+_MOST_FOLLOWED: Final = 20_000
+
+
+def check(definitions: Sequence[dict[str, Any]]) -> None:
+    """Raises Refused for a definition whose expression is none."""
+    for one in definitions:
+        try:
+            re.compile(one["Regex"])
+        except (re.error, RecursionError, OverflowError) as error:
+            raise Refused(
+                "ValidationException", f"The Regex of the metric {one['Name']} is no regular expression: {error}"
+            ) from None
 
 
 class Metrics:
-    """Feeds lines to the reader's process and keeps the last value of each metric."""
+    """Feeds lines to the reader's process, keeps the last value of each metric and tells every one (name, value)."""
 
-    def __init__(self, definitions: Sequence[dict[str, Any]], clock: Clock) -> None:
+    def __init__(
+        self, definitions: Sequence[dict[str, Any]], clock: Clock, tell: Callable[[str, float], None] | None = None
+    ) -> None:
+        self._tell = tell
         self._definitions = [[one["Name"], one["Regex"]] for one in definitions]
         self._clock = clock
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self.last: dict[str, tuple[float, int]] = {}
+        self.follow = ""
+        self.course: list[float] = []
+        """All values, up to a limit, of the metric to `follow`."""
+        self.courses: dict[str, dict[str, Any]] = {}
+        """Each metric's statistic so far (see `statistic`)."""
 
     async def start(self) -> None:
         """Starts the reader, if there is anything to look for."""
@@ -51,7 +73,13 @@ class Metrics:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
             name, value = orjson.loads(line)
-            self.last[name] = (value, self._clock())
+            if name == self.follow and len(self.course) < _MOST_FOLLOWED:
+                self.course.append(value)
+            now = self._clock()
+            self.last[name] = (value, now)
+            self.courses[name] = added(self.courses.get(name), value, now)
+            if self._tell is not None:
+                self._tell(name, value)
 
     def feed(self, line: bytes) -> None:
         """Takes a line of output; leaves it out while the reader is far behind."""

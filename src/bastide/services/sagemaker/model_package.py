@@ -6,13 +6,26 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Arn, Refused
-from bastide.engines import images
-from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, fill, fills, once, pages, regular, tags_of
+from bastide.kernel import (
+    Ask,
+    Asked,
+    Authorised,
+    Facts,
+    Kind,
+    Output,
+    fill,
+    fills,
+    member,
+    once,
+    pages,
+    regular,
+    tags_of,
+)
 from bastide.protocol import codec
+from bastide.services.sagemaker import lineage_record, model_scan
 from bastide.services.sagemaker.asking import keys, otherwise, tagging, unsupported
+from bastide.services.sagemaker.model_package_content import additional, card, inference, looked
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP, policy_of, who
-from bastide.services.sagemaker.objects import split
-from bastide.services.sagemaker.session import SAGEMAKER
 from bastide.store import Row, Transaction, View
 
 MODEL_PACKAGE = Kind(
@@ -24,6 +37,10 @@ MODEL_PACKAGE = Kind(
         "sagemaker:CurrentModelLifeCycleStage",
         "sagemaker:CurrentModelLifeCycleStageStatus",
         "sagemaker:CurrentCustomerMetadataProperties/${MetadataKey}",
+        # Not AWS's: let a guardrail refuse the approval of what nobody can tell the origin of, or what runs code when
+        # it is loaded.
+        "bastide:LineageStatus",
+        "bastide:ModelScanStatus",
     ),
 )
 """A version's row is named ``GROUP/VERSION``, as its ARN is."""
@@ -33,9 +50,7 @@ _UNSUPPORTED: Final = (
     "ValidationSpecification",
     "SourceAlgorithmSpecification",
     "CertifyForMarketplace",
-    "AdditionalInferenceSpecifications",
     "SecurityConfig",
-    "ModelCard",
     "ManagedStorageType",
 )
 _MOST_EXAMINED: Final = 1000
@@ -58,6 +73,8 @@ def _current(row: Row) -> dict[str, str]:
     found = {
         "sagemaker:currentmodellifecyclestage": stage.get("Stage"),
         "sagemaker:currentmodellifecyclestagestatus": stage.get("StageStatus"),
+        "bastide:lineagestatus": row.doc.get("_lineage"),
+        "bastide:modelscanstatus": row.doc.get("_scan"),
     }
     for key, value in (row.doc.get("CustomerMetadataProperties") or {}).items():
         found[f"sagemaker:currentcustomermetadataproperties/{key.lower()}"] = value
@@ -79,40 +96,6 @@ def _next(asked: Asked) -> Iterable[str]:
     row = MODEL_PACKAGE_GROUP.get(asked.view, account, region, name)
     version = 1 + (row.doc["_versions"] if row is not None else 0)
     return (MODEL_PACKAGE.arn(account, region, f"{name}/{version}"),)
-
-
-def pinned(a: Authorised, view: View, containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The containers with the digest of each image and the ETag of each model's data, looked at with the caller's own
-    permissions. Raises Refused where there is no such image, or no data that the caller may read."""
-    found = []
-    for container in containers:
-        made = dict(container)
-        if made.get("Image"):
-            made["ImageDigest"] = images.resolve(made["Image"]).digest
-        if made.get("ModelDataUrl"):
-            bucket, key = split(made["ModelDataUrl"])
-            try:
-                head = a.forward(view, "s3", "HeadObject", {"Bucket": bucket, "Key": key}, SAGEMAKER)
-            except Refused as refused:
-                raise Refused(
-                    "ValidationException",
-                    f"Could not access model data at {made['ModelDataUrl']}. Please ensure that the object exists and that "
-                    f"you may read it ({refused.code}).",
-                ) from None
-            made["ModelDataETag"] = str(head["ETag"]).strip('"')
-        found.append(made)
-    return found
-
-
-def _inference(a: Authorised, view: View) -> dict[str, Any] | None:
-    specification = a.input.get("InferenceSpecification")
-    if not specification:
-        return None
-    for container in specification["Containers"]:
-        for member in ("ModelDataSource", "ProductId", "AdditionalModelDataSources", "AdditionalS3DataSource"):
-            if container.get(member):
-                raise Refused("ValidationException", f"Containers.{member} is not supported by Bastide yet.")
-    return {**specification, "Containers": pinned(a, view, specification["Containers"])}
 
 
 _PENDING: Final = "PendingManualApproval"
@@ -138,6 +121,7 @@ def _properties(asked: Asked) -> dict[str, str]:
         ),
         tagging(MODEL_PACKAGE, "CreateModelPackage", _next),
     ],
+    before=model_scan.before,
 )
 def create(a: Authorised, tx: Transaction) -> Output:
     unsupported(a, *_UNSUPPORTED)
@@ -153,8 +137,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         # The registry's counter is no change of the group that anybody would want to see in its history.
         tx.update(group, keep=False)
         doc = {k: v for k, v in a.input.items() if k not in ("Tags", "ClientToken", "ModelPackageGroupName")}
-        if (specification := _inference(a, tx)) is not None:
-            doc["InferenceSpecification"] = specification
+        _content(a, tx, doc)
         doc |= {
             "ModelPackageGroupName": group.name,
             "ModelPackageVersion": version,
@@ -164,13 +147,29 @@ def create(a: Authorised, tx: Transaction) -> Output:
         }
         name = f"{group.name}/{version}"
         row = Row(MODEL_PACKAGE.key, group.account, group.region, name, doc, "Completed", tags_of(a))
-        tx.insert(row, event=a.operation.name, request_id=a.request.id)
-        MODEL_PACKAGE._emit(tx, row, a.operation.name, a.request.id)
         arn = MODEL_PACKAGE.arn(group.account, group.region, name)
+        looked(a, tx, row)
+        MODEL_PACKAGE.insert(tx, row, a.operation.name, a.request.id)
+        lineage_record.of_package(tx, a.account, arn, row)
         a.touched.append(arn)
         return {"ModelPackageArn": arn}
 
     return once(a, tx, a.input.get("ClientToken"), make)
+
+
+def _content(a: Authorised, view: View, doc: dict[str, Any]) -> None:
+    """Pins what a request registers, in the version's own members."""
+    given = a.input
+    if given.get("InferenceSpecification"):
+        doc["InferenceSpecification"] = inference(a, view, given["InferenceSpecification"])
+    if given.get("AdditionalInferenceSpecifications"):
+        doc["AdditionalInferenceSpecifications"] = additional(a, view, [], given["AdditionalInferenceSpecifications"])
+    if given.get("AdditionalInferenceSpecificationsToAdd"):
+        held = doc.get("AdditionalInferenceSpecifications") or []
+        added = given["AdditionalInferenceSpecificationsToAdd"]
+        doc["AdditionalInferenceSpecifications"] = additional(a, view, held, added)
+    if given.get("ModelCard"):
+        doc["ModelCard"] = card({**(doc.get("ModelCard") or {}), **given["ModelCard"]})
 
 
 def _described(row: Row, members: Any) -> Output:
@@ -259,22 +258,30 @@ def _this(asked: Asked) -> Iterable[str]:
             more=_properties,
         )
     ],
+    before=model_scan.before,
 )
 def update(a: Authorised, tx: Transaction) -> Output:
     given = a.input
-    unsupported(a, "AdditionalInferenceSpecificationsToAdd", "ModelCard", "ModelPackageRegistrationType")
+    unsupported(a, "ModelPackageRegistrationType")
     row = MODEL_PACKAGE.find(tx, *MODEL_PACKAGE.locate(given["ModelPackageArn"], a.account, a.region))
 
+    arn = MODEL_PACKAGE.arn(row.account, row.region, row.name)
+    approved = row.doc["ModelApprovalStatus"] == "Approved"
+
     def make() -> Output:
-        for member in ("ModelApprovalStatus", "ApprovalDescription", "ModelLifeCycle", "SourceUri"):
-            if given.get(member) is not None:
-                row.doc[member] = given[member]
-        if given.get("InferenceSpecification"):
-            if row.doc["ModelApprovalStatus"] == "Approved":
+        for one in ("ModelApprovalStatus", "ApprovalDescription", "ModelLifeCycle", "SourceUri"):
+            if given.get(one) is not None:
+                row.doc[one] = given[one]
+        if given.get("InferenceSpecification") or given.get("AdditionalInferenceSpecificationsToAdd"):
+            if row.doc["ModelApprovalStatus"] == "Approved" or approved:
                 raise Refused(
                     "ValidationException", "What was approved cannot be changed. Please register a new version."
                 )
-            row.doc["InferenceSpecification"] = _inference(a, tx)
+            _content(a, tx, row.doc)
+            looked(a, tx, row)
+            lineage_record.of_package(tx, a.account, arn, row)
+        elif given.get("ModelCard"):
+            _content(a, tx, row.doc)
         properties = {
             **row.doc.get("CustomerMetadataProperties", {}),
             **(given.get("CustomerMetadataProperties") or {}),
@@ -285,9 +292,31 @@ def update(a: Authorised, tx: Transaction) -> Output:
             row.doc["CustomerMetadataProperties"] = properties
         row.doc["LastModifiedBy"] = who(a)
         MODEL_PACKAGE.change(tx, row, a.operation.name, a.request.id)
+        if given.get("ModelApprovalStatus"):
+            lineage_record.of_approval(tx, arn, row, a.caller.arn, a.request.id)
+        if given.get("ModelLifeCycle"):
+            lineage_record.of_stage(tx, arn, row, a.caller.arn, a.request.id)
         return {"ModelPackageArn": given["ModelPackageArn"]}
 
     return once(a, tx, given.get("ClientToken"), make)
+
+
+@MODEL_PACKAGE.reads(
+    "BatchDescribeModelPackage",
+    asks=[Ask("sagemaker:BatchDescribeModelPackage", member("ModelPackageArnList"))],
+)
+def several(a: Authorised, view: View) -> Output:
+    shape = codec("sagemaker").operations["BatchDescribeModelPackage"].output_shape
+    summary = shape.members["ModelPackageSummaries"].value
+    found, errors = {}, {}
+    for given in a.input["ModelPackageArnList"]:
+        try:
+            row = MODEL_PACKAGE.find(view, *MODEL_PACKAGE.locate(given, a.account, a.region))
+        except Refused as refused:
+            errors[given] = {"ErrorCode": refused.code, "ErrorResponse": refused.message}
+        else:
+            found[given] = {"InferenceSpecification": {"Containers": []}, **_described(row, summary)}
+    return {"ModelPackageSummaries": found, "BatchDescribeModelPackageErrorMap": errors}
 
 
 regular(MODEL_PACKAGE, "Delete")

@@ -152,12 +152,14 @@ class FileBody:
         return {}
 
 
-async def store(session: RoleSession, bucket: str, key: str, path: Path, kms_key: str | None) -> None:
-    """Uploads a file; it appears whole or not at all. kms_key: the key it is encrypted under."""
+async def store(session: RoleSession, bucket: str, key: str, path: Path, kms_key: str | None) -> dict[str, str]:
+    """Uploads a file; it appears whole or not at all. kms_key: the key it is encrypted under. Returns its ETag and
+    VersionId."""
     asked = {"Bucket": bucket, "Key": key}
     if kms_key:
         asked |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
-    await session.act("s3", "PutObject", asked, body=FileBody(path))
+    output = await session.act("s3", "PutObject", asked, body=FileBody(path))
+    return {"ETag": str(output.get("ETag", "")), "VersionId": str(output.get("VersionId") or "")}
 
 
 def relative_name(key: str, prefix: str) -> str:

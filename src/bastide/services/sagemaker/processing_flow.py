@@ -11,7 +11,7 @@ import orjson
 
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, digest, objects
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.job_flow import GIB, JobFlow
@@ -111,14 +111,18 @@ class ProcessingFlow(JobFlow):
             if one["S3Output"]["S3UploadMode"] == "Continuous":
                 continue  # it is there already
             bucket, base = objects.split(one["S3Output"]["S3Uri"])
+            made: dict[str, Path] = {}
             number = 0
             for host in hosts:
                 folder = archive.plain_folder(host.ml, local_path(one["S3Output"]["LocalPath"], one["OutputName"]))
-                for name, path in await asyncio.to_thread(archive.files, folder, most_bytes=most):
+                every = await asyncio.to_thread(archive.files, folder, most_bytes=most)
+                for name, path in every:
                     key = f"{base.rstrip('/')}/{name}" if base else name
                     await objects.store(run.held["session"], bucket, key, path, kms_key)
                     number += 1
+                made.update(every)
             found[one["OutputName"]] = number
+            found[f"{one['OutputName']} is"] = await asyncio.to_thread(digest.of_files, made.items())
         return found
 
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:

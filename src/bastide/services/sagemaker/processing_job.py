@@ -8,7 +8,7 @@ from typing import Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network, quota
+from bastide.services.sagemaker import job_network, job_record, quota
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -110,7 +110,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     doc = {key: value for key, value in given.items() if key not in ("Tags", "ProcessingJobName")}
     doc["ProcessingResources"] = {"ClusterConfig": {"InstanceCount": 1, **cluster}}
     doc["StoppingCondition"] = given.get("StoppingCondition") or {"MaxRuntimeInSeconds": LONGEST}
-    PROCESSING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    job_record.begin(
+        a, tx, PROCESSING_JOB, PROCESSING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
+    )
     return {"ProcessingJobArn": PROCESSING_JOB.arn(a.account, a.region, name)}
 
 

@@ -11,7 +11,7 @@ import orjson
 
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
-from bastide.services.sagemaker import archive, objects
+from bastide.services.sagemaker import archive, digest, objects
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.job_flow import GIB, JobFlow
@@ -161,12 +161,16 @@ class TrainingFlow(JobFlow):
             if target.get("CompressionType") == "NONE":
                 for path, place in every:
                     await objects.store(session, bucket, f"{folder}/{name}/{path}", place, kms_key)
+                content = await asyncio.to_thread(digest.of_files, every)
+                found[f"{name} is"] = {"ETag": "", "VersionId": "", "sha256": content}
                 found[name] = f"s3://{bucket}/{folder}/{name}/"
                 continue
             packed = hosts[0].ml.parent / f"{name}.tar.gz"  # on the volume: it is never in the clear on the disk
             packed.unlink(missing_ok=True)
             await asyncio.to_thread(archive.pack, every, packed)
-            await objects.store(session, bucket, f"{folder}/{name}.tar.gz", packed, kms_key)
+            content = await asyncio.to_thread(digest.of_file, packed)
+            stored = await objects.store(session, bucket, f"{folder}/{name}.tar.gz", packed, kms_key)
+            found[f"{name} is"] = {**stored, "sha256": content}
             packed.unlink()
             found[name] = f"s3://{bucket}/{folder}/{name}.tar.gz"
         return found
@@ -190,6 +194,8 @@ class TrainingFlow(JobFlow):
             doc["ModelArtifacts"] = {"S3ModelArtifacts": delivered["model"]}
         if run.state.get("metrics"):
             doc["FinalMetricDataList"] = run.state["metrics"]
+        if run.state.get("course"):
+            doc["_course"] = run.state["course"]
         start = run.state.get("started")
         doc["TrainingEndTime"] = now
         if start is not None:

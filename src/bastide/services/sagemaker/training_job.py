@@ -9,8 +9,8 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network, quota
-from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
+from bastide.services.sagemaker import job_network, job_record, quota
+from bastide.services.sagemaker.asking import at, keys, lacking, otherwise, passing, several, tagging
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
 from bastide.store import Row, Transaction
@@ -37,7 +37,6 @@ WITHOUT_EFFECT: Final = (
     "ProfilerConfig",
     "ProfilerRuleConfigurations",
     "TensorBoardOutputConfig",
-    "ExperimentConfig",
     "InfraCheckConfig",
 )
 """Members that are kept and shown and change nothing: clients send them unasked."""
@@ -113,7 +112,33 @@ async def _before(a: Authorised) -> None:
 )
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
-    unsupported(a, *_UNSUPPORTED)
+    environment = check(a, tx, given)
+    resources = given.get("ResourceConfig") or {}
+    name = given["TrainingJobName"]
+    doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
+    if not in_script_mode(given) and environment.metrics:
+        watched = [{"Name": metric, "Regex": pattern} for metric, pattern in environment.metrics]
+        doc["AlgorithmSpecification"] = {**given["AlgorithmSpecification"], "MetricDefinitions": watched}
+    doc.setdefault("EnableNetworkIsolation", False)
+    doc.setdefault("EnableInterContainerTrafficEncryption", False)
+    doc.setdefault("EnableManagedSpotTraining", False)
+    doc["OutputDataConfig"] = {"KmsKeyId": "", **given["OutputDataConfig"]}
+    count = {} if resources.get("InstanceGroups") else {"InstanceCount": 1}
+    doc["ResourceConfig"] = {**count, "VolumeSizeInGB": 30, **resources}
+    doc["StoppingCondition"] = {"MaxRuntimeInSeconds": LONGEST, **(given.get("StoppingCondition") or {})}
+    if a.caller.kind == "Service" and a.caller.source_arn:
+        doc["TuningJobArn"] = a.caller.source_arn
+    doc["SecondaryStatusTransitions"] = []
+    row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
+    transition(row, "Starting", "Starting the training job", tx.now)
+    job_record.begin(a, tx, TRAINING_JOB, TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a)))
+    return {"TrainingJobArn": TRAINING_JOB.arn(a.account, a.region, name)}
+
+
+def check(a: Authorised, tx: Transaction, given: Any) -> images.Environment:
+    """The environment that a job would run in. Raises Refused for a request, CreateTrainingJob's or one that will be, that
+    no job can follow from."""
+    lacking(given, *_UNSUPPORTED)
     resources = given.get("ResourceConfig") or {}
     check_instances(a, tx, resources, given.get("InputDataConfig") or ())
     algorithm = given["AlgorithmSpecification"]
@@ -128,23 +153,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         checkpoints(given["CheckpointConfig"])
     check_times(given)
     check_metrics(algorithm.get("MetricDefinitions") or ())
-    name = given["TrainingJobName"]
-    doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
-    if not in_script_mode(given) and environment.metrics:
-        watched = [{"Name": metric, "Regex": pattern} for metric, pattern in environment.metrics]
-        doc["AlgorithmSpecification"] = {**algorithm, "MetricDefinitions": watched}
-    doc.setdefault("EnableNetworkIsolation", False)
-    doc.setdefault("EnableInterContainerTrafficEncryption", False)
-    doc.setdefault("EnableManagedSpotTraining", False)
-    doc["OutputDataConfig"] = {"KmsKeyId": "", **given["OutputDataConfig"]}
-    count = {} if resources.get("InstanceGroups") else {"InstanceCount": 1}
-    doc["ResourceConfig"] = {**count, "VolumeSizeInGB": 30, **resources}
-    doc["StoppingCondition"] = {"MaxRuntimeInSeconds": LONGEST, **(given.get("StoppingCondition") or {})}
-    doc["SecondaryStatusTransitions"] = []
-    row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
-    transition(row, "Starting", "Starting the training job", tx.now)
-    TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a))
-    return {"TrainingJobArn": TRAINING_JOB.arn(a.account, a.region, name)}
+    return environment
 
 
 regular(TRAINING_JOB, "Describe", "List")

@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-from bastide.engines.sandbox import Ended, Limits, SandboxError, Spec
+from bastide.engines.sandbox import Ended, Limits, SandboxError, Spec, Usage
 from bastide.jail import cgroups
 from bastide.jail.probe import LAUNCHER
 
@@ -216,6 +216,11 @@ class BubblewrapRunning:
                 held = held[_LONGEST_LINE:]
         if held:
             yield held
+
+    def usage(self) -> Usage:
+        """See the port."""
+        group = self._group
+        return Usage(None, None) if group is None else Usage(group.use().cpu_seconds, group.memory_bytes())
 
     async def wait(self) -> Ended:
         """See the port."""

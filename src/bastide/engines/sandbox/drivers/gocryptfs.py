@@ -74,11 +74,21 @@ class Gocryptfs:
             self._making.discard(name)
         return clear
 
+    def stands(self, name: str) -> bool:
+        """See the port."""
+        volume = self._volumes.get(name)
+        return volume is not None and volume.process.poll() is None
+
     async def close(self, name: str) -> None:
         """See the port."""
         if not _NAME.fullmatch(name):
             raise ValueError("a volume's name has 1 to 128 letters, digits and hyphens")
         await asyncio.to_thread(self._close, name)
+
+    async def close_all(self) -> None:
+        """See the port."""
+        for name in list(self._volumes):
+            await self.close(name)
 
     async def recover(self) -> list[str]:
         """See the port."""
@@ -93,16 +103,13 @@ class Gocryptfs:
         return found
 
     def _begin(self, folder: Path, key: bytes) -> subprocess.Popen[bytes]:
-        """Started in the caller's thread, whose end is the volume's: setpriv has the kernel kill gocryptfs then."""
-        command = ["setpriv", "--pdeathsig", "KILL", "--", "gocryptfs", "-fg", "-nosyslog"]
-        command += [
-            "-masterkey=stdin",
-            "-allow_other",
-            "-noprealloc",
-            "--",
-            str(folder / "cipher"),
-            str(folder / "clear"),
-        ]
+        """Started in the caller's thread, whose end is the volume's: the kernel kills `unshare` then, and with it the first
+        process of a process namespace, and with that gocryptfs. It is not to be gocryptfs itself that asks for that signal:
+        the kernel forgets it when a process acts as another user, as gocryptfs does for the job (prctl(2))."""
+        command = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--pid", "--kill-child", "--"]
+        # The shell stays, so that it is the namespace's first process.
+        command += ["sh", "-c", 'gocryptfs "$@"; exit $?', "sh", "-fg", "-nosyslog", "-masterkey=stdin", "-allow_other"]
+        command += ["-noprealloc", "--", str(folder / "cipher"), str(folder / "clear")]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command,

@@ -1,0 +1,1 @@
+"""Ways to keep bytes: files of this machine, and an S3-compatible store."""

@@ -1,0 +1,16 @@
+"""CloudWatch: metrics kept, reckoned with and watched.
+
+Source: Amazon CloudWatch API Reference and User Guide.
+"""
+
+from bastide.kernel import Service
+from bastide.services.cloudwatch import query as _query  # declares the reading operations
+from bastide.services.cloudwatch.alarm import ALARM
+from bastide.services.cloudwatch.dashboard import DASHBOARD
+from bastide.services.cloudwatch.evaluation import Watch
+from bastide.services.cloudwatch.metric import METRIC
+
+SERVICE = Service("cloudwatch", kinds=[METRIC, ALARM, DASHBOARD], event_source="monitoring.amazonaws.com")
+
+__all__ = ["SERVICE", "Watch"]
+del _query

@@ -1,0 +1,210 @@
+"""Event patterns. Source: EventBridge User Guide, "Event patterns", "Comparison operators"."""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from bastide.domain import Refused
+
+_LONGEST: Final = 4096
+_MOST_WILDCARDS: Final = 30
+_MISSING: Final = object()
+_NUMERIC: Final[dict[str, Callable[[float, float], bool]]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,
+}  # fmt: skip
+_FILTERS: Final = (
+    "prefix", "suffix", "equals-ignore-case", "wildcard", "anything-but", "numeric", "cidr", "exists",
+)  # fmt: skip
+
+
+def _wrong(text: str) -> Refused:
+    return Refused("InvalidEventPatternException", f"Event pattern is not valid. Reason: {text}")
+
+
+class Pattern:
+    """A checked pattern. Raises Refused InvalidEventPatternException for what is none."""
+
+    def __init__(self, text: str) -> None:
+        if len(text.encode()) > _LONGEST:
+            raise _wrong(f"it has more than {_LONGEST} bytes")
+        try:
+            self._held = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise _wrong(f"it is no JSON: {error}") from None
+        if not isinstance(self._held, dict) or not self._held:
+            raise _wrong("it must be an object with fields")
+        _check(self._held)
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """Its fields as they were written."""
+        held: dict[str, Any] = self._held
+        return held
+
+    def matches(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event matches."""
+        return _object(self._held, event)
+
+
+def _check(held: Mapping[str, Any]) -> None:
+    for name, value in held.items():
+        if name == "$or":
+            if not isinstance(value, list) or len(value) < 2 or not all(isinstance(one, dict) and one for one in value):
+                raise _wrong("$or takes an array of at least two objects")
+            for one in value:
+                _check(one)
+        elif isinstance(value, dict):
+            if not value:
+                raise _wrong(f"{name}: empty objects are not allowed")
+            _check(value)
+        elif isinstance(value, list):
+            if not value:
+                raise _wrong(f"{name}: empty arrays are not allowed")
+            for one in value:
+                _check_one(name, one)
+        else:
+            raise _wrong(f'"{name}" must be an object or an array')
+
+
+def _texts(name: str, kind: str, value: Any) -> None:
+    many = value if isinstance(value, list) else [value]
+    if not many or not all(isinstance(one, str) for one in many):
+        raise _wrong(f"{name}: {kind} takes text")
+
+
+def _check_one(name: str, one: Any) -> None:
+    if not isinstance(one, dict):
+        if isinstance(one, list):
+            raise _wrong(f"{name}: arrays do not hold arrays")
+        return
+    if len(one) != 1:
+        raise _wrong(f"{name}: a filter has one key")
+    [(kind, value)] = one.items()
+    if kind not in _FILTERS:
+        raise _wrong(f"{name}: unrecognized match type {kind}")
+    if kind in ("prefix", "suffix"):
+        if isinstance(value, dict):
+            if set(value) != {"equals-ignore-case"} or not isinstance(value["equals-ignore-case"], str):
+                raise _wrong(f"{name}: {kind} takes text")
+        elif not isinstance(value, str):
+            raise _wrong(f"{name}: {kind} takes text")
+    elif kind in ("equals-ignore-case", "wildcard", "cidr"):
+        if not isinstance(value, str):
+            raise _wrong(f"{name}: {kind} takes text")
+        if kind == "wildcard" and ("**" in value or value.count("*") > _MOST_WILDCARDS):
+            raise _wrong(f"{name}: too many or consecutive wildcards")
+        if kind == "cidr":
+            try:
+                ipaddress.ip_network(value, strict=False)
+            except ValueError:
+                raise _wrong(f"{name}: {value} is no CIDR") from None
+    elif kind == "exists":
+        if not isinstance(value, bool):
+            raise _wrong(f"{name}: exists takes true or false")
+    elif kind == "numeric":
+        pairs = value if isinstance(value, list) else []
+        if len(pairs) not in (2, 4) or not all(
+            pairs[n] in _NUMERIC and isinstance(pairs[n + 1], (int, float)) for n in range(0, len(pairs), 2)
+        ):
+            raise _wrong(f"{name}: numeric takes one or two comparisons")
+    elif isinstance(value, dict):
+        if len(value) != 1 or next(iter(value)) not in ("prefix", "suffix", "equals-ignore-case", "wildcard"):
+            raise _wrong(f"{name}: anything-but takes values, prefix, suffix, equals-ignore-case or wildcard")
+        _texts(name, "anything-but", next(iter(value.values())))
+    else:
+        many = value if isinstance(value, list) else [value]
+        if not many or not all(isinstance(each, (str, int, float)) for each in many):
+            raise _wrong(f"{name}: anything-but takes text or numbers")
+
+
+def _object(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
+    for name, wanted in held.items():
+        if name == "$or":
+            if not any(_object(one, event) for one in wanted):
+                return False
+            continue
+        value = event.get(name, _MISSING)
+        if isinstance(wanted, dict):
+            if isinstance(value, list):
+                if not any(isinstance(one, dict) and _object(wanted, one) for one in value):
+                    return False
+            elif not _object(wanted, value if isinstance(value, dict) else {}):
+                return False
+        elif not any(_field(one, value) for one in wanted):
+            return False
+    return True
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _leaves(one)
+    else:
+        yield value
+
+
+def _field(one: Any, value: Any) -> bool:
+    if isinstance(one, dict) and "exists" in one:
+        # Only leaves exist: an object is none.
+        return bool(one["exists"]) == (value is not _MISSING and not isinstance(value, dict))
+    if value is _MISSING or isinstance(value, dict):
+        return False
+    if value == [] or value is _MISSING:
+        return False
+    return any(_leaf(one, leaf) for leaf in _leaves(value))
+
+
+def _same(one: Any, value: Any) -> bool:
+    if isinstance(one, bool) or isinstance(value, bool) or one is None or value is None:
+        return one is value
+    if isinstance(one, (int, float)) and isinstance(value, (int, float)):
+        return one == value
+    return type(one) is type(value) and bool(one == value)
+
+
+def _wildcard(pattern: str, text: str) -> bool:
+    escaped = re.sub(r"([?\[])", r"[\1]", pattern.replace("\\*", "\0"))
+    return fnmatch.fnmatchcase(text, escaped.replace("\0", "[*]"))
+
+
+def _text(kind: str, wanted: str, value: str) -> bool:
+    if kind == "prefix":
+        return value.startswith(wanted)
+    if kind == "suffix":
+        return value.endswith(wanted)
+    if kind == "equals-ignore-case":
+        return value.lower() == wanted.lower()
+    return _wildcard(wanted, value)
+
+
+def _leaf(one: Any, value: Any) -> bool:
+    if not isinstance(one, dict):
+        return _same(one, value)
+    [(kind, wanted)] = one.items()
+    if kind == "numeric":
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return all(_NUMERIC[wanted[n]](value, wanted[n + 1]) for n in range(0, len(wanted), 2))
+    if kind == "anything-but":
+        if isinstance(wanted, dict):
+            [(inner, many)] = wanted.items()
+            texts = many if isinstance(many, list) else [many]
+            return isinstance(value, str) and not any(_text(inner, text, value) for text in texts)
+        return not any(_same(each, value) for each in (wanted if isinstance(wanted, list) else [wanted]))
+    if not isinstance(value, str):
+        return False
+    if kind == "cidr":
+        try:
+            return ipaddress.ip_address(value) in ipaddress.ip_network(wanted, strict=False)
+        except ValueError:
+            return False
+    if isinstance(wanted, dict):
+        return _text(kind, wanted["equals-ignore-case"].lower(), value.lower())
+    return _text(kind, wanted, value)

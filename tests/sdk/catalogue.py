@@ -1,0 +1,93 @@
+"""The programs, what the platform must have recorded of each, and what some still wait for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "programs"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One file below ``programs``.
+
+    name: ``v2/...`` or ``v3/...``. calls: operations that it cannot do without, as the record names them. awaits: what it
+    needs and Bastide has not: an operation, or ``OPERATION: words`` of the refusal of a member. short: in `make test`.
+    """
+
+    name: str
+    calls: tuple[str, ...]
+    awaits: tuple[str, ...] = ()
+    short: bool = False
+
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.name}.py"
+
+    @property
+    def environment(self) -> str:
+        return f"sagemaker-{self.name.partition('/')[0]}"
+
+
+_SERVING = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "DescribeEndpoint", "DeleteEndpoint")
+_TRAINING = ("CreateTrainingJob", "DescribeTrainingJob")
+_TUNING = (
+    "CreateHyperParameterTuningJob",
+    "DescribeHyperParameterTuningJob",
+    "ListTrainingJobsForHyperParameterTuningJob",
+)
+_TRANSFORM = ("CreateTransformJob", "DescribeTransformJob")
+_RUNS = ("CreateExperiment", "CreateTrial", "CreateTrialComponent", "AssociateTrialComponent", "UpdateTrialComponent")
+_LINEAGE = ("CreateArtifact", "AddAssociation", "QueryLineage")
+
+PROGRAMS = (
+    Program("v2/default_bucket", ("GetCallerIdentity", "CreateBucket")),
+    Program(
+        "v2/sklearn_train_deploy",
+        ("GetCallerIdentity", "GetRole", *_TRAINING, *_SERVING, "DeleteModel", "DeleteEndpointConfig"),
+        short=True,
+    ),
+    Program("v2/processing", ("CreateProcessingJob", "DescribeProcessingJob", "GetLogEvents"), short=True),
+    Program("v2/framework_processing", ("CreateProcessingJob", "DescribeProcessingJob")),
+    Program("v2/registry", ("CreateModelPackage", "UpdateModelPackage", *_SERVING)),
+    Program("v2/governed_training", (*_TRAINING, "CreateKey", "ListTags")),
+    Program("v2/attach_and_stop", (*_TRAINING, "StopTrainingJob")),
+    Program("v2/update_endpoint", (*_SERVING, "UpdateEndpoint")),
+    Program("v2/training_analytics", (*_TRAINING, "GetMetricStatistics"), awaits=("GetMetricStatistics",)),
+    Program("v2/tuner", _TUNING, awaits=_TUNING),
+    Program("v2/transformer", _TRANSFORM, awaits=_TRANSFORM),
+    Program("v2/experiments", _RUNS, awaits=(*_RUNS, "BatchPutMetrics", "Search", "ListTrialComponents")),
+    Program(
+        "v2/lineage",
+        (*_LINEAGE, "CreateAction", "CreateContext"),
+        awaits=(*_LINEAGE, "CreateAction", "CreateContext", "ListArtifacts"),
+    ),
+    Program(
+        "v2/async_inference", _SERVING, awaits=("CreateEndpointConfig: AsyncInferenceConfig", "InvokeEndpointAsync")
+    ),
+    Program("v2/multi_model", _SERVING, awaits=("CreateModel: Mode",)),
+    Program("v2/data_capture", _SERVING, awaits=("CreateEndpointConfig: DataCaptureConfig",)),
+    Program(
+        "v2/monitor",
+        ("CreateProcessingJob", "CreateDataQualityJobDefinition", "CreateMonitoringSchedule"),
+        awaits=(
+            "CreateProcessingJob: sagemaker-model-monitor-analyzer",
+            "CreateDataQualityJobDefinition",
+            "CreateMonitoringSchedule",
+        ),
+    ),
+    Program("v3/default_bucket", ("GetCallerIdentity", "CreateBucket")),
+    Program("v3/model_trainer", ("SimulatePrincipalPolicy", "GetRole", *_TRAINING, "GetLogEvents"), short=True),
+    Program("v3/governed_training", (*_TRAINING, "CreateKey")),
+    Program("v3/list_and_stop", (*_TRAINING, "ListTrainingJobs", "StopTrainingJob")),
+    Program("v3/processing", ("CreateProcessingJob", "DescribeProcessingJob")),
+    Program("v3/model_builder", ("CreateModelPackage", "UpdateModelPackage", *_SERVING), short=True),
+    Program("v3/tuner", _TUNING[:2], awaits=_TUNING),
+    Program("v3/transformer", _TRANSFORM, awaits=_TRANSFORM),
+    Program("v3/experiments", _RUNS, awaits=(*_RUNS, "BatchPutMetrics", "Search", "ListTrialComponents")),
+    Program("v3/lineage", _LINEAGE, awaits=_LINEAGE),
+    Program(
+        "v3/async_inference", _SERVING, awaits=("CreateEndpointConfig: AsyncInferenceConfig", "InvokeEndpointAsync")
+    ),
+)
