@@ -349,3 +349,52 @@ def test_a_stream_of_records_is_clustered(workshop: Workshop) -> None:
         train=records,
     )
     assert metrics_of(workshop.trained(name))["train:msd"] == pytest.approx(0.000825, rel=1e-3)
+
+
+def test_a_built_in_algorithm_is_tuned_by_its_own_metric(workshop: Workshop) -> None:
+    rows = "".join(f"{number % 7 > 3:d},{number % 7},{number % 5}\n" for number in range(140))
+    channels = []
+    for part in ("train", "validation"):
+        workshop.s3.put_object(Bucket=workshop.bucket, Key=f"tune/{part}/a.csv", Body=rows.encode())
+        where = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{workshop.bucket}/tune/{part}/"}
+        channels.append({"ChannelName": part, "ContentType": "text/csv", "DataSource": {"S3DataSource": where}})
+    name, client = workshop.name("tune"), workshop.sagemaker
+    rounds = {"Name": "num_round", "MinValue": "1", "MaxValue": "30"}
+
+    def tune(metric: str) -> None:
+        client.create_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName=name,
+            HyperParameterTuningJobConfig={
+                "Strategy": "Random",
+                "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": metric},
+                "ResourceLimits": {"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 2},
+                "ParameterRanges": {"IntegerParameterRanges": [rounds]},
+            },
+            TrainingJobDefinition={
+                "AlgorithmSpecification": {"TrainingImage": XGBOOST, "TrainingInputMode": "File"},
+                "RoleArn": workshop.role,
+                "InputDataConfig": channels,
+                "OutputDataConfig": {"S3OutputPath": f"s3://{workshop.bucket}/out"},
+                "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+                "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+                "StaticHyperParameters": {"objective": "binary:logistic", "eval_metric": "logloss"},
+            },
+        )
+
+    with pytest.raises(ClientError, match="objective metric validation:beauty is not among"):
+        tune("validation:beauty")
+    tune("validation:logloss")
+    for _ in range(600):
+        job = client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+        if job["HyperParameterTuningJobStatus"] not in ("InProgress", "Stopping"):
+            break
+        time.sleep(0.1)
+    assert job["HyperParameterTuningJobStatus"] == "Completed", job.get("FailureReason")
+    assert job["ObjectiveStatusCounters"]["Succeeded"] == 2
+    jobs = client.list_training_jobs_for_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    found = {
+        int(one["TunedHyperParameters"]["num_round"]): one["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+        for one in jobs["TrainingJobSummaries"]
+    }
+    # Data that trees can tell apart: more rounds, less loss.
+    assert found[max(found)] == min(found.values()) < 0.7
