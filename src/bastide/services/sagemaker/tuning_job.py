@@ -79,7 +79,7 @@ def _agreed(key: str) -> Given:
 
     def given(asked: Asked) -> str | None:
         found = [_read(one, paths) or [default] for one in _all(asked.input)] or [[default]]
-        return found[0][0]
+        return found[0][0] or None
 
     return given
 
