@@ -10,7 +10,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
 SDK ?=
 
-.PHONY: help setup packages clients demo test sdk lint bench profile docs controls conformance crash laws fuzz clean
+.PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash laws
+.PHONY: fuzz clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -29,7 +30,11 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 
 .PHONY: environments
 environments: $(VENV)/.ready
-	@$(BIN)/python -m bastide.engines.images build scikit-learn
+	@$(BIN)/bastide environments build scikit-learn xgboost
+
+environments-test: setup ## builds every environment and runs jobs in each
+	@$(BIN)/bastide environments build huggingface pytorch spark tensorflow
+	@BASTIDE_ENVIRONMENTS=all $(BIN)/python -m pytest -q tests/environments
 
 clients: $(VENV)/.ready ## the environments of the clients that Bastide is tried with
 	@$(BIN)/python -m tests.clients
@@ -70,6 +75,7 @@ bench: setup ## side by side with moto_server and ministack, S3 and KMS by thems
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench.objects
 	@$(BIN)/python -m tests.bench.policy_decide
+	@$(BIN)/python -m tests.bench.hosting
 
 profile: setup ## CPU of the front door, stage by stage
 	@$(BIN)/python -m tests.bench.front_door

@@ -11,6 +11,7 @@ import click
 from bastide.commands.access import credentials
 from bastide.commands.demo import demo
 from bastide.commands.doctor import doctor
+from bastide.commands.environments import environments
 from bastide.commands.identity import identity
 from bastide.commands.jobs import jobs, logs
 from bastide.commands.login import login
@@ -59,6 +60,7 @@ def cli() -> None:
       bastide status                        accounts, jobs and endpoints
       bastide jobs                          what trains and processes, and why it waits or failed
       bastide logs -f JOB                   what a job writes, until it is over
+      bastide environments list             what images mean here, and what is built
       bastide why REQUEST-ID                why a call was refused, and what would have allowed it
       bastide policy test FILE              cases in YAML, decided before a policy is attached
       bastide policy replay --scp FILE      what a guardrail would have stopped last week
@@ -72,7 +74,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    credentials, demo, doctor, identity, inventory, jobs, login, logs, network, policy, reproduce, sdk, status, why,
+    credentials, demo, doctor, environments, identity, inventory, jobs, login, logs, network, policy, reproduce, sdk,
+    status, why,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

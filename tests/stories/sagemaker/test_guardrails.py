@@ -213,6 +213,7 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
             "ProcessingResources": process["ProcessingResources"], "AppSpecification": process["AppSpecification"],
             "ProductionVariants": variants(), "Tags": tags(a="b"), "TagKeys": ["a"], "ResourcePolicy": "{}",
             "ExecutionRoleArn": workshop.role,
+            "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 1.0}],
         }  # fmt: skip
         return {one: named.get(one) or unnamed[one] for one in members}
 

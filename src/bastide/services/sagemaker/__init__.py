@@ -15,6 +15,8 @@ from bastide.kernel.outbox import Outbox
 from bastide.policy import Attached, Document, Form
 from bastide.services.sagemaker import model_package, state_changes
 from bastide.services.sagemaker.association import ASSOCIATION
+from bastide.services.sagemaker.async_flow import AsyncFlow
+from bastide.services.sagemaker.capture import Capture
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.endpoint_flow import EndpointFlow
@@ -39,7 +41,9 @@ from bastide.services.sagemaker.tuning_job import TUNING_JOB
 from bastide.services.sagemaker.tuning_trial import OVER
 from bastide.store import View
 
-__all__ = ["METRICS", "SERVICE", "flows", "recover", "subscribe"]
+__all__ = ["METRICS", "SERVICE", "Capture", "flows", "recover", "subscribe"]
+
+_ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")
 
 
 def _facts(view: View, arn: Arn, action: str) -> Facts | None:
@@ -106,7 +110,7 @@ state_changes.follow(SERVICE.kinds)
 def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
     """The workflows of jobs, tuning and endpoints. grace_seconds: between SIGTERM and the end of a job that is stopped.
 
-    `calls` needs the engines Sandboxes, Volumes, Placement, Serving and Workflows by the time they run.
+    `calls` needs the engines Sandboxes, Volumes, Placement, Serving, Meter, Capture and Workflows by the time they run.
     """
     training = TrainingFlow(calls, grace_seconds)
     return [
@@ -114,6 +118,7 @@ def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
         TuningFlow(calls, training).flow(),
         ProcessingFlow(calls, grace_seconds).flow(),
         EndpointFlow(calls).flow(),
+        AsyncFlow(calls).flow(),
     ]
 
 
@@ -151,7 +156,7 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
         await job(body, "processing", "CreateProcessingJob", "StopProcessingJob")
 
     async def endpoint(body: dict[str, Any]) -> None:
-        if body["event"] not in ("CreateEndpoint", "UpdateEndpoint", "DeleteEndpoint"):
+        if body["event"] not in _ENDPOINT_EVENTS:
             return
         with calls.store.reading() as view:
             row = ENDPOINT.get(view, body["account"], body["region"], body["name"])
@@ -162,8 +167,8 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
             if not (row.doc.get("_live") and await workflows.signal(row.doc["_live"], "stop")):
                 await _remove(calls, ENDPOINT, where)
         elif row.doc.get("_next"):
-            config = row.doc.get("_config", row.doc["EndpointConfigName"])
-            await workflows.begin("endpoint", row.doc["_next"], {**where, "config": config})
+            asked = row.doc.get("_asked") or {"config": row.doc.get("_config", row.doc["EndpointConfigName"])}
+            await workflows.begin("endpoint", row.doc["_next"], {**where, **asked})
 
     outbox.subscribe(TRAINING_JOB.key, training)
     outbox.subscribe(TUNING_JOB.key, tuning)

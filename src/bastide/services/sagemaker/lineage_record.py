@@ -201,10 +201,10 @@ def of_model(tx: Transaction, arn: str, row: Row) -> str:
 
 
 def of_endpoint(
-    tx: Transaction, arn: str, row: Row, run: Run, models: Mapping[str, str], etags: Mapping[str, str]
+    tx: Transaction, arn: str, row: Row, run: Run, models: Mapping[str, str], fetched: Mapping[str, Mapping[str, str]]
 ) -> None:
     """An endpoint that answers, and the deployment that brought it up. models: the artifact of each variant's model;
-    etags: of the data that was fetched for each variant."""
+    fetched: the URL and the ETag of the data that each variant's servers got."""
     account, region = row.account, row.region
     source = {"SourceUri": arn, "SourceType": "Endpoint"}
     endpoint = lineage.record(
@@ -215,9 +215,8 @@ def of_endpoint(
         {"ActionType": "ModelDeployment", "Status": "Completed", "Source": source},
     )  # fmt: skip
     associate(tx, account, region, action, endpoint, "AssociatedWith")
-    for variant in run.state["variants"]:
-        name, container = variant["VariantName"], variant["container"]
-        associate(tx, account, region, models[name], action, "ContributedTo")
-        if container.get("ModelDataUrl"):
-            data = _data(tx, account, region, {**container, "ModelDataETag": etags.get(name, "").strip('"')})
+    for name, model in models.items():
+        associate(tx, account, region, model, action, "ContributedTo")
+        for url, etag in (fetched.get(name) or {}).items():
+            data = artifact(tx, account, region, "Model", url, _object(etag))
             associate(tx, account, region, data, action, "ContributedTo")

@@ -112,10 +112,13 @@ async def _before(a: Authorised) -> None:
 )
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
-    check(a, tx, given)
+    environment = check(a, tx, given)
     resources = given.get("ResourceConfig") or {}
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
+    if not in_script_mode(given) and environment.metrics:
+        watched = [{"Name": metric, "Regex": pattern} for metric, pattern in environment.metrics]
+        doc["AlgorithmSpecification"] = {**given["AlgorithmSpecification"], "MetricDefinitions": watched}
     doc.setdefault("EnableNetworkIsolation", False)
     doc.setdefault("EnableInterContainerTrafficEncryption", False)
     doc.setdefault("EnableManagedSpotTraining", False)
@@ -132,15 +135,17 @@ def create(a: Authorised, tx: Transaction) -> Output:
     return {"TrainingJobArn": TRAINING_JOB.arn(a.account, a.region, name)}
 
 
-def check(a: Authorised, tx: Transaction, given: Any) -> None:
-    """Raises Refused for a request, CreateTrainingJob's or one that will be, that no job can follow from."""
+def check(a: Authorised, tx: Transaction, given: Any) -> images.Environment:
+    """The environment that a job would run in. Raises Refused for a request, CreateTrainingJob's or one that will be, that
+    no job can follow from."""
     lacking(given, *_UNSUPPORTED)
     resources = given.get("ResourceConfig") or {}
     check_instances(a, tx, resources, given.get("InputDataConfig") or ())
     algorithm = given["AlgorithmSpecification"]
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
-    images.resolve(algorithm["TrainingImage"])
+    environment = images.resolve(algorithm["TrainingImage"])
+    check_algorithm(given, environment)
     check_channels(given)
     split(given["OutputDataConfig"]["S3OutputPath"])
     if given.get("CheckpointConfig"):
@@ -148,6 +153,7 @@ def check(a: Authorised, tx: Transaction, given: Any) -> None:
         checkpoints(given["CheckpointConfig"])
     check_times(given)
     check_metrics(algorithm.get("MetricDefinitions") or ())
+    return environment
 
 
 regular(TRAINING_JOB, "Describe", "List")
@@ -213,6 +219,39 @@ def check_metrics(definitions: Any) -> None:
             raise Refused(
                 "ValidationException", f"The Regex of the metric {one['Name']} has no group () for the metric's value."
             )
+
+
+def in_script_mode(given: Any) -> bool:
+    """Whether a job brings a script, or a command of its own."""
+    told = {**(given.get("HyperParameters") or {}), **(given.get("Environment") or {})}
+    scripts = told.get("sagemaker_program") or told.get("SAGEMAKER_PROGRAM")
+    return bool(scripts or given["AlgorithmSpecification"].get("ContainerEntrypoint"))
+
+
+def check_algorithm(given: Any, environment: images.Environment) -> None:
+    """Raises Refused for what an image cannot do, and what a built-in algorithm cannot."""
+    algorithm = given["AlgorithmSpecification"]
+    image, scripts = algorithm["TrainingImage"], in_script_mode(given)
+    if not environment.train and not algorithm.get("ContainerEntrypoint"):
+        raise Refused("ValidationException", f"The image {image} does not train: take the one for training.")
+    if not environment.algorithm or (scripts and environment.scripts):
+        return
+    name = environment.algorithm
+    if scripts:
+        raise Refused("ValidationException", f"The built-in algorithm {name} runs no scripts.")
+    if algorithm.get("MetricDefinitions"):
+        raise Refused(
+            "ValidationException",
+            "You can't override the metric definitions for Amazon SageMaker algorithms. "
+            "Please retry the request without specifying metric definitions.",
+        )
+    resources = given.get("ResourceConfig") or {}
+    groups = resources.get("InstanceGroups") or [resources]
+    if sum(int(one.get("InstanceCount") or 1) for one in groups) > 1:
+        raise Refused("ValidationException", f"The built-in algorithm {name} trains on one instance in Bastide.")
+    channels = [one["ChannelName"] for one in given.get("InputDataConfig") or ()]
+    if "train" not in channels:
+        raise Refused("ValidationException", f"The built-in algorithm {name} needs the channel train.")
 
 
 def input_mode(given: Any, channel: dict[str, Any]) -> str:
