@@ -33,15 +33,15 @@ LONGEST: Final = 86400
 """Seconds a job may take that says nothing of it."""
 WITHOUT_EFFECT: Final = (
     "DebugHookConfig",
-    "DebugRuleConfigurations",
     "ProfilerConfig",
-    "ProfilerRuleConfigurations",
     "TensorBoardOutputConfig",
     "InfraCheckConfig",
 )
 """Members that are kept and shown and change nothing: clients send them unasked."""
 
 _UNSUPPORTED: Final = (
+    "DebugRuleConfigurations",
+    "ProfilerRuleConfigurations",
     "AlgorithmSpecification.AlgorithmName",
     "AlgorithmSpecification.TrainingImageConfig",
     "RemoteDebugConfig.EnableRemoteDebug",

@@ -79,7 +79,7 @@ def _agreed(key: str) -> Given:
 
     def given(asked: Asked) -> str | None:
         found = [_read(one, paths) or [default] for one in _all(asked.input)] or [[default]]
-        return found[0][0]
+        return found[0][0] or None
 
     return given
 
@@ -153,6 +153,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     _check_strategy(doc, every)
     tags = tags_of(a)
     for definition in every:
+<<<<<<< HEAD
         wanted = request(doc, definition, f"{name}-001-00000000", {})
         environment = check(a, tx, wanted)
         aim = objective(doc, definition)["MetricName"]
@@ -160,10 +161,19 @@ def create(a: Authorised, tx: Transaction) -> Output:
         if not in_script_mode(wanted):
             named += [metric for metric, _ in environment.metrics]
         if aim not in named:
+=======
+        one = request(doc, definition, f"{name}-001-00000000", {})
+        environment = check(a, tx, one)
+        told = [metric["Name"] for metric in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]
+        if not in_script_mode(one):
+            told += [metric for metric, _ in environment.metrics]
+        aim = objective(doc, definition)["MetricName"]
+        if aim not in told:
+>>>>>>> tuner
             raise Refused(
                 "ValidationException",
-                f"The objective metric {aim} is not among AlgorithmSpecification.MetricDefinitions, and the algorithm "
-                "brings none of its own.",
+                f"The objective metric {aim} is neither among AlgorithmSpecification.MetricDefinitions nor one that the "
+                "algorithm brings.",
             )
     parents = _parents(a, tx, doc, every)
     doc["_execution"] = f"{TUNING_JOB.arn(a.account, a.region, name)}#{a.request.id}"
