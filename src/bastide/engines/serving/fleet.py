@@ -329,16 +329,17 @@ class Serving:
         for fleet in self._stages.get(key, ()):
             fleet.share = share if fleet.owner == owner else 1.0 - share
 
-    def settle(self, key: str, owner: str) -> None:
-        """Only the owner's deployment stays. What the others are answering is answered to its end; nobody waits for
-        that."""
+    def settle(self, key: str, owner: str, *, beside: str | None = None) -> None:
+        """Only the owner's deployment stays, and `beside`, whose that is to take over some time. What the others are
+        answering is answered to its end; nobody waits for that."""
         stage = self._stages.get(key, [])
-        stays = [fleet for fleet in stage if fleet.owner == owner]
-        for fleet in stays:
-            fleet.share = 1.0
+        stays = [fleet for fleet in stage if fleet.owner in (owner, beside)]
+        if not any(fleet.owner == beside for fleet in stays):
+            for fleet in stays:
+                fleet.share = 1.0
         self._stages[key] = stays
         for fleet in stage:
-            if fleet.owner != owner:
+            if fleet.owner not in (owner, beside):
                 self._background(self._retire(fleet, stays, _GRACE, _DRAIN))
 
     def _background(self, work: Awaitable[None]) -> None:

@@ -321,8 +321,9 @@ class Server:
                 answer = await one.client.request("POST", "/invocations", headers, body, seconds=seconds)
         except Lost as lost:
             lost.container = one.container.name
-            if lost.unsent:
+            if lost.unsent and one.ready:
                 one.ready = False  # until it answers a ping, or is started again
+                _log.warning("a server of %s is not asked for now: %s", self.variant, lost)
             raise
         except TimeoutError:
             raise Slow(one.container.name) from None
