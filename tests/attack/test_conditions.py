@@ -102,7 +102,7 @@ def test_lines_of_logs_are_not_in_the_record(account: Account) -> None:
         table = column.partition(".")[0]
         query = f"SELECT count(*) FROM {table} WHERE instr(CAST({column} AS TEXT), ?)"
         assert database.execute(query, (line,)).fetchone() == (0,), table
-    assert database.execute("SELECT count(*) FROM log_line WHERE message=?", (line,)).fetchone() == (1,)
+    assert database.execute("SELECT count(*) FROM log_line WHERE CAST(message AS TEXT)=?", (line,)).fetchone() == (1,)
     database.close()
     assert not any(line.encode() in one.read_bytes() for one in (data / "journal").glob("*"))
 

@@ -153,15 +153,6 @@ def create(a: Authorised, tx: Transaction) -> Output:
     _check_strategy(doc, every)
     tags = tags_of(a)
     for definition in every:
-<<<<<<< HEAD
-        wanted = request(doc, definition, f"{name}-001-00000000", {})
-        environment = check(a, tx, wanted)
-        aim = objective(doc, definition)["MetricName"]
-        named = [one["Name"] for one in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]
-        if not in_script_mode(wanted):
-            named += [metric for metric, _ in environment.metrics]
-        if aim not in named:
-=======
         one = request(doc, definition, f"{name}-001-00000000", {})
         environment = check(a, tx, one)
         told = [metric["Name"] for metric in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]
@@ -169,7 +160,6 @@ def create(a: Authorised, tx: Transaction) -> Output:
             told += [metric for metric, _ in environment.metrics]
         aim = objective(doc, definition)["MetricName"]
         if aim not in told:
->>>>>>> tuner
             raise Refused(
                 "ValidationException",
                 f"The objective metric {aim} is neither among AlgorithmSpecification.MetricDefinitions nor one that the "
