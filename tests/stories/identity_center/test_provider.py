@@ -178,7 +178,7 @@ def test_who_is_not_known_can_be_kept_out(there: tuple[Centre, Provider]) -> Non
         {"key": "a shared secret of some length....", "algorithm": "HS256"},
         {"key": "", "algorithm": "none"},
     ],
-    ids=str,
+    ids=lambda spoil: str(spoil) if "key" not in spoil else f"signed {spoil.get('algorithm', 'by another')}",
 )
 def test_what_is_not_the_providers_word_signs_nobody_in(there: tuple[Centre, Provider], spoil: dict[str, Any]) -> None:
     centre, provider = there
