@@ -67,29 +67,33 @@ class Placement:
         found = instance_type(type_name)
         return Grant(float(min(found.cpus, self._cpus)), min(found.memory_bytes, self._most))
 
-    def _wanted(self, type_names: Sequence[str]) -> Grant:
-        grants = [self.grant(one) for one in type_names]
+    def part(self, memory_bytes: int, cpus: float) -> Grant:
+        """What a piece of the machine grants that is no instance type."""
+        return Grant(min(cpus, float(self._cpus)), min(memory_bytes, self._most))
+
+    def _wanted(self, wanted: Sequence[str | Grant]) -> Grant:
+        grants = [self.grant(one) if isinstance(one, str) else one for one in wanted]
         # Who wants more than there is gets it alone.
         memory = min(sum(one.memory_bytes for one in grants), self._total)
         return Grant(sum(one.cpus for one in grants), memory)
 
-    def busy(self, *type_names: str) -> str:
+    def busy(self, *wanted: str | Grant) -> str:
         """Why a claim would have to wait now; empty if it would not."""
-        wanted = self._wanted(type_names).memory_bytes
+        memory = self._wanted(wanted).memory_bytes
         if self.waiting:
             return f"{self.waiting} that asked before"
-        if wanted > self._free:
-            return f"{wanted / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
+        if memory > self._free:
+            return f"{memory / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
         return ""
 
-    async def claim(self, holder: str, *type_names: str, yields: Callable[[], None] | None = None) -> Claim:
-        """Books for all of a holder's instances or none, in the order of asking, when there is room. The holder's earlier
-        claim becomes stale.
+    async def claim(self, holder: str, *wanted: str | Grant, yields: Callable[[], None] | None = None) -> Claim:
+        """Books types, or what `part` gave, for all of a holder's instances or none, in the order of asking, when there is
+        room. The holder's earlier claim becomes stale.
 
         yields: the booking may be taken back. It is called when somebody whose booking may not waits for the room, and the
         holder then is to release it soon.
         """
-        grant = self._wanted(type_names)
+        grant = self._wanted(wanted)
         earlier = self._held.get(holder)
         if earlier is not None:
             self.release(earlier)
