@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,16 @@ def environments() -> None:
     """The environments that images mean, built on this machine."""
 
 
-def _size(folder: Path) -> int:
+def _size(folder: str) -> int:
     """Bytes of the files below a folder."""
-    return sum(one.lstat().st_size for one in folder.rglob("*") if one.is_file() and not one.is_symlink())
+    found = 0
+    with os.scandir(folder) as entries:
+        for one in entries:
+            if one.is_dir(follow_symlinks=False):
+                found += _size(one.path)
+            else:
+                found += one.stat(follow_symlinks=False).st_size
+    return found
 
 
 def _told(name: str, root: Path | None) -> dict[str, Any]:
@@ -36,7 +44,7 @@ def _told(name: str, root: Path | None) -> dict[str, Any]:
         "name": name,
         "built": built,
         "digest": images.digest_of(name),
-        "bytes": _size(images.place_of(name, root)) if built else None,
+        "bytes": _size(str(images.place_of(name, root))) if built else None,
         "images": [f"{image.repository}:{tag}" for image in behind for tag in image.examples],
         "algorithms": sorted(image.algorithm for image in behind if image.algorithm),
     }

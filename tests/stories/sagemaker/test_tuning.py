@@ -161,7 +161,7 @@ def test_what_cannot_be_searched_is_refused(workshop: Workshop) -> None:
     twice = [{**defined, "DefinitionName": "one"}, {**defined, "DefinitionName": "one"}]
     apart = [{**defined, "DefinitionName": "one"}, {**defined, "DefinitionName": "two", "EnableNetworkIsolation": True}]
     cases: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, Any]]] = [
-        ("not among AlgorithmSpecification.MetricDefinitions", config(), mute, {}),
+        ("neither among AlgorithmSpecification.MetricDefinitions", config(), mute, {}),
         ("must not be more than MaxNumberOfTrainingJobs", config(ResourceLimits=limits), defined, {}),
         ("needs HyperbandStrategyConfig.MaxResource", config("Hyperband"), defined, {}),
         (

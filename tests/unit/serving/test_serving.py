@@ -190,6 +190,22 @@ def test_calls_under_way_are_answered_by_the_server_that_goes(tmp_path: Path) ->
     on(work, tmp_path)
 
 
+def test_who_is_to_take_over_may_come_up_first(tmp_path: Path) -> None:
+    """After a restart both come up at once; the one that answers must not end the one that is to."""
+
+    async def work(bench: Bench, serving: Serving) -> None:
+        await serving.bring("k", "new", [Variant("v", 1.0, [bench.instance("B")])])
+        await serving.bring("k", "old", [Variant("v", 1.0, [bench.instance("A")])])
+        serving.shift("k", "old", 1.0)
+        serving.settle("k", "old", beside="new")
+        assert (await serving.invoke("k", call(b"x")))[0].body == b"Ax"
+        serving.shift("k", "new", 1.0)
+        serving.settle("k", "new")
+        assert (await serving.invoke("k", call(b"x")))[0].body == b"Bx"
+
+    on(work, tmp_path)
+
+
 def test_a_change_of_count_keeps_the_servers_that_are_there(tmp_path: Path) -> None:
     async def work(bench: Bench, serving: Serving) -> None:
         async def pids(count: int) -> set[bytes]:

@@ -4,10 +4,11 @@ A server is a program, or several that pass a call on, that speak HTTP on unix s
 run in, whoever deploys them says.
 """
 
-from bastide.engines.serving.client import Answer, Client, Lost
+from bastide.engines.serving.client import Answer, Body, Client, Lost
 from bastide.engines.serving.fleet import Observer, OnDemand, Serving, Throttled, Variant
 from bastide.engines.serving.models import Models, NoModel, NotLoaded
 from bastide.engines.serving.server import (
+    MOST_ANSWER,
     Container,
     Instance,
     Invocation,
@@ -19,7 +20,9 @@ from bastide.engines.serving.server import (
 )
 
 __all__ = [
+    "MOST_ANSWER",
     "Answer",
+    "Body",
     "Client",
     "Container",
     "Instance",

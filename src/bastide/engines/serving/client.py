@@ -8,7 +8,7 @@ import stat
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -18,6 +18,10 @@ _LONGEST_IDLE: Final = 2.0
 that meets that on its way nobody knows whether it was seen."""
 _MOST_WAITING: Final = 64
 """Pieces of a streamed answer that wait for whoever reads them, before the server has to."""
+
+
+Body = bytes | AsyncIterator[bytes]
+"""Of a request. One that comes in pieces is sent as they come (chunked)."""
 
 
 class Lost(Exception):  # noqa: N818
@@ -53,12 +57,14 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._pieces_wanted: asyncio.Queue[bytes | Lost | None] | None = None
         self.over = True
+        self._room = asyncio.Event()
+        self._room.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
 
-    async def ask(self, request: bytes, body: bytes, *, stream: bool = False) -> Answer:
+    async def ask(self, request: bytes, body: Body, *, stream: bool = False) -> Answer:
         """One request at a time; raises Lost. stream: returns when the head is there, and `pieces` has the body."""
         if self.closed or self.transport is None:
             raise Lost("the connection is closed", unsent=True)
@@ -67,18 +73,46 @@ class _Connection(asyncio.Protocol):
         self._waiting = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._answer, self._pieces, self._size = Answer(), [], 0
-        if len(body) <= _ONE_WRITE:
+        if not isinstance(body, bytes):
+            self.transport.write(request)
+        elif len(body) <= _ONE_WRITE:
             self.transport.write(request + body)  # the server wakes up once
         else:
             self.transport.write(request)
             self.transport.write(body)
         try:
+            if not isinstance(body, bytes):
+                await self._feed(body)
             return await self._waiting
         except BaseException:
             self.close()
             raise
         finally:
             self._waiting = None
+
+    async def _feed(self, body: AsyncIterator[bytes]) -> None:
+        """Sends a body of unknown length as fast as the server reads it. An answer that is there before its end is an
+        answer, and the connection no good any more."""
+        assert self.transport is not None and self._waiting is not None
+        async for piece in body:
+            if self._waiting.done():
+                self.closed = True
+                return
+            if piece:
+                self.transport.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
+                room = asyncio.ensure_future(self._room.wait())
+                either: set[asyncio.Future[Any]] = {room, self._waiting}
+                try:
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    room.cancel()
+        self.transport.write(b"0\r\n\r\n")
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body of an answer that is streamed; raises Lost if it breaks off."""
@@ -185,7 +219,7 @@ class Client:
             os.close(held)
 
     async def request(
-        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes, *, seconds: float
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: Body, *, seconds: float
     ) -> Answer:
         """Asks and waits for the whole answer; raises Lost, and TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds):
@@ -193,7 +227,7 @@ class Client:
             return answer
 
     async def stream(
-        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes, *, seconds: float
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: Body, *, seconds: float
     ) -> tuple[Answer, AsyncIterator[bytes]]:
         """Asks and waits for the head of the answer; raises as `request` does. The body's pieces come as the server sends
         them, and raise Lost if it breaks off; who does not want them all closes the iterator."""
@@ -208,16 +242,18 @@ class Client:
         return answer, pieces()
 
     async def _ask(
-        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes, *, stream: bool
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: Body, *, stream: bool
     ) -> tuple[_Connection, Answer]:
-        lines = [f"{method} {path} HTTP/1.1", "host: model", f"content-length: {len(body)}"]
+        whole = isinstance(body, bytes)
+        length = f"content-length: {len(body)}" if isinstance(body, bytes) else "transfer-encoding: chunked"
+        lines = [f"{method} {path} HTTP/1.1", "host: model", length]
         for name, value in headers:
             if "\r" in value or "\n" in value:
                 raise ValueError("a header has one line")
             lines.append(f"{name}: {value}")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
         oldest = asyncio.get_running_loop().time() - _LONGEST_IDLE
-        while self._idle:
+        while self._idle and whole:  # a body in pieces gets a connection that nobody can have closed
             connection = self._idle.pop()
             if connection.idle_since < oldest:
                 connection.close()
@@ -226,7 +262,7 @@ class Client:
         connection = await self._connect()
         return connection, await self._through(connection, head, body, stream)
 
-    async def _through(self, connection: _Connection, head: bytes, body: bytes, stream: bool) -> Answer:
+    async def _through(self, connection: _Connection, head: bytes, body: Body, stream: bool) -> Answer:
         answer = await connection.ask(head, body, stream=stream)
         if not stream:
             self._keep(connection)

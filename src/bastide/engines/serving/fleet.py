@@ -329,16 +329,17 @@ class Serving:
         for fleet in self._stages.get(key, ()):
             fleet.share = share if fleet.owner == owner else 1.0 - share
 
-    def settle(self, key: str, owner: str) -> None:
-        """Only the owner's deployment stays. What the others are answering is answered to its end; nobody waits for
-        that."""
+    def settle(self, key: str, owner: str, *, beside: str | None = None) -> None:
+        """Only the owner's deployment stays, and `beside`, whose that is to take over some time. What the others are
+        answering is answered to its end; nobody waits for that."""
         stage = self._stages.get(key, [])
-        stays = [fleet for fleet in stage if fleet.owner == owner]
-        for fleet in stays:
-            fleet.share = 1.0
+        stays = [fleet for fleet in stage if fleet.owner in (owner, beside)]
+        if not any(fleet.owner == beside for fleet in stays):
+            for fleet in stays:
+                fleet.share = 1.0
         self._stages[key] = stays
         for fleet in stage:
-            if fleet.owner != owner:
+            if fleet.owner not in (owner, beside):
                 self._background(self._retire(fleet, stays, _GRACE, _DRAIN))
 
     def _background(self, work: Awaitable[None]) -> None:
@@ -380,6 +381,15 @@ class Serving:
         """How many servers of a variant are up now."""
         found = [fleet.pools[variant] for fleet in self._stages.get(key, ()) if variant in fleet.pools]
         return sum(one.ready for one in found[-1].servers) if found else 0
+
+    async def get(self, key: str, variant: str, path: str, *, seconds: float) -> Answer:
+        """What a server of a variant says of itself. Raises NotReady, Lost and TimeoutError."""
+        pool = self._fleet(key).choose(variant)
+        server = pool.take(None, None)
+        try:
+            return await server.get(path, seconds)
+        finally:
+            server.give()
 
     # -- calls -------------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from bastide.engines.serving.client import Answer, Client, Lost
+from bastide.engines.serving.client import Answer, Body, Client, Lost
 from bastide.engines.serving.models import Loaded, Models, NoModel
 
 _log = logging.getLogger("bastide.serving")
@@ -18,7 +18,7 @@ _PING_SECONDS: Final = 2.0
 _PING_EVERY: Final = 10.0
 _MOST_MISSED: Final = 3
 _LONGEST_BACK_OFF: Final = 60.0
-_MOST_ANSWER: Final = 25 << 20
+MOST_ANSWER: Final = 25 << 20
 _ONLY_LAST: Final = frozenset(("accept",))
 
 
@@ -67,7 +67,7 @@ class Process(Protocol):
 class Container:
     """A program of an instance. name: what errors and callers call it. launch: starts it, also again. socket: where it will
     listen. tell: takes a line that its owner is to read. models: where its models come from, if it has several;
-    keep: they stay loaded."""
+    keep: they stay loaded. most: bytes of an answer."""
 
     name: str
     launch: Callable[[], Awaitable[Process]]
@@ -75,6 +75,7 @@ class Container:
     tell: Callable[[str], Awaitable[None]] | None = None
     models: Models | None = None
     keep: bool = True
+    most: int = MOST_ANSWER
 
 
 @dataclass(slots=True)
@@ -89,7 +90,8 @@ class Instance:
 @dataclass(slots=True)
 class Invocation:
     """A call. variant, model, container: which ones are meant, if it says so. session: the one it belongs to. seconds:
-    until the answer. at: when it came in (microseconds, wall). id: what its caller calls it."""
+    until the answer. at: when it came in (microseconds, wall). id: what its caller calls it.
+    pieces: a body that is sent as it comes, in place of `body`."""
 
     headers: Sequence[tuple[str, str]]
     body: bytes
@@ -101,6 +103,12 @@ class Invocation:
     at: int = 0
     id: str | None = None
     began: float = field(default=0.0)
+    pieces: AsyncIterator[bytes] | None = None
+
+    @property
+    def content(self) -> Body:
+        """What is sent."""
+        return self.body if self.pieces is None else self.pieces
 
 
 class _Supervised:
@@ -109,7 +117,7 @@ class _Supervised:
     def __init__(self, variant: str, container: Container, seconds: float) -> None:
         self.variant = variant
         self.container = container
-        self.client = Client(container.socket, _MOST_ANSWER)
+        self.client = Client(container.socket, container.most)
         self.loaded = Loaded(self.client, container.models, container.keep) if container.models is not None else None
         self.ready = False
         self._seconds = seconds
@@ -132,7 +140,7 @@ class _Supervised:
                     if ended.done():
                         raise Unhealthy(self.variant, "its server ended before it answered")
                     await asyncio.wait({ended}, timeout=pause)
-                    pause = min(pause * 1.5, 0.25)
+                    pause = min(pause * 1.5, 0.05)
         except TimeoutError:
             raise Unhealthy(self.variant, f"its server was not well within {self._seconds:.0f} s") from None
         finally:
@@ -282,10 +290,10 @@ class Server:
         Loading, NoModel and NotLoaded."""
         only = self._only
         if only is not None and not self._direct and call.container is None:
-            return await self._ask(only, call.headers, call.body, call, call.seconds)
+            return await self._ask(only, call.headers, call.content, call, call.seconds)
         loop = asyncio.get_running_loop()
         until = loop.time() + call.seconds
-        headers, body, answer = call.headers, call.body, Answer()
+        headers, body, answer = call.headers, call.content, Answer()
         path = self._path(call)
         for one in path:
             told = _for(headers, last=one is path[-1])
@@ -296,12 +304,13 @@ class Server:
         return answer
 
     async def _ask(
-        self, one: _Supervised, headers: Sequence[tuple[str, str]], body: bytes, call: Invocation, seconds: float
+        self, one: _Supervised, headers: Sequence[tuple[str, str]], body: Body, call: Invocation, seconds: float
     ) -> Answer:
         try:
             if one.loaded is not None:
                 if call.model is None:
                     raise NoModel("TargetModel is needed: the endpoint serves several models.")
+                assert isinstance(body, bytes)
                 found = await one.loaded.invoke(call.model, headers, body, seconds=seconds)
                 if found is None:
                     raise Loading
@@ -312,19 +321,24 @@ class Server:
                 answer = await one.client.request("POST", "/invocations", headers, body, seconds=seconds)
         except Lost as lost:
             lost.container = one.container.name
-            if lost.unsent:
+            if lost.unsent and one.ready:
                 one.ready = False  # until it answers a ping, or is started again
+                _log.warning("a server of %s is not asked for now: %s", self.variant, lost)
             raise
         except TimeoutError:
             raise Slow(one.container.name) from None
         answer.container = one.container.name
         return answer
 
+    async def get(self, path: str, seconds: float) -> Answer:
+        """What its first container says of itself. Raises Lost and TimeoutError."""
+        return await self._containers[0].client.request("GET", path, (), b"", seconds=seconds)
+
     async def stream(self, call: Invocation) -> tuple[Answer, AsyncIterator[bytes]]:
         """Like `call`, with the body of the last container's answer in pieces."""
         loop = asyncio.get_running_loop()
         until = loop.time() + call.seconds
-        headers, body = call.headers, call.body
+        headers, body = call.headers, call.content
         path = self._path(call)
         for one in path[:-1]:
             answer = await self._ask(one, _for(headers, last=False), body, call, until - loop.time())

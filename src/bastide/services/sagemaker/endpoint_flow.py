@@ -239,7 +239,9 @@ class EndpointFlow:
     async def serve(self, run: Run) -> dict[str, Any]:
         """As long as the endpoint lives."""
         if self._wanted(run):
-            self.calls.engine(Serving).settle(self._arn(run), run.id)
+            # After a restart the one that is to take over may have come up first: it is not in the way.
+            following = self._row(run).doc.get("_next")
+            self.calls.engine(Serving).settle(self._arn(run), run.id, beside=following)
         workflows = self.calls.engine(Workflows)
         for earlier in run.state.get("earlier") or ():
             await workflows.signal(earlier, "stop")

@@ -61,6 +61,26 @@ def of_job(tx: Transaction, kind: Kind, row: Row, component: Row, run: Run) -> N
         associate(tx, account, region, here, found, "Produced")
 
 
+def of_transform(tx: Transaction, kind: Kind, row: Row, component: Row, run: Run) -> None:
+    """What a transform job was given, its model among it, and what it made, around its trial component."""
+    pinned = run.state.get("pinned")
+    if pinned is None:
+        return
+    account, region = row.account, row.region
+    here = TRIAL_COMPONENT.arn(account, region, component.name)
+    fetched = run.state.get("fetched") or {}
+    given = [_image(tx, account, region, one["Image"], one["ImageDigest"]) for one in row.doc["_model"]["containers"]]
+    given += [artifact(tx, account, region, "Model", url, _object(etag)) for url, etag in fetched.items()]
+    given.append(artifact(tx, account, region, "DataSet", pinned["uri"], {"Custom": pinned["sha256"]}))
+    for one in given:
+        associate(tx, account, region, one, here, "ContributedTo")
+    if run.state.get("stored"):
+        generated = {"GeneratedBy": kind.arn(account, region, row.name)}
+        uri, ids = row.doc["TransformOutput"]["S3OutputPath"], {"Custom": run.state["stored"]}
+        found = artifact(tx, account, region, "DataSet", uri, ids, MetadataProperties=generated)
+        associate(tx, account, region, here, found, "Produced")
+
+
 def _image_of(row: Row) -> str:
     doc = row.doc
     if "AppSpecification" in doc:

@@ -15,7 +15,7 @@ from bastide.kernel.kind import Given
 from bastide.services.sagemaker import job_network, tuning_trial
 from bastide.services.sagemaker.asking import keys, passing, several, tagging
 from bastide.services.sagemaker.session import check_role
-from bastide.services.sagemaker.training_job import LONGEST, check
+from bastide.services.sagemaker.training_job import LONGEST, check, in_script_mode
 from bastide.services.sagemaker.tuning_definition import (
     definitions,
     epochs,
@@ -79,7 +79,7 @@ def _agreed(key: str) -> Given:
 
     def given(asked: Asked) -> str | None:
         found = [_read(one, paths) or [default] for one in _all(asked.input)] or [[default]]
-        return found[0][0]
+        return found[0][0] or None
 
     return given
 
@@ -153,13 +153,17 @@ def create(a: Authorised, tx: Transaction) -> Output:
     _check_strategy(doc, every)
     tags = tags_of(a)
     for definition in every:
-        check(a, tx, request(doc, definition, f"{name}-001-00000000", {}))
+        one = request(doc, definition, f"{name}-001-00000000", {})
+        environment = check(a, tx, one)
+        told = [metric["Name"] for metric in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]
+        if environment is not None and not in_script_mode(one):
+            told += [metric for metric, _ in environment.metrics]
         aim = objective(doc, definition)["MetricName"]
-        if aim not in [one["Name"] for one in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]:
+        if aim not in told:
             raise Refused(
                 "ValidationException",
-                f"The objective metric {aim} is not among AlgorithmSpecification.MetricDefinitions, and the algorithm "
-                "brings none of its own.",
+                f"The objective metric {aim} is neither among AlgorithmSpecification.MetricDefinitions nor one that the "
+                "algorithm brings.",
             )
     parents = _parents(a, tx, doc, every)
     doc["_execution"] = f"{TUNING_JOB.arn(a.account, a.region, name)}#{a.request.id}"

@@ -1,4 +1,4 @@
-"""Instances of an endpoint: a volume with the models in it, and sandboxes that are started on it."""
+"""Instances of an endpoint or a transform job: a volume with the models in it, and sandboxes that are started on it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.network import Networks
-from bastide.engines.placement import Claim, Placement
+from bastide.engines.placement import Claim, Grant, Placement
 from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
-from bastide.engines.serving import Container, Instance, Serving
+from bastide.engines.serving import MOST_ANSWER, Container, Instance, Serving
+from bastide.engines.telemetry import Dimensions
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
 from bastide.services.sagemaker import model_data, objects, own_image
@@ -31,7 +32,9 @@ _CPU_OF_MIB: Final = 1769.0  # memory that comes with one whole processor, as La
 
 
 class VariantHost:
-    """Builds the instances of one execution of an endpoint."""
+    """Builds the instances of one execution of an endpoint or a transform job. Beside what an endpoint configuration says a
+    variant may have `grant` (room that is claimed already), `log` (group and stream), `measured` (namespace and dimensions
+    of its metrics) and `most` (bytes of an answer)."""
 
     def __init__(self, calls: Calls, run_id: str, *, name: str, account: str, region: str, kms: str | None) -> None:
         """kms: the key of the volumes."""
@@ -68,15 +71,21 @@ class _Building:
         self._place = place
         self._variant = variant
         self._region = region
+        self._most = variant.get("most") or MOST_ANSWER
         model = MODEL.arn(account, region, variant["ModelName"])
         self._session = RoleSession(calls, variant["role"], account=account, region=region, source_arn=model)
         self._log: JobLog | None = None
         self._claim: Claim | None = None
+        self._grant: Grant | None = variant.get("grant")
         self._volume = False
         self._folders: list[Any] = []
         self._bridges: list[own_image.Bridge] = []
         self._reading: set[asyncio.Task[None]] = set()
-        self._measures = Measures(self._session, "/aws/sagemaker/Endpoints")
+        self._dimensions: Dimensions = ()
+        namespace = "/aws/sagemaker/Endpoints"
+        if "measured" in variant:
+            namespace, self._dimensions = variant["measured"]
+        self._measures = Measures(self._session, namespace)
         self._usages: dict[str, Usages] = {}
         self.fetched: dict[str, str] = {}
 
@@ -84,6 +93,8 @@ class _Building:
         """Frees everything; bears repeating."""
         while self._usages:
             self._usages.popitem()[1].abandon()
+        if "measured" in self._variant:
+            await self._measures.close()  # what a job measured is there when it is over
         self._measures.abandon()
         log, self._log = self._log, None
         if log is not None:
@@ -112,7 +123,9 @@ class _Building:
             raise Failed("ClientError", cannot_assume(variant["role"]).message) from None
         placement = self._calls.engine(Placement)
         serverless = variant.get("ServerlessConfig")
-        if serverless:
+        if self._grant is not None:
+            gib = int(variant.get("VolumeSizeInGB") or 30)
+        elif serverless:
             memory = serverless["MemorySizeInMB"]
             part = placement.part(memory * _MIB, max(1.0, memory / _CPU_OF_MIB))
             self._claim = await placement.claim(self._place, part)
@@ -125,11 +138,15 @@ class _Building:
         self._volume = True
         key = await volume_key(self._session, kms)
         volume = await volumes.create(self._place, key, gib * GIB)
-        group = f"/aws/sagemaker/Endpoints/{endpoint}"
-        self._log = JobLog(self._session, group, f"{variant['VariantName']}/i-{digest[:17]}")
+        if self._claim is not None:
+            self._grant = self._claim.grant
+        stream = f"{variant['VariantName']}/i-{digest[:17]}"
+        group, stream = variant.get("log") or (f"/aws/sagemaker/Endpoints/{endpoint}", stream)
+        self._log = JobLog(self._session, group, stream)
         await self._log.open()
         self._measures.start()
-        self._dimensions = (("EndpointName", endpoint), ("VariantName", variant["VariantName"]))
+        if not self._dimensions:
+            self._dimensions = (("EndpointName", endpoint), ("VariantName", variant["VariantName"]))
         try:
             async with asyncio.timeout(seconds):
                 return [
@@ -163,8 +180,8 @@ class _Building:
                 await objects.fetch(session, bucket, key, ml / "input" / "source" / key.rsplit("/", 1)[-1])
             except Refused as refused:
                 raise model_data.no_data(source, refused) from None
-        assert self._claim is not None
-        grant = self._claim.grant
+        grant = self._grant
+        assert grant is not None
         sockets = await asyncio.to_thread(self._calls.engine(Serving).place, f"{digest}-{number}")
         self._folders.append(sockets)
         namespace = ""
@@ -195,7 +212,7 @@ class _Building:
         )
         keep = (container.get("MultiModelConfig") or {}).get("ModelCacheSetting", "Enabled") == "Enabled"
         host = str(container.get("ContainerHostname") or "primary")
-        return Container(host, self._launcher(spec, ml), sockets / "model.sock", self._tell, models, keep)
+        return Container(host, self._launcher(spec, ml), sockets / "model.sock", self._tell, models, keep, self._most)
 
     async def _tell(self, line: str) -> None:
         if self._log is not None:

@@ -27,6 +27,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import uvloop
+
 from bastide.engines.sandbox import Ended, Limits, RootImage, SandboxError, Spec, Usage
 from bastide.jail import cgroups
 from bastide.jail.probe import LAUNCHER
@@ -333,7 +335,11 @@ def _rlimits(limits: Limits, group: cgroups.Group) -> dict[str, int]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = limits.open_files if most == resource.RLIM_INFINITY else min(limits.open_files, most)
     # The job's user is its own, so the limit by user is a limit by job, beside the one of the control group.
-    found = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": limits.processes + 2}
+    # No core goes to a file below a page, and with exactly 1 none to a program of the host's either, which the kernel
+    # would start as root outside, at 0, too (core(5); fs/coredump.c). The filter keeps the job from changing it. Where the
+    # platform itself was started with 0 there is no way up.
+    _, core = resource.getrlimit(resource.RLIMIT_CORE)
+    found = {"RLIMIT_CORE": 1 if core else 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": limits.processes + 2}
     if "memory" not in group.limited:
         found["RLIMIT_AS"] = limits.memory_bytes
     return found
@@ -347,7 +353,9 @@ def _pieces(line: bytes) -> list[bytes]:
 
 async def _reading(handle: int, reader: asyncio.StreamReader) -> asyncio.BaseTransport:
     loop = asyncio.get_running_loop()
-    pipe = os.fdopen(handle, "rb", 0)
+    # uvloop's transport closes the descriptor and then the file. The second close would hit whatever another thread has
+    # opened in between under the same number.
+    pipe = os.fdopen(handle, "rb", 0, closefd=not isinstance(loop, uvloop.Loop))
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     return transport
 

@@ -80,7 +80,7 @@ def default_input(body: Any, content_type: str) -> Any:
         if content_type == CSV:
             if not body.strip():
                 raise ValueError("empty")
-            return np.loadtxt(io.StringIO(body), delimiter=",", ndmin=2, dtype=np.float64).astype(np.float32)
+            return np.loadtxt(io.StringIO(body), delimiter=",", ndmin=2, dtype=np.float32)
         if content_type == NPY:
             return np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, TypeError, KeyError, EOFError, OSError):
@@ -100,14 +100,23 @@ def default_output(prediction: Any, accept: str) -> tuple[Any, str]:
         plain = prediction.tolist() if hasattr(prediction, "tolist") else prediction
         return json.dumps(plain, default=lambda v: v.tolist()), JSON
     if accept == CSV:
-        out = io.StringIO()
-        np.savetxt(out, np.atleast_1d(np.asarray(prediction)), delimiter=",", fmt="%s")
-        return out.getvalue(), CSV
+        return as_csv(np.atleast_1d(np.asarray(prediction))), CSV
     if accept == NPY:
         raw = io.BytesIO()
         np.save(raw, np.asarray(prediction), allow_pickle=False)
         return raw.getvalue(), NPY
     raise Answer(406, f"Accept {accept} is not supported; ask for {JSON}, {CSV} or {NPY}.")
+
+
+def as_csv(values: Any) -> str:
+    """An array's rows, as numpy.savetxt writes them with the format %s, in a third of its time."""
+    if values.ndim > 2:
+        raise ValueError("CSV has two dimensions")
+    # As numbers of Python's own where they are the same digits; of other types each number knows its digits.
+    plain = values.tolist() if values.dtype.kind in "biuOU" or values.dtype == "f8" else values
+    if values.ndim == 1:
+        return "".join([f"{one!s}\n" for one in plain])
+    return "".join([",".join(map(str, row)) + "\n" for row in plain])
 
 
 def source_folder(model: Path) -> Path:
@@ -310,8 +319,8 @@ class Server(Application):
         if path == "/ping" and method == "GET":
             return 200, b"", "text/plain"
         if path == "/execution-parameters" and method == "GET":
-            workers = int(os.environ.get("SAGEMAKER_MODEL_SERVER_WORKERS") or "1")
-            told = {"MaxConcurrentTransforms": workers, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
+            # One payload more than are worked on, so that the next one is there when a worker is free.
+            told = {"MaxConcurrentTransforms": workers() + 1, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
             return 200, json.dumps(told).encode(), JSON
         if path != "/invocations":
             raise Answer(404, "There are /ping, /execution-parameters and /invocations.")
@@ -506,6 +515,11 @@ def several() -> bool:
     return os.environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
 
 
+def workers() -> int:
+    """How many processes answer."""
+    return 1 if several() else max(1, int(os.environ.get("SAGEMAKER_MODEL_SERVER_WORKERS") or "1"))
+
+
 def work(listener: socket.socket) -> int:
     """Load the model and answer until told to stop."""
     uvicorn = importlib.import_module("uvicorn")
@@ -543,12 +557,11 @@ def main() -> int:
     read.add_argument("--algorithm", default="")
     given, _ = read.parse_known_args()
     os.environ[FRAMEWORK], os.environ[ALGORITHM] = given.framework, given.algorithm
-    workers = 1 if several() else max(1, int(os.environ.get("SAGEMAKER_MODEL_SERVER_WORKERS") or "1"))
     listener = bound()
-    if workers == 1:
+    if workers() == 1:
         return work(listener)
     children = set()
-    for _ in range(workers):
+    for _ in range(workers()):
         child = os.fork()
         if child == 0:
             status = 1
@@ -580,4 +593,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ended)  # at once: neither a model that hangs nor what it had loaded is waited for

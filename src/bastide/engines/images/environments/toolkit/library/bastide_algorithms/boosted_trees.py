@@ -204,7 +204,7 @@ def train(job: Job) -> None:
             evals=[(data, name) for name, data in matrices.items()],
             custom_metric=_measured([one for one in asked if one in _OWN]),
             early_stopping_rounds=given.get("early_stopping_rounds"),
-            xgb_model=str(before[0]) if before else None,
+            xgb_model=_booster(before[0]) if before else None,
             verbose_eval=False,
             callbacks=[log],
         )
@@ -213,6 +213,13 @@ def train(job: Job) -> None:
     if "early_stopping_rounds" in given:
         booster = booster[: booster.best_iteration + 1]
     job.model.joinpath(FILE).write_bytes(booster.save_raw("ubj"))
+
+
+def _booster(path: Path) -> Any:
+    """From its bytes: the library would judge the format by the file's name."""
+    made = xgboost.Booster()
+    made.load_model(bytearray(path.read_bytes()))
+    return made
 
 
 class Model:
@@ -242,6 +249,4 @@ def load(folder: Path) -> Model:
     found = found or sorted(p for p in folder.iterdir() if p.suffix in (".ubj", ".json", ".bin", ".model"))
     if len(found) != 1:
         raise RuntimeError(f"the model has to be the file {FILE}; found: {', '.join(p.name for p in found) or 'none'}")
-    booster = xgboost.Booster()
-    booster.load_model(bytearray(found[0].read_bytes()))
-    return Model(booster)
+    return Model(_booster(found[0]))

@@ -32,6 +32,7 @@ WITHOUT_EFFECT = (
     "epochs",
     "eval_metrics",
     "extra_center_factor",
+    "force_dense",
     "half_life_time_size",
     "init_method",
     "mini_batch_size",
@@ -41,8 +42,8 @@ _SEED = 0
 
 def train(job: Job) -> None:
     """Channels: train, and optionally test, without labels."""
-    given, rules = job.given, Rules(labels=False)
-    x = job.train(Rules(labels=False), labelled=False).dense()
+    given, rules = job.given, Rules()
+    x = job.train(Rules(), labelled=False).dense()
     if len(x) < given["k"]:
         raise Unfit(f"{len(x)} records cannot be parted into k={given['k']} clusters.")
     found = KMeans(

@@ -32,7 +32,7 @@ WITHOUT_EFFECT = ("mini_batch_size",)
 def train(job: Job) -> None:
     """Channels: train, and optionally test, without labels."""
     given = job.given
-    x = job.train(Rules(labels=False), labelled=False).dense()
+    x = job.train(Rules(), labelled=False).dense()
     count = given["num_components"]
     if count > min(x.shape):
         raise Unfit(
@@ -54,7 +54,7 @@ def train(job: Job) -> None:
         explained = found.explained_variance_ratio_
     job.quality("train", "explained_variance_ratio", float(np.sum(explained)), "score")
     keep(job.model, {"algorithm": NAME}, mean=mean, components=components[::-1], singular_values=spread[::-1])
-    if (test := job.table("test", Rules(labels=False))) is not None:
+    if (test := job.table("test", Rules())) is not None:
         data = test.dense(x.shape[1]) - mean
         share = np.sum((data @ components.T) ** 2) / (np.sum(data**2) or 1.0)
         job.quality("test", "explained_variance_ratio", float(share), "score")

@@ -132,7 +132,7 @@ class Model:
 def train(job: Job) -> None:
     """Channels: train without labels, and optionally test with labels, 1 for what is odd."""
     given = job.given
-    x = job.train(Rules(labels=False), labelled=False).dense()
+    x = job.train(Rules(), labelled=False).dense()
     size = min(given["num_samples_per_tree"], len(x))
     random = np.random.default_rng(_SEED)
     trees = [Tree(x[np.sort(random.choice(len(x), size, replace=False))], random) for _ in range(given["num_trees"])]

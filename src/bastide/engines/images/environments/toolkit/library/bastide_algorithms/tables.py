@@ -57,9 +57,9 @@ class Table:
 
     def dense(self, width: int | None = None) -> np.ndarray[Any, Any]:
         """The features as an array of float64. Raises Unfit for missing values and another number of columns."""
+        if width is not None and self.width != width:
+            raise Unfit(f"the records have {self.width} features, not {width}")
         found = self.features.toarray() if sparse.issparse(self.features) else np.asarray(self.features, np.float64)
-        if width is not None and found.shape[1] != width:
-            raise Unfit(f"the records have {found.shape[1]} features, not {width}")
         if not np.isfinite(found).all():
             raise Unfit("the data has values that are missing or infinite")
         # In rows, as everybody's arrays are: sums in another order end in other digits.
