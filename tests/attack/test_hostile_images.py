@@ -1,6 +1,6 @@
 """Images that attack: by what lies in their layers, by what they say of themselves, and by what they start.
 
-docs/threat-model.md, "a hostile container". What would have been harmed is looked at from outside.
+docs/threat-model.md, "a hostile image". What would have been harmed is looked at from outside.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ import gzip
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.attack.test_hostile_jobs import clean, until
+from tests.attack.test_hostile_jobs import left, until
 from tests.platform import Account, Running, allow
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry, canonical
 from tests.stories.ecr.test_access import get
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
 from tests.stories.sagemaker.test_own_images import PULL, said, train
-
-__all__ = ["clean"]
 
 CONFIG = {"Env": ["PATH=/usr/local/bin:/bin"]}
 
@@ -64,18 +62,14 @@ def layer(*given: tuple[Any, ...]) -> oci.Layer:
 def test_layers_that_reach_out_harm_nobody(victim: tuple[Workshop, Registry, Path]) -> None:
     shop, registry, outside = victim
     uri, up = registry.create("hostile"), "../" * 12
-    refused: dict[str, Callable[[tarfile.TarFile], None]] = {
-        "up": layer((f"{up}{str(outside)[1:]}/new", b"x")),
-        "hard": layer(("x", str(outside / "kept"), tarfile.LNKTYPE)),
-        "dots": layer((".wh...", b"")),
-        "whiteout": layer((f"{up}{str(outside)[1:]}/.wh.kept", b"")),
-    }
+    refused = {"dots": layer((".wh...", b"")), "whiteout": layer((f"{up}{str(outside)[1:]}/.wh.kept", b""))}
     for name, one in refused.items():
         registry.push(f"{uri}:{name}", [oci.system, oci.scripts(train="echo ran"), one], CONFIG)
         job = train(shop, f"{uri}:{name}")
         assert job["TrainingJobStatus"] == "Failed" and "cannot be used" in job["FailureReason"], (name, job)
     # What a link leads to is looked up inside the image, whoever goes over it: layers, whiteouts, mounts, the job.
     links = layer(
+        (f"{str(outside)[1:]}/here", b"of the image"),
         ("out", str(outside), tarfile.SYMTYPE),
         ("up", f"{up}{str(outside)[1:]}", tarfile.SYMTYPE),
         ("opt", str(outside), tarfile.SYMTYPE),
@@ -93,7 +87,7 @@ def test_layers_that_reach_out_harm_nobody(victim: tuple[Workshop, Registry, Pat
     script = f"""
 id -u; test -u /bin/id && echo "WORKED setuid"
 for one in /disk /mem {outside}/kept /root/etc/shadow; do test -e $one && echo "WORKED $one"; done
-rm -rf /out/kept /up/kept {outside}/* 2>/dev/null; echo x >{outside}/mine 2>/dev/null
+rm -rf /out/kept /up/kept {outside}/* 2>/dev/null; (echo x >{outside}/mine) 2>/dev/null
 ls /opt/ml/input >/dev/null && echo done
 """
     registry.push(f"{uri}:links", [oci.system, links, setuid, over, oci.scripts(train=script)], CONFIG)
@@ -140,10 +134,10 @@ def test_what_lies_about_itself_is_not_taken(victim: tuple[Workshop, Registry, P
 
     # A configuration that names other layers than there are, and a bomb, fail the job that wants them.
     packed, _ = oci.packed(oci.scripts(train="echo ran"))
-    bomb = gzip.compress(bytes(256 << 20), 9)
+    bomb = gzip.compress(bytes(128 << 20), 9)
     for name, one, why in (
         ("other", (packed, other), "not the one that its configuration names"),
-        ("bomb", (bomb, f"sha256:{hashlib.sha256(b'').hexdigest()}"), "cannot be used"),
+        ("bomb", (bomb, f"sha256:{hashlib.sha256(bytes(128 << 20)).hexdigest()}"), "unpacks to more than"),
     ):
         registry.push(f"{uri}:{name}", [oci.system, one], CONFIG)
         job = train(shop, f"{uri}:{name}")
@@ -158,7 +152,6 @@ i=0; while test $i -lt 600; do test -e /var-changed && exit 9; sleep 0.1; i=$((i
 """
 
 
-@pytest.mark.usefixtures("clean")
 def test_an_entrypoint_reaches_neither_host_nor_neighbours_nor_the_internet(
     victim: tuple[Workshop, Registry, Path], platform: Running, neighbour: Account
 ) -> None:
@@ -167,7 +160,7 @@ def test_an_entrypoint_reaches_neither_host_nor_neighbours_nor_the_internet(
     port = platform.url.rpartition(":")[2]
     attempts = [
         f"cat {platform.data}/root.key", f"ls {platform.data}", f"ls {outside}", "cat /var-secret", "cat /dev/shm/secret",
-        "kill -9 -1 && false", "cat /proc/1/environ | grep AWS_SECRET", "ls /proc | grep -v '[0-9]' | grep bastide",
+        "cat /proc/1/environ | grep AWS_SECRET", "ls /proc | grep -v '[0-9]' | grep bastide",
         "nc -w 1 127.0.0.1 5000 </dev/null | grep robbed", f"nc -w 1 127.0.0.1 {port} </dev/null",
         "nc -w 1 169.254.169.254 80 </dev/null", "nc -w 1 8.8.8.8 53 </dev/null", "nc -w 1 10.77.0.2 5000 </dev/null",
         "wget -q -T 1 -O - http://169.254.169.254/latest/meta-data/", "wget -q -T 1 -O - http://example.com/",
@@ -177,13 +170,14 @@ def test_an_entrypoint_reaches_neither_host_nor_neighbours_nor_the_internet(
     tried = "\n".join(
         f"printf '%s' {base64.b64encode(one.encode()).decode()} | base64 -d >/tmp/try; "
         f'if (trap "" TERM; . /tmp/try) >/dev/null 2>&1; then echo "WORKED: $(cat /tmp/try)"; fi'
-        for one in attempts
-        if not one.startswith("kill")
+        for one in [*attempts, "cat /etc/passwd"]
     )
     steals = f"{tried}\necho changed >/var-changed\necho done"
     image = [oci.system, layer(("bin/base64", "busybox", tarfile.SYMTYPE)), oci.scripts(hold=HOLDS, steal=steals)]
     registry.push(f"{uri}:one", image, CONFIG)
     where = canonical(shop.account.id, "entry:one")
+    assert train(shop, where, algorithm={"ContainerEntrypoint": ["id"]})["TrainingJobStatus"] == "Completed"
+    before = left(platform)  # the unpacked image among it, which stays
     held = shop.train(
         "",
         AlgorithmSpecification={
@@ -196,7 +190,7 @@ def test_an_entrypoint_reaches_neither_host_nor_neighbours_nor_the_internet(
     # The same image for both: what it unpacked to is shared, and what one writes over it is not.
     job = train(shop, where, algorithm={"ContainerEntrypoint": ["steal"]})
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
-    assert said(shop, "/aws/sagemaker/TrainingJobs", job["TrainingJobName"]) == ["done"]
+    assert said(shop, "/aws/sagemaker/TrainingJobs", job["TrainingJobName"]) == ["WORKED: cat /etc/passwd", "done"]
     # Another account's role does not come by an image that is unpacked here already.
     folder = outside.parent / "theirs"
     folder.mkdir()
@@ -209,3 +203,11 @@ def test_an_entrypoint_reaches_neither_host_nor_neighbours_nor_the_internet(
     assert shop.sagemaker.describe_training_job(TrainingJobName=held)["TrainingJobStatus"] == "InProgress"
     shop.sagemaker.stop_training_job(TrainingJobName=held)
     assert shop.trained(held)["TrainingJobStatus"] == "Stopped"
+
+    def more() -> set[str]:
+        try:
+            return left(platform) - before
+        except FileNotFoundError:  # control groups of other platforms come and go while it looks
+            return {"?"}
+
+    until(lambda: not more())

@@ -38,16 +38,16 @@ def run(study: Study, image: str, path: str = "models") -> dict[str, Any]:
 @pytest.mark.control("PRM-14")
 def test_the_job_role_runs_tagged_images_and_writes_below_its_path(study: Study, tmp_path: Path) -> None:
     registry = Registry(study.account, tmp_path)
-    digests = {}
+    digests, uris = {}, {}
     for name, tags in (("team/tagged", RIGHT), ("team/plain", []), ("team/other", [{**RIGHT[0], "Value": "Me"}])):
-        digests[name] = registry.push(f"{registry.create(name, tags=tags)}:one", [oci.system, TRAIN], CONFIG)
+        uris[name] = registry.create(name, tags=tags)
+        digests[name] = registry.push(f"{uris[name]}:one", [oci.system, TRAIN], CONFIG)
     image = canonical(study.account.id, "team/tagged:one")
     job = run(study, image)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert job["AlgorithmSpecification"]["TrainingImage"] == image
     # What the tag meant is in the lineage, and stays when the tag moves on.
-    moved = registry.push(f"{registry.ecr.describe_repositories(repositoryNames=['team/tagged'])['repositories'][0]['repositoryUri']}:one",
-                          [oci.system, oci.scripts(train="exit 3")], CONFIG)  # fmt: skip
+    moved = registry.push(f"{uris['team/tagged']}:one", [oci.system, oci.scripts(train="exit 3")], CONFIG)
     lineage = study.account.client("sagemaker")
     [artifact] = lineage.list_artifacts(SourceUri=image)["ArtifactSummaries"]
     told = lineage.describe_artifact(ArtifactArn=artifact["ArtifactArn"])["Source"]["SourceTypes"]
