@@ -17,6 +17,8 @@ from tests.stories.sagemaker.serving import config, container, model, serve, unt
 from tests.stories.sagemaker.test_guardrails import refused, role
 from tests.stories.sagemaker.test_job_network import ASK, grant_vpc
 from tests.stories.sagemaker.test_job_role import policy
+from tests.stories.sagemaker.test_transform import begin, ended, put
+from tests.stories.sagemaker.test_variants import _capture
 
 S3 = "https://s3.us-east-1.amazonaws.com"
 # Runs what it is asked, so that one server tells all that can be reached from it.
@@ -63,6 +65,7 @@ def _in(vpc: Vpc) -> dict[str, Any]:
 @pytest.mark.control("GRD-07", lacking="notebooks and tuning jobs")
 @pytest.mark.control("EXP-17", lacking="containers of your own")
 @pytest.mark.control("PRM-15", lacking="images that are pulled")
+@pytest.mark.control("ENC-04", lacking="monitoring outputs")
 def test_a_model_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc: Vpc, mission: Path) -> None:
     administrator, ec2 = workshop.sagemaker, vpc.ec2
     guardrail = policy(mission, "24-guardrail-vpc-deployment.json")
@@ -78,14 +81,17 @@ def test_a_model_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, v
     for key in ("told/a", "free"):
         workshop.s3.put_object(Bucket=workshop.bucket, Key=key, Body=b"by the endpoint")
     # What lies there, the model's data too, is to be had by the endpoint alone.
+    closed = ("told", "models", "captured", "in", "out")
     document = {
         "Version": "2012-10-17",
         "Statement": [
             {
                 "Effect": "Deny",
                 "Principal": {"AWS": workshop.role},
-                "Action": "s3:GetObject",
-                "Resource": [f"arn:aws:s3:::{workshop.bucket}/{one}/*" for one in ("told", "models")],
+                "Action": ["s3:GetObject", "s3:PutObject"],
+                "Resource": [
+                    f"arn:aws:s3:::{workshop.bucket}/{one}/*" for one in ("told", "models", "captured", "in", "out")
+                ],
                 "Condition": {"StringNotEquals": {"aws:SourceVpce": endpoint}},
             }
         ],
@@ -95,7 +101,10 @@ def test_a_model_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, v
     model(workshop, "m", parts, VpcConfig=_in(vpc))
     assert bound.describe_model(ModelName="m")["VpcConfig"] == _in(vpc)
     workshop.sagemaker = administrator
-    ask = _asking(serve(workshop, config(workshop, "c", variant("m", InitialInstanceCount=2))))
+    key = workshop.account.client("kms").create_key()["KeyMetadata"]["Arn"]
+    capture = _capture(workshop, KmsKeyId=key)
+    config(workshop, "c", variant("m", InitialInstanceCount=2), DataCaptureConfig=capture, KmsKeyId=key)
+    ask = _asking(serve(workshop, "c"))
     interfaces = ec2.describe_network_interfaces()["NetworkInterfaces"]
     arn = administrator.describe_endpoint(EndpointName="e")["EndpointArn"]
     assert len(interfaces) == 2
@@ -105,6 +114,14 @@ def test_a_model_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, v
     assert ask(_read(workshop, "told/a")) == [200, "by the endpoint"]
     assert ask("[os.environ.get('AWS_ENDPOINT_URL'), reaches('8.8.8.8')]") == [None, False]
     assert ask("call('sagemaker', '/', base='https://api.sagemaker.us-east-1.amazonaws.com')[0]") == 0
+    # What is captured goes that way too, under the customer's key, and so does what a transform job reads and writes.
+    captured = {"Bucket": workshop.bucket, "Prefix": "captured/"}
+    [entry, *_] = until(lambda: workshop.s3.list_objects_v2(**captured).get("Contents"))
+    assert workshop.s3.head_object(Bucket=workshop.bucket, Key=entry["Key"])["SSEKMSKeyId"] == key
+    put(workshop, asked="sorted(n for _, n in socket.if_nameindex())")
+    job = ended(workshop, begin(workshop, "t", ContentType="text/plain"))
+    assert job["TransformJobStatus"] == "Completed", job.get("FailureReason")
+    assert b"eth0" in workshop.s3.get_object(Bucket=workshop.bucket, Key="out/asked.out")["Body"].read()
     # Nothing goes out when the group's egress is closed.
     every = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
     ec2.revoke_security_group_egress(GroupId=vpc.group, IpPermissions=every)
