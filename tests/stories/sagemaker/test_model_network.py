@@ -89,9 +89,7 @@ def test_a_model_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, v
                 "Effect": "Deny",
                 "Principal": {"AWS": workshop.role},
                 "Action": ["s3:GetObject", "s3:PutObject"],
-                "Resource": [
-                    f"arn:aws:s3:::{workshop.bucket}/{one}/*" for one in ("told", "models", "captured", "in", "out")
-                ],
+                "Resource": [f"arn:aws:s3:::{workshop.bucket}/{one}/*" for one in closed],
                 "Condition": {"StringNotEquals": {"aws:SourceVpce": endpoint}},
             }
         ],
