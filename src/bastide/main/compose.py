@@ -171,6 +171,8 @@ class Platform:
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
         rules = events.Rules(calls)
+        scaler = application_autoscaling.Scaler(calls)
+        outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
@@ -208,7 +210,7 @@ class Platform:
             expiry,
             keeper,
             capture,
-            application_autoscaling.Scaler(calls),
+            scaler,
             volumes,
             meter,
             watch,

@@ -197,9 +197,7 @@ class JobFlow(ABC):
         except Refused:
             raise Failed("ClientError", cannot_assume(row.doc["RoleArn"]).message) from None
         config, isolated, _ = self.network(row)
-        if config and not isolated:
-            # On AWS a job's data comes and goes through its VPC; so do the policies that see the way decide here.
-            session.gateway = job_network.way_to_s3(session, config)
+        job_network.go_by_vpc(session, config, isolated=isolated)
         run.held["session"] = session
         return {}
 
