@@ -58,7 +58,7 @@ def put(a: Authorised, tx: Transaction) -> Output:
     held = {one: int(row.doc["size"]) for one, row in blobs.items() if row is not None}
     held |= {one: len(row.doc["manifest"].encode()) for one, row in children.items() if row is not None}
     for one, size in {**read.blobs, **read.children}.items():
-        if held[one] != size:  # who pulls reserves and bounds by these; and what is shown as the image's size is their sum
+        if held[one] != size:  # who pulls bounds by these, and what is shown as the image's size is their sum
             raise _refused(
                 "InvalidParameterException",
                 f"Invalid parameter at 'imageManifest' failed to satisfy constraint: it says that {one} has {size} "
