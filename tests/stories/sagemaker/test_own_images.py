@@ -303,7 +303,7 @@ def test_a_hostile_image_fails_its_own_job(own: tuple[Workshop, Registry], layer
 
 SERVE_MANY = """
 test "$1" = serve || exit 64
-exec nc -ll -p 8080 -e /usr/local/bin/many
+exec nc -ll -p "${SAGEMAKER_BIND_TO_PORT:-8080}" -e /usr/local/bin/many
 """
 MANY = r"""
 read -r line
