@@ -6,21 +6,25 @@ Source: Amazon SageMaker API Reference; developer guide, "automatic-model-tuning
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines.tuning import Optimiser, count_of
-from bastide.kernel import Ask, Asked, Authorised, Kind, Output, each, pages, regular, tags_of
+from bastide.kernel import Ask, Asked, Authorised, Kind, Output, each, fill, pages, regular, tags_of
 from bastide.kernel.kind import Given
+from bastide.protocol import codec
 from bastide.services.sagemaker import job_network, tuning_trial
 from bastide.services.sagemaker.asking import keys, passing, several, tagging
 from bastide.services.sagemaker.session import check_role
 from bastide.services.sagemaker.training_job import LONGEST, check, in_script_mode
 from bastide.services.sagemaker.tuning_definition import (
+    OBJECTIVE,
     definitions,
     epochs,
     objective,
     request,
+    resources,
     space,
 )
 from bastide.store import Row, Transaction, View
@@ -144,7 +148,7 @@ _FILES: Final = "InputDataConfig.DataSource.FileSystemDataSource."
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     name = given["HyperParameterTuningJobName"]
-    doc = {key: value for key, value in given.items() if key not in ("Tags", "HyperParameterTuningJobName")}
+    doc = deepcopy({key: value for key, value in given.items() if key not in ("Tags", "HyperParameterTuningJobName")})
     config = doc["HyperParameterTuningJobConfig"] = _configured(given)
     every = definitions(doc)
     if len(every) > _MOST_DEFINITIONS:
@@ -165,6 +169,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
                 f"The objective metric {aim} is neither among AlgorithmSpecification.MetricDefinitions nor one that the "
                 "algorithm brings.",
             )
+        # AWS shows what it tells each training job, and the SDK takes it out again when it attaches.
+        definition["StaticHyperParameters"] = {**(definition.get("StaticHyperParameters") or {}), OBJECTIVE: aim}
     parents = _parents(a, tx, doc, every)
     doc["_execution"] = f"{TUNING_JOB.arn(a.account, a.region, name)}#{a.request.id}"
     if parents:
@@ -286,7 +292,7 @@ def parents_of(view: View, row: Row) -> list[dict[str, Any]]:
 def _alike(parent: Row, theirs: Any, ours: Any, doc: Any, *, identical: bool) -> None:
     def names(given: Any, definition: Any) -> set[str]:
         searched = {one.name for one in space(given, definition).parameters}
-        return searched | set(definition.get("StaticHyperParameters") or {})
+        return (searched | set(definition.get("StaticHyperParameters") or {})) - {OBJECTIVE}
 
     def data(definition: Any) -> Any:
         return [(one["ChannelName"], one["DataSource"]) for one in definition.get("InputDataConfig") or ()]
@@ -308,7 +314,26 @@ def _alike(parent: Row, theirs: Any, ours: Any, doc: Any, *, identical: bool) ->
             raise Refused("ValidationException", f"The parent {parent.name} has other {what}.")
 
 
-regular(TUNING_JOB, "Describe", "List", descending=True)
+regular(TUNING_JOB, "List", descending=True)
+
+
+@TUNING_JOB.reads(
+    "DescribeHyperParameterTuningJob", asks=[Ask("sagemaker:DescribeHyperParameterTuningJob", TUNING_JOB.this)]
+)
+def describe(a: Authorised, view: View) -> Output:
+    """With the ResourceConfig of the training jobs, however it was told: the SDK reads it when it attaches."""
+    found = fill(
+        TUNING_JOB,
+        codec("sagemaker").operations["DescribeHyperParameterTuningJob"].output_shape,
+        TUNING_JOB.named(a, view),
+    )
+    for name in ("TrainingJobDefinition", "TrainingJobDefinitions"):
+        shown = found.get(name)
+        if isinstance(shown, dict):
+            found[name] = {**shown, "ResourceConfig": resources(shown)}
+        elif shown:
+            found[name] = [{**one, "ResourceConfig": resources(one)} for one in shown]
+    return found
 
 
 @TUNING_JOB.operation(
