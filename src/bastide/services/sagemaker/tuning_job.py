@@ -156,12 +156,14 @@ def create(a: Authorised, tx: Transaction) -> Output:
     _check_agreement(doc)
     _check_strategy(doc, every)
     tags = tags_of(a)
+    watched: list[list[dict[str, str]]] = []
     for definition in every:
         one = request(doc, definition, f"{name}-001-00000000", {})
         environment = check(a, tx, one)
+        own = [] if in_script_mode(one) else environment.metrics
+        watched.append([{"Name": metric, "Regex": pattern} for metric, pattern in own])
         told = [metric["Name"] for metric in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]
-        if not in_script_mode(one):
-            told += [metric for metric, _ in environment.metrics]
+        told += [metric for metric, _ in own]
         aim = objective(doc, definition)["MetricName"]
         if aim not in told:
             raise Refused(
@@ -171,6 +173,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
             )
         # AWS shows what it tells each training job, and the SDK takes it out again when it attaches.
         definition["StaticHyperParameters"] = {**(definition.get("StaticHyperParameters") or {}), OBJECTIVE: aim}
+    doc["_metrics"] = watched
     parents = _parents(a, tx, doc, every)
     doc["_execution"] = f"{TUNING_JOB.arn(a.account, a.region, name)}#{a.request.id}"
     if parents:
@@ -321,19 +324,23 @@ regular(TUNING_JOB, "List", descending=True)
     "DescribeHyperParameterTuningJob", asks=[Ask("sagemaker:DescribeHyperParameterTuningJob", TUNING_JOB.this)]
 )
 def describe(a: Authorised, view: View) -> Output:
-    """With the ResourceConfig of the training jobs, however it was told: the SDK reads it when it attaches."""
-    found = fill(
-        TUNING_JOB,
-        codec("sagemaker").operations["DescribeHyperParameterTuningJob"].output_shape,
-        TUNING_JOB.named(a, view),
-    )
-    for name in ("TrainingJobDefinition", "TrainingJobDefinitions"):
-        shown = found.get(name)
-        if isinstance(shown, dict):
-            found[name] = {**shown, "ResourceConfig": resources(shown)}
-        elif shown:
-            found[name] = [{**one, "ResourceConfig": resources(one)} for one in shown]
+    """With the training jobs' ResourceConfig, however it was told, and the metrics that an algorithm brings: the SDK reads
+    both when it attaches."""
+    row = TUNING_JOB.named(a, view)
+    found = fill(TUNING_JOB, codec("sagemaker").operations["DescribeHyperParameterTuningJob"].output_shape, row)
+    metrics = row.doc.get("_metrics") or [[]] * len(definitions(row.doc))
+    if "TrainingJobDefinition" in found:
+        found["TrainingJobDefinition"] = _shown(found["TrainingJobDefinition"], metrics[0])
+    if "TrainingJobDefinitions" in found:
+        found["TrainingJobDefinitions"] = list(map(_shown, found["TrainingJobDefinitions"], metrics))
     return found
+
+
+def _shown(definition: Any, metrics: list[dict[str, str]]) -> dict[str, Any]:
+    algorithm = definition["AlgorithmSpecification"]
+    if metrics:
+        algorithm = {**algorithm, "MetricDefinitions": metrics}
+    return {**definition, "AlgorithmSpecification": algorithm, "ResourceConfig": resources(definition)}
 
 
 @TUNING_JOB.operation(
