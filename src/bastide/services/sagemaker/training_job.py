@@ -341,7 +341,10 @@ def check_channels(given: Any) -> None:
         seen.add(name)
         source = channel["DataSource"].get("S3DataSource")
         if source is None:
-            raise Refused("ValidationException", f"Channel {name}: data sources are not supported except S3DataSource.")
+            named = ", ".join(channel["DataSource"]) or "an empty DataSource"
+            raise Refused(
+                "ValidationException", f"Channel {name}: {named} is not supported by Bastide, only S3DataSource is."
+            )
         for member in ("ModelAccessConfig", "HubAccessConfig"):
             if source.get(member):
                 raise Refused("ValidationException", f"Channel {name}: {member} is not supported by Bastide yet.")
