@@ -16,6 +16,7 @@ import botocore.session
 import pytest
 
 from bastide.main.catalogue import SERVICES
+from bastide.protocol import MODELS
 from tests.platform import REGION, Account, Keys, Running
 
 OPERATIONS = [(kind.service, one.name) for service in SERVICES for kind in service.kinds for one in kind.operations]
@@ -27,6 +28,7 @@ _REFUSALS = {
     "UnauthorizedException", "InvalidClientException",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
+_LOADER.search_paths.append(str(MODELS))
 
 
 def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
