@@ -103,13 +103,17 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower in ("artifactarn", "sourcearn", "destinationarn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:artifact/0000"
+    if lower == "trackingserverarn":
+        return f"arn:aws:sagemaker:{REGION}:{account}:mlflow-tracking-server/nothing-here"
+    if lower == "mlflowid":
+        return "0" * 32
     if lower.endswith("arn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:training-job/nothing-here"
     if lower == "copysource":
         return "a-bucket-of-nobody-here/key"
     if lower == "bucket":
         return "a-bucket-of-nobody-here"
-    if lower in ("s3uri", "s3outputpath", "modeldataurl"):
+    if lower in ("s3uri", "artifactstoreuri", "s3outputpath", "modeldataurl"):
         return "s3://a-bucket-of-nobody-here/x"
     if lower in ("accountid",):
         return account

@@ -25,18 +25,18 @@ _ALSO: Final = (
     ("GET", "/api/2.0/mlflow/metrics/get-history-bulk-interval", "GetMetricHistory"),
     ("GET", "/api/2.0/mlflow/registered-models/get-latest-versions", "GetLatestModelVersions"),
     ("GET", "/api/2.0/mlflow/traces", "SearchTraces"),
-    ("GET", "/api/2.0/mlflow/traces/{Id}/info", "GetTraceInfo"),
+    ("GET", "/api/2.0/mlflow/traces/{MlflowId}/info", "GetTraceInfo"),
     ("POST", "/api/2.0/mlflow/traces", "StartTrace"),
     ("POST", "/api/2.0/mlflow/traces/delete-traces", "DeleteTraces"),
-    ("PATCH", "/api/2.0/mlflow/traces/{Id}/tags", "SetTraceTag"),
-    ("DELETE", "/api/2.0/mlflow/traces/{Id}/tags", "DeleteTraceTag"),
+    ("PATCH", "/api/2.0/mlflow/traces/{MlflowId}/tags", "SetTraceTag"),
+    ("DELETE", "/api/2.0/mlflow/traces/{MlflowId}/tags", "DeleteTraceTag"),
 )
 """Other paths of the same actions, of MLflow's earlier clients."""
 
 
 def _pattern(path: str) -> re.Pattern[bytes]:
     text = re.escape(path).encode()
-    return re.compile(text.replace(rb"\{Id\}", b"(?P<Id>%s)" % _ID).replace(rb"\{Key\}", b"(?P<Key>%s)" % _KEY))
+    return re.compile(text.replace(rb"\{MlflowId\}", b"(?P<MlflowId>%s)" % _ID).replace(rb"\{Key\}", b"(?P<Key>%s)" % _KEY))
 
 
 class _Operation(OperationCodec):

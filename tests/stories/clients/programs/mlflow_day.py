@@ -1,8 +1,10 @@
 """A data scientist's run with the plugin, as its README has it: the tracking URI is the server's ARN."""
 
+import os
 import sys
 
 import mlflow
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
@@ -31,4 +33,15 @@ again = mlflow.sklearn.load_model("models:/irises/1")
 assert (again.predict(features) == model.predict(features)).all()
 client.set_registered_model_alias("irises", "champion", 1)
 assert client.get_model_version_by_alias("irises", "champion").run_id == run.info.run_id
+
+# The same as a role that may log no metric.
+for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+    os.environ[name] = os.environ[f"READER_{name}"]
+client.log_param(run.info.run_id, "by", "reader")
+try:
+    client.log_metric(run.info.run_id, "loss", 0.0)
+except MlflowException as error:
+    assert "is not authorized to perform: sagemaker-mlflow:LogMetric" in str(error), error
+else:
+    raise AssertionError("a metric was logged")
 print(run.info.run_id, found.info.artifact_uri)
