@@ -107,6 +107,10 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:sagemaker:{REGION}:{account}:mlflow-tracking-server/nothing-here"
     if lower == "mlflowid":
         return "0" * 32
+    if "scalable-target" in str(shape.metadata.get("pattern", "")):
+        return f"arn:aws:application-autoscaling:{REGION}:{account}:scalable-target/nothing-here"
+    if shape.name == "ResourceIdMaxLen1600":
+        return "endpoint/nothing-here/variant/nothing-here"
     if lower.endswith("arn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:training-job/nothing-here"
     if lower == "copysource":

@@ -36,7 +36,9 @@ _ALSO: Final = (
 
 def _pattern(path: str) -> re.Pattern[bytes]:
     text = re.escape(path).encode()
-    return re.compile(text.replace(rb"\{MlflowId\}", b"(?P<MlflowId>%s)" % _ID).replace(rb"\{Key\}", b"(?P<Key>%s)" % _KEY))
+    return re.compile(
+        text.replace(rb"\{MlflowId\}", b"(?P<MlflowId>%s)" % _ID).replace(rb"\{Key\}", b"(?P<Key>%s)" % _KEY)
+    )
 
 
 class _Operation(OperationCodec):

@@ -27,7 +27,8 @@ _UNSUPPORTED: Final = (
     "S3BucketOwnerVerification",
     "S3BucketOwnerAccountId",
 )
-_MOST_EXAMINED: Final = 1000
+_MOST: Final = 100
+"""Servers of an account in a region."""
 
 TRACKING_SERVER: Final = Kind(
     "TrackingServer",
@@ -82,6 +83,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
             f"The environment of tracking servers is not built on this machine. Whoever runs Bastide builds it with: "
             f"bastide environments build {ENVIRONMENT}",
         )
+    if len(tx.scan(TRACKING_SERVER.key, a.account, a.region, limit=_MOST)) == _MOST:
+        raise Refused("ResourceLimitExceeded", f"There are {_MOST} tracking servers, which is as many as there may be.")
     name = given["TrackingServerName"]
     doc: dict[str, Any] = {
         "ArtifactStoreUri": _store(given["ArtifactStoreUri"]),
@@ -111,7 +114,7 @@ def every(a: Authorised, view: View) -> Output:
     given, found = a.input, []
     summary = codec("sagemaker").operations[a.operation.name].output_shape.members["TrackingServerSummaries"].member
     limit, by = int(given.get("MaxResults") or 10), given.get("SortBy") or "CreationTime"
-    rows = view.scan(TRACKING_SERVER.key, a.account, a.region, order="name", limit=_MOST_EXAMINED)
+    rows = view.scan(TRACKING_SERVER.key, a.account, a.region, order="name", limit=_MOST)
 
     def place(row: Row) -> list[Any]:
         first: Any = {"Name": row.name, "CreationTime": row.created, "Status": row.status}[by]
