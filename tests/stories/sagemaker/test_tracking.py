@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -184,6 +185,11 @@ def test_a_stopped_server_is_refused_and_what_it_held_survives_a_kill(tracking: 
     status, told, _ = tracking.api("POST", "experiments/search", {"max_results": 5})
     assert status == 400 and "StartMlflowTrackingServer" in told["message"]
     assert b"irises" not in b"".join(one.read_bytes() for one in running.data.glob("tracking/*/*") if one.is_file())
+    (running.data / "tracking").rename(running.data / "away")  # as after a restore
+    tracking.sagemaker.start_mlflow_tracking_server(**asked)
+    assert tracking.status("StartFailed")["IsActive"] == "Inactive"
+    shutil.rmtree(running.data / "tracking", ignore_errors=True)
+    (running.data / "away").rename(running.data / "tracking")
     tracking.sagemaker.start_mlflow_tracking_server(**asked)
     running.kill()
     running.launch()
