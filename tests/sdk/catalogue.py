@@ -56,6 +56,7 @@ PROGRAMS = (
     Program("v2/update_endpoint", (*_SERVING, "UpdateEndpoint")),
     Program("v2/training_analytics", (*_TRAINING, "GetMetricStatistics")),
     Program("v2/tuner", _TUNING),
+    Program("v2/debugger", _TRAINING),
     Program("v2/transformer", _TRANSFORM),
     Program("v2/experiments", _RUNS),
     Program("v2/lineage", (*_LINEAGE, "CreateAction", "CreateContext")),

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.moved import until
 from tests.platform import allow
+from tests.stories.events.test_events import arrived, watched
 from tests.stories.sagemaker.conftest import Workshop
 from tests.stories.sagemaker.plain import XGBOOST
 
@@ -58,12 +60,26 @@ def boost(workshop: Workshop, *rules: dict[str, Any], eta: str, **more: Any) -> 
     )
 
 
+BOOSTS = """
+import numpy as np
+from xgboost import XGBRegressor
+data = np.random.default_rng(1).normal(size=(50, 2))
+XGBRegressor(learning_rate=0.0, n_estimators=12).fit(data, data @ [1.0, 2.0], eval_set=[(data, data[:, 0])], verbose=False)
+"""
+
+
 @pytest.mark.control("EXP-14")
 def test_a_training_that_learns_nothing_is_told_from_one_that_does(workshop: Workshop) -> None:
     importance = rule("FeatureImportanceOverweight", threshold="1.1")
     rules = (rule("LossNotDecreasing"), importance, rule("LossNotDecreasing", "Custom", "x/my-rules:1"))
     bad = boost(workshop, *rules, eta="0")
     good = boost(workshop, rule("LossNotDecreasing"), importance, eta="0.1")
+    script = workshop.train(
+        BOOSTS,
+        AlgorithmSpecification={"TrainingImage": XGBOOST, "TrainingInputMode": "File"},
+        DebugHookConfig={"S3OutputPath": f"s3://{workshop.bucket}/debug"},  # as SDK v2 sends it unasked: every tenth
+        DebugRuleConfigurations=[rule("LossNotDecreasing")],
+    )
     job = workshop.trained(bad)
     found = verdicts(job)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")  # the rules leave it as it is
@@ -76,6 +92,8 @@ def test_a_training_that_learns_nothing_is_told_from_one_that_does(workshop: Wor
         "LossNotDecreasing": ("NoIssuesFound", "25 saved steps were looked at"),
         "FeatureImportanceOverweight": ("NoIssuesFound", "25 saved steps were looked at"),
     }
+    status, details = verdicts(workshop.trained(script))["LossNotDecreasing"]  # no line of it speaks of the debugger
+    assert status == "IssuesFound" and "validation_0-rmse" in details
     held = workshop.s3.list_objects_v2(Bucket=workshop.bucket, Prefix=f"debug/{good}/debug-output/")["Contents"]
     keys = {one["Key"].split("/debug-output/")[1] for one in held}
     assert "index/000000000/000000000024_worker_0.json" in keys and "training_job_end.ts" in keys
@@ -125,31 +143,40 @@ def test_rules_look_at_arrays_that_a_script_saves(workshop: Workshop) -> None:
     assert {status for status, _ in verdicts(workshop.trained(healthy)).values()} == {"NoIssuesFound"}
 
 
-def test_a_rule_stops_its_training_and_tells_eventbridge(workshop: Workshop) -> None:
-    script = """
+FLAT = """
+import time
 from bastide_debugger import Hook
 hook = Hook.of_job()
 for step in range(1000):
     hook.save('losses', {'loss': 1.0}, step)
     time.sleep(0.1)
 """
+
+
+@pytest.mark.control("EXP-14")
+def test_a_rule_stops_its_training_while_it_runs_and_eventbridge_is_told(workshop: Workshop) -> None:
     account = workshop.account
-    events, sqs_like = account.client("events"), account.client("logs")
-    del sqs_like
-    events.describe_event_bus(Name="default")
-    account.role(
-        "Execution2", allow("s3:*", "logs:*", "sagemaker:StopTrainingJob"), trust={"Service": "sagemaker.amazonaws.com"}
-    )
-    workshop.role = f"arn:aws:iam::{account.id}:role/Execution2"
-    stop = '[{\\"name\\": \\"stoptraining\\"}]'
+    watched(account, "rules", {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Training Job State Change"]})
+    policy = allow("s3:*", "logs:*", "sagemaker:StopTrainingJob")
+    workshop.role = account.role("Stopping", policy, trust={"Service": "sagemaker.amazonaws.com"})
+    stop = '[{\\"name\\": \\"stoptraining\\"}]'  # as SDK v2 sends it
     name = workshop.train(
-        script,
+        FLAT,
         DebugHookConfig=hook(workshop),
-        DebugRuleConfigurations=[rule("LossNotDecreasing", action_json=stop, num_steps="3")],
+        DebugRuleConfigurations=[rule("LossNotDecreasing", action_json=stop, num_steps="3"), rule("Overfit")],
     )
     job = workshop.trained(name)
     assert job["TrainingJobStatus"] == "Stopped", job.get("FailureReason")
     assert verdicts(job)["LossNotDecreasing"][0] == "IssuesFound"
+
+    def told() -> list[list[str]]:
+        return [
+            [rule["RuleEvaluationStatus"] for rule in one["detail"]["DebugRuleEvaluationStatuses"]]
+            for one in arrived(account, "rules")
+            if one["detail"]["TrainingJobStatus"] == "InProgress"
+        ]
+
+    until(lambda: ["IssuesFound", "InProgress"] in told())
 
 
 HOSTILE = """

@@ -92,8 +92,8 @@ class Debugger:
         """The rules of which nothing is known yet."""
         return [one for one in self._rules if one["RuleConfigurationName"] not in self._told]
 
-    async def _sync(self) -> bool:
-        """Makes S3 as the folders are; where that fails, the rules say why."""
+    async def _sync(self, *, last: bool = False) -> bool:
+        """Makes S3 as the folders are. What goes wrong is tried again; the last time, the rules say what it was."""
         why = ""
         try:
             for mirror in self._mirrors:
@@ -105,7 +105,7 @@ class Debugger:
             why = f"ClientError: the tensors cannot be stored: {refused.code}: {refused.message} ({where})"
         except (Unfit, OSError) as error:
             why = f"ClientError: the tensors cannot be stored: {error}"
-        if why:
+        if why and last:
             for one in self._open():
                 await self._tell(one, "Error", why)
         return not why
@@ -133,8 +133,8 @@ class Debugger:
             folder.mkdir()
             folder.chmod(0o755)
 
-    async def _evaluate(self) -> None:
-        """Starts the evaluation of those rules that are open."""
+    async def _evaluate(self, *, last: bool = False) -> None:
+        """Starts the evaluation of those rules that are open; what goes wrong is tried again, but for the last time."""
         wanted = [one for one in self._open() if debug_rule.known(one)]
         if not wanted:
             return
@@ -143,7 +143,7 @@ class Debugger:
             self._running = await self._calls.engine(Sandboxes).start(spec)
         except (Refused, SandboxError, OSError, ValueError) as error:
             _log.warning("the rules of %s are not evaluated: %s", self._row.name, error)
-            for one in wanted:
+            for one in wanted if last else ():
                 await self._tell(one, "Error", "InternalServerError: the evaluation could not be started.")
             return
         self._tasks.append(asyncio.create_task(self._listen(self._running)))
@@ -210,7 +210,7 @@ class Debugger:
             follow = self._tasks[0]
             follow.cancel()
             await asyncio.gather(follow, return_exceptions=True)
-            if await self._sync():
+            if await self._sync(last=True):
                 if self._stored():
                     with contextlib.suppress(Refused):
                         await self._end()
@@ -227,7 +227,7 @@ class Debugger:
     async def _judge(self) -> None:
         """Has the evaluation come to its end."""
         if self._running is None:
-            await self._evaluate()
+            await self._evaluate(last=True)
         if self._running is not None:
             await asyncio.to_thread((self._copies / "ended").touch)
             with contextlib.suppress(TimeoutError):
