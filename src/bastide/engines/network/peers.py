@@ -154,6 +154,10 @@ class Peers:
         if b"errno=0" not in said:
             raise NetworkError(f"{_PROGRAM}: {said.decode(errors='replace').strip()}")
 
+    def stands(self) -> bool:
+        """See the port."""
+        return all(one.process is None or one.process.returncode is None for one in self._members)
+
     async def close(self) -> None:
         """See the port."""
         members, self._members = self._members, []

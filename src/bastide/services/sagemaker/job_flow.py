@@ -438,7 +438,7 @@ class JobFlow(ABC):
         waiting = begin(all_or_first_failure(hosts))
         stop = begin(run.signalled("stop"))
         interrupt = begin(run.held["interrupt"].wait())
-        lost = begin(self._lost(hosts))
+        lost = begin(self._lost(run, hosts))
         began = run.clock()
         tasks = [*reading, *feeding, *following, waiting, stop, interrupt, lost]
         try:
@@ -476,7 +476,7 @@ class JobFlow(ABC):
             await asyncio.gather(*tasks, return_exceptions=True)
         for use, last in zip(usages, ended, strict=True):
             use.ended(last)
-        self._unless_lost(hosts)
+        self._unless_lost(run, hosts)
         first = waiting.result() if waiting.done() and not waiting.cancelled() else None
         decided = hosts[first or 0]
         outcome = outcome_of(ended, first, ending, decided)
@@ -506,21 +506,23 @@ class JobFlow(ABC):
         usages.start()
         return usages
 
-    def _stand(self, hosts: Sequence[Host]) -> bool:
+    def _missing(self, run: Run, hosts: Sequence[Host]) -> str:
+        """What the job needs and has not any more; empty while everything is there."""
         volumes = self.calls.engine(Volumes)
-        return all(volumes.stands(host.place) for host in hosts)
+        if not all(volumes.stands(host.place) for host in hosts):
+            return "encrypted volume"
+        network: job_network.Network = run.held["network"]
+        return "network between its hosts" if network.joined and not network.joined.stands() else ""
 
-    async def _lost(self, hosts: Sequence[Host]) -> None:
-        """Returns when a volume of the job is gone under it."""
-        while self._stand(hosts):
+    async def _lost(self, run: Run, hosts: Sequence[Host]) -> None:
+        """Returns when something of the job is gone under it."""
+        while not self._missing(run, hosts):
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _unless_lost(self, hosts: Sequence[Host]) -> None:
-        """Raises Failed if a volume of the job is gone: what the job said of its files then is not the job's fault."""
-        if not self._stand(hosts):
-            raise Failed(
-                "InternalServerError", "The encrypted volume of the job was lost while it ran. Please try again."
-            )
+    def _unless_lost(self, run: Run, hosts: Sequence[Host]) -> None:
+        """Raises Failed if something of the job is gone: what it said of its files and peers then is not its fault."""
+        if missing := self._missing(run, hosts):
+            raise Failed("InternalServerError", f"The {missing} of the job was lost while it ran. Please try again.")
 
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""
@@ -536,7 +538,7 @@ class JobFlow(ABC):
         except archive.Unfit as unfit:
             raise Failed("ClientError", f"Artifact upload failed: {unfit}") from None
         except OSError as error:
-            self._unless_lost(run.held["hosts"])
+            self._unless_lost(run, run.held["hosts"])
             if error.errno != errno.ENOSPC:
                 raise
             size = self.resources(row).get("VolumeSizeInGB")
@@ -555,6 +557,7 @@ class JobFlow(ABC):
             row = self.kind.find(tx, run.state["account"], run.state["region"], run.state["name"])
             if row.status not in ("InProgress", "Stopping"):
                 return
+            self.calls.directory.end_sessions(tx, run.id)
             status, reason = verdict(run)
             if reason:
                 row.doc["FailureReason"] = reason[:REASON]
