@@ -151,7 +151,7 @@ class Mirror:
         """A descriptor of a file, to read; raises OSError, also for what is none and for a link on the way."""
         base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            handle = opened(base, f"{self._folder}/{name}", os.O_RDONLY)
+            handle = archive.opened(base, f"{self._folder}/{name}", os.O_RDONLY)
         finally:
             os.close(base)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
