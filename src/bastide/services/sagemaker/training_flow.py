@@ -13,7 +13,7 @@ from bastide.engines.images import Environment
 from bastide.engines.placement import Grant, Placement
 from bastide.engines.workflow import Run
 from bastide.kernel import Calls
-from bastide.services.sagemaker import archive, debugger, digest, objects
+from bastide.services.sagemaker import archive, debugger, digest, objects, own_image
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.debug_rule import tensors_of
 from bastide.services.sagemaker.debugger import Debugger
@@ -180,8 +180,8 @@ class TrainingFlow(JobFlow):
 
     def command(self, row: Row, environment: Environment) -> Sequence[str]:
         algorithm = row.doc["AlgorithmSpecification"]
-        entry = algorithm.get("ContainerEntrypoint") or environment.train
-        return [*entry, *(algorithm.get("ContainerArguments") or ())]
+        given = algorithm.get("ContainerEntrypoint"), algorithm.get("ContainerArguments")
+        return own_image.command(environment, *given, "train")
 
     def variables(self, row: Row) -> Mapping[str, str]:
         return {
