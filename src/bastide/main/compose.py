@@ -11,6 +11,7 @@ import bastide
 from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
+from bastide.engines.images import Containers
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
@@ -30,10 +31,12 @@ from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
+from bastide.registry import RegistryPages
 from bastide.services import (
     application_autoscaling,
     cloudwatch,
     ec2,
+    ecr,
     events,
     identity_center,
     kms,
@@ -144,6 +147,7 @@ class Platform:
             identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
+            ecr.Place: ecr.Place(url),
             Meter: meter,
         }
         calls = Calls(
@@ -159,6 +163,7 @@ class Platform:
             home=configuration.account,
             clock=clock,
         )
+        engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
@@ -166,11 +171,13 @@ class Platform:
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
         rules = events.Rules(calls)
+        scaler = application_autoscaling.Scaler(calls)
+        outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
-            named = s3.files(view)
+            named = s3.files(view) | ecr.files(view)
         await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
@@ -203,7 +210,7 @@ class Platform:
             expiry,
             keeper,
             capture,
-            application_autoscaling.Scaler(calls),
+            scaler,
             volumes,
             meter,
             watch,
@@ -232,8 +239,11 @@ class Platform:
         configuration = self.configuration
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
-        pages = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
-        return FrontDoor(self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=pages)
+        registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
+        return FrontDoor(
+            self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=(registry, *browsers)
+        )
 
     async def open_networks(self, door: Door) -> None:
         """Makes every VPC that has endpoints. One that cannot be made is cut off, and the log says why."""

@@ -160,7 +160,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     for definition in every:
         one = request(doc, definition, f"{name}-001-00000000", {})
         environment = check(a, tx, one)
-        own = [] if in_script_mode(one) else environment.metrics
+        own = () if environment is None or in_script_mode(one) else environment.metrics
         watched.append([{"Name": metric, "Regex": pattern} for metric, pattern in own])
         told = [metric["Name"] for metric in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]
         told += [metric for metric, _ in own]
