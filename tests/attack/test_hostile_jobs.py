@@ -59,10 +59,11 @@ def left(running: Running) -> set[str]:
             continue
         if target.startswith(("net:[", "/dev/fuse")):
             found.add(target)
-    mark = hashlib.sha256(os.fsencode((running.data / "run").resolve())).hexdigest()[:10]
+    mark = hashlib.sha256(os.fsencode((running.data / "run").resolve())).hexdigest()[:10]  # of this platform alone
     for top in Path("/sys/fs/cgroup").glob("*"):
-        inside = top.rglob(f"bastide-{mark}-*") if top.is_dir() else ()
-        found |= {str(one) for one in inside if (one / "cgroup.procs").exists()}
+        found |= (
+            {str(one) for one in top.rglob(f"*{mark}-*") if (one / "cgroup.procs").exists()} if top.is_dir() else set()
+        )
     return found
 
 

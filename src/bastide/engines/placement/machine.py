@@ -127,6 +127,18 @@ class Placement:
             lacking -= self._held[holder].grant.memory_bytes
             self._yielding.pop(holder)()
 
+    def hand_over(self, claim: Claim, holder: str) -> Claim | None:
+        """Makes somebody else the holder of a booking, ahead of all who wait; None if it is stale. It no longer yields."""
+        if self._held.get(claim.holder) != claim:
+            return None
+        del self._held[claim.holder]
+        self._yielding.pop(claim.holder, None)
+        if (earlier := self._held.get(holder)) is not None:
+            self.release(earlier)
+        self._generation += 1
+        made = self._held[holder] = Claim(holder, self._generation, claim.grant)
+        return made
+
     def release(self, claim: Claim) -> bool:
         """Frees a booking; False, and nothing happens, if it is stale."""
         if self._held.get(claim.holder) != claim:

@@ -187,6 +187,8 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
                 members += 1
                 if members > _MOST_MEMBERS:
                     raise Unfit(f"it holds more than {_MOST_MEMBERS} files")
+                if info.size < 0:  # tarfile goes back by as much, and would read the same members without end
+                    raise Unfit(f"`{info.name[:200]}` has less than no bytes")
                 parts = [part for part in info.name.split("/") if part not in ("", ".")]
                 if info.name.startswith("/") or ".." in parts or any("\0" in part for part in parts):
                     raise Unfit(f"`{info.name[:200]}` leads outside of the model's folder")

@@ -145,6 +145,9 @@ class JobFlow(ABC):
     def finish(self, row: Row, status: str, run: Run, now: int) -> None:
         """Fills the row's last members."""
 
+    def over(self, tx: Transaction, row: Row, run: Run) -> None:  # noqa: B027 - most kinds have nothing more
+        """What else a job that has its last status leaves."""
+
     # -- rows --------------------------------------------------------------------------------------------------------------
 
     def row(self, run: Run) -> Row:
@@ -561,6 +564,7 @@ class JobFlow(ABC):
                 row.doc["FailureReason"] = reason[:REASON]
             self.finish(row, status, run, now)
             row.status = OUT_OF_TIME.get(status, status)
+            self.over(tx, row, run)
             self.kind.change(tx, row, f"{self.kind.name}StateChange")
             job_record.ended(tx, self.kind, row, run)
 
