@@ -193,7 +193,7 @@ def test_its_disk_is_full_while_inputs_are_staged(workshop: Workshop) -> None:
     assert "larger VolumeSizeInGB" in workshop.trained(name)["FailureReason"]
 
 
-@pytest.mark.control("PRM-13", lacking="what the role needs: tests/stories/mission")
+@pytest.mark.control("PRM-13")
 def test_rights_and_keys_are_taken_away_while_inputs_are_staged(workshop: Workshop) -> None:
     kms, iam = workshop.account.client("kms"), workshop.account.client("iam")
     key = kms.create_key()["KeyMetadata"]["Arn"]
@@ -211,7 +211,7 @@ def test_rights_and_keys_are_taken_away_while_inputs_are_staged(workshop: Worksh
     failed(workshop, name, "ClientError: Data download failed: AccessDenied")
 
 
-@pytest.mark.control("PRM-13", lacking="what the role needs: tests/stories/mission")
+@pytest.mark.control("PRM-13")
 def test_keys_are_disabled_while_the_job_reads_and_before_it_uploads(workshop: Workshop) -> None:
     kms = workshop.account.client("kms")
     reads, writes = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
