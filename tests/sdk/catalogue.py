@@ -55,6 +55,8 @@ PROGRAMS = (
     Program("v2/attach_and_stop", (*_TRAINING, "StopTrainingJob")),
     Program("v2/update_endpoint", (*_SERVING, "UpdateEndpoint")),
     Program("v2/training_analytics", (*_TRAINING, "GetMetricStatistics")),
+    Program("v2/xgboost_estimator", (*_TRAINING, *_SERVING, "GetMetricStatistics")),
+    Program("v2/builtin_algorithms", (*_TRAINING, *_TRANSFORM, *_SERVING)),
     Program("v2/tuner", _TUNING),
     Program("v2/transformer", _TRANSFORM),
     Program("v2/experiments", _RUNS),

@@ -11,6 +11,7 @@ import bastide
 from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.idp import Issuers
+from bastide.engines.images import Containers
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
@@ -20,7 +21,7 @@ from bastide.engines.placement import Placement
 from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
-from bastide.engines.serving import Serving
+from bastide.engines.serving import Serving, Standing
 from bastide.engines.spool import Spools
 from bastide.engines.telemetry import Meter
 from bastide.engines.tuning import Optimiser
@@ -30,10 +31,12 @@ from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
+from bastide.registry import RegistryPages
 from bastide.services import (
     application_autoscaling,
     cloudwatch,
     ec2,
+    ecr,
     events,
     identity_center,
     kms,
@@ -137,6 +140,7 @@ class Platform:
             Folders: folders,
             Placement: placement,
             Serving: serving,
+            Standing: Standing(),
             Spools: Spools(directory.captured, root.derive("captured")),
             Optimiser: Optimiser(),
             Networks: networks,
@@ -144,6 +148,7 @@ class Platform:
             identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
+            ecr.Place: ecr.Place(url),
             Meter: meter,
         }
         calls = Calls(
@@ -159,18 +164,22 @@ class Platform:
             home=configuration.account,
             clock=clock,
         )
+        engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
+        engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
         rules = events.Rules(calls)
+        scaler = application_autoscaling.Scaler(calls)
+        outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
-            named = s3.files(view)
+            named = s3.files(view) | ecr.files(view)
         await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
@@ -203,7 +212,7 @@ class Platform:
             expiry,
             keeper,
             capture,
-            application_autoscaling.Scaler(calls),
+            scaler,
             volumes,
             meter,
             watch,
@@ -232,8 +241,11 @@ class Platform:
         configuration = self.configuration
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
-        pages = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
-        return FrontDoor(self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=pages)
+        registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
+        return FrontDoor(
+            self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=(registry, *browsers)
+        )
 
     async def open_networks(self, door: Door) -> None:
         """Makes every VPC that has endpoints. One that cannot be made is cut off, and the log says why."""
@@ -286,6 +298,7 @@ class Platform:
         await self.scaler.close()
         await self.sign_in.close()
         await self.workflows.close()
+        await self.calls.engine(sagemaker.Trackers).close()
         await self.serving.close()
         await self.capture.close()
         await self.calls.engine(Optimiser).close()

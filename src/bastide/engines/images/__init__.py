@@ -9,12 +9,14 @@ only, a search path, and a digest that pins what ran.
 from __future__ import annotations
 
 from bastide.engines.images.catalogue import ALGORITHMS, IMAGES, images_of, known, resolve
+from bastide.engines.images.container import Blob, Container, Containers, Unfit
 from bastide.engines.images.environment import (
     Environment,
     build,
     default_root,
     digest_of,
     is_built,
+    located,
     names,
     packages,
     place_of,
@@ -23,13 +25,18 @@ from bastide.engines.images.environment import (
 __all__ = [
     "ALGORITHMS",
     "IMAGES",
+    "Blob",
+    "Container",
+    "Containers",
     "Environment",
+    "Unfit",
     "build",
     "default_root",
     "digest_of",
     "images_of",
     "is_built",
     "known",
+    "located",
     "names",
     "packages",
     "place_of",

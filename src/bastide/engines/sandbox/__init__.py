@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class SandboxError(Exception):
@@ -38,6 +38,27 @@ class Image(Protocol):
     def path(self) -> str: ...
     @property
     def variables(self) -> Mapping[str, str]: ...
+
+
+@runtime_checkable
+class RootImage(Image, Protocol):
+    """An image that is a whole system: what is seen is its root, and nothing of the machine's.
+
+    root: the folder of it, which stays as it is: a job writes into a layer over it, in memory, which goes with the job.
+    user, group: who the program believes to be; it has no privileges. folder: where it starts. files: contents, by path
+    below the root, of small files that stand in place of its own.
+    """
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def user(self) -> int: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def folder(self) -> str: ...
+    @property
+    def files(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -138,12 +159,17 @@ class Volumes(Protocol):
         the limit is the disk's: a write beyond it fails with ENOSPC. Raises SandboxError when it cannot be had."""
         ...
 
+    async def keep(self, name: str, key: bytes, place: Path) -> Path:
+        """A folder whose ciphertext stays in `place` (a folder of the platform's, made if missing) when the volume is
+        closed, and is there again under the same key. Raises SandboxError when it cannot be had."""
+        ...
+
     def stands(self, name: str) -> bool:
         """Whether the volume is there and can be used; False from the moment that what keeps its key has ended."""
         ...
 
     async def close(self, name: str) -> None:
-        """Unmount and remove. Closing what is not there is fine. The content cannot be had again."""
+        """Unmount and remove. Closing what is not there is fine. The content cannot be had again, unless it is kept."""
         ...
 
     async def close_all(self) -> None:
@@ -155,4 +181,4 @@ class Volumes(Protocol):
         ...
 
 
-__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Usage", "Volumes"]
+__all__ = ["Ended", "Image", "Limits", "RootImage", "Running", "SandboxError", "Sandboxes", "Spec", "Usage", "Volumes"]

@@ -27,7 +27,7 @@ from bastide.engines.placement import Claim, Grant, Placement
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind, Unforeseen
-from bastide.services.sagemaker import archive, channels, digest, job_network, job_record
+from bastide.services.sagemaker import archive, channels, digest, job_network, job_record, own_image
 from bastide.services.sagemaker.channels import Source, together
 from bastide.services.sagemaker.host import Host, all_or_first_failure, last_sync, public
 from bastide.services.sagemaker.joblog import JobLog
@@ -197,9 +197,7 @@ class JobFlow(ABC):
         except Refused:
             raise Failed("ClientError", cannot_assume(row.doc["RoleArn"]).message) from None
         config, isolated, _ = self.network(row)
-        if config and not isolated:
-            # On AWS a job's data comes and goes through its VPC; so do the policies that see the way decide here.
-            session.gateway = job_network.way_to_s3(session, config)
+        job_network.go_by_vpc(session, config, isolated=isolated)
         run.held["session"] = session
         return {}
 
@@ -229,9 +227,10 @@ class JobFlow(ABC):
     async def pin(self, run: Run) -> dict[str, Any]:
         """Digests of image and data, recorded before use. A repeated attempt must find the same."""
         row = self.row(run)
-        environment = images.resolve(self.image(row))
-        run.held["environment"] = environment
         session: RoleSession = run.held["session"]
+        earlier = run.state.get("pinned")
+        pulling = own_image.environment(session, self.image(row), earlier["image"] if earlier else "")
+        environment = run.held["environment"] = await self.unless_stopped(run, pulling)
         contents: dict[str, channels.Content] = {}
         pinned: dict[str, Any] = {"image": environment.digest, "sources": {}}
 
@@ -246,7 +245,6 @@ class JobFlow(ABC):
                 }
 
         await self.unless_stopped(run, look())
-        earlier = run.state.get("pinned")
         if earlier is not None and earlier != pinned:
             raise Failed("ClientError", "Image or input data changed while the job was being taken up again.")
         run.held["contents"] = contents

@@ -6,9 +6,8 @@ import posixpath
 from typing import Final
 
 from bastide.domain import Refused
-from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network, job_record, quota
+from bastide.services.sagemaker import job_network, job_record, own_image, quota
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -79,8 +78,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     quota.check(
         a, tx, PROCESSING_JOB, "processing", [(cluster["InstanceType"], int(cluster.get("InstanceCount") or 1))]
     )
-    environment = images.resolve(given["AppSpecification"]["ImageUri"])
-    if not given["AppSpecification"].get("ContainerEntrypoint") and not environment.process:
+    environment = own_image.check(a, tx, given["AppSpecification"]["ImageUri"])
+    entry = given["AppSpecification"].get("ContainerEntrypoint")
+    if environment is not None and not entry and not environment.process:
         raise Refused(
             "ValidationException",
             "AppSpecification.ContainerEntrypoint is needed: this image has no default one.",
@@ -90,7 +90,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
         what = f"the input {one['InputName']}"
         source = one.get("S3Input")
         if source is None or one.get("DatasetDefinition") or one.get("AppManaged"):
-            raise Refused("ValidationException", f"{what}: inputs are not supported except S3Input.")
+            named = next((m for m in ("DatasetDefinition", "AppManaged") if one.get(m)), "an input without S3Input")
+            raise Refused("ValidationException", f"{what}: {named} is not supported by Bastide, only S3Input is.")
         if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
             raise Refused("ValidationException", f"{what}: S3DataType is S3Prefix or ManifestFile.")
         if source.get("S3CompressionType", "None") != "None" and source.get("S3InputMode") != "Pipe":
@@ -103,7 +104,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
         what = f"the output {one['OutputName']}"
         target = one.get("S3Output")
         if target is None or one.get("FeatureStoreOutput") or one.get("AppManaged"):
-            raise Refused("ValidationException", f"{what}: outputs are not supported except S3Output.")
+            named = next((m for m in ("FeatureStoreOutput", "AppManaged") if one.get(m)), "an output without S3Output")
+            raise Refused("ValidationException", f"{what}: {named} is not supported by Bastide, only S3Output is.")
         split(target["S3Uri"])
         local_path(target.get("LocalPath"), what)
     name = given["ProcessingJobName"]
