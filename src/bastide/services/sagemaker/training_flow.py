@@ -204,8 +204,7 @@ class TrainingFlow(JobFlow):
             if name == "output" and not every:
                 continue
             if target.get("CompressionType") == "NONE":
-                for path, place in every:
-                    await objects.store(session, bucket, f"{folder}/{name}/{path}", place, kms_key)
+                await objects.store_all(session, bucket, f"{folder}/{name}", every, kms_key)
                 content = await asyncio.to_thread(digest.of_files, every)
                 found[f"{name} is"] = {"ETag": "", "VersionId": "", "sha256": content}
                 found[name] = f"s3://{bucket}/{folder}/{name}/"
