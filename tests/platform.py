@@ -16,10 +16,13 @@ from typing import Any
 import boto3
 import botocore.config
 
+from bastide.protocol import MODELS
+
 HOME = "111122223333"
 REGION = "us-east-1"
 SESSION = boto3.session.Session()
 """One for all: it keeps the service models it has read."""
+SESSION._session.get_component("data_loader").search_paths.append(str(MODELS))
 PROGRAM = [sys.executable, "-m", "bastide"]
 
 

@@ -240,3 +240,11 @@ def test_a_bomb_ends_at_the_scanners_limits() -> None:
 
 def test_base64_is_no_pickle() -> None:
     assert _report(("a.txt", base64.b64encode(EVIL)))["verdict"] == "Clean"
+
+
+def test_a_size_below_nothing_is_refused_and_not_followed_back() -> None:
+    back = tarfile.TarInfo("back")
+    back.size = -1024
+    packed = back.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    found = _scan(gzip.compress(packed))
+    assert found["verdict"] != "Clean" and "less than no bytes" in found["findings"][0]

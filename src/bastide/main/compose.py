@@ -21,7 +21,7 @@ from bastide.engines.placement import Placement
 from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
-from bastide.engines.serving import Serving
+from bastide.engines.serving import Serving, Standing
 from bastide.engines.spool import Spools
 from bastide.engines.telemetry import Meter
 from bastide.engines.tuning import Optimiser
@@ -140,6 +140,7 @@ class Platform:
             Folders: folders,
             Placement: placement,
             Serving: serving,
+            Standing: Standing(),
             Spools: Spools(directory.captured, root.derive("captured")),
             Optimiser: Optimiser(),
             Networks: networks,
@@ -165,6 +166,7 @@ class Platform:
         )
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
+        engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
@@ -296,6 +298,7 @@ class Platform:
         await self.scaler.close()
         await self.sign_in.close()
         await self.workflows.close()
+        await self.calls.engine(sagemaker.Trackers).close()
         await self.serving.close()
         await self.capture.close()
         await self.calls.engine(Optimiser).close()

@@ -198,7 +198,7 @@ def test_a_service_s_namespace_is_not_for_users(account: Account) -> None:
         )
 
 
-@pytest.mark.control("PRM-12", lacking="network interfaces")
+@pytest.mark.control("PRM-12")
 def test_a_policy_confines_a_writer_to_its_namespace(account: Account) -> None:
     account.role(
         "Writer",

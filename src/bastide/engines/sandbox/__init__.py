@@ -159,12 +159,17 @@ class Volumes(Protocol):
         the limit is the disk's: a write beyond it fails with ENOSPC. Raises SandboxError when it cannot be had."""
         ...
 
+    async def keep(self, name: str, key: bytes, place: Path) -> Path:
+        """A folder whose ciphertext stays in `place` (a folder of the platform's, made if missing) when the volume is
+        closed, and is there again under the same key. Raises SandboxError when it cannot be had."""
+        ...
+
     def stands(self, name: str) -> bool:
         """Whether the volume is there and can be used; False from the moment that what keeps its key has ended."""
         ...
 
     async def close(self, name: str) -> None:
-        """Unmount and remove. Closing what is not there is fine. The content cannot be had again."""
+        """Unmount and remove. Closing what is not there is fine. The content cannot be had again, unless it is kept."""
         ...
 
     async def close_all(self) -> None:

@@ -180,16 +180,16 @@ class EndpointFlow:
         run.held["deployed"] = True
         resolved: dict[str, list[tuple[str, str, int]]] = {}
         variants: list[Variant] = []
-        healthy = _HEALTHY_SECONDS
+        every = (*plan["variants"], *plan["shadows"])
+        healthy = max(int(one.get("ContainerStartupHealthCheckTimeoutInSeconds") or _HEALTHY_SECONDS) for one in every)
         built: list[Any] = []
         try:
-            for one in (*plan["variants"], *plan["shadows"]):
+            for one in every:
                 name = one["VariantName"]
                 resolved[name] = [
                     (each["Image"], own_image.served(self.calls, where["account"], each), run.clock())
                     for each in one["containers"]
                 ]
-                healthy = max(healthy, int(one.get("ContainerStartupHealthCheckTimeoutInSeconds") or 0))
                 variant = Variant(name, float(one["InitialVariantWeight"]), direct=one["direct"])
                 variant.shadow = one in plan["shadows"]
                 serverless = one.get("ServerlessConfig")

@@ -333,7 +333,7 @@ def of_tar(where: str, data: bytes, depth: int) -> Iterator[tuple[str, str]]:
             if number >= MOST_MEMBERS:
                 yield "NotScanned", f"{where} holds more than {MOST_MEMBERS} files"
                 return
-            file = tar.extractfile(info) if info.isreg() and info.size <= MOST_FILE else None
+            file = tar.extractfile(info) if info.isreg() and 0 <= info.size <= MOST_FILE else None
             if file is not None:
                 yield from of_file(f"{where}:{info.name}"[:160], file.read(), depth=depth + 1)
             elif not info.isdir():
@@ -425,6 +425,8 @@ def scan(source: IO[bytes]) -> dict[str, Any]:
                     continue
                 if not info.isreg():
                     return _refused(f"`{info.name[:200]}` is a link or a device; only plain files may be in it")
+                if info.size < 0:  # readers go back by as much: what they then read was not looked at
+                    return _refused(f"`{info.name[:200]}` has less than no bytes")
                 files += 1
                 total += info.size
                 if files > MOST_MEMBERS or total > MOST_TOTAL:
