@@ -58,6 +58,7 @@ PROGRAMS = (
     Program("v2/xgboost_estimator", (*_TRAINING, *_SERVING, "GetMetricStatistics")),
     Program("v2/builtin_algorithms", (*_TRAINING, *_TRANSFORM, *_SERVING)),
     Program("v2/tuner", _TUNING),
+    Program("v2/debugger", _TRAINING),
     Program("v2/transformer", _TRANSFORM),
     Program("v2/experiments", _RUNS),
     Program("v2/lineage", (*_LINEAGE, "CreateAction", "CreateContext")),

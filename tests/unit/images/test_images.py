@@ -107,7 +107,7 @@ def test_a_change_of_the_toolkit_installs_nothing_anew(root: Path, monkeypatch: 
         made = build("scikit-learn", root)
         assert made.digest != before
         tools = place_of("scikit-learn", root) / "toolkit-another"
-        assert {one.name for one in (tools / "bin").iterdir()} == {"train", "serve", "smspark-submit"}
+        assert {one.name for one in (tools / "bin").iterdir()} == {"train", "serve", "smspark-submit", "evaluate-rules"}
         assert (tools / "library" / "bastide_algorithms" / "recordio.py").is_file()
     finally:
         environment.digest_of.cache_clear()

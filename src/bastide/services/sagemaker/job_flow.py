@@ -15,7 +15,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import orjson
 
@@ -49,6 +49,19 @@ _TAIL_LINES: Final = 20
 _LOOK_SECONDS: Final = 0.5
 _PAUSE: Final = 1.0
 """Seconds until a job is tried again after an internal error."""
+
+
+class Beside(Protocol):
+    """What goes on beside a job that runs."""
+
+    def start(self) -> None:
+        """Begins; the job's programs have begun."""
+
+    async def finish(self) -> None:
+        """The job's programs have ended, and their folders are still there. Does not raise for what the job did."""
+
+    async def abandon(self) -> None:
+        """Ends at once; also after `finish`."""
 
 
 class JobFlow(ABC):
@@ -133,6 +146,14 @@ class JobFlow(ABC):
         """Folders of a host that S3 is to follow while the job runs, as they are to be when it begins."""
         return []
 
+    def further(self, row: Row) -> list[Grant]:
+        """What is booked beside the hosts."""
+        return []
+
+    def beside(self, run: Run, row: Row, hosts: Sequence[Host]) -> Beside | None:
+        """What is to go on while the job runs."""
+        return None
+
     @abstractmethod
     def network(self, row: Row) -> tuple[Any, bool, bool]:
         """VpcConfig, EnableNetworkIsolation, EnableInterContainerTrafficEncryption."""
@@ -205,7 +226,7 @@ class JobFlow(ABC):
         """A claim on the machine; jobs wait here in line."""
         row = self.row(run)
         placement = self.calls.engine(Placement)
-        types = [host.type for host in self.hosts(row)]
+        types: list[str | Grant] = [*(host.type for host in self.hosts(row)), *self.further(row)]
         if why := placement.busy(*types):
             await self.show(run, "Pending", f"Pending: waiting for {why}")
         interrupt = asyncio.Event()
@@ -400,6 +421,9 @@ class JobFlow(ABC):
         measures = run.held["measures"] = Measures(run.held["session"], self.log_group)
         measures.start()
         usages = [self._usages(measures, row, host) for host in hosts]
+        beside = run.held["beside"] = self.beside(run, row, hosts)
+        if beside is not None:
+            beside.start()
         metrics = Metrics(
             row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (),
             run.clock,
@@ -475,6 +499,8 @@ class JobFlow(ABC):
             raise Failed("InternalServerError", "The sandbox of the job was killed while it ran. Please try again.")
         outcome = outcome_of(ended, first, ending, decided)
         outcome["faults"] = [fault.message for host in hosts for fault in host.faults][:1]
+        if beside is not None and ending != "Interrupted":
+            await beside.finish()
         _, found, _ = await asyncio.gather(
             asyncio.gather(*(host.log.close() for host in hosts if host.log is not None)),
             metrics.close(),
@@ -593,6 +619,9 @@ class JobFlow(ABC):
         held = run.held
         hosts: list[Host] = held.pop("hosts", [])
         await asyncio.gather(*(host.stop(0) for host in hosts))
+        beside: Beside | None = held.pop("beside", None)
+        if beside is not None:
+            await beside.abandon()
         metrics: Metrics | None = held.pop("metrics", None)
         if metrics is not None:
             self.live.pop(run.id, None)

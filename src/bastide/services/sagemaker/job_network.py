@@ -168,7 +168,12 @@ async def _serve(session: RoleSession, networks: Networks, network: Network, num
         "AWS_DEFAULT_REGION": session.region,
     }
     if not network.attached:
-        network.opened.append(await networks.serve(networks.listen(namespace, _API)))
+        bound = networks.listen(namespace, _API)
+        try:
+            network.opened.append(await networks.serve(bound))
+        except BaseException:
+            bound.close()
+            raise
         network.variables[number]["AWS_ENDPOINT_URL"] = "https://localhost"
 
 

@@ -147,6 +147,23 @@ class Mirror:
         finally:
             os.close(handle)
 
+    @property
+    def stored(self) -> Mapping[str, Seen]:
+        """What S3 has, by path in the folder, and what tells whether a file changed."""
+        return self._known
+
+    def open(self, name: str) -> int:
+        """A descriptor of a file, to read; raises OSError, also for what is none and for a link on the way."""
+        base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = archive.opened(base, f"{self._folder}/{name}", os.O_RDONLY)
+        finally:
+            os.close(base)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError("it is no plain file")
+        return handle
+
     async def run(self) -> None:
         """Follows the folder until cancelled. What goes wrong is tried again, and told by the last `sync`."""
         pause = _SECONDS
