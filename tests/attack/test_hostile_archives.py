@@ -216,7 +216,10 @@ def test_hostile_models_behind_an_endpoint_are_refused_one_by_one_and_what_loads
     script = STEALS.replace("DATA", str(platform.data)).replace("PARENT", str(platform.process.pid))
     script = script.replace("PORT", platform.url.rsplit(":", 1)[1])
     shop.s3.put_object(Bucket=shop.bucket, Key="many/pickle.tar.gz", Body=packed(code, file("m.pkl", pickled(script))))
-    model(shop, "many", {**good, "Mode": "MultiModel", "ModelDataUrl": f"s3://{shop.bucket}/many/"})
+    several = {**good, "Mode": "MultiModel", "ModelDataUrl": f"s3://{shop.bucket}/many/"}
+    model(
+        shop, "many", several, EnableNetworkIsolation=True
+    )  # otherwise what loads has the role, as the model's owner says
     invoke = serve(shop, config(shop, "many", variant("many")), "hostile")
     assert invoke(b"x", TargetModel="good.tar.gz") == b"goodx"
     for number in range(len(HOSTILE)):
