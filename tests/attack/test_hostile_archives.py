@@ -201,9 +201,9 @@ def pickled(script: str) -> bytes:
 
 
 def test_hostile_models_behind_an_endpoint_are_refused_one_by_one_and_what_loads_gets_nothing(
-    platform: Running, account: Account
+    platform: Running, workshop: Workshop
 ) -> None:
-    shop = workshop_of(account)
+    shop = workshop
     before = left(platform)
     good = container(shop, "good")
     shop.s3.copy_object(

@@ -178,6 +178,13 @@ def test_arrays_of_joblib_are_passed_over_and_what_is_behind_them_is_read() -> N
     assert report["verdict"] == "Dangerous" and "os.system" in report["findings"][0]
 
 
+@pytest.mark.parametrize("byte", range(256))
+def test_no_array_makes_a_model_suspicious_whatever_its_bytes_would_mean(byte: int) -> None:
+    """``pickle.load`` would take them for more of the pickle, as far as it comes; here they follow an instance."""
+    found = list(model_scanner.of_pickle("m.joblib", _WRAPPER % (_BYTES, 64) + bytes([byte]) * 64 + b"."))
+    assert found == []
+
+
 def test_what_nobody_knows_or_can_read_is_not_clean() -> None:
     unknown = pickle.dumps([1]).replace(b"K\x01", b"cmystery.thing\nMade\n")
     assert _report(("a.pkl", unknown))["verdict"] == "Suspicious"
