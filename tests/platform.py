@@ -194,6 +194,32 @@ class Account:
         return self.platform.assume(f"arn:aws:iam::{self.id}:role/{name}", self.keys, session)
 
 
+def on_disk(data: Path) -> list[Path]:
+    """Every file of a data directory as it lies there: not what the encrypted volumes show while they are open."""
+    return [one for one in data.rglob("*") if "clear" not in one.parts[len(data.parts) :] and one.is_file()]
+
+
+def lies_in(path: Path, *needles: bytes) -> bool:
+    """Whether one of these stands in a file, which may be larger than memory and mostly holes."""
+    reach = max(map(len, needles)) - 1
+    handle, at, kept = os.open(path, os.O_RDONLY), 0, b""
+    try:
+        while True:
+            try:
+                begins = os.lseek(handle, at, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole is left
+                return False
+            piece = os.pread(handle, 1 << 22, begins)
+            if not piece:
+                return False
+            kept = (kept if begins == at else b"") + piece
+            if any(one in kept for one in needles):
+                return True
+            at, kept = begins + len(piece), kept[-reach:] if reach else b""
+    finally:
+        os.close(handle)
+
+
 def allow(*actions: str, resource: str | list[str] = "*", **more: Any) -> dict[str, Any]:
     """A policy of one Allow statement."""
     return {

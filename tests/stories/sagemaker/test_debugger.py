@@ -84,7 +84,7 @@ def test_a_training_that_learns_nothing_is_told_from_one_that_does(workshop: Wor
     found = verdicts(job)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")  # the rules leave it as it is
     status, details = found["LossNotDecreasing"]
-    assert status == "IssuesFound" and "at step 10" in details and "train-rmse" in details
+    assert status == "IssuesFound" and "at step 10" in details and "train-rmse" in details, details
     assert found["Custom"] == ("Error", "ClientError: Unknown image of rules 'my-rules': custom rules are not run.")
     assert ":processing-job/" in job["DebugRuleEvaluationStatuses"][0]["RuleEvaluationJobArn"]
     job = workshop.trained(good)

@@ -35,6 +35,9 @@ _SECONDS: Final = 1.0
 _MEMORY: Final = 1 << 30
 _PATIENCE: Final = 60.0
 """Seconds that an evaluation may go on when the training has ended."""
+_TRIES: Final = 5
+_AGAIN: Final = 0.2
+"""How often, and after how many seconds, what failed is tried again when the training has ended."""
 _INSIDE: Final = "/opt/training"
 _LAST: Final = "training_job_end.ts"
 """SageMaker writes it when no more tensors come; smdebug's readers wait for it."""
@@ -63,6 +66,7 @@ class Debugger:
         self._mirrors = [Mirror(session, bucket, self._base, host.ml, self._tensors, **more) for host in hosts]
         self._running: Running | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending = asyncio.Event()
         before = row.doc.get("DebugRuleEvaluationStatuses") or ()
         self._told = {one["RuleConfigurationName"] for one in before if one["RuleEvaluationStatus"] != "InProgress"}
         # On the volume, and out of the job's sight. What is read lies apart from what the evaluation may write to.
@@ -80,8 +84,10 @@ class Debugger:
                 await self._tell(
                     one, "Error", f"ClientError: Unknown image of rules {image!r}: custom rules are not run."
                 )
-        while True:
-            await asyncio.sleep(_SECONDS)
+        while not self._ending.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), _SECONDS)
+                return
             if await self._sync() and self._running is None and self._stored():
                 await self._evaluate()
 
@@ -207,10 +213,15 @@ class Debugger:
     async def finish(self) -> None:
         """The training has ended: the last tensors are stored and looked at. Raises nothing that is not ours."""
         try:
-            follow = self._tasks[0]
-            follow.cancel()
-            await asyncio.gather(follow, return_exceptions=True)
-            if await self._sync(last=True):
+            # Not cancelled: an evaluation that is just being started would be nobody's.
+            self._ending.set()
+            await asyncio.gather(self._tasks[0], return_exceptions=True)
+            stored = False
+            for left in reversed(range(_TRIES)):
+                if stored := await self._sync(last=not left):
+                    break
+                await asyncio.sleep(_AGAIN)
+            if stored:
                 if self._stored():
                     with contextlib.suppress(Refused):
                         await self._end()
@@ -226,8 +237,12 @@ class Debugger:
 
     async def _judge(self) -> None:
         """Has the evaluation come to its end."""
-        if self._running is None:
-            await self._evaluate(last=True)
+        for left in reversed(range(_TRIES)):
+            if self._running is None:
+                await self._evaluate(last=not left)
+            if self._running is not None or not self._open():
+                break
+            await asyncio.sleep(_AGAIN)
         if self._running is not None:
             await asyncio.to_thread((self._copies / "ended").touch)
             with contextlib.suppress(TimeoutError):

@@ -107,16 +107,18 @@ def main() -> int:
     every = [Tensors(BASE / one) for one in told["hosts"]]
     said: set[str] = set()
     while True:
-        ended = (BASE / "ended").exists()
+        ended, broken = (BASE / "ended").exists(), ""
         try:
             for held in every:
                 for mode, step, tensors in held.fresh():
                     for rule in rules:
                         rule.see(mode, step, tensors, held.collections)
         except Broken as error:
+            broken = str(error)  # while the training writes, it may be a file that is half there
+        if broken and ended:
             for rule in rules:
                 if rule.name not in said:
-                    say(rule.name, *(rule.ended() if rule.found else ("Error", f"ClientError: {error}")))
+                    say(rule.name, *(rule.ended() if rule.found else ("Error", f"ClientError: {broken}")))
             return 0
         for rule in rules:
             if not ended:
