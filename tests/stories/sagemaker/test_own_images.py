@@ -88,7 +88,7 @@ def test_a_container_trains(own: tuple[Workshop, Registry]) -> None:
     config = {
         "Env": ["PATH=/usr/local/bin:/bin", "GREETING=hello"],
         "Entrypoint": ["program"],
-        "WorkingDir": "/work/here",
+        "WorkingDir": "/opt/here",
         "User": "app",
     }
     digest = registry.push(f"{uri}:one", [oci.system, oci.scripts(program=TRAIN)], config)
@@ -96,7 +96,7 @@ def test_a_container_trains(own: tuple[Workshop, Registry]) -> None:
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     lines = said(workshop, "/aws/sagemaker/TrainingJobs", job["TrainingJobName"])
     assert "1,2" in lines and "hosts" in lines and "scratch" in lines
-    assert "me=4711:4712 host=algo-1 at=1 greeting=hello here=/work/here" in lines
+    assert "me=4711:4712 host=algo-1 at=1 greeting=hello here=/opt/here" in lines
     assert workshop.s3.get_object(Bucket=workshop.bucket, Key=f"out/{job['TrainingJobName']}/output/model.tar.gz")[
         "ContentLength"
     ]
