@@ -195,3 +195,5 @@ def test_a_job_floods_the_platform_is_robbed_by_its_neighbour_and_ends_with_its_
     # The role itself is as it was: the next job has its own session.
     again = said(shop, f"found = {{'read': call('s3', '/{shop.bucket}/check/flooded')[0]}}")
     assert again == {"read": 200}
+    log = (platform.data.parent / "up.log").read_text()
+    assert "in admit" not in log  # who is turned away does not fill the log
