@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,9 +195,14 @@ class Account:
         return self.platform.assume(f"arn:aws:iam::{self.id}:role/{name}", self.keys, session)
 
 
+def below(top: Path) -> Iterator[Path]:
+    """Whatever lies below a folder that others change meanwhile: os.walk passes over what goes, Path.rglob raises."""
+    return (Path(at) / name for at, folders, files in os.walk(top) for name in folders + files)
+
+
 def on_disk(data: Path) -> list[Path]:
     """Every file of a data directory as it lies there: not what the encrypted volumes show while they are open."""
-    return [one for one in data.rglob("*") if "clear" not in one.parts[len(data.parts) :] and one.is_file()]
+    return [one for one in below(data) if "clear" not in one.parts[len(data.parts) :] and one.is_file()]
 
 
 def lies_in(path: Path, *needles: bytes) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import Account, Keys, Running, allow
+from tests.platform import Account, Keys, Running, allow, below
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
 from tests.stories.sagemaker.test_job_network import ASK, said
 
@@ -60,11 +60,8 @@ def left(running: Running) -> set[str]:
         if target.startswith(("net:[", "/dev/fuse")):
             found.add(target)
     mark = hashlib.sha256(os.fsencode((running.data / "run").resolve())).hexdigest()[:10]  # of this platform alone
-    for top in Path("/sys/fs/cgroup").glob("*"):
-        found |= (
-            {str(one) for one in top.rglob(f"*{mark}-*") if (one / "cgroup.procs").exists()} if top.is_dir() else set()
-        )
-    return found
+    groups = (one for one in below(Path("/sys/fs/cgroup")) if f"{mark}-" in one.name)
+    return found | {str(one) for one in groups if (one / "cgroup.procs").exists()}
 
 
 @pytest.fixture

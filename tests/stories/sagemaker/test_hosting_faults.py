@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.platform import below
 from tests.stories.sagemaker.conftest import Workshop
 from tests.stories.sagemaker.serving import PROGRAM, config, container, model, serve, until, variant
 
@@ -61,7 +62,7 @@ def _left(workshop: Workshop) -> list[str]:
     data = str(workshop.account.platform.data)
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     found = [one for one in mounts if one.startswith(data)]
-    return found + [str(one) for one in Path(data).glob("**/endpoint-*")]
+    return found + [str(one) for one in below(Path(data)) if one.name.startswith("endpoint-")]
 
 
 def test_data_that_is_no_model_fails_its_endpoint_and_leaves_nothing(workshop: Workshop) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import Account, allow
+from tests.platform import Account, allow, on_disk
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry, canonical
 from tests.stories.sagemaker import serving
@@ -272,12 +272,12 @@ def test_a_container_serves(own: tuple[Workshop, Registry]) -> None:
 def test_a_damaged_layer_is_not_run(own: tuple[Workshop, Registry]) -> None:
     workshop, registry = own
     objects = workshop.account.platform.data / "objects"
-    before = {path for path in objects.rglob("*") if path.is_file()}
+    before = set(on_disk(objects))
     uri = registry.create("app")
     registry.push(
         f"{uri}:one", [oci.system, oci.scripts(train="echo of this test alone")], {"Env": ["PATH=/usr/local/bin:/bin"]}
     )
-    layer = max({path for path in objects.rglob("*") if path.is_file()} - before, key=lambda path: path.stat().st_size)
+    layer = max(set(on_disk(objects)) - before, key=lambda path: path.stat().st_size)
     held = bytearray(layer.read_bytes())
     held[len(held) // 2] ^= 1
     layer.write_bytes(held)
