@@ -12,7 +12,7 @@ from bastide.engines.functions.environment import (
     Process,
     Unavailable,
 )
-from bastide.engines.functions.pool import Functions, Full
+from bastide.engines.functions.pool import Full, Functions
 from bastide.engines.functions.runtime import MOST_ANSWER, Runtime
 
 __all__ = [

@@ -55,7 +55,7 @@ class Code:
 _PURPOSE: Final = b"lambda/code"
 
 
-async def receive(a: Authorised, given: Mapping[str, Any]) -> Code:
+async def receive(a: Authorised, given: Mapping[str, Any], *, layer: bool = False) -> Code:
     """Takes the archive that a request brings or names, with the caller's own permissions; raises Refused."""
     if given.get("ImageUri"):
         raise invalid("ImageUri is not supported by Bastide yet: a function's code is a .zip file archive.")
@@ -72,7 +72,7 @@ async def receive(a: Authorised, given: Mapping[str, Any]) -> Code:
         data = bytes(given["ZipFile"])
     else:
         raise invalid("Please provide a source for function code.")
-    unzipped = await asyncio.to_thread(look_through, data)
+    unzipped = await asyncio.to_thread(look_through, data, layer=layer)
     return await keep(a.calls, data, unzipped)
 
 
@@ -199,8 +199,13 @@ def _walk(data: bytes, folder: Path | None, *, layer: bool) -> int:
 def _plain(given: str, layer: bool) -> str:
     """An entry's path, relative; raises Refused for one that leads elsewhere."""
     parts = given.rstrip("/").split("/")
-    if given.startswith("/") or "\\" in given or any(
-        part in ("", ".", "..") or len(os.fsencode(part)) > 255 or any(ord(char) < 32 for char in part) for part in parts
+    if (
+        given.startswith("/")
+        or "\\" in given
+        or any(
+            part in ("", ".", "..") or len(os.fsencode(part)) > 255 or any(ord(char) < 32 for char in part)
+            for part in parts
+        )
     ):
         raise invalid(f"The archive's entry {given[:200]!r} has no path below the archive's folder.")
     if layer and parts[0] in _RESERVED:

@@ -107,9 +107,7 @@ def named(a: Authorised) -> Named:
 
 
 def _about(asked: Asked, *, qualified: bool) -> Iterable[str]:
-    found = read(
-        str(asked.input["FunctionName"]), asked.call.account, asked.call.region, asked.input.get("Qualifier")
-    )
+    found = read(str(asked.input["FunctionName"]), asked.call.account, asked.call.region, asked.input.get("Qualifier"))
     return (found.arn if qualified else found.function,)
 
 

@@ -55,7 +55,9 @@ def check(variables: Mapping[str, str]) -> None:
         )
     for name in variables:
         if not _NAME.fullmatch(name):
-            raise invalid(f"The environment variable {name[:100]!r} has letters, digits and _, and begins with a letter.")
+            raise invalid(
+                f"The environment variable {name[:100]!r} has letters, digits and _, and begins with a letter."
+            )
     size = len(orjson.dumps(dict(variables)))
     if size > _MOST:
         raise invalid(
@@ -114,7 +116,10 @@ def _asked(arn: str, kept: Mapping[str, Any]) -> dict[str, Any]:
     return {"CiphertextBlob": base64.b64decode(kept["wrapped"]), "EncryptionContext": {_CONTEXT: arn}}
 
 
-def _own(calls: Calls, kept: Mapping[str, Any]) -> dict[str, str]:
+def own(calls: Calls, kept: Mapping[str, Any] | None) -> dict[str, str]:
+    """Variables under the platform's own key."""
+    if kept is None:
+        return {}
     held: dict[str, str] = orjson.loads(calls.sealer.open(kept["sealed"], _PURPOSE))
     return held
 
@@ -122,7 +127,7 @@ def _own(calls: Calls, kept: Mapping[str, Any]) -> dict[str, str]:
 def opened(a: Authorised, view: View, arn: str, kept: Mapping[str, Any]) -> dict[str, str]:
     """The variables, for the caller; raises Refused as KMS does."""
     if "key" not in kept:
-        return _own(a.calls, kept)
+        return own(a.calls, kept)
     return _opened(
         arn, kept, a.forward(view, "kms", "Decrypt", _asked(arn, kept), PRINCIPAL, kms__ViaService=_via(a.region))
     )
@@ -142,12 +147,8 @@ def shown(a: Authorised, view: View, arn: str, kept: Mapping[str, Any] | None) -
         return {"Error": {"ErrorCode": refused.code, "Message": message}}
 
 
-async def for_role(calls: Calls, role: Caller, region: str, arn: str, kept: Mapping[str, Any] | None) -> dict[str, str]:
-    """The variables, for a session of the function's role; raises Refused in Lambda's words."""
-    if kept is None:
-        return {}
-    if "key" not in kept:
-        return _own(calls, kept)
+async def for_role(calls: Calls, role: Caller, region: str, arn: str, kept: Mapping[str, Any]) -> dict[str, str]:
+    """Variables under a key of one's own, for a session of the function's role; raises Refused in Lambda's words."""
     context = {"kms:viaservice": _via(region)}
     where = kept["key"].split(":")[3]
     try:
