@@ -33,6 +33,8 @@ class Ended(Protocol):
     def signal(self) -> int | None: ...
     @property
     def oom(self) -> bool: ...
+    @property
+    def peak_bytes(self) -> int | None: ...
 
 
 class Usage(Protocol):
@@ -152,7 +154,8 @@ class Environment:
         if not self._over:
             await self._settle()
         await self._printed()
-        used = self._launched.process.usage().memory_bytes
+        ended = self._ended.done() and not self._ended.cancelled()
+        used = self._ended.result().peak_bytes if ended else self._launched.process.usage().memory_bytes
         self._peak = max(self._peak, used or 0)
         self._say(f"END RequestId: {call.id}")
         self._say(self._report(call, spent, init))

@@ -1,7 +1,7 @@
 """What an execution environment of a function is made of: a sandbox with the function's code, a network, a folder /tmp.
 
-Everything that is the function's lies on encrypted volumes whose keys are in memory only: one for the code of a version, which its
-environments share and nobody writes, and one for each environment's /tmp. Credentials of the role are in the
+Everything that is the function's lies on encrypted volumes whose keys are in memory only: one for the code of a version,
+which its environments share and nobody writes, and one for each environment's /tmp. Credentials of the role are in the
 environment's variables, as on AWS; an environment gets no event that could outlive them.
 """
 
@@ -21,6 +21,7 @@ from typing import Any, Final
 from bastide.domain import MICROS, Refused, iso
 from bastide.engines import images
 from bastide.engines.functions import Functions, Launched, Runtime, Unavailable
+from bastide.engines.network import Networks
 from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.kernel import Calls
@@ -168,6 +169,7 @@ class Hosts:
 
     async def _unpacked(self, name: str, doc: Mapping[str, Any], environment: images.Environment) -> Path:
         volume = await self._calls.engine(Volumes).create(name, os.urandom(32))
+        authority = self._calls.engine(Networks).authority
         own = await codes.content(self._calls, doc["_code"])
         layers = [await codes.content(self._calls, one["_code"]) for one in doc.get("Layers") or ()]
 
@@ -184,6 +186,8 @@ class Hosts:
                     (volume / inside[1:]).mkdir(parents=True, exist_ok=True)
             if layers:
                 (volume / "opt" / "ml").mkdir(exist_ok=True)
+            shutil.copyfile(authority, volume / "authority.pem")
+            (volume / "authority.pem").chmod(0o644)
             for source in _INSIDE.glob("*.py"):
                 shutil.copyfile(source, volume / "runtime" / source.name)
                 (volume / "runtime" / source.name).chmod(0o644)
@@ -231,7 +235,7 @@ class Hosts:
         readonly = [
             (code / "task", "/var/task"),
             (code / "runtime", "/var/runtime"),
-            (held.network.authority, networks.AUTHORITY),
+            (code / "authority.pem", networks.AUTHORITY),
         ]
         if doc.get("Layers"):
             readonly.append((code / "opt", "/opt"))

@@ -13,7 +13,6 @@ import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -37,7 +36,6 @@ class Network:
 
     namespace: str = ""
     resolver: str = ""
-    authority: Path = field(default_factory=Path)
     variables: dict[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     joined: Joined | None = None
@@ -98,7 +96,6 @@ async def connect(session: RoleSession, network: Network, runtime: Runtime, conf
     """Makes an environment's network in `network`, which is to be closed also if this fails; the Runtime API answers in it.
     url: where people reach the platform. Raises Unavailable, and Refused where the role may not."""
     networks = session.calls.engine(Networks)
-    network.authority = networks.authority
     network.variables = {
         "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{RUNTIME_PORT}",
         "AWS_CA_BUNDLE": AUTHORITY,
