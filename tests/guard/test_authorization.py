@@ -124,7 +124,7 @@ def _contexts() -> dict[str, dict[str, object]]:
     arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/role/session"
     session = Session(
         "id", "ASIA", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:role/role", "AROA", "session", 0, 9, source_identity="ann",
-        mfa=999_000 * MICROS, provider="arn:aws:iam::111122223333:oidc-provider/x", keys={"x:sub": "ann"},
+        mfa=999_000 * MICROS, provider="arn:aws:iam::111122223333:oidc-provider/x", keys={"x:sub": "ann", "lambda:sourcefunctionarn": "arn:aws:lambda:::x"},
     )  # fmt: skip
     role = Caller("AssumedRole", ACCOUNT, arn, session.role, "AROA:session", "session", "", {"Team": "red"}, session)
     user = Caller("User", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/u", f"arn:aws:iam::{ACCOUNT}:user/u", "AIDA", "u")

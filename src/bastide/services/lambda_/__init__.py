@@ -11,6 +11,7 @@ from bastide.services.lambda_ import concurrency as _concurrency
 from bastide.services.lambda_ import event_config as _event_config
 from bastide.services.lambda_ import invocation as _invocation
 from bastide.services.lambda_ import layer as _layer
+from bastide.services.lambda_ import mapping as _mapping
 from bastide.services.lambda_ import permission as _permission
 from bastide.services.lambda_ import tagging as _tagging
 from bastide.services.lambda_.asynchronous import Events
@@ -25,11 +26,12 @@ from bastide.services.lambda_.noun import (
     facts,
 )
 from bastide.services.lambda_.pages import CodePages
+from bastide.services.lambda_.polling import Mappings
 from bastide.services.lambda_.runner import Runner
 from bastide.services.lambda_.settling import subscribe
 from bastide.store import View
 
-__all__ = ["SERVICE", "CodePages", "Events", "Place", "Runner", "files", "subscribe"]
+__all__ = ["SERVICE", "CodePages", "Events", "Mappings", "Place", "Runner", "files", "subscribe"]
 
 SERVICE = Service("lambda", kinds=[FUNCTION, LAYER, MAPPING], facts=facts)
 
@@ -52,4 +54,4 @@ def files(view: View) -> set[bytes]:
     return used
 
 
-del _alias, _concurrency, _event_config, _invocation, _layer, _permission, _tagging
+del _alias, _concurrency, _event_config, _invocation, _layer, _mapping, _permission, _tagging

@@ -134,9 +134,9 @@ def _changed(a: Authorised, tx: Transaction, row: Row, qualifier: str, held: dic
 )
 def add(a: Authorised, tx: Transaction) -> Output:
     given = a.input
-    for member in ("FunctionUrlAuthType", "InvokedViaFunctionUrl"):
+    for member in ("FunctionUrlAuthType", "InvokedViaFunctionUrl", "EventSourceToken"):
         if given.get(member):
-            raise invalid(f"{member} is not supported by Bastide yet: there are no function URLs.")
+            raise invalid(f"{member} is not supported by Bastide: there are neither function URLs nor Alexa.")
     row, qualifier, arn = _of_function(a, tx)
     held = (row.doc.get("_policies") or {}).get(qualifier)
     if given.get("RevisionId"):
@@ -155,8 +155,6 @@ def add(a: Authorised, tx: Transaction) -> Output:
         equals["AWS:SourceAccount"] = given["SourceAccount"]
     if given.get("PrincipalOrgID"):
         equals["aws:PrincipalOrgID"] = given["PrincipalOrgID"]
-    if given.get("EventSourceToken"):
-        equals["lambda:EventSourceToken"] = given["EventSourceToken"]
     condition: dict[str, Any] = {}
     if equals:
         condition["StringEquals"] = equals

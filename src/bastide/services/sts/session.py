@@ -116,7 +116,7 @@ _IDENTITY_CENTER: Final = "arn:aws:iam::aws:contextProvider/IdentityCenter"
 
 
 def _provided(a: Authorised) -> dict[str, Any]:
-    """What a session knows of whom it is for: the caller's own origin, the person that Identity Center tells, a function."""
+    """What a session knows of whom it is for: the caller's own origin, a person of Identity Center's, a function."""
     before = a.caller.session
     contexts = a.input.get("ProvidedContexts")
     if not contexts:
