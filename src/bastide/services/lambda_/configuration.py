@@ -83,10 +83,7 @@ async def check(calls: Calls, given: Mapping[str, Any], what: Named, role: str) 
     if f":{what.account}:" not in role:
         raise Refused("AccessDeniedException", "Cross-account pass role is not allowed.", 403)
     held = session.RoleSession(calls, role, what.name, source_arn=what.function, **where)
-    try:
-        await held.caller()
-    except Refused:
-        raise session.cannot_assume() from None
+    await held.caller()
     if network.wanted(given.get("VpcConfig")):
         await network.check(held, given["VpcConfig"])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from typing import Any, Final
 
 import orjson
@@ -65,7 +66,7 @@ def client(a: Authorised) -> str:
             400,
             members={"Type": "User"},
         ) from None
-    return orjson.dumps(found).decode().encode("ascii", "backslashreplace").decode()
+    return json.dumps(found)  # a header has ASCII only
 
 
 async def _nothing(_: Authorised) -> list[Target]:

@@ -37,14 +37,17 @@ class RoleSession:
 
     async def begin(self) -> Credentials:
         """Takes on the role; raises Refused. The same session acts for the function from then on."""
-        output = await self.calls.act(
-            service_caller(PRINCIPAL, self.account, self.source_arn),
-            "sts",
-            "AssumeRole",
-            {"RoleArn": self.role, "RoleSessionName": self._name, "DurationSeconds": _SECONDS},
-            region=self.region,
-            source=PRINCIPAL,
-        )
+        try:
+            output = await self.calls.act(
+                service_caller(PRINCIPAL, self.account, self.source_arn),
+                "sts",
+                "AssumeRole",
+                {"RoleArn": self.role, "RoleSessionName": self._name, "DurationSeconds": _SECONDS},
+                region=self.region,
+                source=PRINCIPAL,
+            )
+        except Refused:
+            raise cannot_assume() from None
         issued = output["Credentials"]
         held, _ = self.calls.sessions.read(issued["SessionToken"], issued["AccessKeyId"], self.calls.clock())
         with self.calls.store.reading() as view:
