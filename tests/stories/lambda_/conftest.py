@@ -22,7 +22,7 @@ def archive(**files: str) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as made:
         for name, text in files.items():
-            made.writestr(f"{name.replace('__', '/')}.py", text)
+            made.writestr(zipfile.ZipInfo(f"{name.replace('__', '/')}.py"), text)  # of 1980, whenever it is made
     return packed.getvalue()
 
 

@@ -43,7 +43,8 @@ def handler(event, context):
                 "name": context.function_name, "version": context.function_version, "memory": context.memory_limit_in_mb,
                 "arn": context.invoked_function_arn, "group": context.log_group_name, "id": context.aws_request_id,
                 "client": context.client_context and context.client_context.custom,
-                "left": context.get_remaining_time_in_millis(), "cwd": os.getcwd(), "runtime": os.environ["AWS_EXECUTION_ENV"],
+                "left": context.get_remaining_time_in_millis(), "cwd": os.getcwd(),
+                "runtime": os.environ["AWS_EXECUTION_ENV"],
             }
     return {"count": count, "event": event, "help": helper.HELP}
 """
@@ -60,7 +61,7 @@ def shop(platform: Running) -> Bench:
 def everything(shop: Bench) -> str:
     variables = {"Variables": {"SECRET_WORD": "sesame-in-the-open"}}
     code = archive(index=EVERYTHING, helper="HELP = 'there'")
-    return shop.make(code, "everything", Runtime="python3.13", Environment=variables, MemorySize=256, Timeout=3)
+    return shop.make(code, "everything", Runtime="python3.13", Environment=variables, MemorySize=256, Timeout=1)
 
 
 def test_an_event_is_handled_and_the_environment_used_again(shop: Bench, everything: str) -> None:
@@ -77,7 +78,7 @@ def test_what_a_function_knows_of_itself(shop: Bench, everything: str) -> None:
     client = base64.b64encode(json.dumps({"custom": {"k": "ü"}}).encode()).decode()
     told = shop.invoke(everything, {"do": "context"}, ClientContext=client).payload
     arn = f"arn:aws:lambda:us-east-1:{shop.account.id}:function:everything"
-    assert 0 < told.pop("left") <= 3000 and len(told.pop("id")) == 36
+    assert 0 < told.pop("left") <= 1000 and len(told.pop("id")) == 36
     assert told == {
         "name": "everything", "version": "$LATEST", "memory": "256", "arn": arn, "group": "/aws/lambda/everything",
         "client": {"k": "ü"}, "cwd": "/var/task", "runtime": "AWS_Lambda_python3.13",
@@ -98,7 +99,7 @@ def test_errors_have_lambdas_words(shop: Bench, everything: str) -> None:
     large = shop.invoke(everything, {"do": "large"})
     assert large.payload["errorType"] == "Function.ResponseSizeTooLarge"
     late = shop.invoke(everything, {"do": "sleep"})
-    assert late.payload["errorMessage"].endswith("Task timed out after 3.00 seconds") and "timed out" in late.log
+    assert late.payload["errorMessage"].endswith("Task timed out after 1.00 seconds") and "timed out" in late.log
     assert shop.invoke(everything).payload["count"] == 1, "what timed out is not used again"
     broken = shop.make("import nothing_like_this", "broken")
     said = shop.invoke(broken)
@@ -192,7 +193,7 @@ def test_concurrency_has_limits(shop: Bench) -> None:
     settings = shop.client.get_account_settings()["AccountLimit"]
     assert settings["ConcurrentExecutions"] - settings["UnreservedConcurrentExecutions"] == 1
     with ThreadPoolExecutor(1) as others:
-        running = others.submit(shop.invoke, name, 2)
+        running = others.submit(shop.invoke, name, 1)
         until = time.monotonic() + 20
         while True:
             try:

@@ -30,6 +30,7 @@ RUNTIMES: Final = ("python3.9", "python3.10", "python3.11", "python3.12", "pytho
 """All of them are the Python that Bastide runs with; what a function asked for, its variables and paths say."""
 _SUBNET: Final = "ec2:Subnet"
 _MOST_LAYERS: Final = 5
+_MOST: Final = {"Timeout": 900, "MemorySize": 10_240}
 _TARGETS: Final = ("sqs", "sns")
 _LAYER: Final = re.compile(r"arn:aws:lambda:([a-z0-9-]+):([0-9]{12}):layer:([a-zA-Z0-9_-]{1,140}):([0-9]{1,10})")
 _GROUP: Final = re.compile(r"[.\-_/#A-Za-z0-9]{1,512}")
@@ -90,6 +91,13 @@ async def check(calls: Calls, given: Mapping[str, Any], what: Named, role: str) 
 
 def changed(a: Authorised, tx: Transaction, what: Named, doc: dict[str, Any], given: Mapping[str, Any]) -> None:
     """Puts what a request gives into a configuration; raises Refused for what cannot be."""
+    for member, most in _MOST.items():
+        if int(given.get(member) or 0) > most:
+            raise Refused(
+                "ValidationException",
+                f"1 validation error detected: Value '{given[member]}' at '{member[0].lower()}{member[1:]}' failed to "
+                f"satisfy constraint: Member must have value less than or equal to {most}",
+            )
     for member in ("Role", "Handler", "Description", "Timeout", "MemorySize"):
         if given.get(member) is not None:
             doc[member] = given[member]
