@@ -134,7 +134,16 @@ async def _attach(session: RoleSession, networks: Networks, network: Network, co
         "Groups": list(config["SecurityGroupIds"]),
         "Description": description(session.source_arn),
     }
-    made = (await session.act("ec2", "CreateNetworkInterface", asked))["NetworkInterface"]
+    try:
+        made = (await session.act("ec2", "CreateNetworkInterface", asked))["NetworkInterface"]
+    except Refused as refused:
+        code = "EC2AccessDeniedException" if refused.code == "UnauthorizedOperation" else "EC2UnexpectedException"
+        raise Refused(
+            code,
+            "Lambda could not make a network interface with the function's role. EC2 Error Code: "
+            f"{refused.code}. EC2 Error Message: {refused.message}",
+            502,
+        ) from None
     network.interface = made["NetworkInterfaceId"]
     vpc = Vpc(session.account, session.region, made["VpcId"])
     network.attached = await networks.attach(vpc, network.interface)
