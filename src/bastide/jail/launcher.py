@@ -79,9 +79,9 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     parent: process id of who waits for us. user: host uid and gid of the job. group: folders of its control groups.
     own: folders that become the job's. scratch: an empty folder to mount over, in the launcher's own view. readonly,
     writable: [[source, path inside]]. hostname, hosts: name inside and the names of 127.0.0.1. addresses: further names.
-    network: a network namespace to be in, empty for one of its own. resolver: the address of its DNS. environment:
-    variables of the command. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of
-    /tmp, /run and /dev/shm each.
+    network: a network namespace to be in, empty for one of its own. resolver: the address of its DNS. devices: below
+    /dev, to be seen and used. environment: variables of the command. folder: where it starts. command. limits: rlimit
+    names with values. scratch_bytes: size of /tmp, /run and /dev/shm each.
     """
     os.umask(0o022)
     arguments = _arguments(told)
@@ -177,6 +177,10 @@ def _lay_out(told: Mapping[str, Any]) -> list[str]:
     for name in _DEVICES:
         _write(f"{base}/dev/{name}", "")
         mount(f"/dev/{name}", f"{base}/dev/{name}", None, MS_BIND)
+    for path in told["devices"]:
+        _write(f"{base}{path}", "")
+        mount(path, f"{base}{path}", None, MS_BIND)
+        words += ["--dev-bind", path, path]
     os.chdir(base)
     pivot_root(".", "old")
     os.chdir("/")

@@ -99,7 +99,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         if not variant.get("ModelName") or not variant.get("InstanceType"):
             raise Refused("ValidationException", f"ModelName and InstanceType are needed (variant {name}).")
         MODEL.find(tx, a.account, a.region, variant["ModelName"])
-        a.engine(Placement).grant(variant["InstanceType"])
+        a.engine(Placement).grant(variant["InstanceType"], here=True)
         if variant.get("InitialInstanceCount", 1) > _MOST_INSTANCES:
             raise Refused(
                 "ResourceLimitExceeded", f"A variant has at most {_MOST_INSTANCES} instances on this platform."

@@ -208,7 +208,7 @@ class EndpointFlow:
         folder = self.calls.engine(Serving).place(digest)
         instance = Instance(self._launcher(held), folder / "model.sock", close)
         run.held.setdefault("instances", []).append(instance)
-        held["claim"] = await placement.claim(place, variant["InstanceType"])
+        held["claim"] = await placement.claim(place, variant["InstanceType"], here=True)
         await volumes.close(place)
         held["volume"] = True
         key = await volume_key(session, run.state.get("kms"))

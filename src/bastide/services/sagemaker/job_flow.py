@@ -23,7 +23,8 @@ from bastide.domain import MICROS, Refused
 from bastide.engines import images
 from bastide.engines.lazy import LazyError
 from bastide.engines.network import NetworkError
-from bastide.engines.placement import Claim, Grant, Placement
+from bastide.engines.placement import Claim, Placement
+from bastide.engines.placement.types import devices_of
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
@@ -122,6 +123,18 @@ class JobFlow(ABC):
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
         """Adds to the outcome what the job left in the folder of the host that decided it."""
 
+    def bound(self, row: Row) -> str:
+        """What of the job only the platform's own machine can do; empty for a job that a cluster's node can run."""
+        config, isolated, _ = self.network(row)
+        if config and not isolated:
+            return "VpcConfig"
+        modes = sorted({one.mode for one in self.sources(row) if one.mode != channels.FILE})
+        return modes[0] if modes else "EnableManagedSpotTraining" if self.spot(row) else self.follows(row)
+
+    def follows(self, row: Row) -> str:
+        """The member by which S3 is to follow folders of the job while it runs; empty if there is none."""
+        return ""
+
     def spot(self, row: Row) -> bool:
         """Whether others may take the job's place."""
         return False
@@ -202,10 +215,11 @@ class JobFlow(ABC):
         row = self.row(run)
         placement = self.calls.engine(Placement)
         types = [host.type for host in self.hosts(row)]
-        if why := placement.busy(*types):
+        here = bool(self.bound(row))
+        if why := await placement.busy(*types, here=here):
             await self.show(run, "Pending", f"Pending: waiting for {why}")
         interrupt = asyncio.Event()
-        claiming = placement.claim(run.id, *types, yields=interrupt.set if self.spot(row) else None)
+        claiming = placement.claim(run.id, *types, yields=interrupt.set if self.spot(row) else None, here=here)
         try:
             async with asyncio.timeout(self._wait_left(run, row)):
                 run.held["claim"] = await self.unless_stopped(run, claiming)
@@ -254,7 +268,6 @@ class JobFlow(ABC):
     async def _persevere(self, run: Run, *works: Callable[[Run], Awaitable[None]]) -> None:
         """Does the last of `works`; after an internal error all of them, with a new booking, as often as RetryStrategy
         says."""
-        most = int((self.row(run).doc.get("RetryStrategy") or {}).get("MaximumRetryAttempts") or 0)
         doing = works[-1:]
         while True:
             try:
@@ -262,15 +275,24 @@ class JobFlow(ABC):
                     await work(run)
                 return
             except (SandboxError, NetworkError, LazyError, OSError, Failed) as error:
-                tries = run.held["tries"] = run.held.get("tries", 0) + 1
-                if tries > most or (isinstance(error, Failed) and error.code != "InternalServerError"):
+                if not self._again(run, error):
                     raise
-                _log.warning("%s is tried again: %s", run.id, error)
             await self.show(run, "Restarting", "Restarting the training job after an internal error")
             await self.release(run)
             await self.unless_stopped(run, asyncio.sleep(_PAUSE))
             await self.reserve(run)
             doing = works
+
+    def _again(self, run: Run, error: Exception) -> bool:
+        """Whether the job is tried again after an error: one that was not its own, as often as RetryStrategy says."""
+        if isinstance(error, Failed) and error.code != "InternalServerError":
+            return False
+        most = int((self.row(run).doc.get("RetryStrategy") or {}).get("MaximumRetryAttempts") or 0)
+        tries: int = run.held.get("tries", 0) + 1
+        run.held["tries"] = tries
+        if tries <= most:
+            _log.warning("%s is tried again: %s", run.id, error)
+        return tries <= most
 
     async def _staged(self, run: Run) -> None:
         row = self.row(run)
@@ -279,6 +301,9 @@ class JobFlow(ABC):
 
     async def _stage(self, run: Run, row: Row) -> None:
         hosts = run.held["hosts"] = self.hosts(row)
+        claim: Claim = run.held["claim"]
+        for host, granted in zip(hosts, claim.places, strict=True):
+            host.granted = granted
         key = await volume_key(run.held["session"], self.resources(row).get("VolumeKmsKeyId"))
         network = run.held["network"] = job_network.Network()
         config, isolated, encrypted = self.network(row)
@@ -299,7 +324,7 @@ class JobFlow(ABC):
         await volumes.close(host.place)
         host.volume = True
         try:
-            volume = await volumes.create(host.place, key, size)
+            volume = await volumes.create(host.place, key, size, host.granted.node)
         except SandboxError as error:
             _log.error("no volume for %s: %s", run.id, error)
             raise
@@ -327,7 +352,7 @@ class JobFlow(ABC):
 
     async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:
         environment: images.Environment = run.held["environment"]
-        grant: Grant = self.calls.engine(Placement).grant(host.type)
+        grant = host.granted.grant
         epoch = run.held.get("epoch") or run.state["epoch"]
         host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{epoch}")
         network: job_network.Network = run.held["network"]
@@ -354,6 +379,10 @@ class JobFlow(ABC):
             addresses=addresses,
             network=namespace,
             resolver=network.resolver,
+            interface=host.interface,
+            group=[one.place for one in hosts],
+            gpus=grant.gpus,
+            devices=devices_of(host.granted.gpus),
         )
         try:
             _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
@@ -363,10 +392,16 @@ class JobFlow(ABC):
     async def watch(self, run: Run) -> dict[str, Any]:
         """Until it ends. A spot job whose place others took waits in line again, and begins anew from its checkpoints."""
         while True:
-            found = await self._watch(run)
-            if found["outcome"]["ending"] != "Interrupted":
-                return found
-            await self.show(run, "Interrupted", "Training job interrupted: its capacity was needed by others")
+            try:
+                found = await self._watch(run)
+            except Failed as error:
+                if not self._again(run, error):
+                    raise
+                await self.show(run, "Restarting", "Restarting the training job after an internal error")
+            else:
+                if found["outcome"]["ending"] != "Interrupted":
+                    return found
+                await self.show(run, "Interrupted", "Training job interrupted: its capacity was needed by others")
             await self.release(run)
             await self.reserve(run)
             run.held["epoch"] = run.clock() // 1000
@@ -460,26 +495,25 @@ class JobFlow(ABC):
 
     def _usages(self, measures: Measures, row: Row, host: Host) -> Usages:
         assert host.running is not None
-        memory = self.calls.engine(Placement).grant(host.type).memory_bytes
+        memory = host.granted.grant.memory_bytes
         usages = Usages(measures, host.running, memory, host.ml, (("Host", f"{row.name}/{host.name}"),))
         usages.start()
         return usages
 
-    def _stand(self, hosts: Sequence[Host]) -> bool:
+    def _gone(self, hosts: Sequence[Host]) -> str:
+        """Why a volume of the job cannot be used any more; empty while all can."""
         volumes = self.calls.engine(Volumes)
-        return all(volumes.stands(host.place) for host in hosts)
+        return next((why for host in hosts if (why := volumes.lost(host.place))), "")
 
     async def _lost(self, hosts: Sequence[Host]) -> None:
         """Returns when a volume of the job is gone under it."""
-        while self._stand(hosts):
+        while not self._gone(hosts):
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _unless_lost(self, hosts: Sequence[Host]) -> None:
         """Raises Failed if a volume of the job is gone: what the job said of its files then is not the job's fault."""
-        if not self._stand(hosts):
-            raise Failed(
-                "InternalServerError", "The encrypted volume of the job was lost while it ran. Please try again."
-            )
+        if why := self._gone(hosts):
+            raise Failed("InternalServerError", f"{why.rstrip('.')}. Please try again.")
 
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""

@@ -108,6 +108,9 @@ class TrainingFlow(JobFlow):
     def spot(self, row: Row) -> bool:
         return bool(row.doc.get("EnableManagedSpotTraining"))
 
+    def follows(self, row: Row) -> str:
+        return "CheckpointConfig" if row.doc.get("CheckpointConfig") else ""
+
     async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
         config = row.doc.get("CheckpointConfig")
         if not config:
