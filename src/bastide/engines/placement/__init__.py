@@ -25,11 +25,12 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an instance runs. node: empty for the platform's own machine. gpus: which ones, by the numbers that the
-    machine gives them."""
+    """Where an instance runs. node: empty for the platform's own machine. name: what the node is called. gpus: which
+    ones, by the numbers that the machine gives them."""
 
     grant: Grant
     node: str = ""
+    name: str = ""
     gpus: tuple[int, ...] = ()
 
 

@@ -23,6 +23,10 @@ class Node(Protocol):
     """A node and what is free of it."""
 
     @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
     def cpus(self) -> float: ...
     @property
     def memory_bytes(self) -> int: ...
@@ -65,6 +69,7 @@ class Nodes:
         self._generation = 0
         self._held: dict[str, tuple[Claim, int]] = {}
         self._gpus = 0
+        self._names: dict[str, str] = {}
 
     async def start(self) -> None:
         """Looks what nodes there are."""
@@ -72,6 +77,7 @@ class Nodes:
 
     async def _nodes(self) -> Sequence[Node]:
         nodes = await self._cluster.nodes()
+        self._names |= {one.id: one.name for one in nodes}
         self._gpus = max([one.gpus for one in nodes], default=self._gpus)
         return nodes
 
@@ -146,7 +152,9 @@ class Nodes:
         finally:
             self._line -= 1
         self._generation += 1
-        places = tuple(Place(part, node) for part, node in zip(parts, booked.nodes, strict=True))
+        places = tuple(
+            Place(part, node, self._names.get(node, node)) for part, node in zip(parts, booked.nodes, strict=True)
+        )
         total = Grant(
             sum(one.cpus for one in parts), sum(one.memory_bytes for one in parts), sum(one.gpus for one in parts)
         )

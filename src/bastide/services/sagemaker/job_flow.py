@@ -347,7 +347,9 @@ class JobFlow(ABC):
             raise Failed(STOPPED, "The job was stopped before it ran.")
         row = self.row(run)
         hosts: list[Host] = run.held["hosts"]
-        await self.show(run, "Training", "Training image download completed. Training in progress.")
+        nodes = sorted({host.granted.name for host in hosts if host.granted.name})
+        where = f" It runs on {' and '.join(nodes)} of the cluster." if nodes else ""
+        await self.show(run, "Training", f"Training image download completed. Training in progress.{where}")
         await together(self._start(run, row, host, hosts) for host in hosts)
 
     async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:

@@ -1,0 +1,129 @@
+"""A platform whose jobs run on a Ray cluster: a head and two nodes, all of them processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.platform import Account, Running
+from tests.stories.sagemaker.conftest import Workshop, workshop_of
+
+PYTHON = Path(__file__).parents[2] / ".venvs" / "cluster" / "bin" / "python"
+"""An environment with Ray; `make cluster` builds it."""
+
+
+def free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+def own_address() -> str:
+    """The address by which other machines reach this one, where Ray listens; no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        asked.connect(("192.0.2.254", 9))
+        return str(asked.getsockname()[0])
+
+
+@dataclass
+class Nodes:
+    """What was started, by name."""
+
+    secret: Path
+    folder: Path
+    port: int = field(default_factory=free_port)
+    address: str = field(default_factory=own_address)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, *more: str) -> None:
+        """`bastide node`, in a session of its own as on a machine of its own."""
+        command = [str(PYTHON), "-m", "bastide", "node", "--secret", str(self.secret), "--name", name]
+        command += ["--folder", str(self.folder / name), *more]
+        log = (self.folder.parent / f"{name}.log").open("wb")
+        self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        log.close()
+
+    def members(self, name: str) -> list[int]:
+        """All processes of a node: those of its session, and of the sessions that came of it."""
+        listed = subprocess.run(["ps", "-eo", "pid,ppid,sid"], capture_output=True, text=True, check=True).stdout
+        rows = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
+        found = {self.processes[name].pid}
+        while more := {pid for pid, parent, session in rows if parent in found or session in found} - found:
+            found |= more
+        return sorted(found)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to the raylet and everything, as when the machine is gone."""
+        for pid in self.members(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.processes.pop(name).wait()
+
+    def close(self) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Nodes]]:
+    """The platform and its nodes."""
+    base = tmp_path_factory.mktemp("cluster")
+    running = Running(base / "data", program=[str(PYTHON), "-m", "bastide"])
+    subprocess.run([*running.program, "init", "--data", str(running.data), "--account-id", "111122223333"], check=True)
+    secret = running.data / "cluster.key"
+    secret.write_text(os.urandom(32).hex())
+    secret.chmod(0o600)
+    nodes = Nodes(secret, base / "nodes")
+    nodes.folder.mkdir()
+    nodes.start("head", "--port", str(nodes.port))
+    try:
+        until = time.time() + 40
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", nodes.port), 1):
+                break
+            assert time.time() < until, (base / "head.log").read_text()
+            time.sleep(0.1)
+        for name in ("one", "two"):
+            nodes.start(name, "--join", f"127.0.0.1:{nodes.port}", "--cpus", "2", "--memory", "8")
+        running.arguments = ("--cluster", f"127.0.0.1:{nodes.port}", "--log-level", "info")
+        running.launch()
+        running.found()
+        yield running, nodes
+    finally:
+        running.stop()
+        nodes.close()
+
+
+@pytest.fixture(scope="module")
+def shop(cluster: tuple[Running, Nodes]) -> Workshop:
+    return workshop_of(cluster[0].account())
+
+
+def lines_of(account: Account, name: str) -> dict[str, list[str]]:
+    """What the hosts of a job printed, by stream."""
+    logs = account.client("logs")
+    group = "/aws/sagemaker/TrainingJobs"
+    found = {}
+    for one in logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]:
+        stream = one["logStreamName"]
+        told = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True)["events"]
+        found[stream] = [event["message"] for event in told]
+    return found
+
+
+def told_of(account: Account, name: str) -> dict[str, list[dict[str, object]]]:
+    """Lines of JSON among them."""
+    return {
+        stream: [json.loads(line) for line in lines if line.startswith("{")]
+        for stream, lines in lines_of(account, name).items()
+    }
