@@ -49,9 +49,13 @@ class Nodes:
         """`bastide node`, in a session of its own as on a machine of its own."""
         command = [str(PYTHON), "-m", "bastide", "node", "--secret", str(self.secret), "--name", name]
         command += ["--folder", str(self.folder / name), *more]
-        log = (self.folder.parent / f"{name}.log").open("wb")
-        self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        log.close()
+        place = self.folder.parent / f"{name}.log"
+        with place.open("wb") as log:
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        until = time.monotonic() + 60  # one after the other: two that start at a time take each other's ports
+        while b"Ray runtime started" not in place.read_bytes():
+            assert time.monotonic() < until and self.processes[name].poll() is None, place.read_text()
+            time.sleep(0.1)
 
     def members(self, name: str) -> list[int]:
         """All processes of a node: those of its session, and of the sessions that came of it."""
@@ -85,14 +89,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running,
     secret.chmod(0o600)
     nodes = Nodes(secret, base / "nodes")
     nodes.folder.mkdir()
-    nodes.start("head", "--port", str(nodes.port))
     try:
-        until = time.time() + 40
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", nodes.port), 1):
-                break
-            assert time.time() < until, (base / "head.log").read_text()
-            time.sleep(0.1)
+        nodes.start("head", "--port", str(nodes.port))
         for name in ("one", "two"):
             nodes.start(name, "--join", f"127.0.0.1:{nodes.port}", "--cpus", "2", "--memory", "8")
         running.arguments = ("--cluster", f"127.0.0.1:{nodes.port}", "--log-level", "info")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -263,6 +264,8 @@ def test_the_channel_believes_nobody_without_the_secret_and_nothing_twice() -> N
     async def handler(name: str, told: Mapping[str, Any], data: bytes) -> tuple[Mapping[str, Any], bytes]:
         if name == "no":
             raise SandboxError("why")
+        if name == "reset":
+            raise ConnectionResetError(104, "a connection over there")
         return {"name": name, **told}, data
 
     async def whole() -> None:
@@ -287,5 +290,26 @@ def test_the_channel_believes_nobody_without_the_secret_and_nothing_twice() -> N
         assert await end(bytes(changed)) == b""
         with pytest.raises(RuntimeError, match="why"):
             await asking.call("no", {})
+        with pytest.raises(RuntimeError, match="over there"):
+            await asking.call("reset", {})
 
     asyncio.run(whole())
+
+
+def test_a_job_gets_sigterm_also_from_who_blocks_it(tmp_path: Path, environment: Environment) -> None:
+    async def story(spread: Spread, near: Near) -> None:
+        ml = await spread.create("job-1", os.urandom(32), GIB, "one") / "ml"
+        ml.mkdir()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as Ray's threads do
+        try:
+            script = "import time\nprint('on', flush=True)\ntime.sleep(60)"
+            running = await spread.start(spec(environment, "job-1", ml, script))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        lines = running.lines()
+        assert await anext(lines) == b"on"
+        async with asyncio.timeout(20):
+            await running.stop(60)
+        assert (await running.wait()).signal == signal.SIGTERM
+
+    played(tmp_path, story)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -84,6 +85,10 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     names with values. scratch_bytes: size of /tmp, /run and /dev/shm each.
     """
     os.umask(0o022)
+    # Whoever started us may block or ignore signals, which is inherited; the job is to get those that it is sent.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     arguments = _arguments(told)
     cgroups.Group(dict(told["group"]), frozenset()).join()
     _own(told["own"], told["user"])

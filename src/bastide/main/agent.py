@@ -224,6 +224,8 @@ class Agent:
                 return {"more": True}, await found[0].read(256 << 10)
         except TimeoutError:
             return {"more": False}, b""
+        except ConnectionError:  # the job broke it off
+            return {"more": True}, b""
 
     async def _write(self, told: Told, data: bytes) -> Answer:
         found = self._job(told).connections.get(told["connection"])

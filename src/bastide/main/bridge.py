@@ -6,6 +6,7 @@ It ends with the descriptor, and Ray then ends what it started: bookings and age
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -80,9 +81,14 @@ class Bridge:
         self._groups[number] = group
         if number in self._freed:  # the platform gave up meanwhile
             return await self._unbook(head, b"")
-        while not await asyncio.to_thread(group.wait, 1):
-            if number not in self._groups:
-                return {"error": "given up"}, b""
+        try:
+            while not await asyncio.to_thread(group.wait, 1):
+                if number not in self._groups:
+                    return {"error": "given up"}, b""
+        except Exception:
+            if number in self._groups:
+                raise
+            return {"error": "given up"}, b""
         table = await asyncio.to_thread(placement_group_table, group)
         places = {int(number): node for number, node in table["bundles_to_node_id"].items()}
         return {"nodes": [places[number] for number in range(len(places))]}, b""
@@ -142,7 +148,8 @@ async def serve(bridge: Bridge, held: socket.socket, ready: bytes) -> None:
             found, answer = {"error": f"{type(error).__name__}: {error}"[:300]}, b""
         if head["number"]:
             writer.write(frame({**found, "number": head["number"]}, answer))
-            await writer.drain()
+            with contextlib.suppress(ConnectionError):  # the platform hung up
+                await writer.drain()
 
     tasks: set[asyncio.Task[None]] = set()
     try:

@@ -94,7 +94,9 @@ class Asking:
             ) from None
         if (error := found.get("error")) is not None:
             if error["kind"] == "OSError":
-                raise OSError(error["number"], error["text"])
+                raised = OSError(error["number"], error["text"])
+                # A connection that broke over there is no agent that is lost.
+                raise RuntimeError(error["text"]) if isinstance(raised, ConnectionError) else raised
             raise (ValueError if error["kind"] == "ValueError" else RuntimeError)(error["text"])
         return found, content
 

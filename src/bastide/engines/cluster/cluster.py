@@ -87,6 +87,7 @@ class Cluster:
         self._agents: dict[str, Asking] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._nodes: dict[str, Node] = {}
+        self._greeting: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self) -> None:
@@ -181,8 +182,20 @@ class Cluster:
             _log.warning("the cluster's nodes are not known: %s", error)
             return []
         nodes = [Node(**one) for one in found["nodes"]]
+        for one in nodes:
+            if one.id not in self._nodes:
+                task = asyncio.create_task(self._greet(one))
+                self._greeting.add(task)
+                task.add_done_callback(self._greeting.discard)
         self._nodes |= {one.id: one for one in nodes}
         return nodes
+
+    async def _greet(self, node: Node) -> None:
+        """Starts a node's agent before a job needs it: it clears what an earlier one left."""
+        try:
+            await self.call(node.id, "hello", {})
+        except (OSError, ValueError, RuntimeError) as error:
+            _log.error("the node %s cannot be used: %s", node.name, error)
 
     async def book(self, parts: Sequence[tuple[float, int, int]]) -> Booked:
         """Books processors, bytes and GPUs, all parts or none; waits for it. Raises ConnectionError, ClusterError."""
@@ -250,6 +263,8 @@ class Cluster:
     async def close(self) -> None:
         """Disconnects; agents end."""
         self._closed = True
+        for task in list(self._greeting):
+            task.cancel()
         if self._writer is not None:
             self._writer.close()
         if self._reading is not None:

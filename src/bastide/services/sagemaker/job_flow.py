@@ -390,6 +390,9 @@ class JobFlow(ABC):
             _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
         except ValueError as error:
             raise Failed("ClientError", str(error)) from None
+        except SandboxError:
+            self._unless_lost([host])
+            raise
 
     async def watch(self, run: Run) -> dict[str, Any]:
         """Until it ends. A spot job whose place others took waits in line again, and begins anew from its checkpoints."""
