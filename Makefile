@@ -9,8 +9,12 @@ export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
 SDK ?=
+# How many tests run at a time, each beside a platform of its process.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help setup packages clients demo test sdk lint bench profile docs controls conformance crash laws fuzz clean
+.PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash laws
+.PHONY: fuzz clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -23,13 +27,21 @@ setup: packages $(VENV)/.ready environments ## .venv and the job environments
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked requirements ..."
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@awk '/^[^ #]/ {on = /^uv==/} on' requirements-dev.lock > $(VENV)/uv.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/uv.lock
+	@UV_DEFAULT_INDEX=$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL} $(BIN)/uv pip install --quiet --python $(BIN)/python \
+		--require-hashes -r requirements-dev.lock || \
+		$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: environments
 environments: $(VENV)/.ready
-	@$(BIN)/python -m bastide.engines.images build scikit-learn
+	@$(BIN)/bastide environments build scikit-learn xgboost
+
+environments-test: setup ## builds every environment and runs jobs in each
+	@$(BIN)/bastide environments build huggingface pytorch spark tensorflow
+	@BASTIDE_ENVIRONMENTS=all $(BIN)/python -m pytest -q tests/environments
 
 clients: $(VENV)/.ready ## the environments of the clients that Bastide is tried with
 	@$(BIN)/python -m tests.clients
@@ -43,14 +55,15 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, the floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: setup clients lint ## everything that CI asks
-	@$(BIN)/python -m pytest -q
+test: packages $(VENV)/.ready ## everything that CI asks
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target environments clients lint
+	@$(PYTEST)
 
 sdk: setup clients ## programs of the SageMaker SDK, v2 and v3, unchanged; SDK=v2/tuner for some
 	@$(BIN)/python -m tests.sdk $(SDK)
 
 controls: setup clients ## every control of the mission, the tests that cite it, how they ended
-	@$(BIN)/python -m pytest -q --controls
+	@$(PYTEST) --controls
 
 conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam or s3 for one
 	@$(BIN)/python -m tests.conformance $(SUITE)
@@ -70,6 +83,8 @@ bench: setup ## side by side with moto_server and ministack, S3 and KMS by thems
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench.objects
 	@$(BIN)/python -m tests.bench.policy_decide
+	@$(BIN)/python -m tests.bench.hosting
+	@$(BIN)/python -m tests.bench.transform
 
 profile: setup ## CPU of the front door, stage by stage
 	@$(BIN)/python -m tests.bench.front_door

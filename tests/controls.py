@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -36,6 +37,13 @@ class Controls:
                     self.cited.setdefault(name, []).append(item.nodeid)
                     if mark.kwargs:
                         self.lacking[name] = mark.kwargs["lacking"]
+        if hasattr(self.config, "workeroutput"):  # one of several test processes: the one that reports collects nothing
+            self.config.workeroutput["controls"] = (self.cited, self.lacking)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """What a test process has collected; each collects the whole suite."""
+        self.cited, self.lacking = getattr(node, "workeroutput", {}).get("controls", (self.cited, self.lacking))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed or (report.when == "call" and report.nodeid not in self.outcome):

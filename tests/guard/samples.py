@@ -113,6 +113,92 @@ SAGEMAKER: Samples = {
     ("CreateTrainingJob", "sagemaker:AddTags"): [
         ({"TrainingJobName": "j", "Tags": _TAGS}, {"sagemaker:taggingaction": "CreateTrainingJob"})
     ],
+    ("CreateHyperParameterTuningJob", "sagemaker:CreateHyperParameterTuningJob"): [
+        (
+            {
+                "HyperParameterTuningJobName": "t",
+                "TrainingJobDefinition": {
+                    "RoleArn": ROLE,
+                    "InputDataConfig": [
+                        {
+                            "ChannelName": "c",
+                            "DataSource": {
+                                "FileSystemDataSource": {
+                                    "FileSystemId": "fs-1",
+                                    "FileSystemAccessMode": "ro",
+                                    "FileSystemType": "EFS",
+                                    "DirectoryPath": "/data",
+                                }
+                            },
+                        }
+                    ],
+                    "OutputDataConfig": {"S3OutputPath": "s3://b/o", "KmsKeyId": "output-key"},
+                    "HyperParameterTuningResourceConfig": {
+                        "InstanceConfigs": [
+                            {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+                            {"InstanceType": "ml.p3.2xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1},
+                        ],
+                        "VolumeKmsKeyId": "volume-key",
+                    },
+                    "StoppingCondition": {"MaxRuntimeInSeconds": 77},
+                    "VpcConfig": _VPC,
+                    "EnableNetworkIsolation": True,
+                    "EnableInterContainerTrafficEncryption": True,
+                },
+                "Tags": _TAGS,
+            },
+            {
+                **_IN_VPC,
+                "sagemaker:filesystemid": ("fs-1",),
+                "sagemaker:filesystemaccessmode": ("ro",),
+                "sagemaker:filesystemtype": ("EFS",),
+                "sagemaker:filesystemdirectorypath": ("/data",),
+                "sagemaker:outputkmskey": "output-key",
+                "sagemaker:volumekmskey": "volume-key",
+                "sagemaker:instancetypes": ("ml.m5.large", "ml.p3.2xlarge"),
+                "sagemaker:maxruntimeinseconds": "77",
+                "sagemaker:networkisolation": "true",
+                "sagemaker:intercontainertrafficencryption": "true",
+            },
+        ),
+        (
+            {
+                "HyperParameterTuningJobName": "t",
+                "TrainingJobDefinitions": [
+                    {
+                        "ResourceConfig": {"InstanceType": "ml.m5.large", "VolumeKmsKeyId": "volume-key"},
+                        "VpcConfig": _VPC,
+                    },
+                    {"HyperParameterTuningResourceConfig": {"InstanceType": "ml.p3.2xlarge"}},
+                ],
+            },
+            {
+                **_IN_VPC,
+                "sagemaker:volumekmskey": "volume-key",
+                "sagemaker:outputkmskey": None,
+                "sagemaker:filesystemid": None,
+                "sagemaker:networkisolation": "false",
+                "sagemaker:intercontainertrafficencryption": "false",
+                "sagemaker:maxruntimeinseconds": "86400",
+                "sagemaker:instancetypes": ("ml.m5.large", "ml.p3.2xlarge"),
+            },
+        ),
+    ],
+    ("CreateHyperParameterTuningJob", "iam:PassRole"): [
+        (
+            {"HyperParameterTuningJobName": "t", "TrainingJobDefinition": {"RoleArn": ROLE}},
+            {
+                "iam:passedtoservice": "sagemaker.amazonaws.com",
+                "iam:associatedresourcearn": _arn("hyper-parameter-tuning-job/t"),
+            },
+        )
+    ],
+    ("CreateHyperParameterTuningJob", "sagemaker:AddTags"): [
+        (
+            {"HyperParameterTuningJobName": "t", "Tags": _TAGS},
+            {"sagemaker:taggingaction": "CreateHyperParameterTuningJob"},
+        )
+    ],
     ("CreateProcessingJob", "sagemaker:CreateProcessingJob"): [
         (
             {
@@ -162,6 +248,36 @@ SAGEMAKER: Samples = {
     ],
     ("CreateProcessingJob", "sagemaker:AddTags"): [
         ({"ProcessingJobName": "p", "Tags": _TAGS}, {"sagemaker:taggingaction": "CreateProcessingJob"})
+    ],
+    ("CreateTransformJob", "sagemaker:CreateTransformJob"): [
+        (
+            {
+                "TransformJobName": "t",
+                "ModelName": "m",
+                "TransformResources": {
+                    "InstanceType": "ml.m5.large",
+                    "InstanceCount": 1,
+                    "VolumeKmsKeyId": "volume-key",
+                },
+                "TransformOutput": {"S3OutputPath": "s3://b/out", "KmsKeyId": "output-key"},
+            },
+            {
+                "sagemaker:instancetypes": ("ml.m5.large",),
+                "sagemaker:volumekmskey": "volume-key",
+                "sagemaker:outputkmskey": "output-key",
+                "sagemaker:modelarn": _arn("model/m"),
+            },
+        ),
+        (
+            {"TransformJobName": "t", "ModelName": "m"},
+            {"sagemaker:volumekmskey": None, "sagemaker:outputkmskey": None},
+        ),
+    ],
+    ("CreateTransformJob", "sagemaker:AddTags"): [
+        (
+            {"TransformJobName": "t", "ModelName": "m", "Tags": _TAGS},
+            {"sagemaker:taggingaction": "CreateTransformJob"},
+        )
     ],
     ("CreateModel", "sagemaker:CreateModel"): [
         (

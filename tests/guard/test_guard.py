@@ -101,6 +101,10 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower in ("artifactarn", "sourcearn", "destinationarn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:artifact/0000"
+    if "scalable-target" in str(shape.metadata.get("pattern", "")):
+        return f"arn:aws:application-autoscaling:{REGION}:{account}:scalable-target/nothing-here"
+    if shape.name == "ResourceIdMaxLen1600":
+        return "endpoint/nothing-here/variant/nothing-here"
     if lower.endswith("arn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:training-job/nothing-here"
     if lower == "copysource":

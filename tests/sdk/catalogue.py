@@ -54,20 +54,14 @@ PROGRAMS = (
     Program("v2/governed_training", (*_TRAINING, "CreateKey", "ListTags")),
     Program("v2/attach_and_stop", (*_TRAINING, "StopTrainingJob")),
     Program("v2/update_endpoint", (*_SERVING, "UpdateEndpoint")),
-    Program("v2/training_analytics", (*_TRAINING, "GetMetricStatistics"), awaits=("GetMetricStatistics",)),
-    Program("v2/tuner", _TUNING, awaits=_TUNING),
-    Program("v2/transformer", _TRANSFORM, awaits=_TRANSFORM),
-    Program("v2/experiments", _RUNS, awaits=(*_RUNS, "BatchPutMetrics", "Search", "ListTrialComponents")),
-    Program(
-        "v2/lineage",
-        (*_LINEAGE, "CreateAction", "CreateContext"),
-        awaits=(*_LINEAGE, "CreateAction", "CreateContext", "ListArtifacts"),
-    ),
-    Program(
-        "v2/async_inference", _SERVING, awaits=("CreateEndpointConfig: AsyncInferenceConfig", "InvokeEndpointAsync")
-    ),
-    Program("v2/multi_model", _SERVING, awaits=("CreateModel: Mode",)),
-    Program("v2/data_capture", _SERVING, awaits=("CreateEndpointConfig: DataCaptureConfig",)),
+    Program("v2/training_analytics", (*_TRAINING, "GetMetricStatistics")),
+    Program("v2/tuner", _TUNING),
+    Program("v2/transformer", _TRANSFORM),
+    Program("v2/experiments", _RUNS),
+    Program("v2/lineage", (*_LINEAGE, "CreateAction", "CreateContext")),
+    Program("v2/async_inference", (*_SERVING, "InvokeEndpointAsync")),
+    Program("v2/multi_model", _SERVING),
+    Program("v2/data_capture", _SERVING),
     Program(
         "v2/monitor",
         ("CreateProcessingJob", "CreateDataQualityJobDefinition", "CreateMonitoringSchedule"),
@@ -83,11 +77,9 @@ PROGRAMS = (
     Program("v3/list_and_stop", (*_TRAINING, "ListTrainingJobs", "StopTrainingJob")),
     Program("v3/processing", ("CreateProcessingJob", "DescribeProcessingJob")),
     Program("v3/model_builder", ("CreateModelPackage", "UpdateModelPackage", *_SERVING), short=True),
-    Program("v3/tuner", _TUNING[:2], awaits=_TUNING),
-    Program("v3/transformer", _TRANSFORM, awaits=_TRANSFORM),
-    Program("v3/experiments", _RUNS, awaits=(*_RUNS, "BatchPutMetrics", "Search", "ListTrialComponents")),
-    Program("v3/lineage", _LINEAGE, awaits=_LINEAGE),
-    Program(
-        "v3/async_inference", _SERVING, awaits=("CreateEndpointConfig: AsyncInferenceConfig", "InvokeEndpointAsync")
-    ),
+    Program("v3/tuner", _TUNING[:2]),
+    Program("v3/transformer", _TRANSFORM),
+    Program("v3/experiments", _RUNS),
+    Program("v3/lineage", _LINEAGE),
+    Program("v3/async_inference", (*_SERVING, "InvokeEndpointAsync")),
 )

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 import urllib.error
 from typing import Any
 
 import botocore.exceptions
 import click
 
-from bastide.commands.access import credentials
-from bastide.commands.demo import demo
-from bastide.commands.doctor import doctor
-from bastide.commands.identity import identity
-from bastide.commands.jobs import jobs, logs
-from bastide.commands.login import login
-from bastide.commands.network import network
-from bastide.commands.policy import policy
-from bastide.commands.reproduce import reproduce
-from bastide.commands.sdk import sdk
-from bastide.commands.status import inventory, status
-from bastide.commands.why import why
 
+class Commands(click.Group):
+    """Loads a command when somebody asks for it: a short one does not wait for what only others need. Says what the
+    platform refused, or that it cannot be reached, in a sentence."""
 
-class _Commands(click.Group):
-    """Says what the platform refused, or that it cannot be reached, in a sentence."""
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._modules: dict[str, str] = {}
+
+    def later(self, module: str, *names: str) -> None:
+        """Commands of a module, by their names, to be imported when one is asked for."""
+        self._modules |= dict.fromkeys(names, module)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted({*super().list_commands(ctx), *self._modules})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name, None if there is none."""
+        if cmd_name not in self._modules:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(importlib.import_module(self._modules[cmd_name]), cmd_name.replace("-", "_"))
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; raises ClickException for what a client of the platform can meet."""
@@ -41,7 +49,7 @@ class _Commands(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="bastide")
 def cli() -> None:
     """Bastide: the governed SageMaker that you can run, prove and audit offline.
@@ -59,6 +67,7 @@ def cli() -> None:
       bastide status                        accounts, jobs and endpoints
       bastide jobs                          what trains and processes, and why it waits or failed
       bastide logs -f JOB                   what a job writes, until it is over
+      bastide environments list             what images mean here, and what is built
       bastide why REQUEST-ID                why a call was refused, and what would have allowed it
       bastide policy test FILE              cases in YAML, decided before a policy is attached
       bastide policy replay --scp FILE      what a guardrail would have stopped last week
@@ -71,8 +80,19 @@ def cli() -> None:
     """
 
 
-COMMANDS = (
-    credentials, demo, doctor, identity, inventory, jobs, login, logs, network, policy, reproduce, sdk, status, why,
-)  # fmt: skip
-for command in COMMANDS:
-    cli.add_command(command)
+for _module, *_names in (
+    ("access", "credentials"),
+    ("demo", "demo"),
+    ("doctor", "doctor"),
+    ("environments", "environments"),
+    ("identity", "identity"),
+    ("jobs", "jobs", "logs"),
+    ("login", "login"),
+    ("network", "network"),
+    ("policy", "policy"),
+    ("reproduce", "reproduce"),
+    ("sdk", "sdk"),
+    ("status", "inventory", "status"),
+    ("why", "why"),
+):
+    cli.later(f"bastide.commands.{_module}", *_names)

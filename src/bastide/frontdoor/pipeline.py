@@ -26,6 +26,7 @@ from bastide.protocol import Answer, error_for
 _log = logging.getLogger("bastide.frontdoor")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _GLOBAL_REGION = "us-east-1"
+_EVENTS = "application/vnd.amazon.eventstream"
 
 
 class Pages(Protocol):
@@ -289,6 +290,12 @@ async def _send(
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
         return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if ("content-type", _EVENTS) in answer.headers:
+        # Somebody waits for every event: none is held back until the next.
+        async for piece in stream:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return
     held = b""
     async for piece in stream:
         if held:

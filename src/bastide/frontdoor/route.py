@@ -70,6 +70,7 @@ class Router:
                 self._open[trait["method"], trait["requestUri"].encode()] = (found, headers)
 
     def _candidates(self, presented: Presented | None, received: Received) -> list[Codec]:
+        target = received.named.get("x-amz-target")
         if presented is not None:
             found = self._by_name.get(presented.service)
             if found is None:
@@ -83,8 +84,10 @@ class Router:
                     f"The credential scope names `{presented.service}`, which {known}. See docs/services.",
                     404,
                 )
+            if len(found) > 1 and target is not None:
+                # The service that the target names is the one to refuse what none of them has, in its protocol.
+                found = sorted(found, key=lambda one: one.target_prefix != target.rpartition(".")[0])
             return found
-        target = received.named.get("x-amz-target")
         if target is not None:
             prefix = target.rpartition(".")[0]
             return [one for many in self._by_name.values() for one in many if one.target_prefix == prefix]

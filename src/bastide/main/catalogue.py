@@ -5,6 +5,7 @@ from __future__ import annotations
 from bastide.kernel import Service
 from bastide.services import (
     accessanalyzer,
+    application_autoscaling,
     cloudtrail,
     cloudwatch,
     ec2,
@@ -25,6 +26,7 @@ from bastide.services import (
 
 SERVICES: tuple[Service, ...] = (
     accessanalyzer.SERVICE,
+    application_autoscaling.SERVICE,
     cloudtrail.SERVICE,
     cloudwatch.SERVICE,
     ec2.SERVICE,

@@ -25,14 +25,26 @@ from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.sandbox.drivers.remote import Spread
 from bastide.engines.serving import Serving
+from bastide.engines.spool import Spools
 from bastide.engines.telemetry import Meter
+from bastide.engines.tuning import Optimiser
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
-from bastide.services import cloudwatch, ec2, events, identity_center, kms, logs, s3, sagemaker, sagemaker_runtime
+from bastide.services import (
+    application_autoscaling,
+    cloudwatch,
+    ec2,
+    events,
+    identity_center,
+    kms,
+    logs,
+    s3,
+    sagemaker,
+)
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
@@ -64,6 +76,8 @@ class Platform:
     last_use: LastUse
     expiry: s3.Expiry
     keeper: kms.Keeper
+    capture: sagemaker.Capture
+    scaler: application_autoscaling.Scaler
     volumes: Volumes
     meter: Meter
     watch: cloudwatch.Watch
@@ -130,8 +144,6 @@ class Platform:
         room = configuration.metrics_bytes
         meter = Meter(directory.metrics, clock, limit_bytes=room, days=configuration.metrics_days)
         last_use = LastUse(store)
-        invocations = sagemaker_runtime.Invocations(meter)
-        serving.told = invocations
         engines: dict[type, object] = {
             Artifacts: artifacts,
             RootKey: root,
@@ -141,13 +153,14 @@ class Platform:
             Folders: folders,
             Placement: placement,
             Serving: serving,
+            Spools: Spools(directory.captured, root.derive("captured")),
+            Optimiser: Optimiser(),
             Networks: networks,
             Configuration: configuration,
             identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
             Meter: meter,
-            sagemaker_runtime.Invocations: invocations,
         }
         calls = Calls(
             store=store,
@@ -162,6 +175,7 @@ class Platform:
             home=configuration.account,
             clock=clock,
         )
+        capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
@@ -204,6 +218,8 @@ class Platform:
             last_use,
             expiry,
             keeper,
+            capture,
+            application_autoscaling.Scaler(calls),
             volumes,
             meter,
             watch,
@@ -223,6 +239,8 @@ class Platform:
         expiry.start()
         watch.start()
         retention.start()
+        capture.start()
+        platform.scaler.start()
         await sagemaker.recover(calls)
         return platform
 
@@ -282,9 +300,12 @@ class Platform:
         await self.watch.close()
         await self.retention.close()
         await self.networks.close()
+        await self.scaler.close()
         await self.sign_in.close()
         await self.workflows.close()
         await self.serving.close()
+        await self.capture.close()
+        await self.calls.engine(Optimiser).close()
         await self.volumes.close_all()
         if self.cluster is not None:
             await self.cluster.close()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from bastide.commands import cli
-from bastide.main.backup import backup, restore
-from bastide.main.node import node
-from bastide.main.run import init, rotate_root_key, up
-from bastide.main.verify import verify
 
-for command in (init, up, node, backup, restore, rotate_root_key, verify):
-    cli.add_command(command)
+cli.later("bastide.main.run", "init", "up", "rotate-root-key")
+cli.later("bastide.main.node", "node")
+cli.later("bastide.main.backup", "backup", "restore")
+cli.later("bastide.main.verify", "verify")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -139,21 +140,21 @@ def damage(path: Path) -> list[str]:
 
 
 def _pages(path: Path) -> list[str]:
-    """Damaged pages of the file. One that is being written is looked at again."""
-    found = []
+    """Damaged pages of the file. Those that are being written are looked at again."""
     db = apsw.Connection(":memory:")  # the database's own would have to read its schema, which may be what is damaged
     with path.open("rb", buffering=0) as file:
         told = int.from_bytes(os.pread(file.fileno(), 2, 16))
         size = 65536 if told == 1 else told or 4096
-        for number in range(path.stat().st_size // size):
-            for _ in range(5):
-                sound = db.execute("SELECT verify_checksum(?)", (os.pread(file.fileno(), size, number * size),)).get
-                if sound:
-                    break
+        odd: Sequence[int] = range(path.stat().st_size // size)
+        for turn in range(5):
+            if turn > 0 and odd:
                 time.sleep(0.05)
-            else:
-                found.append(f"page {number + 1}, at byte {number * size}, is not what was written")
-    return found
+            odd = [
+                number
+                for number in odd
+                if not db.execute("SELECT verify_checksum(?)", (os.pread(file.fileno(), size, number * size),)).get
+            ]
+    return [f"page {number + 1}, at byte {number * size}, is not what was written" for number in odd]
 
 
 def _trees(db: apsw.Connection) -> list[str]:

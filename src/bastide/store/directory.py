@@ -63,6 +63,11 @@ class DataDirectory:
         return self.root / "objects"
 
     @property
+    def captured(self) -> Path:
+        """Captured data of endpoints on its way to S3, sealed."""
+        return self.root / "captured"
+
+    @property
     def run(self) -> Path:
         """Mounts and sockets of running sandboxes; empty when nothing runs."""
         return self.root / "run"

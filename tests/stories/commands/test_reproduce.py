@@ -18,8 +18,6 @@ from bastide.engines import images
 from tests.platform import PROGRAM
 from tests.stories.sagemaker.conftest import IMAGE, Workshop, archive
 
-pytest_plugins = ["tests.stories.sagemaker.conftest"]
-
 SCRIPT = """
 import os, sys
 import joblib, numpy

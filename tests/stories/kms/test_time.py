@@ -27,6 +27,7 @@ from bastide.kernel import Bytes, Caller
 from bastide.main import backup
 from bastide.main.compose import Platform
 from bastide.services.kms.noun import KEY
+from bastide.store.database import connect
 from bastide.store.directory import DataDirectory
 from tests.platform import HOME, PROGRAM, REGION
 
@@ -265,18 +266,17 @@ def test_keys_of_before_the_safe(moved: Moved) -> None:
     old = base64.b64encode(open_root(moved.data).wrap(material, key.encode())).decode()
 
     moved.stop()
-    with sqlite3.connect(f"file:{moved.data}/bastide.db?mode=ro", uri=True) as database:
-        for table in ("resource", "history"):
-            [(rowid, doc)] = database.execute(f"SELECT rowid, doc FROM {table} WHERE kind=?", (KEY.key,)).fetchall()
-            told = json.loads(doc)
-            for member in ("Spec", "Usage", "Origin", "Materials"):
-                told.pop(member)
-            database.execute(
-                f"UPDATE {table} SET doc=? WHERE rowid=?",
-                (json.dumps(told | {"Material": old}).encode(), rowid),
-            )
-        database.execute("DELETE FROM resource WHERE kind='kms:Shard'")
-        database.execute("DELETE FROM meta WHERE key='kms:safe'")
+    database = connect(moved.data / "bastide.db")
+    for table in ("resource", "history"):
+        [(rowid, doc)] = database.execute(f"SELECT rowid, doc FROM {table} WHERE kind=?", (KEY.key,)).fetchall()
+        told = json.loads(doc)
+        for member in ("Spec", "Usage", "Origin", "Materials"):
+            told.pop(member)
+        database.execute(
+            f"UPDATE {table} SET doc=? WHERE rowid=?", (json.dumps(told | {"Material": old}).encode(), rowid)
+        )
+    database.execute("DELETE FROM resource WHERE kind='kms:Shard'")
+    database.execute("DELETE FROM meta WHERE key='kms:safe'")
     database.close()
     assert _holding(moved.data, old.encode())
     moved.start()

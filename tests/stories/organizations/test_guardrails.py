@@ -11,7 +11,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.platform import Account, Running, allow
+from tests.stories.ec2.conftest import make_vpc
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
+from tests.stories.sagemaker.test_job_network import config, grant_vpc
 
 NAMES = (
     "20-guardrail-notebook-volume-encryption",
@@ -125,8 +127,13 @@ def test_inter_container_encryption(unit: Unit, account: Account, mission: Path)
 def test_vpc_deployment(unit: Unit, account: Account, mission: Path) -> None:
     workshop, policy = bound(unit, account, content(mission, "24-guardrail-vpc-deployment"))
     denied(workshop, policy)
-    error = refusal(workshop, VpcConfig={"Subnets": ["subnet-0123"], "SecurityGroupIds": ["sg-0123"]})
-    assert error["Code"] == "ValidationException" and "subnet-0123" in error["Message"]
+    grant_vpc(workshop)
+    vpc = make_vpc(account)
+    vpc.ec2.create_vpc_endpoint(
+        VpcId=vpc.id, ServiceName="com.amazonaws.us-east-1.s3", RouteTableIds=[vpc.main_table()]
+    )
+    job = workshop.trained(workshop.train("", VpcConfig=config(vpc)))
+    assert job["TrainingJobStatus"] == "Completed" and job["VpcConfig"] == config(vpc)
 
 
 def test_source_addresses(unit: Unit, account: Account, mission: Path) -> None:

@@ -44,7 +44,7 @@ class Workshop:
 
     def train(self, script: str, **more: Any) -> str:
         """Starts a training job of a script; its name."""
-        name = self.name("job")
+        name = more.get("TrainingJobName") or self.name("job")
         self.s3.put_object(Bucket=self.bucket, Key=f"{name}/code.tar.gz", Body=archive(train__py=script.encode()))
         self.s3.put_object(Bucket=self.bucket, Key="data/part/a.csv", Body=b"1,2\n3,4\n")
         given = {

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from bastide.main.catalogue import SERVICES
-from tests.platform import HOME, Account, allow
+from tests.platform import Account, allow
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
 from tests.stories.sagemaker.test_job_role import SERVICE, policy
 
@@ -157,82 +156,6 @@ def test_endpoints_carry_a_team_of_the_pattern(workshop: Workshop, mission: Path
     assert "sagemaker:AddTags" in message and "no identity-based policy allows" in message
     refused(bound.add_tags, ResourceArn=arn, Tags=tags(team="Alpha"))
     assert workshop.sagemaker.list_tags(ResourceArn=arn)["Tags"] == tags(team="Alpha")
-
-
-@pytest.mark.control("PRM-02")
-def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None:
-    """Every operation of the registry, of things that exist."""
-    deployable(workshop)
-    admin = workshop.sagemaker
-    admin.create_endpoint(EndpointName="e", EndpointConfigName="c")
-    job = workshop.train("")
-    process = processing(workshop)
-    admin.create_processing_job(**process)
-    admin.create_model_package_group(ModelPackageGroupName="g")
-    elsewhere = {"AWS": f"arn:aws:iam::{HOME}:root"}
-    statement = {"Effect": "Allow", "Principal": elsewhere, "Action": "sagemaker:DescribeModelPackage", "Resource": "*"}
-    admin.put_model_package_group_policy(
-        ModelPackageGroupName="g", ResourcePolicy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    )
-    container = {"Image": IMAGE}
-    inference = {"Containers": [container], "SupportedContentTypes": ["a/b"], "SupportedResponseMIMETypes": ["a/b"]}
-    package = admin.create_model_package(ModelPackageGroupName="g", InferenceSpecification=inference)["ModelPackageArn"]
-    admin.create_experiment(ExperimentName="x")
-    admin.create_trial(TrialName="t", ExperimentName="x")
-    admin.create_trial_component(TrialComponentName="tc")
-    admin.create_model_card(ModelCardName="card", Content="{}", ModelCardStatus="Draft")
-    source = {"SourceUri": "s3://b/k"}
-    artifact = admin.create_artifact(Source=source, ArtifactType="DataSet")["ArtifactArn"]
-    admin.create_action(ActionName="a", ActionType="Review", Source=source)
-    admin.create_context(ContextName="x", ContextType="Project", Source=source)
-    named = {
-        "ExperimentName": "x", "TrialName": "t", "TrialComponentName": "tc", "ModelCardName": "card", "Content": "{}",
-        "ModelCardStatus": "Draft", "ArtifactArn": artifact, "ActionName": "a", "ContextName": "x", "Source": source,
-        "ArtifactType": "DataSet", "ActionType": "Review", "ContextType": "Project", "SourceArn": artifact,
-        "DestinationArn": artifact, "Resource": "Experiment", "ModelPackageArnList": [package],
-        "TrainingJobName": job, "ProcessingJobName": process["ProcessingJobName"], "ModelPackageGroupName": "g",
-        "ModelPackageName": package, "ModelName": "m", "EndpointConfigName": "c", "EndpointName": "e",
-        "ResourceArn": package, "ModelPackageArn": package,
-    }  # fmt: skip
-    looker = role(workshop.account, "Looker", look=policy(mission, "01-console-read-only.json"))
-    narrow = role(workshop.account, "Narrow", look=allow("sagemaker:ListTrainingJobs", "sagemaker:DescribeTrainingJob"))
-    service = next(one for one in SERVICES if one.name == "sagemaker")
-    known = {one.name for kind in service.kinds for one in kind.operations}
-    looks = {name for name in known if name.startswith(("List", "Describe", "Get"))}
-    verbs = ("Create", "Update", "Delete", "Start", "Stop", "Put", "Add", "Associate", "Disassociate")
-    changes = {name for name in known if name.startswith(verbs)}
-    beyond = {"Search", "QueryLineage", "BatchDescribeModelPackage"}  # looks, of which the policy says nothing
-    assert known == looks | changes | beyond and len(looks) >= 16 and len(changes) >= 18
-    model = looker.meta.service_model
-
-    def given(name: str) -> dict[str, Any]:
-        members = model.operation_model(name).input_shape.required_members
-        unnamed = {
-            "AlgorithmSpecification": {"TrainingInputMode": "File"}, "OutputDataConfig": {"S3OutputPath": "s3://b/o"},
-            "ResourceConfig": RESOURCES, "StoppingCondition": {"MaxRuntimeInSeconds": 9}, "RoleArn": workshop.role,
-            "ProcessingResources": process["ProcessingResources"], "AppSpecification": process["AppSpecification"],
-            "ProductionVariants": variants(), "Tags": tags(a="b"), "TagKeys": ["a"], "ResourcePolicy": "{}",
-            "ExecutionRoleArn": workshop.role,
-        }  # fmt: skip
-        return {one: named.get(one) or unnamed[one] for one in members}
-
-    for name in sorted(looks):
-        call = _method(looker, name)
-        if name == "ListModelPackages":
-            assert call(ModelPackageGroupName="g")["ModelPackageSummaryList"]
-        assert call(**given(name))["ResponseMetadata"]["HTTPStatusCode"] == 200, name
-        if name not in ("ListTrainingJobs", "DescribeTrainingJob"):
-            refused(_method(narrow, name), **given(name))
-    assert narrow.describe_training_job(TrainingJobName=job)["TrainingJobName"] == job
-    for name in sorted(changes | beyond):
-        assert f"sagemaker:{name}" in refused(_method(looker, name), **given(name))
-    assert admin.list_tags(ResourceArn=package)["Tags"] == []
-
-
-def _method(client: Any, operation: str) -> Callable[..., Any]:
-    return next(
-        getattr(client, method) for method, name in client.meta.method_to_api_mapping.items() if name == operation
-    )
 
 
 @pytest.mark.control("USR-02")

@@ -125,7 +125,7 @@ def test_an_endpoint_counts_its_calls_and_what_went_wrong(account: Account, neig
     assert total("InvocationModelErrors") == 7 and total("InvocationsPerInstance") == 107
     latency = sums(watch, "AWS/SageMaker", "ModelLatency", of, "Minimum", "SampleCount")
     assert latency["SampleCount"] == 107 and 0 < latency["Minimum"] <= max(took) * 1e6
-    assert sums(watch, "AWS/SageMaker", "OverheadLatency", of)["SampleCount"] == 100
+    assert sums(watch, "AWS/SageMaker", "OverheadLatency", of)["SampleCount"] == 107
     until(lambda: sums(watch, "/aws/sagemaker/Endpoints", "MemoryUtilization", of))
     assert sums(watch, "/aws/sagemaker/Endpoints", "CPUUtilization", of)
     assert neighbour.client("cloudwatch").list_metrics()["Metrics"] == []

@@ -49,6 +49,7 @@ def _serve(workshop: Workshop, container: dict[str, object], model: str = "m") -
     client.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[{**variant, "InitialInstanceCount": 1}])
 
 
+@pytest.mark.control("PIP-07")
 def test_only_an_approved_version_becomes_a_model_and_answers(workshop: Workshop) -> None:
     client = workshop.sagemaker
     client.create_model_package_group(ModelPackageGroupName="credit")

@@ -48,7 +48,7 @@ def test_an_upgrade_carries_on_with_what_runs(running: Running, ending: str) -> 
     shop.s3.put_object(Bucket=shop.bucket, Key="acknowledged", Body=b"x" * 300_000)
     shop.s3.put_object(Bucket=shop.bucket, Key="last", Body=b"y")
     stood = [shop.sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] for name in jobs]
-    assert stood == ["Training", "Training", "Training", "Starting"]
+    assert stood == ["Training", "Training", "Training", "Pending"]
     getattr(running, ending)()
     aged_in_place(running.data)
     running.launch()

@@ -8,7 +8,30 @@ only, a search path, and a digest that pins what ran.
 
 from __future__ import annotations
 
-from bastide.engines.images.catalogue import known, resolve
-from bastide.engines.images.environment import Environment, build, default_root, digest_of
+from bastide.engines.images.catalogue import ALGORITHMS, IMAGES, images_of, known, resolve
+from bastide.engines.images.environment import (
+    Environment,
+    build,
+    default_root,
+    digest_of,
+    is_built,
+    names,
+    packages,
+    place_of,
+)
 
-__all__ = ["Environment", "build", "default_root", "digest_of", "known", "resolve"]
+__all__ = [
+    "ALGORITHMS",
+    "IMAGES",
+    "Environment",
+    "build",
+    "default_root",
+    "digest_of",
+    "images_of",
+    "is_built",
+    "known",
+    "names",
+    "packages",
+    "place_of",
+    "resolve",
+]

@@ -13,11 +13,11 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bastide.domain import Refused
 
@@ -29,6 +29,9 @@ TOOLKIT_INSIDE: Final = "/opt/bastide"
 _SOURCES: Final = Path(__file__).parent / "environments"
 _TOOLKIT: Final = _SOURCES / "toolkit"
 _SYSTEM: Final = (Path("/usr"),)  # every sandbox sees it already
+_NEEDS_JAVA: Final = frozenset({"spark"})
+# What is published as source only: its archive, pinned by its hash, is built with the environment's own setuptools.
+_FROM_SOURCE: Final = {"spark": ("pyspark",)}
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class Environment:
 
     name: the environment's name. digest: ``sha256:<64 hex>``, the identity that is recorded as the image's digest.
     readonly: (source on this machine, path inside) pairs to bind read only. path: the PATH inside. python: the
-    interpreter inside. variables: environment variables that the image sets. train, serve: the commands of the
-    training and hosting contracts.
+    interpreter inside. variables: environment variables that the image sets. train, serve, process: the commands of the
+    contracts; an empty one says that the image has none. algorithm: the built-in algorithm that the image is, if it is
+    one, and metrics the names and patterns that its jobs are watched for. scripts: whether it runs scripts of one's own.
     """
 
     name: str
@@ -49,6 +53,10 @@ class Environment:
     variables: Mapping[str, str] = field(default_factory=dict)
     train: tuple[str, ...] = ("train",)
     serve: tuple[str, ...] = ("serve",)
+    process: tuple[str, ...] = ()
+    algorithm: str = ""
+    metrics: tuple[tuple[str, str], ...] = ()
+    scripts: bool = True
 
 
 def default_root() -> Path:
@@ -68,6 +76,40 @@ def _lock(name: str) -> Path:
     return path
 
 
+def packages(name: str) -> dict[str, str]:
+    """The packages of an environment and their versions, as its lock pins them. Raises ValueError for an unknown name."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", _lock(name).read_text(), re.MULTILINE)
+    return dict(found)
+
+
+def _hash(parts: list[tuple[str, bytes]]) -> str:
+    seen = hashlib.sha256()
+    for label, content in parts:
+        seen.update(f"{label}\0{len(content)}\0".encode() + content)
+    return seen.hexdigest()
+
+
+def _tools() -> list[Path]:
+    return sorted(p for p in _TOOLKIT.rglob("*.py") if p.is_file())
+
+
+@cache
+def _toolkit() -> str:
+    return _hash([(f"toolkit/{p.relative_to(_TOOLKIT)}", p.read_bytes()) for p in _tools()])
+
+
+@cache
+def _base(name: str) -> str:
+    """Names what is installed: the lock, which holds the hash of every wheel, the interpreter's version, the machine."""
+    return _hash(
+        [
+            ("requirements.lock", _lock(name).read_bytes()),
+            ("python", f"{platform.python_implementation()} {platform.python_version()}".encode()),
+            ("machine", platform.machine().encode()),
+        ]
+    )
+
+
 @cache
 def digest_of(name: str) -> str:
     """The digest that an environment built from this installation has, ``sha256:<64 hex>``.
@@ -75,38 +117,42 @@ def digest_of(name: str) -> str:
     It covers the lock (which holds the hash of every wheel), our toolkit, and the interpreter's version and machine.
     Raises ValueError when there is no such environment.
     """
-    seen = hashlib.sha256()
-    parts = [("requirements.lock", _lock(name).read_bytes())]
-    parts += [(f"toolkit/{p.name}", p.read_bytes()) for p in sorted(_TOOLKIT.glob("*.py"))]
-    parts.append(("python", f"{platform.python_implementation()} {platform.python_version()}".encode()))
-    parts.append(("machine", platform.machine().encode()))
-    for label, content in parts:
-        seen.update(f"{label}\0{len(content)}\0".encode() + content)
-    return f"sha256:{seen.hexdigest()}"
+    return f"sha256:{_hash([('environment', _base(name).encode()), ('toolkit', _toolkit().encode())])}"
 
 
-def _place(name: str, root: Path | None) -> Path:
-    return (root or default_root()) / name / digest_of(name).removeprefix("sha256:")
+def place_of(name: str, root: Path | None = None) -> Path:
+    """The folder where an environment stands once it is built. Raises ValueError for an unknown name."""
+    return (root or default_root()) / name / _base(name)
+
+
+def is_built(name: str, root: Path | None = None) -> bool:
+    """Whether the environment stands on this machine as this installation wants it."""
+    place = place_of(name, root)
+    return (place / "environment.json").exists() and (place / f"toolkit-{_toolkit()}").exists()
 
 
 def located(name: str, root: Path | None = None) -> Environment:
     """The environment as it stands on this machine.
 
-    Raises Refused InternalFailure (500) when it has not been built.
+    Raises Refused ValidationException (400) when it has not been built.
     """
-    place = _place(name, root)
+    place = place_of(name, root)
     try:
         told = json.loads((place / "environment.json").read_bytes())
+        built = (place / f"toolkit-{_toolkit()}").exists()
     except FileNotFoundError:
+        built = False
+    if not built:
         raise Refused(
-            "InternalFailure",
-            f"The environment {name!r} is not built on this machine: run python -m bastide.engines.images build {name}",
-            500,
-        ) from None
-    readonly = [(place / "environment", INSIDE), (place / "toolkit", TOOLKIT_INSIDE)]
+            "ValidationException",
+            f"The environment {name!r} of this image is not built on this machine. "
+            f"Whoever runs Bastide builds it with: bastide environments build {name}",
+        )
+    readonly = [(place / "environment", INSIDE), (place / f"toolkit-{_toolkit()}", TOOLKIT_INSIDE)]
     base = Path(told["base_prefix"])
     if not any(base.is_relative_to(seen) for seen in _SYSTEM):
         readonly.append((base, str(base)))
+    readonly += [(Path(one), one) for one in told.get("readonly", ())]
     return Environment(name, digest_of(name), tuple(readonly), variables=dict(told["variables"]))
 
 
@@ -117,10 +163,10 @@ def build(name: str, root: Path | None = None, progress: Callable[[str], None] =
     may use them. Raises ValueError for an unknown name and RuntimeError with the installer's last lines when building
     fails; nothing half-built is left under the name.
     """
-    place = _place(name, root)
+    place = place_of(name, root)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     with _only_one(place.parent / ".building"):
-        if (place / "environment.json").exists():
+        if is_built(name, root):
             progress(f"{name}: already built, {digest_of(name)}")
             return located(name, root)
         for stale in place.parent.glob(".new-*"):
@@ -128,9 +174,15 @@ def build(name: str, root: Path | None = None, progress: Callable[[str], None] =
         fresh = place.parent / f".new-{os.getpid()}"
         before = os.umask(0o022)  # a job's user reads this, whatever the installer's umask is
         try:
-            fresh.mkdir(mode=0o755)
-            _fill(name, fresh, progress)
-            fresh.rename(place)
+            if not (place / "environment.json").exists():
+                fresh.mkdir(mode=0o755)
+                _fill(name, fresh, progress)
+                fresh.rename(place)
+            tools = place / f"toolkit-{_toolkit()}"
+            if not tools.exists():
+                progress(f"{name}: adding the toolkit")
+                _add_toolkit(fresh)
+                fresh.rename(tools)
         finally:
             os.umask(before)
             shutil.rmtree(fresh, ignore_errors=True)
@@ -150,11 +202,11 @@ def _fill(name: str, fresh: Path, progress: Callable[[str], None]) -> None:
     environment = fresh / "environment"
     venv.EnvBuilder(symlinks=True, with_pip=True).create(environment)
     progress(f"{name}: installing the locked packages")
-    command = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input", "--no-deps"]
-    command += ["--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:", "-r", str(_lock(name))]
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise RuntimeError(f"installing {name} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
+    source = _FROM_SOURCE.get(name, ())
+    wheels, built = _parted(_lock(name).read_text(), source)
+    _install(name, environment, wheels, "--only-binary", ":all:")
+    if built:
+        _install(name, environment, built, "--no-build-isolation")
     base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     for script in (environment / "bin").iterdir():
         if script.is_symlink() and script.readlink().is_absolute():
@@ -167,15 +219,48 @@ def _fill(name: str, fresh: Path, progress: Callable[[str], None]) -> None:
         "include-system-site-packages = false\n"
         f"version = {platform.python_version()}\n"
     )
-    progress(f"{name}: adding the toolkit")
-    tools = fresh / "toolkit" / "bin"
-    tools.mkdir(parents=True)
-    for source in sorted(_TOOLKIT.glob("*.py")):
-        target = tools / source.stem
-        target.write_bytes(f"#!{INSIDE}/bin/python3\n".encode() + source.read_bytes())
-        target.chmod(0o755)
-    told = {"base_prefix": str(Path(sys.base_prefix).resolve()), "variables": {"PYTHONUNBUFFERED": "1"}}
+    told = {"base_prefix": str(Path(sys.base_prefix).resolve()), "variables": {"PYTHONUNBUFFERED": "1"}, **_java(name)}
     (fresh / "environment.json").write_text(json.dumps(told, indent=2) + "\n")
+
+
+def _parted(lock: str, source: Sequence[str]) -> tuple[str, str]:
+    """The lock's packages that come as wheels, and those named in source."""
+    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)
+    apart = [one for one in entries if one.partition("==")[0] in source]
+    return "".join(one for one in entries if one not in apart), "".join(apart)
+
+
+def _install(name: str, environment: Path, lock: str, *how: str) -> None:
+    """Raises RuntimeError with pip's last lines."""
+    command = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input", "--no-deps"]
+    command += ["--disable-pip-version-check", "--require-hashes", *how, "-r", "/dev/stdin"]
+    done = subprocess.run(command, check=False, input=lock, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"installing {name} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
+
+
+def _add_toolkit(fresh: Path) -> None:
+    """Programs lie in bin, what they import in library, as in the sources."""
+    for source in _tools():
+        below = source.relative_to(_TOOLKIT)
+        program = below.parent == Path()
+        target = fresh / (Path("bin") / below.stem.replace("_", "-") if program else below)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((f"#!{INSIDE}/bin/python3\n".encode() if program else b"") + source.read_bytes())
+        target.chmod(0o755 if program else 0o644)
+
+
+def _java(name: str) -> dict[str, Any]:
+    """Debian's Java for environments that need one: /usr is in every sandbox, its settings in /etc are not."""
+    if name not in _NEEDS_JAVA:
+        return {}
+    program = shutil.which("java", path="/usr/bin")
+    if program is None:
+        raise RuntimeError(f"{name} needs Java: apt-get install default-jre-headless")
+    home = Path(program).resolve().parent.parent
+    settings = sorted({one for one in Path("/etc").glob("java-*-openjdk") if one.is_dir()})
+    variables = {"PYTHONUNBUFFERED": "1", "JAVA_HOME": str(home)}
+    return {"variables": variables, "readonly": [str(one) for one in settings]}
 
 
 def _point_inside(script: Path, environment: Path) -> None:

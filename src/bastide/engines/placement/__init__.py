@@ -57,15 +57,19 @@ class Placement(Protocol):
         """What a type grants at most; raises Refused for a type that is not there. here: on the platform's own machine."""
         ...
 
-    async def busy(self, *type_names: str, here: bool = False) -> str:
+    def part(self, memory_bytes: int, cpus: float) -> Grant:
+        """What a piece of the platform's own machine grants that is no instance type."""
+        ...
+
+    async def busy(self, *wanted: str | Grant, here: bool = False) -> str:
         """Why a claim would have to wait now; empty if it would not."""
         ...
 
     async def claim(
-        self, holder: str, *type_names: str, yields: Callable[[], None] | None = None, here: bool = False
+        self, holder: str, *wanted: str | Grant, yields: Callable[[], None] | None = None, here: bool = False
     ) -> Claim:
-        """Books for all of a holder's instances or none, in the order of asking, when there is room. The holder's earlier
-        claim becomes stale.
+        """Books types, or what `part` gave, for all of a holder's instances or none, in the order of asking, when there is
+        room. The holder's earlier claim becomes stale.
 
         yields: the booking may be taken back. It is called when somebody whose booking may not waits for the room, and the
         holder then is to release it soon. here: the platform's own machine only.

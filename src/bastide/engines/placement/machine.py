@@ -53,6 +53,13 @@ class Machine:
             raise lacks_gpus(found, self._gpus)
         return Grant(float(min(found.cpus, self._cpus)), min(found.memory_bytes, self._most), found.gpus)
 
+    def part(self, memory_bytes: int, cpus: float) -> Grant:
+        """See the port."""
+        return Grant(min(cpus, float(self._cpus)), min(memory_bytes, self._most))
+
+    def _grants(self, wanted: Sequence[str | Grant]) -> list[Grant]:
+        return [self.grant(one) if isinstance(one, str) else one for one in wanted]
+
     def _wanted(self, grants: Sequence[Grant]) -> Grant:
         # Who wants more than there is gets it alone.
         memory = min(sum(one.memory_bytes for one in grants), self._total)
@@ -64,22 +71,22 @@ class Machine:
     def _fits(self, wanted: Grant) -> bool:
         return wanted.memory_bytes <= self._free and wanted.gpus <= len(self._free_gpus) - self._kept_gpus
 
-    async def busy(self, *type_names: str, here: bool = False) -> str:
+    async def busy(self, *wanted: str | Grant, here: bool = False) -> str:
         """See the port."""
-        wanted = self._wanted([self.grant(one) for one in type_names])
+        grant = self._wanted(self._grants(wanted))
         if self.waiting:
             return f"{self.waiting} that asked before"
-        if wanted.gpus > len(self._free_gpus):
-            return f"{wanted.gpus} GPUs, of which {len(self._free_gpus)} are free"
-        if not self._fits(wanted):
-            return f"{wanted.memory_bytes / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
+        if grant.gpus > len(self._free_gpus):
+            return f"{grant.gpus} GPUs, of which {len(self._free_gpus)} are free"
+        if not self._fits(grant):
+            return f"{grant.memory_bytes / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
         return ""
 
     async def claim(
-        self, holder: str, *type_names: str, yields: Callable[[], None] | None = None, here: bool = False
+        self, holder: str, *wanted: str | Grant, yields: Callable[[], None] | None = None, here: bool = False
     ) -> Claim:
         """See the port."""
-        grants = [self.grant(one) for one in type_names]
+        grants = self._grants(wanted)
         grant = self._wanted(grants)
         earlier = self._held.get(holder)
         if earlier is not None:

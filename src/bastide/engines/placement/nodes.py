@@ -96,9 +96,18 @@ class Nodes:
             raise lacks_gpus(found, self._gpus)
         return Grant(float(found.cpus), found.memory_bytes, found.gpus)
 
-    def _lacks(self, type_names: Sequence[str]) -> bool:
-        """Whether no node ever had so many GPUs: then the platform's machine does, or nobody."""
-        return any(instance_type(one).gpus > self._gpus for one in type_names)
+    def part(self, memory_bytes: int, cpus: float) -> Grant:
+        """See the port."""
+        return self._machine.part(memory_bytes, cpus)
+
+    def _types(self, wanted: Sequence[str | Grant], here: bool) -> list[InstanceType] | None:
+        """Types to be booked on nodes; None for what is the platform's machine's: what asks for it, and types with more
+        GPUs than any node ever had, which the machine has or nobody."""
+        names = [one for one in wanted if isinstance(one, str)]
+        if here or len(names) < len(wanted):
+            return None
+        found = [instance_type(one) for one in names]
+        return None if any(one.gpus > self._gpus for one in found) else found
 
     @staticmethod
     def _part(wanted: InstanceType, nodes: Sequence[Node]) -> Grant | None:
@@ -110,22 +119,23 @@ class Nodes:
         memory = min(wanted.memory_bytes, best.memory_bytes)
         return Grant(float(min(wanted.cpus, best.cpus)), memory, wanted.gpus)
 
-    async def busy(self, *type_names: str, here: bool = False) -> str:
+    async def busy(self, *wanted: str | Grant, here: bool = False) -> str:
         """See the port."""
-        if here or self._lacks(type_names):
-            return await self._machine.busy(*type_names, here=True)
+        types = self._types(wanted, here)
+        if types is None:
+            return await self._machine.busy(*wanted, here=True)
         if self._line:
             return f"{self._line} that asked before"
         nodes = await self._nodes()
         free = [[one.free_cpus, one.free_bytes, one.free_gpus] for one in nodes]
         if not free:
             return "a node of the cluster"
-        for name in type_names:
-            part = self._part(instance_type(name), nodes)
+        for one in types:
+            part = self._part(one, nodes)
             if part is None:
-                return f"a node of the cluster with {instance_type(name).gpus} GPUs"
-            wanted = (part.cpus, part.memory_bytes, part.gpus)
-            room = [one for one in free if all(has >= want for has, want in zip(one, wanted, strict=True))]
+                return f"a node of the cluster with {one.gpus} GPUs"
+            wants = (part.cpus, part.memory_bytes, part.gpus)
+            room = [left for left in free if all(has >= want for has, want in zip(left, wants, strict=True))]
             if not room:
                 gpus = f", {part.gpus} GPUs" if part.gpus else ""
                 return (
@@ -133,22 +143,22 @@ class Nodes:
                     "that are free on a node of the cluster"
                 )
             most = max(room)
-            most[:] = [has - want for has, want in zip(most, wanted, strict=True)]
+            most[:] = [has - want for has, want in zip(most, wants, strict=True)]
         return ""
 
     async def claim(
-        self, holder: str, *type_names: str, yields: Callable[[], None] | None = None, here: bool = False
+        self, holder: str, *wanted: str | Grant, yields: Callable[[], None] | None = None, here: bool = False
     ) -> Claim:
         """See the port."""
-        if here or self._lacks(type_names):
-            return await self._machine.claim(holder, *type_names, yields=yields)
+        types = self._types(wanted, here)
+        if types is None:
+            return await self._machine.claim(holder, *wanted, yields=yields)
         if (earlier := self._held.get(holder)) is not None:
             self.release(earlier[0])
-        wanted = [instance_type(one) for one in type_names]
         self._line += 1
         try:
             async with self._turn:  # in the order of asking
-                parts, booked = await self._booked(wanted)
+                parts, booked = await self._booked(types)
         finally:
             self._line -= 1
         self._generation += 1

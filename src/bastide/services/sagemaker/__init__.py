@@ -5,14 +5,18 @@ Source: Amazon SageMaker API Reference and developer guide.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bastide.domain import Arn
 from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
+from bastide.policy import Attached, Document, Form
 from bastide.services.sagemaker import model_package, state_changes
 from bastide.services.sagemaker.association import ASSOCIATION
+from bastide.services.sagemaker.async_flow import AsyncFlow
+from bastide.services.sagemaker.capture import Capture
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.endpoint_flow import EndpointFlow
@@ -26,26 +30,61 @@ from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
 from bastide.services.sagemaker.processing_flow import ProcessingFlow
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB
 from bastide.services.sagemaker.search import SEARCH
+from bastide.services.sagemaker.session import SAGEMAKER
 from bastide.services.sagemaker.tagging import TAGS
 from bastide.services.sagemaker.training_flow import TrainingFlow
 from bastide.services.sagemaker.training_job import TRAINING_JOB
+from bastide.services.sagemaker.transform_flow import TransformFlow
+from bastide.services.sagemaker.transform_job import TRANSFORM_JOB
 from bastide.services.sagemaker.trial import TRIAL
 from bastide.services.sagemaker.trial_component import TRIAL_COMPONENT
+from bastide.services.sagemaker.tuning_flow import TuningFlow
+from bastide.services.sagemaker.tuning_job import TUNING_JOB
+from bastide.services.sagemaker.tuning_trial import OVER
 from bastide.store import View
 
-__all__ = ["METRICS", "SERVICE", "flows", "recover", "subscribe"]
+__all__ = ["METRICS", "SERVICE", "Capture", "flows", "recover", "subscribe"]
+
+_ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")
 
 
 def _facts(view: View, arn: Arn, action: str) -> Facts | None:
     if arn.resource.startswith(MODEL_PACKAGE.type):
         return model_package.facts(view, arn)
+    if action in ("sagemaker:CreateTrainingJob", "sagemaker:StopTrainingJob"):
+        found = TRAINING_JOB.facts(view, arn) if arn.resource.startswith(TRAINING_JOB.type) else None
+        return None if found is None else replace(found, policy=_TUNERS)
     return None
+
+
+_TUNERS = Attached(
+    Document.parse(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "TuningJobs",
+                    "Effect": "Allow",
+                    "Principal": {"Service": SAGEMAKER},
+                    "Action": ["sagemaker:CreateTrainingJob", "sagemaker:StopTrainingJob"],
+                    "Resource": "*",
+                    "Condition": {"ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:*:*:hyper-parameter-tuning-job/*"}},
+                }
+            ],
+        },
+        Form.RESOURCE,
+    ),
+    "the trust of training jobs in tuning jobs",
+)
+"""SageMaker makes and stops the training jobs of tuning jobs by itself: whoever made the tuning job was asked for them, and
+for the role that they get. Nobody but the platform itself acts as this service."""
 
 
 SERVICE = Service(
     "sagemaker",
     kinds=[
         TRAINING_JOB,
+        TUNING_JOB,
         PROCESSING_JOB,
         MODEL_PACKAGE_GROUP,
         MODEL_PACKAGE,
@@ -53,6 +92,7 @@ SERVICE = Service(
         MODEL,
         ENDPOINT_CONFIG,
         ENDPOINT,
+        TRANSFORM_JOB,
         EXPERIMENT,
         TRIAL,
         TRIAL_COMPONENT,
@@ -71,14 +111,18 @@ state_changes.follow(SERVICE.kinds)
 
 
 def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
-    """The workflows of jobs and endpoints. grace_seconds: between SIGTERM and the end of a job that is stopped.
+    """The workflows of jobs, tuning and endpoints. grace_seconds: between SIGTERM and the end of a job that is stopped.
 
-    `calls` needs the engines Sandboxes, Volumes, Placement, Serving and Workflows by the time they run.
+    `calls` needs the engines Sandboxes, Volumes, Placement, Serving, Meter, Capture and Workflows by the time they run.
     """
+    training = TrainingFlow(calls, grace_seconds)
     return [
-        TrainingFlow(calls, grace_seconds).flow(),
+        training.flow(),
+        TuningFlow(calls, training).flow(),
         ProcessingFlow(calls, grace_seconds).flow(),
         EndpointFlow(calls).flow(),
+        AsyncFlow(calls).flow(),
+        TransformFlow(calls).flow(),
     ]
 
 
@@ -93,12 +137,33 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
 
     async def training(body: dict[str, Any]) -> None:
         await job(body, "training", "CreateTrainingJob", "StopTrainingJob")
+        if body["status"] in OVER:
+            with calls.store.reading() as view:
+                row = TRAINING_JOB.get(view, body["account"], body["region"], body["name"])
+                arn = None if row is None else row.doc.get("TuningJobArn")
+                owner = None if arn is None else TUNING_JOB.get(view, *TUNING_JOB.locate(arn, "", ""))
+            if owner is not None:
+                await workflows.signal(owner.doc["_execution"], body["name"])
+
+    async def tuning(body: dict[str, Any]) -> None:
+        with calls.store.reading() as view:
+            row = TUNING_JOB.get(view, body["account"], body["region"], body["name"])
+        if row is None:
+            return
+        if body["event"] == "CreateHyperParameterTuningJob":
+            where = {key: body[key] for key in ("account", "region", "name")}
+            await workflows.begin("tuning", row.doc["_execution"], where)
+        elif body["event"] == "StopHyperParameterTuningJob":
+            await workflows.signal(row.doc["_execution"], "stop")
 
     async def processing(body: dict[str, Any]) -> None:
         await job(body, "processing", "CreateProcessingJob", "StopProcessingJob")
 
+    async def transform(body: dict[str, Any]) -> None:
+        await job(body, "transform", "CreateTransformJob", "StopTransformJob")
+
     async def endpoint(body: dict[str, Any]) -> None:
-        if body["event"] not in ("CreateEndpoint", "UpdateEndpoint", "DeleteEndpoint"):
+        if body["event"] not in _ENDPOINT_EVENTS:
             return
         with calls.store.reading() as view:
             row = ENDPOINT.get(view, body["account"], body["region"], body["name"])
@@ -109,11 +174,13 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
             if not (row.doc.get("_live") and await workflows.signal(row.doc["_live"], "stop")):
                 await _remove(calls, ENDPOINT, where)
         elif row.doc.get("_next"):
-            config = row.doc.get("_config", row.doc["EndpointConfigName"])
-            await workflows.begin("endpoint", row.doc["_next"], {**where, "config": config})
+            asked = row.doc.get("_asked") or {"config": row.doc.get("_config", row.doc["EndpointConfigName"])}
+            await workflows.begin("endpoint", row.doc["_next"], {**where, **asked})
 
     outbox.subscribe(TRAINING_JOB.key, training)
+    outbox.subscribe(TUNING_JOB.key, tuning)
     outbox.subscribe(PROCESSING_JOB.key, processing)
+    outbox.subscribe(TRANSFORM_JOB.key, transform)
     outbox.subscribe(ENDPOINT.key, endpoint)
 
 

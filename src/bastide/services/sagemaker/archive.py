@@ -61,7 +61,21 @@ def files(folder: Path, *, most_bytes: int) -> list[tuple[str, Path]]:
 
 
 def pack(every: Sequence[tuple[str, Path]], target: Path) -> None:
-    """Writes files (see `files`) to a ``.tar.gz``. Times and owners are left out."""
+    """Writes files (see `files`) to a ``.tar.gz``. Times and owners are left out.
+
+    Raises OSError, ENOSPC where there is no room for it.
+    """
+    try:
+        _pack(every, target)
+    except OSError as error:
+        # Closing what could not be written fails too, of a block half written even with EIO: the first reason counts.
+        first: BaseException = error
+        while isinstance(first.__context__, OSError):
+            first = first.__context__
+        raise first from None
+
+
+def _pack(every: Sequence[tuple[str, Path]], target: Path) -> None:
     with (
         target.open("xb") as raw,
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,

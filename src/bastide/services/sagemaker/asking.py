@@ -39,16 +39,23 @@ def otherwise(path: str, default: str) -> Given:
     return lambda asked: read(asked) or default
 
 
-def passing(kind: Kind, path: str) -> Ask:
+def itself(asked: Asked) -> bool:
+    """Whether SageMaker acts by itself. What it hands on then (a role, tags), whoever asked for it was asked about."""
+    return asked.call.caller.kind == "Service"
+
+
+def passing(kind: Kind, *paths: str) -> Ask:
     """May the caller hand this role to SageMaker?"""
+    reads = [member(path) for path in paths]
 
     def about(asked: Asked) -> str | Sequence[str] | None:
         return next(iter(kind.this(asked)), None)
 
     return Ask(
         "iam:PassRole",
-        member(path),
+        lambda asked: list(dict.fromkeys(role for read in reads for role in read(asked))),
         given={"iam:PassedToService": fixed(SAGEMAKER), "iam:AssociatedResourceArn": about},
+        when=lambda asked: not itself(asked),
     )
 
 
@@ -58,7 +65,7 @@ def tagging(kind: Kind, operation: str, about: About | None = None) -> Ask:
         "sagemaker:AddTags",
         about or kind.this,
         given={"sagemaker:TaggingAction": fixed(operation)},
-        when=lambda asked: bool(asked.input.get("Tags")),
+        when=lambda asked: bool(asked.input.get("Tags")) and not itself(asked),
     )
 
 
@@ -82,6 +89,11 @@ def at(given: Any, path: str) -> Any:
 
 def unsupported(a: Authorised, *paths: str) -> None:
     """Raises Refused for what the request has and Bastide has not: better refused than left out in silence."""
+    lacking(a.input, *paths)
+
+
+def lacking(given: Any, *paths: str) -> None:
+    """As `unsupported`, of a request within another."""
     for path in paths:
-        if at(a.input, path) not in (None, False, [], {}):
+        if at(given, path) not in (None, False, [], {}):
             raise Refused("ValidationException", f"{path} is not supported by Bastide yet.")

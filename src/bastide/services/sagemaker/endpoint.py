@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker.asking import tagging, unsupported
-from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
+from bastide.services.sagemaker.asking import tagging
+from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG, check_count
 from bastide.store import Row, Transaction
 
 ENDPOINT = Kind(
@@ -19,7 +20,10 @@ ENDPOINT = Kind(
     missing=("ValidationException", 'Could not find endpoint "{arn}".', 400),
     taken=("ValidationException", 'Cannot create already existing endpoint "{arn}".', 400),
 )
-"""Beside what the API shows a row keeps `_live` and `_next`: ids of the executions that serve and that are to."""
+"""Beside what the API shows a row keeps `_live` and `_next`, ids of the executions that serve and that are to; `_plan`,
+what the first of them serves; `_asked`, what the second was started with."""
+
+_RETAINED: Final = ("DesiredInstanceCount", "DesiredWeight", "DataCaptureConfig")
 
 
 def _config(asked: Asked) -> Iterable[str]:
@@ -32,20 +36,44 @@ def execution(row_arn: str, request_id: str) -> str:
     return f"{row_arn}#{request_id}"
 
 
-def shown(variants: list[dict[str, Any]], digests: dict[str, tuple[str, str, int]], now: int) -> list[dict[str, Any]]:
-    """ProductionVariants of DescribeEndpoint; `digests`: image, digest and time of deployment, by variant."""
+def shown(variants: list[dict[str, Any]], digests: Mapping[str, list[tuple[str, str, int]]]) -> list[dict[str, Any]]:
+    """ProductionVariants of DescribeEndpoint; `digests`: images, their digests and times of deployment, by variant."""
     found = []
     for one in variants:
-        count, weight = one["InitialInstanceCount"], one["InitialVariantWeight"]
+        weight = one["InitialVariantWeight"]
         shape: dict[str, Any] = {"VariantName": one["VariantName"], "CurrentWeight": weight, "DesiredWeight": weight}
-        shape |= {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
-        image = digests.get(one["VariantName"])
-        if image is not None:
+        if one.get("ServerlessConfig"):
+            shape |= {
+                "CurrentServerlessConfig": one["ServerlessConfig"],
+                "DesiredServerlessConfig": one["ServerlessConfig"],
+            }
+        else:
+            count = one["InitialInstanceCount"]
+            shape |= {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
+        if one.get("RoutingConfig"):
+            shape["RoutingConfig"] = one["RoutingConfig"]
+        images = digests.get(one["VariantName"])
+        if images:
             shape["DeployedImages"] = [
-                {"SpecifiedImage": image[0], "ResolvedImage": f"{image[0]}@{image[1]}", "ResolutionTime": image[2]}
+                {"SpecifiedImage": image, "ResolvedImage": f"{image}@{digest}", "ResolutionTime": at}
+                for image, digest, at in images
             ]
         found.append(shape)
     return found
+
+
+def check_deployment(config: dict[str, Any] | None) -> None:
+    """Raises Refused for a deployment that could not be done as it says."""
+    if not config:
+        return
+    if config.get("BlueGreenUpdatePolicy") and config.get("RollingUpdatePolicy"):
+        raise Refused("ValidationException", "A DeploymentConfig has a BlueGreenUpdatePolicy or a RollingUpdatePolicy.")
+    routing = (config.get("BlueGreenUpdatePolicy") or {}).get("TrafficRoutingConfiguration")
+    if routing is not None:
+        needed = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}.get(routing["Type"])
+        for member in ("CanarySize", "LinearStepSize"):
+            if (member == needed) != bool(routing.get(member)):
+                raise Refused("ValidationException", f"{member} is given with its Type, and with no other.")
 
 
 @ENDPOINT.operation(
@@ -57,11 +85,19 @@ def shown(variants: list[dict[str, Any]], digests: dict[str, tuple[str, str, int
     ],
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    unsupported(a, "DeploymentConfig")
+    check_deployment(a.input.get("DeploymentConfig"))
     config = ENDPOINT_CONFIG.find(tx, a.account, a.region, a.input["EndpointConfigName"])
     name = a.input["EndpointName"]
     arn = ENDPOINT.arn(a.account, a.region, name)
-    doc = {"EndpointConfigName": config.name, "_next": execution(arn, a.request.id)}
+    doc = {
+        "EndpointConfigName": config.name,
+        "_next": execution(arn, a.request.id),
+        "_asked": {"config": config.name},
+    }
+    if config.doc.get("AsyncInferenceConfig"):
+        doc["AsyncInferenceConfig"] = config.doc["AsyncInferenceConfig"]
+    if a.input.get("DeploymentConfig"):
+        doc["LastDeploymentConfig"] = a.input["DeploymentConfig"]
     ENDPOINT.create(a, tx, name, doc, status="Creating", tags=tags_of(a))
     return {"EndpointArn": arn}
 
@@ -80,17 +116,112 @@ def settled(row: Row) -> None:
     "UpdateEndpoint", asks=[Ask("sagemaker:UpdateEndpoint", ENDPOINT.this), Ask("sagemaker:UpdateEndpoint", _config)]
 )
 def update(a: Authorised, tx: Transaction) -> Output:
-    unsupported(a, "DeploymentConfig", "RetainAllVariantProperties", "ExcludeRetainedVariantProperties")
+    given = a.input
     row = ENDPOINT.named(a, tx)
     settled(row)
-    config = ENDPOINT_CONFIG.find(tx, a.account, a.region, a.input["EndpointConfigName"])
+    check_deployment(given.get("DeploymentConfig"))
+    config = ENDPOINT_CONFIG.find(tx, a.account, a.region, given["EndpointConfigName"])
+    if bool(config.doc.get("AsyncInferenceConfig")) != bool(row.doc.get("AsyncInferenceConfig")):
+        raise Refused("ValidationException", "An endpoint stays synchronous or asynchronous: make another one.")
+    deployment = given.get("DeploymentConfig")
+    if not deployment and given.get("RetainDeploymentConfig"):
+        deployment = row.doc.get("LastDeploymentConfig")
+    asked: dict[str, Any] = {"config": config.name, "deployment": deployment}
+    if given.get("RetainAllVariantProperties"):
+        left_out = {one["VariantPropertyType"] for one in given.get("ExcludeRetainedVariantProperties") or ()}
+        asked["retained"] = _retained(row, [one for one in _RETAINED if one not in left_out])
+    arn = _begin(a, tx, row, asked)
+    row.doc["PendingDeploymentSummary"] = {
+        "EndpointConfigName": config.name,
+        "ProductionVariants": shown(config.doc["ProductionVariants"], {}),
+        "StartTime": a.now,
+    }
+    ENDPOINT.change(tx, row, a.operation.name, a.request.id)
+    return {"EndpointArn": arn}
+
+
+def _begin(a: Authorised, tx: Transaction, row: Row, asked: dict[str, Any]) -> str:
+    """Has a new execution bring up what was asked for."""
     arn = ENDPOINT.arn(row.account, row.region, row.name)
     row.status = "Updating"
     row.doc["_next"] = execution(arn, a.request.id)
-    row.doc["_config"] = config.name
+    row.doc["_asked"] = asked
     row.doc.pop("FailureReason", None)
+    return arn
+
+
+def _retained(row: Row, members: list[str]) -> dict[str, Any]:
+    """What an update is to keep of what is being served, by variant; of the capture, whole."""
+    found: dict[str, Any] = {"variants": {}}
+    for one in row.doc.get("ProductionVariants") or ():
+        kept = {member: one[member] for member in members if member in one}
+        if kept:
+            found["variants"][one["VariantName"]] = kept
+    if "DataCaptureConfig" in members and row.doc.get("_plan"):
+        found["capture"] = row.doc["_plan"].get("capture")
+    return found
+
+
+def retain(variant: dict[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant with weight and count as they are kept."""
+    found = dict(variant)
+    if "DesiredWeight" in kept:
+        found["InitialVariantWeight"] = kept["DesiredWeight"]
+    if "DesiredInstanceCount" in kept and "InitialInstanceCount" in found:
+        found["InitialInstanceCount"] = kept["DesiredInstanceCount"]
+    return found
+
+
+@ENDPOINT.operation(
+    "UpdateEndpointWeightsAndCapacities", asks=[Ask("sagemaker:UpdateEndpointWeightsAndCapacities", ENDPOINT.this)]
+)
+def weigh(a: Authorised, tx: Transaction) -> Output:
+    row = ENDPOINT.named(a, tx)
+    settled(row)
+    plan = row.doc.get("_plan")
+    arn = ENDPOINT.arn(row.account, row.region, row.name)
+    if row.status != "InService" or not plan:
+        raise Refused("ValidationException", f'Cannot update endpoint "{arn}": it is not in service.')
+    plan = copy.deepcopy(plan)
+    variants = {one["VariantName"]: one for one in (*plan["variants"], *plan["shadows"])}
+    pending: list[dict[str, Any]] = []
+    for desired in a.input["DesiredWeightsAndCapacities"]:
+        variant = variants.get(desired["VariantName"])
+        if variant is None:
+            raise Refused("ValidationException", f'Could not find variant "{desired["VariantName"]}" of "{arn}".')
+        if desired in pending:
+            raise Refused("ValidationException", f"The variant {desired['VariantName']} occurs twice.")
+        pending.append(desired)
+        _change(variant, desired)
+    _begin(a, tx, row, {"plan": plan})
+    for shape in (*(row.doc.get("ProductionVariants") or ()), *(row.doc.get("ShadowProductionVariants") or ())):
+        wanted = variants.get(shape["VariantName"])
+        if wanted is not None:
+            shape["DesiredWeight"] = wanted["InitialVariantWeight"]
+            if "InitialInstanceCount" in wanted:
+                shape["DesiredInstanceCount"] = wanted["InitialInstanceCount"]
     ENDPOINT.change(tx, row, a.operation.name, a.request.id)
     return {"EndpointArn": arn}
+
+
+def _change(variant: dict[str, Any], desired: Mapping[str, Any]) -> None:
+    name = variant["VariantName"]
+    if "DesiredWeight" in desired:
+        variant["InitialVariantWeight"] = desired["DesiredWeight"]
+    if "DesiredInstanceCount" in desired:
+        if variant.get("ServerlessConfig"):
+            raise Refused("ValidationException", f"The variant {name} is serverless: it has no instances to count.")
+        if desired["DesiredInstanceCount"] < 1:
+            raise Refused("ValidationException", f"DesiredInstanceCount of the variant {name} is at least 1.")
+        check_count(desired["DesiredInstanceCount"])
+        variant["InitialInstanceCount"] = desired["DesiredInstanceCount"]
+    change = desired.get("ServerlessUpdateConfig")
+    if change:
+        if not variant.get("ServerlessConfig"):
+            raise Refused("ValidationException", f"The variant {name} is not serverless.")
+        variant["ServerlessConfig"] = {**variant["ServerlessConfig"], **change}
+        if variant["ServerlessConfig"].get("ProvisionedConcurrency", 0) > variant["ServerlessConfig"]["MaxConcurrency"]:
+            raise Refused("ValidationException", "ProvisionedConcurrency cannot be more than MaxConcurrency.")
 
 
 @ENDPOINT.operation("DeleteEndpoint", asks=[Ask("sagemaker:DeleteEndpoint", ENDPOINT.this)])

@@ -1,40 +1,38 @@
-"""How an endpoint comes up, stays up and goes.
+"""How an endpoint comes up, changes, stays up and goes.
 
 One execution serves one configuration of one endpoint: assume, deploy, serve, settle. It stays in `serve` as long as the
 endpoint lives, so that a platform that was started again finds it and goes on from `assume`: with the role as it is
-now, and with keys that still may be used. An update is a new execution, which tells the one before when it has taken over.
+now, and with keys that still may be used. An update is a new execution, which takes over as its deployment says and tells
+the one before when it has; until then that one answers, and if it fails goes on doing so. A change of weights or counts
+is an update that keeps the servers that are there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
 from bastide.engines import images
-from bastide.engines.placement import Claim, Placement
-from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
-from bastide.engines.serving import Instance, Serving, Unhealthy, Variant
+from bastide.engines.serving import OnDemand, Serving, Unhealthy, Variant
+from bastide.engines.telemetry import Meter
 from bastide.engines.workflow import Failed, Flow, Run, Step, Wait, Workflows
 from bastide.kernel import Calls
-from bastide.services.sagemaker import archive, lineage_record, objects
-from bastide.services.sagemaker.endpoint import ENDPOINT, shown
+from bastide.services.sagemaker import lineage_record
+from bastide.services.sagemaker.capture import Capture
+from bastide.services.sagemaker.endpoint import ENDPOINT, retain, shown
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
-from bastide.services.sagemaker.job_flow import GIB, volume_key
-from bastide.services.sagemaker.joblog import JobLog
-from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.model import MODEL
-from bastide.services.sagemaker.session import RoleSession, cannot_assume
-from bastide.store import Row, Transaction
+from bastide.services.sagemaker.observing import Observing
+from bastide.services.sagemaker.traffic import Shift
+from bastide.services.sagemaker.variant_host import VariantHost
+from bastide.store import Row, Transaction, View
 
 _log = logging.getLogger("bastide.sagemaker")
 
 _HEALTHY_SECONDS: Final = 240
 _AGAIN: Final = 15 * MICROS
-_MOST_UNPACKED: Final = 64 * GIB
-_SOCKET_FOLDER: Final = "/run/bastide"
 _INTERNAL: Final = "Request to service failed. If failure persists after retry, contact customer support."
 
 
@@ -75,26 +73,38 @@ class EndpointFlow:
     # -- the steps ---------------------------------------------------------------------------------------------------------
 
     async def assume(self, run: Run) -> dict[str, Any]:
-        """What is to be served, as configured when that was asked for, and a session of each model's role."""
-        if not self._wanted(run):
+        """What is to be served, as configured when that was asked for: the plan."""
+        if not self._wanted(run) or "plan" in run.state:
             return {}
         if "variants" in run.state:
-            return {}
+            return {"plan": _earlier(run.state)}
+        where = (run.state["account"], run.state["region"])
+        retained = run.state.get("retained") or {}
         with self.calls.store.reading() as view:
-            where = (run.state["account"], run.state["region"])
-            config = ENDPOINT_CONFIG.find(view, *where, run.state["config"])
-            variants = []
-            for variant in config.doc["ProductionVariants"]:
-                model = MODEL.find(view, *where, variant["ModelName"])
-                variants.append(
-                    {
-                        **variant,
-                        "role": model.doc["ExecutionRoleArn"],
-                        "isolated": model.doc["EnableNetworkIsolation"],
-                        "container": model.doc["_resolved"][0],
-                    }
-                )
-        return {"variants": variants, "kms": config.doc.get("KmsKeyId")}
+            doc = ENDPOINT_CONFIG.find(view, *where, run.state["config"]).doc
+            kept = retained.get("variants") or {}
+            plan = {
+                "variants": [
+                    self._planned(view, where, retain(one, kept.get(one["VariantName"]) or {}))
+                    for one in doc["ProductionVariants"]
+                ],
+                "shadows": [self._planned(view, where, one) for one in doc.get("ShadowProductionVariants") or ()],
+                "kms": doc.get("KmsKeyId"),
+                "capture": retained["capture"] if "capture" in retained else doc.get("DataCaptureConfig"),
+                "async": doc.get("AsyncInferenceConfig"),
+            }
+        return {"plan": plan}
+
+    @staticmethod
+    def _planned(view: View, where: tuple[str, str], variant: dict[str, Any]) -> dict[str, Any]:
+        doc = MODEL.find(view, *where, variant["ModelName"]).doc
+        return {
+            **variant,
+            "role": doc["ExecutionRoleArn"],
+            "isolated": doc["EnableNetworkIsolation"],
+            "containers": doc["_resolved"],
+            "direct": (doc.get("InferenceExecutionConfig") or {}).get("Mode") == "Direct",
+        }
 
     async def deploy(self, run: Run) -> dict[str, Any]:
         """Brings the servers up; when all are well they take over."""
@@ -114,7 +124,9 @@ class EndpointFlow:
             # It had been in service: it stays wanted, says what is wrong, and is tried until that is put right.
             await self._out_of_service(run, reason)
             raise Wait(run.clock() + _AGAIN) from None
+        await self._take_over(run)
         earlier: list[str] = []
+        plan = run.state["plan"]
 
         def work(tx: Transaction) -> None:
             row = ENDPOINT.find(tx, run.state["account"], run.state["region"], run.state["name"])
@@ -123,11 +135,17 @@ class EndpointFlow:
                 if row.doc.get("_live"):
                     earlier.append(row.doc["_live"])
                 row.doc["_live"] = row.doc.pop("_next")
-                row.doc["EndpointConfigName"] = row.doc.pop("_config", row.doc["EndpointConfigName"])
-            elif row.doc.get("_live") != run.id or row.status == "InService":
+                row.doc["EndpointConfigName"] = run.state.get("config") or row.doc["EndpointConfigName"]
+                if run.state.get("deployment"):
+                    row.doc["LastDeploymentConfig"] = run.state["deployment"]
+            elif row.doc.get("_live") != run.id:
                 return
-            row.doc.pop("FailureReason", None)
-            row.doc["ProductionVariants"] = shown(run.state["variants"], resolved, tx.now)
+            elif row.status != "OutOfService":
+                if "_plan" not in row.doc:
+                    row.doc["_plan"] = plan
+                    ENDPOINT.change(tx, row, "EndpointStateChange")
+                return
+            _show(row, plan, resolved)
             if row.status != "Deleting":
                 row.status = "InService"
             ENDPOINT.change(tx, row, "EndpointStateChange")
@@ -137,140 +155,76 @@ class EndpointFlow:
         return {"earlier": earlier}
 
     def _lineage(self, tx: Transaction, row: Row, run: Run) -> None:
-        """What serves from now on, and where it came from."""
+        """What serves from now on, and where it came from; nothing if the servers are those that served before."""
+        fetched = run.held.get("fetched") or {}
+        if not fetched:
+            return
         models = {}
-        for variant in run.state["variants"]:
+        for variant in (*run.state["plan"]["variants"], *run.state["plan"]["shadows"]):
             model = MODEL.get(tx, row.account, row.region, variant["ModelName"])
             if model is None:
                 return  # removed while it was deployed: its lineage stays, and cannot be joined any more
             arn = MODEL.arn(row.account, row.region, model.name)
             models[variant["VariantName"]] = lineage_record.of_model(tx, arn, model)
-        lineage_record.of_endpoint(tx, self._arn(run), row, run, models, run.held.get("etags") or {})
+        lineage_record.of_endpoint(tx, self._arn(run), row, run, models, fetched)
 
-    async def _deploy(self, run: Run) -> dict[str, tuple[str, str, int]]:
-        resolved: dict[str, tuple[str, str, int]] = {}
-        variants = []
-        healthy = _HEALTHY_SECONDS
-        for variant in run.state["variants"]:
-            container = variant["container"]
-            environment = images.resolve(container["Image"])
-            resolved[variant["VariantName"]] = (container["Image"], environment.digest, run.clock())
-            healthy = max(healthy, int(variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or 0))
-            instances = []
-            for number in range(int(variant["InitialInstanceCount"])):
-                instances.append(await self._instance(run, variant, environment, number))
-            variants.append(Variant(variant["VariantName"], float(variant["InitialVariantWeight"]), instances))
-        serving = self.calls.engine(Serving)
+    async def _deploy(self, run: Run) -> dict[str, list[tuple[str, str, int]]]:
+        """Brings up what the plan has and is not there yet."""
+        plan, serving, arn = run.state["plan"], self.calls.engine(Serving), self._arn(run)
+        row = self._row(run)
+        # Servers are kept only of what this process started for the very plan that is changed.
+        keeps = "config" not in run.state and row.doc.get("_live") != run.id
+        where = {key: run.state[key] for key in ("account", "region", "name")}
+        host = VariantHost(self.calls, run.id, **where, kms=plan["kms"])
         run.held["deployed"] = True
-        built = run.held.pop("instances", [])
+        resolved: dict[str, list[tuple[str, str, int]]] = {}
+        variants: list[Variant] = []
+        healthy = _HEALTHY_SECONDS
+        built: list[Any] = []
         try:
-            await serving.deploy(self._arn(run), run.id, variants, healthy_seconds=healthy)
+            for one in (*plan["variants"], *plan["shadows"]):
+                name = one["VariantName"]
+                resolved[name] = [
+                    (each["Image"], images.resolve(each["Image"]).digest, run.clock()) for each in one["containers"]
+                ]
+                healthy = max(healthy, int(one.get("ContainerStartupHealthCheckTimeoutInSeconds") or 0))
+                variant = Variant(name, float(one["InitialVariantWeight"]), direct=one["direct"])
+                variant.shadow = one in plan["shadows"]
+                serverless = one.get("ServerlessConfig")
+                if serverless:
+                    variant.on_demand = OnDemand(
+                        _growing(host, one), serverless["MaxConcurrency"], serverless.get("ProvisionedConcurrency") or 0
+                    )
+                else:
+                    count = int(one["InitialInstanceCount"])
+                    variant.keep = min(count, serving.servers(arn, name)) if keeps else 0
+                    mine = [await host.instance(one) for _ in range(count - variant.keep)]
+                    built += mine
+                    variant.instances = mine
+                variants.append(variant)
         except BaseException:
             run.held["deployed"] = False
             for instance in built:
                 await instance.close()
             raise
+        observer = Observing(self.calls.engine(Capture), self.calls.engine(Meter), arn, where, plan)
+        try:
+            await serving.bring(arn, run.id, variants, healthy_seconds=healthy, observer=observer)
+        except BaseException:
+            run.held["deployed"] = False
+            raise
+        run.held["fetched"] = host.fetched
         return resolved
 
-    async def _instance(
-        self, run: Run, variant: dict[str, Any], environment: images.Environment, number: int
-    ) -> Instance:
-        """A server's volume with the model in it; what starts the server, and what frees all that."""
-        where = {"account": run.state["account"], "region": run.state["region"]}
-        model = MODEL.arn(where["account"], where["region"], variant["ModelName"])
-        session = RoleSession(self.calls, variant["role"], **where, source_arn=model)
-        try:
-            await session.caller()
-        except Refused:
-            raise Failed("ClientError", cannot_assume(variant["role"]).message) from None
-        volumes = self.calls.engine(Volumes)
-        placement = self.calls.engine(Placement)
-        sandboxes = self.calls.engine(Sandboxes)
-        digest = hashlib.sha256(f"{run.id}/{variant['VariantName']}/{number}".encode()).hexdigest()[:24]
-        place = f"endpoint-{digest}"
-        held: dict[str, Any] = {}
-
-        async def close() -> None:
-            for name in ("usages", "measures"):
-                if name in held:
-                    held.pop(name).abandon()
-            log: JobLog | None = held.pop("log", None)
-            if log is not None:
-                await log.close()
-            if held.pop("volume", None):
-                await volumes.close(place)
-            claim: Claim | None = held.pop("claim", None)
-            if claim is not None:
-                placement.release(claim)
-            await asyncio.to_thread(self.calls.engine(Serving).release, digest)
-            session.end()
-
-        folder = self.calls.engine(Serving).place(digest)
-        instance = Instance(self._launcher(held), folder / "model.sock", close)
-        run.held.setdefault("instances", []).append(instance)
-        held["claim"] = await placement.claim(place, variant["InstanceType"], here=True)
-        await volumes.close(place)
-        held["volume"] = True
-        key = await volume_key(session, run.state.get("kms"))
-        volume = await volumes.create(place, key, int(variant.get("VolumeSizeInGB") or 30) * GIB)
-        ml = volume / "ml"
-        await asyncio.to_thread((ml / "model").mkdir, parents=True)
-        container = variant["container"]
-        if container.get("ModelDataUrl"):
-            etag = await _unpack_model(session, container, volume, ml / "model")
-            run.held.setdefault("etags", {})[variant["VariantName"]] = etag
-        source = str(container["Environment"].get("SAGEMAKER_SUBMIT_DIRECTORY") or "")
-        if source.startswith("s3://") and not variant["isolated"]:
-            bucket, key_of_source = objects.split(source)
-            name = key_of_source.rsplit("/", 1)[-1]
-            try:
-                await objects.fetch(session, bucket, key_of_source, ml / "input" / "source" / name)
-            except Refused as refused:
-                raise _no_data(source, refused) from None
-        group = f"/aws/sagemaker/Endpoints/{run.state['name']}"
-        log = JobLog(session, group, f"{variant['VariantName']}/i-{digest[:17]}")
-        held["log"] = log
-        await log.open()
-        limits = Limits(held["claim"].grant.memory_bytes, held["claim"].grant.cpus)
-        spec = Spec(
-            name=place,
-            image=environment,
-            command=list(environment.serve),
-            workdir=ml,
-            limits=limits,
-            env={
-                "LOKY_MAX_CPU_COUNT": str(max(1, int(limits.cpus))),
-                "AWS_REGION": run.state["region"],
-                **container["Environment"],
-                "BASTIDE_SERVE_SOCKET": f"{_SOCKET_FOLDER}/model.sock",
-            },
-            writable=[(folder, _SOCKET_FOLDER)],
-            hostname="model",
-            hosts=("model",),
-        )
-        held["start"] = lambda: sandboxes.start(spec)
-        measures = held["measures"] = Measures(session, "/aws/sagemaker/Endpoints")
-        measures.start()
-        dimensions = (("EndpointName", run.state["name"]), ("VariantName", variant["VariantName"]))
-        held["measure"] = lambda running: Usages(measures, running, limits.memory_bytes, ml, dimensions)
-        return instance
-
-    @staticmethod
-    def _launcher(held: dict[str, Any]) -> Any:
-        async def read(running: Running, log: JobLog) -> None:
-            async for line in running.lines():
-                await log.write(line)
-
-        async def launch() -> Running:
-            running: Running = await held["start"]()
-            if "usages" in held:
-                held.pop("usages").abandon()
-            held["usages"] = held["measure"](running)
-            held["usages"].start()
-            held["reading"] = asyncio.get_running_loop().create_task(read(running, held["log"]))
-            return running
-
-        return launch
+    async def _take_over(self, run: Run) -> None:
+        """Has the new servers answer, as the deployment says; raises Failed if it is to be rolled back."""
+        serving, arn = self.calls.engine(Serving), self._arn(run)
+        row = self._row(run)
+        if "config" not in run.state or row.doc.get("_live") in (None, run.id) or not serving.ready(arn):
+            serving.shift(arn, run.id, 1.0)
+            return
+        plan = run.state["plan"]
+        await Shift(self.calls, run, arn, plan, run.state.get("deployment") or {}).through()
 
     async def _out_of_service(self, run: Run, reason: str) -> None:
         def work(tx: Transaction) -> None:
@@ -284,6 +238,10 @@ class EndpointFlow:
 
     async def serve(self, run: Run) -> dict[str, Any]:
         """As long as the endpoint lives."""
+        if self._wanted(run):
+            # After a restart the one that is to take over may have come up first: it is not in the way.
+            following = self._row(run).doc.get("_next")
+            self.calls.engine(Serving).settle(self._arn(run), run.id, beside=following)
         workflows = self.calls.engine(Workflows)
         for earlier in run.state.get("earlier") or ():
             await workflows.signal(earlier, "stop")
@@ -302,11 +260,15 @@ class EndpointFlow:
             if row.status == "Deleting" and run.id in (row.doc.get("_live"), row.doc.get("_next")):
                 ENDPOINT.remove(tx, row, "EndpointDeleted")
             elif row.doc.get("_next") == run.id and run.failure is not None:
-                del row.doc["_next"]
-                row.doc.pop("_config", None)
+                for member in ("_next", "_asked", "PendingDeploymentSummary"):
+                    row.doc.pop(member, None)
                 row.doc["FailureReason"] = run.failure.message[:1024]
                 # A failed update leaves who answered before answering.
                 row.status = "InService" if row.doc.get("_live") else "Failed"
+                for one in row.doc.get("ProductionVariants") or ():
+                    for member in ("Weight", "InstanceCount"):
+                        if f"Current{member}" in one:
+                            one[f"Desired{member}"] = one[f"Current{member}"]
                 ENDPOINT.change(tx, row, "EndpointStateChange")
 
         run.also(work)
@@ -316,39 +278,44 @@ class EndpointFlow:
         """Ends what this execution started."""
         if run.held.pop("deployed", False):
             await self.calls.engine(Serving).remove(self._arn(run), run.id)
-        for instance in run.held.pop("instances", []):
-            await instance.close()
 
 
-async def _unpack_model(session: RoleSession, container: dict[str, Any], volume: Any, folder: Any) -> str:
-    url = container["ModelDataUrl"]
-    bucket, key = objects.split(url)
-    etag = container.get("ModelDataETag")
-    packed = volume / "model.tar.gz"
-    try:
-        got = await objects.fetch(session, bucket, key, packed, etag=f'"{etag}"' if etag else None)
-    except Refused as refused:
-        if refused.code == "PreconditionFailed":
-            raise Failed(
-                "ClientError", f"The model data at {url} is not what was registered: its content has changed."
-            ) from None
-        raise _no_data(url, refused) from None
-    try:
-        await asyncio.to_thread(archive.unpack, packed, folder, most_bytes=_MOST_UNPACKED)
-    except archive.Unfit as unfit:
-        raise Failed("ClientError", f"The model data at {url} cannot be unpacked: {unfit}.") from None
-    except OSError as error:
-        raise Failed("ClientError", f"The model data at {url} cannot be unpacked: {error.strerror}.") from None
-    packed.unlink()
-    return got["ETag"]
+def _earlier(state: dict[str, Any]) -> dict[str, Any]:
+    """The plan of an execution that was begun before there were plans."""
+    variants = [{**one, "containers": [one["container"]], "direct": False} for one in state["variants"]]
+    return {"variants": variants, "shadows": [], "kms": state.get("kms"), "capture": None, "async": None}
 
 
-def _no_data(url: str, refused: Refused) -> Failed:
-    return Failed(
-        "ClientError",
-        f"Failed to download model data from {url}. Please ensure that the object exists and that the model's role may "
-        f"read and decrypt it ({refused.code}: {refused.message}).",
-    )
+def _growing(host: VariantHost, variant: dict[str, Any]) -> Any:
+    return lambda: host.instance(variant)
+
+
+def _show(row: Row, plan: dict[str, Any], resolved: dict[str, list[tuple[str, str, int]]]) -> None:
+    """What DescribeEndpoint tells of what is served."""
+    for member in (
+        "FailureReason",
+        "_asked",
+        "PendingDeploymentSummary",
+        "DataCaptureConfig",
+        "ShadowProductionVariants",
+    ):
+        row.doc.pop(member, None)
+    row.doc["_plan"] = plan
+    row.doc["ProductionVariants"] = shown(plan["variants"], resolved)
+    if plan["shadows"]:
+        row.doc["ShadowProductionVariants"] = shown(plan["shadows"], resolved)
+    if plan["async"]:
+        row.doc["AsyncInferenceConfig"] = plan["async"]
+    capture = plan["capture"]
+    if capture:
+        enabled = bool(capture.get("EnableCapture"))
+        row.doc["DataCaptureConfig"] = {
+            "EnableCapture": enabled,
+            "CaptureStatus": "Started" if enabled else "Stopped",
+            "CurrentSamplingPercentage": capture["InitialSamplingPercentage"],
+            "DestinationS3Uri": capture["DestinationS3Uri"],
+            "KmsKeyId": capture.get("KmsKeyId") or "",
+        }
 
 
 def _reason(error: Exception) -> str | None:

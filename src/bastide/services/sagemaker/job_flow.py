@@ -37,6 +37,7 @@ from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.outcome import OUT_OF_TIME, REASON, STOPPED, outcome_of, verdict
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
+from bastide.services.sagemaker.tuning_definition import OBJECTIVE
 from bastide.store import Row, Transaction
 
 T = TypeVar("T")
@@ -61,6 +62,8 @@ class JobFlow(ABC):
     def __init__(self, calls: Calls, grace_seconds: float) -> None:
         self.calls = calls
         self.grace = grace_seconds
+        self.live: dict[str, Metrics] = {}
+        """What running jobs told of themselves so far, by their ARN."""
 
     def flow(self) -> Flow:
         """The flow."""
@@ -425,6 +428,9 @@ class JobFlow(ABC):
             run.clock,
             lambda name, value: measures.add(name, value, "None", ((f"{self.kind.name}Name", row.name),)),
         )
+        if "TuningJobArn" in row.doc:
+            metrics.follow = row.doc["HyperParameters"][OBJECTIVE]
+        self.live[run.id] = metrics
         await metrics.start()
         run.held["metrics"] = metrics
 
@@ -496,7 +502,13 @@ class JobFlow(ABC):
         await measures.close()
         if unsynced and outcome["ending"] != "Interrupted":
             raise Failed("ClientError", unsynced)
-        return {"outcome": outcome, "metrics": found, "courses": metrics.courses, "ran": run.held["ran"]}
+        return {
+            "outcome": outcome,
+            "metrics": found,
+            "courses": metrics.courses,
+            "ran": run.held["ran"],
+            "course": metrics.course,
+        }
 
     def _usages(self, measures: Measures, row: Row, host: Host) -> Usages:
         assert host.running is not None
@@ -590,6 +602,7 @@ class JobFlow(ABC):
         await asyncio.gather(*(host.stop(0) for host in hosts))
         metrics: Metrics | None = held.pop("metrics", None)
         if metrics is not None:
+            self.live.pop(run.id, None)
             with contextlib.suppress(Exception):
                 await metrics.close()
         measures: Measures | None = held.pop("measures", None)

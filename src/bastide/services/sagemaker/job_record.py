@@ -16,7 +16,7 @@ from bastide.services.sagemaker.trial import TRIAL
 from bastide.services.sagemaker.trial_component import JOBS_OWN, MAPS, METRIC_KEY, TRIAL_COMPONENT, join, series, write
 from bastide.store import Row, Transaction
 
-_ENDINGS: Final = dict(zip(("TrainingJob", "ProcessingJob"), JOBS_OWN, strict=True))
+_ENDINGS: Final = dict(zip(("TrainingJob", "ProcessingJob", "TransformJob"), JOBS_OWN, strict=True))
 
 
 def component_name(kind: Kind, job: str) -> str:
@@ -72,7 +72,8 @@ def ended(tx: Transaction, kind: Kind, row: Row, run: Run) -> None:
         write(tx, component, metric, held, claimed)
         doc["_own"]["Metrics"] = [*doc["_own"]["Metrics"], metric]
     TRIAL_COMPONENT.change(tx, component, "TrialComponentStateChange")
-    lineage_record.of_job(tx, kind, row, component, run)
+    record = lineage_record.of_transform if kind.name == "TransformJob" else lineage_record.of_job
+    record(tx, kind, row, component, run)
 
 
 def _make(tx: Transaction, kind: Kind, row: Row) -> Row:
@@ -82,7 +83,7 @@ def _make(tx: Transaction, kind: Kind, row: Row) -> Row:
         "DisplayName": name,
         "Source": {"SourceArn": arn, "SourceType": f"SageMaker{kind.name}"},
         "Status": {"PrimaryStatus": "InProgress"},
-        **(_of_training(row) if kind.name == "TrainingJob" else _of_processing(row)),
+        **_PARTS[kind.name](row),
     }
     doc["_own"] = {member: sorted(doc[member]) for member in MAPS} | {"Metrics": []}
     found = Row(TRIAL_COMPONENT.key, row.account, row.region, name, doc)
@@ -120,6 +121,23 @@ def _of_processing(row: Row) -> dict[str, Any]:
         "InputArtifacts": inputs,
         "OutputArtifacts": outputs,
     }
+
+
+def _of_transform(row: Row) -> dict[str, Any]:
+    doc = row.doc
+    source, target = doc["TransformInput"], doc["TransformOutput"]
+    inputs = {"SageMaker.ModelName": {"Value": doc["ModelName"]}}
+    inputs["SageMaker.InputDataSet"] = _artifact(
+        source["DataSource"]["S3DataSource"]["S3Uri"], source.get("ContentType")
+    )
+    return {
+        "Parameters": _parameters(doc.get("Environment") or {}, doc["TransformResources"]),
+        "InputArtifacts": inputs,
+        "OutputArtifacts": {"SageMaker.OutputDataSet": _artifact(target["S3OutputPath"], target.get("Accept"))},
+    }
+
+
+_PARTS: Final = {"TrainingJob": _of_training, "ProcessingJob": _of_processing, "TransformJob": _of_transform}
 
 
 def _artifact(uri: str, media: str | None) -> dict[str, Any]:

@@ -61,6 +61,26 @@ def of_job(tx: Transaction, kind: Kind, row: Row, component: Row, run: Run) -> N
         associate(tx, account, region, here, found, "Produced")
 
 
+def of_transform(tx: Transaction, kind: Kind, row: Row, component: Row, run: Run) -> None:
+    """What a transform job was given, its model among it, and what it made, around its trial component."""
+    pinned = run.state.get("pinned")
+    if pinned is None:
+        return
+    account, region = row.account, row.region
+    here = TRIAL_COMPONENT.arn(account, region, component.name)
+    fetched = run.state.get("fetched") or {}
+    given = [_image(tx, account, region, one["Image"], one["ImageDigest"]) for one in row.doc["_model"]["containers"]]
+    given += [artifact(tx, account, region, "Model", url, _object(etag)) for url, etag in fetched.items()]
+    given.append(artifact(tx, account, region, "DataSet", pinned["uri"], {"Custom": pinned["sha256"]}))
+    for one in given:
+        associate(tx, account, region, one, here, "ContributedTo")
+    if run.state.get("stored"):
+        generated = {"GeneratedBy": kind.arn(account, region, row.name)}
+        uri, ids = row.doc["TransformOutput"]["S3OutputPath"], {"Custom": run.state["stored"]}
+        found = artifact(tx, account, region, "DataSet", uri, ids, MetadataProperties=generated)
+        associate(tx, account, region, here, found, "Produced")
+
+
 def _image_of(row: Row) -> str:
     doc = row.doc
     if "AppSpecification" in doc:
@@ -201,10 +221,10 @@ def of_model(tx: Transaction, arn: str, row: Row) -> str:
 
 
 def of_endpoint(
-    tx: Transaction, arn: str, row: Row, run: Run, models: Mapping[str, str], etags: Mapping[str, str]
+    tx: Transaction, arn: str, row: Row, run: Run, models: Mapping[str, str], fetched: Mapping[str, Mapping[str, str]]
 ) -> None:
     """An endpoint that answers, and the deployment that brought it up. models: the artifact of each variant's model;
-    etags: of the data that was fetched for each variant."""
+    fetched: the URL and the ETag of the data that each variant's servers got."""
     account, region = row.account, row.region
     source = {"SourceUri": arn, "SourceType": "Endpoint"}
     endpoint = lineage.record(
@@ -215,9 +235,8 @@ def of_endpoint(
         {"ActionType": "ModelDeployment", "Status": "Completed", "Source": source},
     )  # fmt: skip
     associate(tx, account, region, action, endpoint, "AssociatedWith")
-    for variant in run.state["variants"]:
-        name, container = variant["VariantName"], variant["container"]
-        associate(tx, account, region, models[name], action, "ContributedTo")
-        if container.get("ModelDataUrl"):
-            data = _data(tx, account, region, {**container, "ModelDataETag": etags.get(name, "").strip('"')})
+    for name, model in models.items():
+        associate(tx, account, region, model, action, "ContributedTo")
+        for url, etag in (fetched.get(name) or {}).items():
+            data = artifact(tx, account, region, "Model", url, _object(etag))
             associate(tx, account, region, data, action, "ContributedTo")

@@ -18,6 +18,7 @@ from bastide.services.sagemaker.statistic import added
 _READER: Final = str(Path(__file__).with_name("metric_reader.py"))
 _LONGEST: Final = 8192
 _BEHIND: Final = 1 << 20
+_MOST_FOLLOWED: Final = 20_000
 
 
 def check(definitions: Sequence[dict[str, Any]]) -> None:
@@ -43,6 +44,9 @@ class Metrics:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self.last: dict[str, tuple[float, int]] = {}
+        self.follow = ""
+        self.course: list[float] = []
+        """All values, up to a limit, of the metric to `follow`."""
         self.courses: dict[str, dict[str, Any]] = {}
         """Each metric's statistic so far (see `statistic`)."""
 
@@ -69,6 +73,8 @@ class Metrics:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
             name, value = orjson.loads(line)
+            if name == self.follow and len(self.course) < _MOST_FOLLOWED:
+                self.course.append(value)
             now = self._clock()
             self.last[name] = (value, now)
             self.courses[name] = added(self.courses.get(name), value, now)

@@ -1,4 +1,4 @@
-"""Models: what an endpoint serves, from an image and data of one's own or from a registered and approved package."""
+"""Models: what an endpoint serves, from images and data of one's own or from registered and approved packages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
 from bastide.services.sagemaker import lineage_record
-from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
+from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
-from bastide.services.sagemaker.training_job import no_network
 from bastide.store import Transaction
 
 MODEL = Kind(
@@ -23,15 +22,16 @@ MODEL = Kind(
     missing=("ValidationException", 'Could not find model "{arn}".', 400),
     taken=("ValidationException", 'Cannot create already existing model "{arn}".', 400),
 )
+"""Beside what the API shows a row keeps `_resolved`: each container as it will be served."""
 
 _UNSUPPORTED: Final = (
     "ImageConfig",
-    "ModelDataSource",
     "AdditionalModelDataSources",
-    "MultiModelConfig",
     "InferenceSpecificationName",
     "ContainerMetricsConfig",
 )
+_UNSUPPORTED_OF_DATA: Final = ("ModelAccessConfig", "HubAccessConfig", "ManifestS3Uri", "ManifestEtag")
+MULTI: Final = "MultiModel"
 
 
 def containers(given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -87,24 +87,42 @@ async def _before(a: Authorised) -> None:
 )
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
-    no_network(given.get("VpcConfig"))
-    unsupported(a, "InferenceExecutionConfig")
+    if given.get("VpcConfig"):
+        raise Refused(
+            "ValidationException",
+            "VpcConfig is not supported by Bastide yet: the servers of endpoints have no network at all.",
+        )
     every = containers(given)
     if not every or (given.get("PrimaryContainer") and given.get("Containers")):
         raise Refused("ValidationException", "Exactly one of PrimaryContainer and Containers is needed.")
-    if len(every) > 1:
-        raise Refused(
-            "ValidationException", "Inference pipelines of several containers are not supported by Bastide yet."
-        )
     if not given.get("ExecutionRoleArn"):
         raise Refused("ValidationException", "ExecutionRoleArn is needed: Bastide fetches the model with it.")
     name = given["ModelName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "ModelName")}
     doc.setdefault("EnableNetworkIsolation", False)
-    doc["_resolved"] = [_resolved(a, tx, one) for one in every]
+    resolved = [_resolved(a, tx, one) for one in every]
+    _named(resolved, direct=(given.get("InferenceExecutionConfig") or {}).get("Mode") == "Direct")
+    doc["_resolved"] = resolved
     arn = MODEL.arn(a.account, a.region, name)
     lineage_record.of_model(tx, arn, MODEL.create(a, tx, name, doc, tags=tags_of(a)))
     return {"ModelArn": arn}
+
+
+def _named(resolved: list[dict[str, Any]], *, direct: bool) -> None:
+    """Gives every container its host name, by which it is invoked and errors call it."""
+    if len(resolved) == 1 and not direct:
+        resolved[0].setdefault("ContainerHostname", "primary")
+        return
+    seen = set()
+    for number, one in enumerate(resolved, 1):
+        if one.get("Mode") == MULTI:
+            raise Refused("ValidationException", "A multi-model container is not supported by Bastide beside others.")
+        if direct and not one.get("ContainerHostname"):
+            raise Refused("ValidationException", "ContainerHostname is needed where containers are invoked directly.")
+        host = one.setdefault("ContainerHostname", f"container-{number}")
+        if host in seen:
+            raise Refused("ValidationException", f"The ContainerHostname {host} occurs twice.")
+        seen.add(host)
 
 
 def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict[str, Any]:
@@ -112,12 +130,10 @@ def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict
     for member in _UNSUPPORTED:
         if container.get(member):
             raise Refused("ValidationException", f"{member} is not supported by Bastide yet.")
-    if container.get("Mode", "SingleModel") != "SingleModel":
-        raise Refused("ValidationException", "Mode is not supported by Bastide yet except SingleModel.")
     package = container.get("ModelPackageName")
     environment = dict(container.get("Environment") or {})
     if package:
-        if container.get("Image") or container.get("ModelDataUrl"):
+        if container.get("Image") or container.get("ModelDataUrl") or container.get("ModelDataSource"):
             raise Refused("ValidationException", "A container has a ModelPackageName or an Image and data, not both.")
         row = MODEL_PACKAGE.find(tx, *MODEL_PACKAGE.locate(package, a.account, a.region))
         arn = MODEL_PACKAGE.arn(row.account, row.region, row.name)
@@ -133,14 +149,43 @@ def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict
         source = held[0]
         a.touched.append(arn)
         found = {"ModelPackageArn": arn, **source, "Environment": {**(source.get("Environment") or {}), **environment}}
+        found |= {key: container[key] for key in ("ContainerHostname", "Mode") if key in container}
     else:
         found = {**container, "Environment": environment}
     if not found.get("Image"):
         raise Refused("ValidationException", "The container has no Image.")
-    found["ImageDigest"] = images.resolve(found["Image"]).digest
-    if found.get("ModelDataUrl"):
-        split(found["ModelDataUrl"])
+    image = images.resolve(found["Image"])
+    if not image.serve:
+        raise Refused("ValidationException", f"The image {found['Image']} does not serve: take the one for inference.")
+    found["ImageDigest"] = image.digest
+    _check_data(found)
     return found
+
+
+def _check_data(container: dict[str, Any]) -> None:
+    """Raises Refused for data that no server could be given."""
+    url, source = container.get("ModelDataUrl"), (container.get("ModelDataSource") or {}).get("S3DataSource")
+    if url and source:
+        raise Refused("ValidationException", "A container has a ModelDataUrl or a ModelDataSource, not both.")
+    if container.get("MultiModelConfig") and container.get("Mode") != MULTI:
+        raise Refused("ValidationException", "MultiModelConfig is for containers with the Mode MultiModel.")
+    if container.get("Mode") == MULTI:
+        if container.get("ModelPackageArn"):
+            raise Refused("ValidationException", "A model package is one model; the Mode MultiModel is for several.")
+        if not url:
+            raise Refused("ValidationException", "ModelDataUrl is needed: the prefix below which the models are.")
+    if url:
+        split(url)
+    if source:
+        for member in _UNSUPPORTED_OF_DATA:
+            if source.get(member):
+                raise Refused("ValidationException", f"{member} is not supported by Bastide yet.")
+        _, key = split(source["S3Uri"])
+        kind, packing = source["S3DataType"], source["CompressionType"]
+        if packing == "Gzip" and kind != "S3Object":
+            raise Refused("ValidationException", "S3DataType has to be S3Object where CompressionType is Gzip.")
+        if kind == "S3Prefix" and key and not key.endswith("/"):
+            raise Refused("ValidationException", f"The S3Uri {source['S3Uri']} of an S3Prefix has to end with a slash.")
 
 
 regular(MODEL, "Describe", "List", "Delete", descending=True)

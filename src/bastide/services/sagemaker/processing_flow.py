@@ -100,7 +100,8 @@ class ProcessingFlow(JobFlow):
 
     def command(self, row: Row, environment: Environment) -> Sequence[str]:
         application = row.doc["AppSpecification"]
-        return [*application["ContainerEntrypoint"], *(application.get("ContainerArguments") or ())]
+        entry = application.get("ContainerEntrypoint") or environment.process
+        return [*entry, *(application.get("ContainerArguments") or ())]
 
     def variables(self, row: Row) -> Mapping[str, str]:
         arn = PROCESSING_JOB.arn(row.account, row.region, row.name)

@@ -79,11 +79,11 @@ def create(a: Authorised, tx: Transaction) -> Output:
     quota.check(
         a, tx, PROCESSING_JOB, "processing", [(cluster["InstanceType"], int(cluster.get("InstanceCount") or 1))]
     )
-    images.resolve(given["AppSpecification"]["ImageUri"])
-    if not given["AppSpecification"].get("ContainerEntrypoint"):
+    environment = images.resolve(given["AppSpecification"]["ImageUri"])
+    if not given["AppSpecification"].get("ContainerEntrypoint") and not environment.process:
         raise Refused(
             "ValidationException",
-            "AppSpecification.ContainerEntrypoint is needed: Bastide's images have no default one.",
+            "AppSpecification.ContainerEntrypoint is needed: this image has no default one.",
         )
     seen = set()
     for one in given.get("ProcessingInputs") or ():

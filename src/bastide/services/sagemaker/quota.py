@@ -18,11 +18,11 @@ _PAGE: Final = 500
 
 def check(a: Authorised, view: View, kind: Kind, what: str, wanted: Sequence[tuple[str, int]]) -> None:
     """Raises Refused for types that there are not, for more instances than a job may have, and for more than the account
-    may. what: ``training`` or ``processing``. wanted: types and counts."""
+    may. what: ``training``, ``processing`` or ``transform``. wanted: types and counts."""
     placement = a.engine(Placement)
     asked: Counter[str] = Counter()
     for name, count in wanted:
-        placement.grant(name)
+        placement.grant(name, here=what == "transform")
         asked[name] += count
     if asked.total() > MOST_HOSTS:
         name, count = asked.most_common(1)[0]
@@ -60,6 +60,8 @@ def _going(a: Authorised, view: View, kind: Kind) -> Iterable[Row]:
 
 def _instances(row: Row) -> list[tuple[str, int]]:
     doc = row.doc
-    resources = doc.get("ResourceConfig") or doc["ProcessingResources"]["ClusterConfig"]
+    resources = (
+        doc.get("ResourceConfig") or doc.get("TransformResources") or doc["ProcessingResources"]["ClusterConfig"]
+    )
     every = resources.get("InstanceGroups") or [resources]
     return [(one["InstanceType"], int(one.get("InstanceCount") or 1)) for one in every]

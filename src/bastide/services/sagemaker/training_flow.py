@@ -197,6 +197,8 @@ class TrainingFlow(JobFlow):
             doc["ModelArtifacts"] = {"S3ModelArtifacts": delivered["model"]}
         if run.state.get("metrics"):
             doc["FinalMetricDataList"] = run.state["metrics"]
+        if run.state.get("course"):
+            doc["_course"] = run.state["course"]
         start = run.state.get("started")
         doc["TrainingEndTime"] = now
         if start is not None:

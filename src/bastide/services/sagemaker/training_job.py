@@ -10,7 +10,7 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
 from bastide.services.sagemaker import job_network, job_record, quota
-from bastide.services.sagemaker.asking import at, keys, otherwise, passing, several, tagging, unsupported
+from bastide.services.sagemaker.asking import at, keys, lacking, otherwise, passing, several, tagging
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
 from bastide.store import Row, Transaction
@@ -33,15 +33,15 @@ LONGEST: Final = 86400
 """Seconds a job may take that says nothing of it."""
 WITHOUT_EFFECT: Final = (
     "DebugHookConfig",
-    "DebugRuleConfigurations",
     "ProfilerConfig",
-    "ProfilerRuleConfigurations",
     "TensorBoardOutputConfig",
     "InfraCheckConfig",
 )
 """Members that are kept and shown and change nothing: clients send them unasked."""
 
 _UNSUPPORTED: Final = (
+    "DebugRuleConfigurations",
+    "ProfilerRuleConfigurations",
     "AlgorithmSpecification.AlgorithmName",
     "AlgorithmSpecification.TrainingImageConfig",
     "RemoteDebugConfig.EnableRemoteDebug",
@@ -112,22 +112,13 @@ async def _before(a: Authorised) -> None:
 )
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
-    unsupported(a, *_UNSUPPORTED)
+    environment = check(a, tx, given)
     resources = given.get("ResourceConfig") or {}
-    check_instances(a, tx, resources, given.get("InputDataConfig") or ())
-    algorithm = given["AlgorithmSpecification"]
-    if not algorithm.get("TrainingImage"):
-        raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
-    images.resolve(algorithm["TrainingImage"])
-    check_channels(given)
-    split(given["OutputDataConfig"]["S3OutputPath"])
-    if given.get("CheckpointConfig"):
-        split(given["CheckpointConfig"]["S3Uri"])
-        checkpoints(given["CheckpointConfig"])
-    check_times(given)
-    check_metrics(algorithm.get("MetricDefinitions") or ())
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
+    if not in_script_mode(given) and environment.metrics:
+        watched = [{"Name": metric, "Regex": pattern} for metric, pattern in environment.metrics]
+        doc["AlgorithmSpecification"] = {**given["AlgorithmSpecification"], "MetricDefinitions": watched}
     doc.setdefault("EnableNetworkIsolation", False)
     doc.setdefault("EnableInterContainerTrafficEncryption", False)
     doc.setdefault("EnableManagedSpotTraining", False)
@@ -135,11 +126,34 @@ def create(a: Authorised, tx: Transaction) -> Output:
     count = {} if resources.get("InstanceGroups") else {"InstanceCount": 1}
     doc["ResourceConfig"] = {**count, "VolumeSizeInGB": 30, **resources}
     doc["StoppingCondition"] = {"MaxRuntimeInSeconds": LONGEST, **(given.get("StoppingCondition") or {})}
+    if a.caller.kind == "Service" and a.caller.source_arn:
+        doc["TuningJobArn"] = a.caller.source_arn
     doc["SecondaryStatusTransitions"] = []
     row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
     transition(row, "Starting", "Starting the training job", tx.now)
     job_record.begin(a, tx, TRAINING_JOB, TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a)))
     return {"TrainingJobArn": TRAINING_JOB.arn(a.account, a.region, name)}
+
+
+def check(a: Authorised, tx: Transaction, given: Any) -> images.Environment:
+    """The environment that a job would run in. Raises Refused for a request, CreateTrainingJob's or one that will be, that
+    no job can follow from."""
+    lacking(given, *_UNSUPPORTED)
+    resources = given.get("ResourceConfig") or {}
+    check_instances(a, tx, resources, given.get("InputDataConfig") or ())
+    algorithm = given["AlgorithmSpecification"]
+    if not algorithm.get("TrainingImage"):
+        raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
+    environment = images.resolve(algorithm["TrainingImage"])
+    check_algorithm(given, environment)
+    check_channels(given)
+    split(given["OutputDataConfig"]["S3OutputPath"])
+    if given.get("CheckpointConfig"):
+        split(given["CheckpointConfig"]["S3Uri"])
+        checkpoints(given["CheckpointConfig"])
+    check_times(given)
+    check_metrics(algorithm.get("MetricDefinitions") or ())
+    return environment
 
 
 regular(TRAINING_JOB, "Describe", "List")
@@ -205,6 +219,39 @@ def check_metrics(definitions: Any) -> None:
             raise Refused(
                 "ValidationException", f"The Regex of the metric {one['Name']} has no group () for the metric's value."
             )
+
+
+def in_script_mode(given: Any) -> bool:
+    """Whether a job brings a script, or a command of its own."""
+    told = {**(given.get("HyperParameters") or {}), **(given.get("Environment") or {})}
+    scripts = told.get("sagemaker_program") or told.get("SAGEMAKER_PROGRAM")
+    return bool(scripts or given["AlgorithmSpecification"].get("ContainerEntrypoint"))
+
+
+def check_algorithm(given: Any, environment: images.Environment) -> None:
+    """Raises Refused for what an image cannot do, and what a built-in algorithm cannot."""
+    algorithm = given["AlgorithmSpecification"]
+    image, scripts = algorithm["TrainingImage"], in_script_mode(given)
+    if not environment.train and not algorithm.get("ContainerEntrypoint"):
+        raise Refused("ValidationException", f"The image {image} does not train: take the one for training.")
+    if not environment.algorithm or (scripts and environment.scripts):
+        return
+    name = environment.algorithm
+    if scripts:
+        raise Refused("ValidationException", f"The built-in algorithm {name} runs no scripts.")
+    if algorithm.get("MetricDefinitions"):
+        raise Refused(
+            "ValidationException",
+            "You can't override the metric definitions for Amazon SageMaker algorithms. "
+            "Please retry the request without specifying metric definitions.",
+        )
+    resources = given.get("ResourceConfig") or {}
+    groups = resources.get("InstanceGroups") or [resources]
+    if sum(int(one.get("InstanceCount") or 1) for one in groups) > 1:
+        raise Refused("ValidationException", f"The built-in algorithm {name} trains on one instance in Bastide.")
+    channels = [one["ChannelName"] for one in given.get("InputDataConfig") or ()]
+    if "train" not in channels:
+        raise Refused("ValidationException", f"The built-in algorithm {name} needs the channel train.")
 
 
 def input_mode(given: Any, channel: dict[str, Any]) -> str:

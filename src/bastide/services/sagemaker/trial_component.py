@@ -24,7 +24,7 @@ TRIAL_COMPONENT: Final = experimental("TrialComponent", "experiment-trial-compon
 METRIC_KEY: Final = "sagemaker:TrialComponentMetric"
 """Rows ``COMPONENT|METRIC`` with a statistic; the values themselves are lines of `series`."""
 MAPS: Final = ("Parameters", "InputArtifacts", "OutputArtifacts")
-JOBS_OWN: Final = ("-aws-training-job", "-aws-processing-job")
+JOBS_OWN: Final = ("-aws-training-job", "-aws-processing-job", "-aws-transform-job")
 """How the names end of the components that jobs make themselves; clients look them up by name."""
 _FIXED: Final = ("Status", "StartTime", "EndTime")
 _MOST_ENTRIES: Final = 300

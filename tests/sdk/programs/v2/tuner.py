@@ -9,12 +9,12 @@ from sagemaker.tuner import ContinuousParameter, HyperparameterTuner, IntegerPar
 TRAIN = """
 import argparse, json, os
 parser = argparse.ArgumentParser()
-parser.add_argument("--x", type=float)
+parser.add_argument("--place", type=float)
 parser.add_argument("--steps", type=int)
 args, _ = parser.parse_known_args()
-print(f"loss={(args.x - 3) ** 2 + 0.01 * args.steps:.6f};")
+print(f"loss={(args.place - 3) ** 2 + 0.01 * args.steps:.6f};")
 with open(os.path.join(os.environ["SM_MODEL_DIR"], "x.json"), "w") as file:
-    json.dump(args.x, file)
+    json.dump(args.place, file)
 """
 
 session = sagemaker.Session()
@@ -32,7 +32,7 @@ tuner = HyperparameterTuner(
     objective_metric_name="loss",
     objective_type="Minimize",
     metric_definitions=[{"Name": "loss", "Regex": "loss=([0-9.]+);"}],
-    hyperparameter_ranges={"x": ContinuousParameter(0, 10), "steps": IntegerParameter(1, 5)},
+    hyperparameter_ranges={"place": ContinuousParameter(0, 10), "steps": IntegerParameter(1, 5)},
     max_jobs=4,
     max_parallel_jobs=2,
     strategy="Random",

@@ -12,9 +12,9 @@ from sagemaker.train.tuner import HyperparameterTuner
 TRAIN = """
 import argparse
 parser = argparse.ArgumentParser()
-parser.add_argument("--x", type=float)
+parser.add_argument("--place", type=float)
 args, _ = parser.parse_known_args()
-print(f"loss={(args.x - 3) ** 2:.6f};")
+print(f"loss={(args.place - 3) ** 2:.6f};")
 """
 
 session = Session()
@@ -28,7 +28,7 @@ trainer = ModelTrainer(
     ),
     source_code=SourceCode(source_dir="source", entry_script="train.py"),
     compute=Compute(instance_type="ml.m5.large", instance_count=1, volume_size_in_gb=5),
-    hyperparameters={"x": 1.0},
+    hyperparameters={"place": 1.0},
     base_job_name="search",
 )
 tuner = HyperparameterTuner(
@@ -36,7 +36,7 @@ tuner = HyperparameterTuner(
     objective_metric_name="loss",
     objective_type="Minimize",
     metric_definitions=[{"Name": "loss", "Regex": "loss=([0-9.]+);"}],
-    hyperparameter_ranges={"x": ContinuousParameter(0.0, 10.0)},
+    hyperparameter_ranges={"place": ContinuousParameter(0.0, 10.0)},
     max_jobs=3,
     max_parallel_jobs=2,
     strategy="Random",

@@ -27,6 +27,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import uvloop
+
 from bastide.engines.sandbox import Ended, Limits, SandboxError, Spec, Usage
 from bastide.jail import cgroups
 from bastide.jail.probe import LAUNCHER
@@ -344,7 +346,9 @@ def _pieces(line: bytes) -> list[bytes]:
 
 async def _reading(handle: int, reader: asyncio.StreamReader) -> asyncio.BaseTransport:
     loop = asyncio.get_running_loop()
-    pipe = os.fdopen(handle, "rb", 0)
+    # uvloop's transport closes the descriptor and then the file. The second close would hit whatever another thread has
+    # opened in between under the same number.
+    pipe = os.fdopen(handle, "rb", 0, closefd=not isinstance(loop, uvloop.Loop))
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     return transport
 

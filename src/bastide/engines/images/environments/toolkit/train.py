@@ -8,6 +8,10 @@ documents (ENVIRONMENT_VARIABLES.md). A source at ``s3://.../name.tar.gz`` has b
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
 import json
 import os
 import shlex
@@ -16,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,30 @@ BASE = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
 REASON_LENGTH = 1024  # what DescribeTrainingJob's FailureReason shows of the file
 TAIL = 64 * 1024
 STEERING = {"_tuning_objective_metric"}  # sent by tuning jobs, not meant for the script
+LIBRARY = "/opt/bastide/library"
+PORT = 7777  # of the first host, where the others meet it
+# How SDKs ask for several processes; both start the script by torchrun.
+TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
+NOT_THERE = (
+    "sagemaker_mpi_enabled",
+    "sagemaker_parameter_server_enabled",
+    "sagemaker_multi_worker_mirrored_strategy_enabled",
+    "sagemaker_distributed_dataparallel_enabled",
+)
+MODULES = {
+    "scikit-learn": "sagemaker_sklearn_container.training:main",
+    "xgboost": "sagemaker_xgboost_container.training:main",
+    "pytorch": "sagemaker_pytorch_container.training:main",
+    "tensorflow": "sagemaker_tensorflow_container.training:main",
+    "huggingface": "sagemaker_pytorch_container.training:main",
+}
+PACKAGES = {
+    "xgboost": ("xgboost-cpu", "xgboost"),
+    "pytorch": ("torch",),
+    "tensorflow": ("tensorflow-cpu", "tensorflow"),
+    "huggingface": ("transformers",),
+}
+INDEXES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")
 
 
 class TrainingError(Exception):
@@ -208,12 +237,69 @@ def fail(text: str) -> None:
         path.write_text(text)
 
 
-def train() -> int:
+def install(wanted: Path, folder: Path) -> Path:
+    """What requirements.txt names and the environment lacks, from the index that the job names or the folder ``wheels``
+    of the source: there is no other, since jobs do not reach the internet."""
+    packages, told = BASE / "code.packages", BASE / "code.packages.json"
+    pip = ["python3", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]
+    index = [] if any(os.environ.get(name) for name in INDEXES) else ["--no-index"]
+    wheels = ["--find-links", str(folder / "wheels")] if (folder / "wheels").is_dir() else []
+    status, tail = run(
+        [*pip, *index, *wheels, "--dry-run", "--report", str(told), "-r", str(wanted)], folder, os.environ
+    )
+    missing = [] if status else [one["metadata"] for one in read_json(told).get("install", [])]
+    if missing:
+        exact = [f"{one['name']}=={one['version']}" for one in missing]
+        command = [*pip, *index, *wheels, "--no-deps", "--target", str(packages), *exact]
+        status, tail = run(command, folder, os.environ)
+    if status:
+        why = "\n".join(line for line in tail.decode(errors="replace").splitlines() if line.startswith("ERROR"))[-500:]
+        raise TrainingError(
+            "requirements.txt names packages that this environment lacks, and they could not be installed. Jobs do not "
+            "reach the internet: put wheels into the folder wheels of the source, or name an index that the job reaches in "
+            f"PIP_INDEX_URL. {why}"
+        )
+    return packages
+
+
+def launcher(framework: str, values: Mapping[str, Any], environment: dict[str, str]) -> list[str]:
+    """What starts the script: Python, or torchrun on each host where the job asks for it."""
+    asked = [name for name in TORCHRUN if str(values.get(name, "")).lower() == "true"]
+    for name in NOT_THERE:
+        if str(values.get(name, "")).lower() == "true":
+            raise TrainingError(
+                f"{name} is not there; for several hosts use torch_distributed, or libraries of your own"
+            )
+    hosts, host = json.loads(environment["SM_HOSTS"]), environment["SM_CURRENT_HOST"]
+    if framework in {"pytorch", "huggingface"}:
+        environment.setdefault("MASTER_ADDR", hosts[0])
+        environment.setdefault("MASTER_PORT", str(PORT))
+        if environment["SM_NETWORK_INTERFACE_NAME"] != "lo":
+            for library in ("GLOO", "NCCL"):
+                environment.setdefault(f"{library}_SOCKET_IFNAME", environment["SM_NETWORK_INTERFACE_NAME"])
+    if not asked:
+        return ["python3"]
+    if framework not in {"pytorch", "huggingface"}:
+        raise TrainingError(f"{asked[0]} needs an image of PyTorch")
+    each = max(1, int(environment["SM_NUM_GPUS"]))
+    command = ["python3", "-m", "torch.distributed.run", "--nnodes", str(len(hosts)), "--nproc_per_node", str(each)]
+    return [*command, "--node_rank", str(hosts.index(host)), "--master_addr", hosts[0], "--master_port", str(PORT)]
+
+
+def built_in(algorithm: str) -> int:
+    """Trains a built-in algorithm."""
+    sys.path.append(LIBRARY)
+    return int(importlib.import_module("bastide_algorithms.job").run(algorithm, BASE))
+
+
+def train(framework: str, algorithm: str) -> int:
     """The exit status of the script, 128 + signal when a signal ended it."""
     hyperparameters = read_json(BASE / "input" / "config" / "hyperparameters.json")
     values = {name: decoded(value) for name, value in hyperparameters.items()}
     program = str(values.get("sagemaker_program") or os.environ.get("SAGEMAKER_PROGRAM") or "")
     submitted = str(values.get("sagemaker_submit_directory") or os.environ.get("SAGEMAKER_SUBMIT_DIRECTORY") or "")
+    if algorithm and not program:
+        return built_in(algorithm)
     if not program:
         raise TrainingError("this image trains in script mode: the hyperparameter sagemaker_program is missing")
     code = BASE / "code"
@@ -226,16 +312,11 @@ def train() -> int:
     user = {n: v for n, v in values.items() if not n.startswith("sagemaker_") and n not in STEERING}
     words = arguments(user)
     environment = {**os.environ, **variables(program, folder, user, words)}
+    environment["SM_FRAMEWORK_MODULE"] = MODULES.get(framework, "")
     wanted = folder / "requirements.txt"
     if wanted.is_file():
-        packages = BASE / "code.packages"
-        install = ["python3", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-        install += ["--target", str(packages), "-r", str(wanted)]
-        status, tail = run(install, folder, os.environ)
-        if status:
-            raise TrainingError("requirements.txt could not be installed: " + tail.decode(errors="replace")[-600:])
-        environment["PYTHONPATH"] += f"{os.pathsep}{packages}"
-    runner = ["/bin/sh"] if script.suffix == ".sh" else ["python3"]
+        environment["PYTHONPATH"] += f"{os.pathsep}{install(wanted, folder)}"
+    runner = ["/bin/sh"] if script.suffix == ".sh" else launcher(framework, values, environment)
     command = [*runner, str(script.relative_to(folder.resolve())), *words]
     sys.stdout.write(f"Invoking {shlex.join(command)}\n")
     sys.stdout.flush()
@@ -247,13 +328,31 @@ def train() -> int:
     return status
 
 
+def version(framework: str) -> str:
+    """The framework's release that really runs, whatever the tag says."""
+    for name in PACKAGES.get(framework, (framework,)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{name} {importlib.metadata.version(name)}"
+    return framework
+
+
 def main() -> int:
     """The exit status; a job that cannot run says why and ends with 1."""
+    read = argparse.ArgumentParser(prog="train", allow_abbrev=False)
+    read.add_argument("--framework", default="scikit-learn")
+    read.add_argument("--algorithm", default="")
+    given, _ = read.parse_known_args()
+    sys.stdout.write(f"Environment: {version(given.framework)}, Python {sys.version.split()[0]}\n")
+    sys.stdout.flush()
     try:
-        return train()
+        return train(given.framework, given.algorithm)
     except TrainingError as error:
         sys.stderr.write(f"{error}\n")
         fail(str(error)[:REASON_LENGTH])
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        fail(f"{type(error).__name__}: {error}"[:REASON_LENGTH])
         return 1
 
 

@@ -1,0 +1,163 @@
+"""Invocations: streamed, asynchronous, and of servers that fall, hang and talk nonsense."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EventStreamError
+
+from tests.stories.sagemaker.conftest import Workshop
+from tests.stories.sagemaker.serving import config, container, model, serve, until, variant
+
+
+def _runtime(workshop: Workshop) -> Any:
+    return workshop.account.client("sagemaker-runtime")
+
+
+def test_an_answer_is_streamed_as_the_server_gives_it(workshop: Workshop) -> None:
+    model(workshop, "m", container(workshop, "A"))
+    serve(workshop, config(workshop, "c", variant("m")))
+    runtime = _runtime(workshop)
+
+    def stream(body: bytes) -> Any:
+        return runtime.invoke_endpoint_with_response_stream(EndpointName="e", Body=body, ContentType="text/plain")
+
+    began = time.monotonic()
+    answer = stream(b"stream")
+    assert (answer["ContentType"], answer["InvokedProductionVariant"]) == ("text/plain", "AllTraffic")
+    pieces = [(time.monotonic() - began, event["PayloadPart"]["Bytes"]) for event in answer["Body"]]
+    assert b"".join(piece for _, piece in pieces) == b"A0A1A2A3" and len(pieces) == 4
+    # The first was here before the server had made the last: it sleeps 0.3 s before each.
+    assert pieces[-1][0] - pieces[0][0] >= 0.6
+    # An answer that the model gives whole comes as one piece; one that breaks off says so.
+    assert [event["PayloadPart"]["Bytes"] for event in stream(b"x")["Body"]] == [b"Ax"]
+    with pytest.raises(EventStreamError, match="ModelStreamError"):
+        list(stream(b"broken")["Body"])
+    with pytest.raises(ClientError) as refused:
+        stream(b"bad")
+    assert refused.value.response["Error"]["Code"] == "ModelError"
+    # InvokeEndpoint gives the same answer whole.
+    whole = runtime.invoke_endpoint(EndpointName="e", Body=b"stream", ContentType="text/plain")
+    assert whole["Body"].read() == b"A0A1A2A3"
+
+
+def test_asynchronous_invocations_are_answered_in_s3(workshop: Workshop) -> None:
+    model(workshop, "m", container(workshop, "A"))
+    output = {
+        "S3OutputPath": f"s3://{workshop.bucket}/out/",
+        "S3FailurePath": f"s3://{workshop.bucket}/failed/",
+        "KmsKeyId": workshop.account.client("kms").create_key()["KeyMetadata"]["Arn"],
+    }
+    asked = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}}
+    serve(workshop, config(workshop, "c", variant("m"), AsyncInferenceConfig=asked))
+    runtime = _runtime(workshop)
+
+    def ask(body: bytes | None, **more: Any) -> dict[str, Any]:
+        key = workshop.name("in")
+        if body is not None:
+            workshop.s3.put_object(Bucket=workshop.bucket, Key=key, Body=body)
+        location = f"s3://{workshop.bucket}/{key}"
+        answer: dict[str, Any] = runtime.invoke_endpoint_async(
+            EndpointName="e", InputLocation=location, ContentType="text/plain", **more
+        )
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
+        return answer
+
+    def got(location: str) -> bytes | None:
+        try:
+            found = workshop.s3.get_object(Bucket=workshop.bucket, Key=location.partition(f"{workshop.bucket}/")[2])
+        except ClientError:
+            return None
+        body: bytes = found["Body"].read()
+        assert found["SSEKMSKeyId"] == output["KmsKeyId"]
+        return body
+
+    answers = [ask(str(number).encode(), InferenceId=f"i-{number}") for number in range(3)]
+    assert [one["InferenceId"] for one in answers] == ["i-0", "i-1", "i-2"]
+    for number, one in enumerate(answers):
+        assert until(lambda one=one: got(one["OutputLocation"])) == b"A%d" % number
+    refused = ask(b"bad")
+    assert b"transform_fn failed" in until(lambda: got(refused["FailureLocation"]))
+    assert got(refused["OutputLocation"]) is None
+    missing = ask(None)
+    assert b"NoSuchKey" in until(lambda: got(missing["FailureLocation"]))
+    late = ask(b"slow", InvocationTimeoutSeconds=1)
+    assert b"did not answer within 1 s" in until(lambda: got(late["FailureLocation"]))
+    # Each kind of endpoint answers its kind of call.
+    with pytest.raises(ClientError, match="call InvokeEndpointAsync"):
+        runtime.invoke_endpoint(EndpointName="e", Body=b"x")
+    with pytest.raises(ClientError, match="InputLocation is needed"):
+        runtime.invoke_endpoint_async(EndpointName="e")
+
+
+NONSENSE = b"""
+import os, socket
+def model_fn(folder): return ''
+def transform_fn(model, body, kind, accept):
+    if body == 'die': os._exit(3)
+    if body == 'large': return 'x' * (26 << 20), 'text/plain'
+    if body == 'leak':
+        held = []
+        while True: held.append(b'x' * (64 << 20))
+    return body, 'text/plain'
+"""
+
+
+def test_a_server_that_falls_or_answers_too_much_gives_errors_and_comes_back(workshop: Workshop) -> None:
+    model(workshop, "m", container(workshop, "A", NONSENSE))
+    invoke = serve(workshop, config(workshop, "c", variant("m")))
+    for body, why in ((b"large", "more than"), (b"die", "closed the connection")):
+        with pytest.raises(ClientError, match=why) as refused:
+            invoke(body)
+        assert refused.value.response["Error"]["Code"] == "ModelError"
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 424
+
+    def back() -> bytes | None:
+        try:
+            return invoke(b"well")
+        except ClientError as error:
+            assert error.response["Error"]["Code"] in ("ServiceUnavailable", "ModelError")
+            return None
+
+    assert until(back) == b"well"
+    logs = workshop.account.client("logs")
+    group = "/aws/sagemaker/Endpoints/e"
+
+    def told() -> bool:
+        streams = logs.describe_log_streams(logGroupName=group)["logStreams"]
+        events = logs.get_log_events(logGroupName=group, logStreamName=streams[0]["logStreamName"], startFromHead=True)
+        text = "\n".join(one["message"] for one in events["events"])
+        return "The server of primary ended; it is started again" in text and "answers again" in text
+
+    assert until(told)
+
+
+def test_a_server_that_eats_all_memory_takes_nothing_from_others(workshop: Workshop) -> None:
+    model(workshop, "m", container(workshop, "A", NONSENSE))
+    small = {"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
+    invoke = serve(workshop, config(workshop, "c", {"VariantName": "AllTraffic", "ModelName": "m", **small}))
+    with pytest.raises(ClientError) as refused:
+        invoke(b"leak")
+    assert refused.value.response["Error"]["Code"] == "ModelError"
+    assert invoke(b"well") == b"well"
+
+
+def test_calls_go_to_the_server_that_stands_when_its_neighbour_falls(workshop: Workshop) -> None:
+    model(workshop, "m", container(workshop, "A", NONSENSE))
+    invoke = serve(workshop, config(workshop, "c", variant("m", InitialInstanceCount=2)))
+    with pytest.raises(ClientError):
+        invoke(b"die")
+    # From here on nothing fails: one server answers until the other is back.
+    assert {invoke(b"x") for _ in range(40)} == {b"x"}
+
+
+def test_what_a_call_may_hold_is_limited(workshop: Workshop) -> None:
+    model(workshop, "m", container(workshop, "A"))
+    invoke = serve(workshop, config(workshop, "c", variant("m")))
+    with pytest.raises(ClientError, match="less than or equal to 6291456"):
+        invoke(b"x" * (6 * 1024 * 1024 + 1))
+    assert invoke(b"x" * (6 * 1024 * 1024)).startswith(b"Ax")
+    with pytest.raises(ClientError, match="InferenceComponentName"):
+        invoke(b"x", InferenceComponentName="c")
