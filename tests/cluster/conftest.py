@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,9 +18,6 @@ import pytest
 
 from tests.platform import Account, Running
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
-
-PYTHON = Path(__file__).parents[2] / ".venvs" / "cluster" / "bin" / "python"
-"""An environment with Ray; `make cluster` builds it."""
 
 
 def free_port() -> int:
@@ -47,7 +45,7 @@ class Nodes:
 
     def start(self, name: str, *more: str) -> None:
         """`bastide node`, in a session of its own as on a machine of its own."""
-        command = [str(PYTHON), "-m", "bastide", "node", "--secret", str(self.secret), "--name", name]
+        command = [sys.executable, "-m", "bastide", "node", "--secret", str(self.secret), "--name", name]
         command += ["--folder", str(self.folder / name), *more]
         place = self.folder.parent / f"{name}.log"
         with place.open("wb") as log:
@@ -82,7 +80,7 @@ class Nodes:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Nodes]]:
     """The platform and its nodes."""
     base = tmp_path_factory.mktemp("cluster")
-    running = Running(base / "data", program=[str(PYTHON), "-m", "bastide"])
+    running = Running(base / "data", program=[sys.executable, "-m", "bastide"])
     subprocess.run([*running.program, "init", "--data", str(running.data), "--account-id", "111122223333"], check=True)
     secret = running.data / "cluster.key"
     secret.write_text(os.urandom(32).hex())

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import PYTHON, Nodes, free_port, lines_of, told_of
+from tests.cluster.conftest import Nodes, free_port, lines_of, told_of
 from tests.platform import Running
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
 
@@ -235,10 +236,19 @@ def test_a_lost_node_fails_its_job_with_the_reason_or_the_job_is_tried_again(
 
 def test_a_cluster_that_lets_everybody_in_is_refused(tmp_path: Path) -> None:
     port = free_port()
-    command = [str(PYTHON), "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--num-cpus=0", "--block"]
+    command = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        f"--port={port}",
+        "--num-cpus=0",
+        "--block",
+    ]
     command += ["--disable-usage-stats", "--include-dashboard=false", "--object-store-memory=80000000"]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    running = Running(tmp_path / "data", program=[str(PYTHON), "-m", "bastide"])
+    running = Running(tmp_path / "data", program=[sys.executable, "-m", "bastide"])
     subprocess.run([*running.program, "init", "--data", str(running.data)], check=True, capture_output=True)
     with (tmp_path / "log").open("wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
