@@ -34,7 +34,7 @@ else:
 open('/opt/ml/checkpoints/' + me, 'w').write('c')
 open('/opt/ml/model/' + me, 'w').write(whole + fast)
 """
-QUOTAS = {"training/ml.m5.large": 2}
+QUOTAS = {"training/ml.m5.large": 2, "training-warm-pool/ml.t3.medium": 1}
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +139,22 @@ def test_an_account_has_as_many_instances_as_its_quota_says(
     shop.trained(shop.train("", ResourceConfig={**two, "InstanceCount": 1}))
     with pytest.raises(ClientError, match=r"ResourceLimitExceeded.*across a training job' is 20"):
         shop.train("", ResourceConfig={**two, "InstanceType": "ml.t3.medium", "InstanceCount": 21})
+
+
+def test_a_warm_pool_counts_and_ends_with_the_platform(crashing: Running, place: tuple[Account, Workshop, Vpc]) -> None:
+    account, shop, _ = place
+    shop.sagemaker, shop.s3 = account.client("sagemaker"), account.client("s3")
+    kept = {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1, "KeepAlivePeriodInSeconds": 3600}
+    name = shop.train("", ResourceConfig=kept)
+    for _ in range(2):
+        with pytest.raises(ClientError, match=r"training-warm-pool job usage' is 1 .* utilization of 1"):
+            shop.train("", ResourceConfig=kept)
+        assert shop.trained(name)["WarmPoolStatus"]["Status"] == "Available"
+    crashing.kill()
+    crashing.launch()
+    shop.sagemaker, shop.s3 = account.client("sagemaker"), account.client("s3")
+    until = time.monotonic() + 30
+    while (found := shop.trained(name)["WarmPoolStatus"])["Status"] != "Terminated":
+        assert time.monotonic() < until, found
+        time.sleep(0.05)
+    shop.trained(shop.train("", ResourceConfig={**kept, "KeepAlivePeriodInSeconds": 1}))

@@ -101,6 +101,31 @@ SAGEMAKER: Samples = {
             },
         ),
     ],
+    ("UpdateTrainingJob", "sagemaker:UpdateTrainingJob"): [
+        (
+            {
+                "TrainingJobName": "j",
+                "ProfilerRuleConfigurations": [
+                    {"RuleConfigurationName": "r", "RuleEvaluatorImage": "i", "InstanceType": "ml.t3.medium"}
+                ],
+                "ResourceConfig": {"KeepAlivePeriodInSeconds": 0},
+                "RemoteDebugConfig": {"EnableRemoteDebug": False},
+            },
+            {
+                "sagemaker:instancetypes": ("ml.t3.medium",),
+                "sagemaker:keepaliveperiod": "0",
+                "sagemaker:enableremotedebug": "false",
+            },
+        ),
+        (
+            {"TrainingJobName": "j"},
+            {
+                "sagemaker:instancetypes": None,
+                "sagemaker:keepaliveperiod": None,
+                "sagemaker:enableremotedebug": None,
+            },
+        ),
+    ],
     ("CreateTrainingJob", "iam:PassRole"): [
         (
             {"TrainingJobName": "j", "RoleArn": ROLE},

@@ -59,7 +59,7 @@ PROGRAMS = (
     Program("v2/transformer", _TRANSFORM),
     Program("v2/experiments", _RUNS),
     Program("v2/lineage", (*_LINEAGE, "CreateAction", "CreateContext")),
-    Program("v2/async_inference", (*_SERVING, "InvokeEndpointAsync")),
+    Program("v2/async_inference", _SERVING),
     Program("v2/multi_model", _SERVING),
     Program("v2/data_capture", _SERVING),
     Program(
@@ -81,5 +81,5 @@ PROGRAMS = (
     Program("v3/transformer", _TRANSFORM),
     Program("v3/experiments", _RUNS),
     Program("v3/lineage", _LINEAGE),
-    Program("v3/async_inference", (*_SERVING, "InvokeEndpointAsync")),
+    Program("v3/async_inference", _SERVING),
 )

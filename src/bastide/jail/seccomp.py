@@ -110,6 +110,9 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("migrate_pages", 256, 238, _P, "memory of other processes"),
     # Only the values that change nothing; READ_IMPLIES_EXEC and address layout are what exploits ask for.
     Row("personality", 135, 92, _P, "weakens the memory layout", (0, 0x00FFFFFF & ~0x8, (NONZERO,))),
+    # The value 1 keeps the kernel from starting the host's program for cores, 0 does not: see the sandbox's limits.
+    Row("prlimit64 RLIMIT_CORE", 302, 261, _P, "a crash would start a program of the host", (1, _ALL, (4,))),
+    Row("setrlimit RLIMIT_CORE", 160, 164, _P, "as prlimit64", (0, _ALL, (4,))),
     Row("ioctl TIOCSTI", 16, 29, _P, "types into a terminal (CVE-2017-5226)", (1, _ALL, (0x5412,))),
     Row("ioctl TIOCLINUX", 16, 29, _P, "pastes into a console (CVE-2023-28100)", (1, _ALL, (0x541C,))),
     # AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK are what libraries need (interface enumeration in distributed training

@@ -33,6 +33,7 @@ class Session:
     the identity provider that a federated session began at. keys: further condition keys of the session, lower case.
     origin: of a session that began at the access portal, and of those taken on from it: user, account and permission set;
     it lasts no longer than they do.
+    work: the resource that a service took the role on for, of its session and of those taken on from it; they end with it.
     parent: the access key that a user's session was got with; it ends with that key.
     """
 
@@ -56,6 +57,7 @@ class Session:
     keys: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     parent: str = ""
     origin: tuple[str, ...] = ()
+    work: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,10 @@ class Directory(Protocol):
 
     def by_session(self, view: View, session: Session) -> Caller | None:
         """The caller of a session; None when its role is gone or was made anew, or the session was revoked."""
+        ...
+
+    def end_sessions(self, tx: Transaction, work: str) -> None:
+        """Ends every session that was begun until now for what a service did (its ARN): whoever kept one has nothing."""
         ...
 
     def policies(self, view: View, caller: Caller) -> tuple[Sequence[Attached], Attached | None]:

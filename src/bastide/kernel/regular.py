@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bastide.domain import Refused, tag_list, tag_map
@@ -82,9 +83,16 @@ def _list(kind: Kind, prefix: str, plural: str, descending: bool) -> None:
 
 
 def page(
-    kind: Kind, a: Authorised, view: View, *, descending: bool = False, most: int = 100
+    kind: Kind,
+    a: Authorised,
+    view: View,
+    *,
+    descending: bool = False,
+    most: int = 100,
+    keep: Callable[[Row], bool] = lambda _: True,
 ) -> tuple[list[Row], str | None]:
-    """One page of the caller's own resources as SageMaker's lists sort and filter them, and the token for the next."""
+    """One page of the caller's own resources as SageMaker's lists sort and filter them, and the token for the next.
+    keep: a further filter."""
     asked = a.input
     limit = int(asked.get("MaxResults") or 10)
     order = "name" if asked.get("SortBy") == "Name" else "created"
@@ -125,7 +133,7 @@ def page(
                 continue
             if row.modified < asked.get("LastModifiedTimeAfter", 0):
                 continue
-            if row.modified > asked.get("LastModifiedTimeBefore", row.modified):
+            if row.modified > asked.get("LastModifiedTimeBefore", row.modified) or not keep(row):
                 continue
             found.append(row)
         if len(rows) <= min(limit, most):

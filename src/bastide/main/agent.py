@@ -312,6 +312,8 @@ class Agent:
                 job.more.clear()
         if not self._volumes.stands(told["name"]):
             raise SandboxError("the encrypted volume was lost")
+        if job.network is not None and not job.network.stands():
+            raise SandboxError("the network between the job's hosts was lost")
         return found, b"".join(lines)
 
     async def _stop(self, told: Told, data: bytes) -> Answer:

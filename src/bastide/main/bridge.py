@@ -198,7 +198,7 @@ def connect(address: str) -> Any:
             "`bastide node`, or with RAY_AUTH_MODE=token"
         )
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except Exception as error:
         text = " ".join(str(error).split())
         raise RuntimeError(

@@ -9,6 +9,9 @@ import os
 import socket
 import ssl
 import struct
+import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +28,9 @@ _log = logging.getLogger("bastide.endpoints")
 _BACKLOG: Final = 512
 _MOST_BYTES: Final = 4096
 _SECONDS: Final = 10.0
+_MOST_CONNECTIONS: Final = 256
+"""Of one door, those that stand and those that were begun in the last seconds: each costs the platform a descriptor, and
+behind the door is whoever runs a job or has a machine in the subnet."""
 
 
 class _Opened:
@@ -41,6 +47,26 @@ class _Opened:
     def close(self) -> None:
         self._server.close()
         self.drop()
+
+
+class _Gate:
+    """Lets so many connections through."""
+
+    def __init__(self, config: uvicorn.Config, connections: set[Any]) -> None:
+        self._config = config
+        self._connections = connections
+        self._begun: deque[tuple[float, weakref.ref[Any]]] = deque()
+
+    def admit(self, protocol: Any) -> None:
+        """Raises ConnectionRefusedError where there is no room: asyncio then lets go of the socket."""
+        now = time.monotonic()
+        while self._begun and self._begun[0][0] < now - _SECONDS:
+            self._begun.popleft()
+        shaking = sum(1 for _, one in self._begun if (held := one()) is not None and held.transport is None)
+        standing = sum(1 for one in self._connections if one.config is self._config)
+        if shaking + standing >= _MOST_CONNECTIONS:
+            raise ConnectionRefusedError("too many connections")
+        self._begun.append((now, weakref.ref(protocol)))
 
 
 class Doors:
@@ -66,11 +92,19 @@ class Doors:
         """Serves `bound` as the endpoint, with a certificate of its own for `names`; an empty one is a job's way to AWS."""
         config = self._configured(self._door.at(Listener(endpoint or "job", True, endpoint)))
 
+        gate = _Gate(config, self._state.connections)
+
         def connection() -> Any:
-            return self._protocol(config=config, server_state=self._state, app_state={})
+            made = self._protocol(config=config, server_state=self._state, app_state={})
+            gate.admit(made)
+            return made
 
         server = await asyncio.get_running_loop().create_server(
-            connection, sock=bound, ssl=self._context(endpoint, names) if endpoint else self._jobs(), backlog=_BACKLOG
+            connection,
+            sock=bound,
+            ssl=self._context(endpoint, names) if endpoint else self._jobs(),
+            ssl_handshake_timeout=_SECONDS,
+            backlog=_BACKLOG,
         )
         opened = _Opened(server, config, self._state.connections)
         self._open = {one for one in self._open if one._server.is_serving()} | {opened}

@@ -16,7 +16,8 @@ class NodeActor:
     """An agent as an actor of Ray. The secret is the node's own: it came with `bastide node`, not through Ray."""
 
     def __init__(self) -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        most = 1 if resource.getrlimit(resource.RLIMIT_CORE)[1] else 0  # 1 is what jobs are to have, see their limits
+        resource.setrlimit(resource.RLIMIT_CORE, (most, most))
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         os.umask(0o022)
         secret = bytes.fromhex(Path(os.environ["BASTIDE_NODE_SECRET"]).read_text().strip())

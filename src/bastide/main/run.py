@@ -57,7 +57,8 @@ _PR_SET_DUMPABLE = 4
 
 def _close_to_others() -> None:
     """No core dump holds this process's memory, and no process of the same user reads it (prctl(2), ptrace(2))."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = 1 if resource.getrlimit(resource.RLIMIT_CORE)[1] else 0  # 1 is what jobs are to have, see their limits
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise click.ClickException("this machine does not let a process keep its memory to itself")
 

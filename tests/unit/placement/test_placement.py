@@ -68,6 +68,21 @@ def test_a_claim_that_a_newer_one_replaced_is_stale() -> None:
     asyncio.run(story())
 
 
+def test_a_booking_is_handed_over_ahead_of_who_waits() -> None:
+    async def story() -> None:
+        place = Machine(memory_bytes=8 * GIB, cpus=2, times=1, keep_bytes=0)
+        held = await place.claim("a", "ml.m5.large")
+        waits = asyncio.create_task(place.claim("b", "ml.m5.large"))
+        await asyncio.sleep(0)
+        handed = place.hand_over(held, "c")
+        assert handed is not None and handed.holder == "c" and place.waiting == 1
+        assert not place.release(held) and place.hand_over(held, "d") is None
+        assert place.release(handed)
+        assert place.release(await waits)
+
+    asyncio.run(story())
+
+
 def test_who_gives_up_waiting_holds_nobody_up() -> None:
     async def story() -> None:
         place = Machine(memory_bytes=8 * GIB, cpus=2, times=1, keep_bytes=0)

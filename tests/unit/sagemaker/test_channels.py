@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bastide.services.sagemaker import pipes
+from bastide.services.sagemaker.archive import opened
 from bastide.services.sagemaker.channels import Content, Item, Source
-from bastide.services.sagemaker.mirror import opened
 
 
 async def pieces(content: bytes, size: int) -> AsyncIterator[bytes]:

@@ -41,6 +41,8 @@ _BLOCK: Final = 4 << 20
 """Bytes that are fetched at once."""
 _KEPT: Final = 16
 """Blocks that a folder keeps in memory; the kernel's page cache keeps pages beside them."""
+_AT_ONCE: Final = 8
+"""Blocks of a folder that are being fetched at a time, however many threads of the job read: they lie in our memory."""
 _FOREVER: Final = 1 << 30  # seconds: names and sizes never change
 _BUFFER: Final = 1 << 17
 
@@ -75,6 +77,15 @@ class _Folder:
     read: Read
     blocks: OrderedDict[tuple[int, int], asyncio.Task[bytes]] = field(default_factory=OrderedDict)
     answering: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+    def forget_old(self) -> None:
+        """Keeps the blocks that were used last, and those that are being fetched."""
+        for old in list(self.blocks):
+            if len(self.blocks) <= _KEPT:
+                break
+            if self.blocks[old].done():
+                del self.blocks[old]
 
 
 class Fuse:
@@ -213,14 +224,12 @@ class Fuse:
             first = number * _BLOCK
 
             async def fetched() -> bytes:
-                return await held.read(node.path, first, min(first + _BLOCK, node.size))
+                async with held.turns:
+                    return await held.read(node.path, first, min(first + _BLOCK, node.size))
 
             task = held.blocks[key] = asyncio.get_running_loop().create_task(fetched())
-            for old in list(held.blocks):
-                if len(held.blocks) <= _KEPT:
-                    break
-                if held.blocks[old].done():
-                    del held.blocks[old]
+            task.add_done_callback(lambda _: held.forget_old())
+            held.forget_old()
         held.blocks.move_to_end(key)
         return await asyncio.shield(task)
 

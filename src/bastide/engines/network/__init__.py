@@ -135,6 +135,10 @@ class Joined(Protocol):
     @property
     def peers(self) -> Sequence[Peer]: ...
 
+    def stands(self) -> bool:
+        """Whether they still reach each other; False once a program that carries their packets has ended."""
+        ...
+
     async def close(self) -> None:
         """Takes the network away. Closing twice is fine."""
         ...

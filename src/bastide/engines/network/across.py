@@ -83,6 +83,10 @@ class Across:
             lines += [f"public_key={one['public']}", f"endpoint={one['endpoint']}", f"allowed_ip={one['address']}/32"]
         await configure(self._process, self._name, "\n".join(lines) + "\n\n")
 
+    def stands(self) -> bool:
+        """Whether WireGuard runs where there is some."""
+        return self._process is None or self._process.returncode is None
+
     async def close(self) -> None:
         """Takes it away; closing twice is fine."""
         if self._process is not None and self._process.returncode is None:

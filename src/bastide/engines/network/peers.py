@@ -135,6 +135,10 @@ class Peers:
 
         await asyncio.gather(*(one(number, member) for number, member in enumerate(self._members)))
 
+    def stands(self) -> bool:
+        """See the port."""
+        return all(one.process is None or one.process.returncode is None for one in self._members)
+
     async def close(self) -> None:
         """See the port."""
         members, self._members = self._members, []

@@ -76,6 +76,11 @@ class Placement(Protocol):
         """
         ...
 
+    def hand_over(self, claim: Claim, holder: str) -> Claim | None:
+        """Makes somebody else the holder of a booking, ahead of all who wait; None if it is stale, or on a machine that is
+        gone. It no longer yields."""
+        ...
+
     def release(self, claim: Claim) -> bool:
         """Frees a booking; False, and nothing happens, if it is stale."""
         ...

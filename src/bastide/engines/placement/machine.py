@@ -124,6 +124,18 @@ class Machine:
             lacking -= self._held[holder].grant.memory_bytes
             self._yielding.pop(holder)()
 
+    def hand_over(self, claim: Claim, holder: str) -> Claim | None:
+        """See the port."""
+        if self._held.get(claim.holder) != claim:
+            return None
+        del self._held[claim.holder]
+        self._yielding.pop(claim.holder, None)
+        if (earlier := self._held.get(holder)) is not None:
+            self.release(earlier)
+        self._generation += 1
+        made = self._held[holder] = Claim(holder, self._generation, claim.grant, claim.places)
+        return made
+
     def release(self, claim: Claim) -> bool:
         """See the port."""
         if self._held.get(claim.holder) != claim:

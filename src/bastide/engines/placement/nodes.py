@@ -70,6 +70,7 @@ class Nodes:
         self._held: dict[str, tuple[Claim, int]] = {}
         self._gpus = 0
         self._names: dict[str, str] = {}
+        self._there: set[str] = set()  # nodes, as they were last seen
 
     async def start(self) -> None:
         """Looks what nodes there are."""
@@ -77,6 +78,7 @@ class Nodes:
 
     async def _nodes(self) -> Sequence[Node]:
         nodes = await self._cluster.nodes()
+        self._there = {one.id for one in nodes}
         self._names |= {one.id: one.name for one in nodes}
         self._gpus = max([one.gpus for one in nodes], default=self._gpus)
         return nodes
@@ -183,6 +185,22 @@ class Nodes:
                         booked = await self._cluster.book([(one.cpus, one.memory_bytes, one.gpus) for one in parts])
                     return parts, booked
             await asyncio.sleep(0.5)
+
+    def hand_over(self, claim: Claim, holder: str) -> Claim | None:
+        """See the port."""
+        held = self._held.get(claim.holder)
+        if held is None or held[0] != claim:
+            return self._machine.hand_over(claim, holder)
+        if not self._there.issuperset(place.node for place in claim.places):
+            self.release(claim)
+            return None
+        del self._held[claim.holder]
+        if (earlier := self._held.get(holder)) is not None:
+            self.release(earlier[0])
+        self._generation += 1
+        made = Claim(holder, self._generation, claim.grant, claim.places)
+        self._held[holder] = (made, held[1])
+        return made
 
     def release(self, claim: Claim) -> bool:
         """See the port."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from bastide.domain import Instant
+from bastide.domain import MICROS, Arn, Instant
 from bastide.kernel import Caller, Sealer, Session
 from bastide.policy import Attached, Document, Form
 from bastide.services.iam import mfa
@@ -19,7 +19,9 @@ from bastide.services.iam.user import USER
 from bastide.store import Row, Transaction, View
 
 REVOKED: Final = "sts:RevokedSession"
-"""Rows whose name is the id of a session that ended before its time, under the session's account."""
+"""Rows whose name is the id of a session that ended before its time, under the session's account; or the ARN of
+what a service did (`Session.work`), under its account: of that, the sessions until the row's `At`."""
+_LONGEST_SESSION: Final = 12 * 3600 * MICROS
 
 _NOTHING: Final = Attached(
     Document.parse(
@@ -27,6 +29,11 @@ _NOTHING: Final = Attached(
     ),
     "a principal that does not exist any more",
 )
+
+
+def _of_work(session: Session) -> tuple[tuple[str, str], ...]:
+    """Where it is kept whether that is over which a session was begun for."""
+    return ((REVOKED, Arn.parse(session.work).account),) if session.work else ()
 
 
 class _Unknown(Exception):  # noqa: N818
@@ -102,7 +109,7 @@ class IamDirectory:
         if session.kind == "role":
             return view.memo(
                 ("iam:session", session.id),
-                ((ROLE.key, account), (REVOKED, account)),
+                ((ROLE.key, account), (REVOKED, account), *_of_work(session)),
                 lambda: self._session(view, session),
             )
         return view.memo(
@@ -118,6 +125,10 @@ class IamDirectory:
             return None
         if view.get(REVOKED, session.account, "", session.id) is not None:
             return None
+        for kind, place in _of_work(session):
+            ended = view.get(kind, place, "", session.work)
+            if ended is not None and session.issued <= ended.doc["At"]:
+                return None
         return Caller(
             "AssumedRole",
             session.account,
@@ -155,6 +166,18 @@ class IamDirectory:
             {**_unless(user.tags, session.tags), **session.tags},
             session,
         )
+
+    def end_sessions(self, tx: Transaction, work: str) -> None:
+        """See `bastide.kernel.Directory`. What no session can outlive any more is forgotten."""
+        account = Arn.parse(work).account
+        for old in tx.scan(REVOKED, account, "", order="created", created_to=tx.now - 2 * _LONGEST_SESSION, limit=20):
+            tx.delete(old, keep=False)
+        row = tx.get(REVOKED, account, "", work)
+        if row is None:
+            tx.insert(Row(REVOKED, account, "", work, {"At": tx.now}), keep=False)
+        else:
+            row.doc["At"] = tx.now
+            tx.update(row, keep=False)
 
     def second_factor(self, tx: Transaction, caller: Caller, serial: str, code: str, now: Instant) -> bool:
         """Whether `code` is good for a device of the calling user now; see `bastide.kernel.Directory`."""

@@ -41,10 +41,12 @@ from bastide.services.sagemaker.trial_component import TRIAL_COMPONENT
 from bastide.services.sagemaker.tuning_flow import TuningFlow
 from bastide.services.sagemaker.tuning_job import TUNING_JOB
 from bastide.services.sagemaker.tuning_trial import OVER
+from bastide.services.sagemaker.warm_pool import WarmPools, available
 from bastide.store import View
 
 __all__ = ["METRICS", "SERVICE", "Capture", "flows", "recover", "subscribe"]
 
+_POOL_EVENTS = ("UpdateTrainingJob", "WarmPoolReused", "WarmPoolTerminated")
 _ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")
 
 
@@ -115,8 +117,10 @@ def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
 
     `calls` needs the engines Sandboxes, Volumes, Placement, Serving, Meter, Capture and Workflows by the time they run.
     """
-    training = TrainingFlow(calls, grace_seconds)
+    pools = WarmPools(calls)
+    training = TrainingFlow(calls, grace_seconds, pools)
     return [
+        pools.flow(),
         training.flow(),
         TuningFlow(calls, training).flow(),
         ProcessingFlow(calls, grace_seconds).flow(),
@@ -137,6 +141,8 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
 
     async def training(body: dict[str, Any]) -> None:
         await job(body, "training", "CreateTrainingJob", "StopTrainingJob")
+        if body["event"] in _POOL_EVENTS:
+            return
         if body["status"] in OVER:
             with calls.store.reading() as view:
                 row = TRAINING_JOB.get(view, body["account"], body["region"], body["name"])
@@ -144,6 +150,9 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
                 owner = None if arn is None else TUNING_JOB.get(view, *TUNING_JOB.locate(arn, "", ""))
             if owner is not None:
                 await workflows.signal(owner.doc["_execution"], body["name"])
+            if row is not None and available(row):
+                where = {key: body[key] for key in ("account", "region", "name")}
+                await workflows.begin("warm-pool", WarmPools.id_of(body["arn"]), where)
 
     async def tuning(body: dict[str, Any]) -> None:
         with calls.store.reading() as view:

@@ -158,6 +158,9 @@ class JobFlow(ABC):
     def finish(self, row: Row, status: str, run: Run, now: int) -> None:
         """Fills the row's last members."""
 
+    def over(self, tx: Transaction, row: Row, run: Run) -> None:  # noqa: B027 - most kinds have nothing more
+        """What else a job that has its last status leaves."""
+
     # -- rows --------------------------------------------------------------------------------------------------------------
 
     def row(self, run: Run) -> Row:
@@ -394,7 +397,7 @@ class JobFlow(ABC):
         except ValueError as error:
             raise Failed("ClientError", str(error)) from None
         except SandboxError:
-            self._unless_lost([host])
+            self._unless_lost(run, [host])
             raise
 
     async def watch(self, run: Run) -> dict[str, Any]:
@@ -451,7 +454,7 @@ class JobFlow(ABC):
         waiting = begin(all_or_first_failure(hosts))
         stop = begin(run.signalled("stop"))
         interrupt = begin(run.held["interrupt"].wait())
-        lost = begin(self._lost(hosts))
+        lost = begin(self._lost(run, hosts))
         began = run.clock()
         tasks = [*reading, *feeding, *following, waiting, stop, interrupt, lost]
         try:
@@ -489,7 +492,7 @@ class JobFlow(ABC):
             await asyncio.gather(*tasks, return_exceptions=True)
         for use, last in zip(usages, ended, strict=True):
             use.ended(last)
-        self._unless_lost(hosts)
+        self._unless_lost(run, hosts)
         first = waiting.result() if waiting.done() and not waiting.cancelled() else None
         decided = hosts[first or 0]
         outcome = outcome_of(ended, first, ending, decided)
@@ -517,19 +520,23 @@ class JobFlow(ABC):
         usages.start()
         return usages
 
-    def _gone(self, hosts: Sequence[Host]) -> str:
-        """Why a volume of the job cannot be used any more; empty while all can."""
+    def _missing(self, run: Run, hosts: Sequence[Host]) -> str:
+        """Why the job cannot go on: what it needs and has not any more. Empty while everything is there."""
         volumes = self.calls.engine(Volumes)
-        return next((why for host in hosts if (why := volumes.lost(host.place))), "")
+        if why := next((why for host in hosts if (why := volumes.lost(host.place))), ""):
+            return why
+        network: job_network.Network = run.held["network"]
+        whole = not network.joined or network.joined.stands()
+        return "" if whole else "The network between its hosts of the job was lost while it ran."
 
-    async def _lost(self, hosts: Sequence[Host]) -> None:
-        """Returns when a volume of the job is gone under it."""
-        while not self._gone(hosts):
+    async def _lost(self, run: Run, hosts: Sequence[Host]) -> None:
+        """Returns when something of the job is gone under it."""
+        while not self._missing(run, hosts):
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _unless_lost(self, hosts: Sequence[Host]) -> None:
-        """Raises Failed if a volume of the job is gone: what the job said of its files then is not the job's fault."""
-        if why := self._gone(hosts):
+    def _unless_lost(self, run: Run, hosts: Sequence[Host]) -> None:
+        """Raises Failed if something of the job is gone: what it said of its files and peers then is not its fault."""
+        if why := self._missing(run, hosts):
             raise Failed("InternalServerError", f"{why.rstrip('.')}. Please try again.")
 
     async def collect(self, run: Run) -> dict[str, Any]:
@@ -546,7 +553,7 @@ class JobFlow(ABC):
         except archive.Unfit as unfit:
             raise Failed("ClientError", f"Artifact upload failed: {unfit}") from None
         except OSError as error:
-            self._unless_lost(run.held["hosts"])
+            self._unless_lost(run, run.held["hosts"])
             if error.errno != errno.ENOSPC:
                 raise
             size = self.resources(row).get("VolumeSizeInGB")
@@ -565,11 +572,13 @@ class JobFlow(ABC):
             row = self.kind.find(tx, run.state["account"], run.state["region"], run.state["name"])
             if row.status not in ("InProgress", "Stopping"):
                 return
+            self.calls.directory.end_sessions(tx, run.id)
             status, reason = verdict(run)
             if reason:
                 row.doc["FailureReason"] = reason[:REASON]
             self.finish(row, status, run, now)
             row.status = OUT_OF_TIME.get(status, status)
+            self.over(tx, row, run)
             self.kind.change(tx, row, f"{self.kind.name}StateChange")
             job_record.ended(tx, self.kind, row, run)
 

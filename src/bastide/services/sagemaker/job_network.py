@@ -8,7 +8,6 @@ Source: developer guide, "train-vpc", "mkt-algo-model-internet-free", "sagemaker
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import json
 import logging
@@ -30,6 +29,8 @@ _API: Final = 443
 _CREDENTIALS: Final = 80
 _LONGEST_HEAD: Final = 8192
 _SECONDS: Final = 5.0
+_MOST_AT_ONCE: Final = 32
+"""Connections of a host that are answered at a time: what is opened costs the platform a descriptor."""
 
 
 @dataclass(slots=True)
@@ -171,8 +172,13 @@ class _Credentials:
     def __init__(self, session: RoleSession, token: str) -> None:
         self._session = session
         self._token = token.encode()
+        self._open = 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._open >= _MOST_AT_ONCE:
+            writer.transport.abort()
+            return
+        self._open += 1
         try:
             async with asyncio.timeout(_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -188,9 +194,12 @@ class _Credentials:
         except Exception:
             _log.exception("credentials could not be given")
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            # Not closed and waited for: who does not read the answer would keep it open.
+            self._open -= 1
+            if writer.transport.get_write_buffer_size():
+                writer.transport.abort()
+            else:
+                writer.close()
 
     async def _answer(self, head: bytes) -> tuple[bytes, dict[str, str]]:
         first, *lines = head.split(b"\r\n")

@@ -11,37 +11,25 @@ import asyncio
 import contextlib
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from bastide.domain import Refused
 from bastide.engines.workflow import Failed
-from bastide.services.sagemaker import objects
+from bastide.services.sagemaker import archive, objects
 from bastide.services.sagemaker.archive import Unfit
 from bastide.services.sagemaker.channels import Content, Source, stage
 from bastide.services.sagemaker.session import RoleSession
 
 _SECONDS: Final = 1.0
 """Between two looks at a folder."""
-_MOST_FILES: Final = 100_000
+_SHARE: Final = 5
+"""So many times as long as a look took, the next one is waited for: a job with many files is not to keep a thread busy."""
 _CHUNK: Final = 1 << 20
 
 Seen = tuple[int, int, int]
-
-
-def opened(base: int, relative: str, flags: int) -> int:
-    """A descriptor of what lies at a path below a folder's descriptor; raises OSError, also for a link on the way."""
-    *folders, last = relative.split("/")
-    here = os.dup(base)
-    try:
-        for part in folders:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = below
-        return os.open(last, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-    finally:
-        os.close(here)
 
 
 class _Body:
@@ -109,31 +97,19 @@ class Mirror:
 
     def _look(self) -> dict[str, Seen]:
         """Regular files with what tells whether they changed. Raises Unfit."""
-        found: dict[str, Seen] = {}
-        left = self._most
         base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            try:
-                top = opened(base, self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            except OSError:
-                return {}
-            try:
-                for root, _, names, here in os.fwalk(".", dir_fd=top, follow_symlinks=False):
-                    for name in names:
-                        with contextlib.suppress(OSError):
-                            told = os.stat(name, dir_fd=here, follow_symlinks=False)
-                            if stat.S_ISREG(told.st_mode):
-                                left -= told.st_size
-                                found[os.path.normpath(f"{root}/{name}")] = _seen(told)
-                    if len(found) > _MOST_FILES:
-                        raise Unfit(f"`{self._folder}` holds more than {_MOST_FILES} files")
-                    if left < 0:
-                        raise Unfit(f"`{self._folder}` holds more than {self._most} bytes")
-            finally:
-                os.close(top)
+            top = archive.opened(base, self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return {}
         finally:
             os.close(base)
-        return found
+        try:
+            return {name: _seen(told) for name, told in archive.regular(top, most_bytes=self._most)}
+        except Unfit as unfit:
+            raise Unfit(f"`{self._folder}`: {unfit}") from None
+        finally:
+            os.close(top)
 
     async def sync(self) -> None:
         """Makes S3 as the folder is now; raises Refused, Unfit and OSError."""
@@ -149,7 +125,7 @@ class Mirror:
     async def _store(self, name: str) -> Seen | None:
         base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            handle = await asyncio.to_thread(opened, base, f"{self._folder}/{name}", os.O_RDONLY)
+            handle = await asyncio.to_thread(archive.opened, base, f"{self._folder}/{name}", os.O_RDONLY)
         except OSError:
             return None  # gone again
         finally:
@@ -168,10 +144,13 @@ class Mirror:
 
     async def run(self) -> None:
         """Follows the folder until cancelled. What goes wrong is tried again, and told by the last `sync`."""
+        pause = _SECONDS
         while True:
-            await asyncio.sleep(_SECONDS)
+            await asyncio.sleep(pause)
+            began = time.monotonic()
             with contextlib.suppress(Refused, Unfit, OSError):
                 await self.sync()
+            pause = max(_SECONDS, _SHARE * (time.monotonic() - began))
 
 
 def _seen(told: os.stat_result) -> Seen:

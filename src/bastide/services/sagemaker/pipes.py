@@ -102,6 +102,12 @@ class Pipe:
 
     async def run(self) -> None:
         """Serves epoch after epoch, until cancelled; raises Failed when the input cannot be had."""
+        try:
+            await self._run()
+        except OSError as error:  # the folder is the job's: it may have removed it or put something in the FIFO's way
+            raise Failed("ClientError", f"Data download failed: {self._name}: {error.strerror}") from None
+
+    async def _run(self) -> None:
         epoch = 0
         while True:
             handle = await self._opened(epoch)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from bastide.domain import Refused
@@ -16,9 +17,19 @@ MOST_HOSTS: Final = 20
 _PAGE: Final = 500
 
 
-def check(a: Authorised, view: View, kind: Kind, what: str, wanted: Sequence[tuple[str, int]]) -> None:
+def check(
+    a: Authorised,
+    view: View,
+    kind: Kind,
+    what: str,
+    wanted: Sequence[tuple[str, int]],
+    *,
+    also: Iterable[Row] = (),
+    keep: Callable[[Row], bool] = lambda _: True,
+) -> None:
     """Raises Refused for types that there are not, for more instances than a job may have, and for more than the account
-    may. what: ``training``, ``processing`` or ``transform``. wanted: types and counts."""
+    may. what: ``training``, ``training-warm-pool``, ``processing`` or ``transform``. wanted: types and counts. also: jobs
+    that hold instances though they have ended. keep: which jobs count."""
     placement = a.engine(Placement)
     asked: Counter[str] = Counter()
     for name, count in wanted:
@@ -31,7 +42,7 @@ def check(a: Authorised, view: View, kind: Kind, what: str, wanted: Sequence[tup
     if not limits:
         return
     held: Counter[str] = Counter()
-    for row in _going(a, view, kind):
+    for row in filter(keep, itertools.chain(_going(a, view, kind), also)):
         for name, count in _instances(row):
             held[name] += count
     for name, most in limits.items():

@@ -56,3 +56,5 @@ COMPONENTS: Final = Relation("ComponentOfTrial")
 """Trial, component."""
 SOURCES: Final = Relation("ComponentOfSource")
 """ARN of a job in lower case, as the SDK asks for it, and the job's component."""
+WARM: Final = Relation("WarmPool")
+"""``Available``, and the training job whose instances are kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 
@@ -11,7 +12,7 @@ def added(held: dict[str, Any] | None, value: float, at: int) -> dict[str, Any]:
     if held is None:
         return {"Count": 1, "Min": value, "Max": value, "Last": value, "Mean": value, "Squares": 0.0, "At": at}
     count = held["Count"] + 1
-    away = value - held["Mean"]
+    away = _within(value - held["Mean"])
     mean = held["Mean"] + away / count
     return {
         "Count": count,
@@ -19,9 +20,14 @@ def added(held: dict[str, Any] | None, value: float, at: int) -> dict[str, Any]:
         "Max": max(held["Max"], value),
         "Last": value if at >= held["At"] else held["Last"],
         "Mean": mean,
-        "Squares": held["Squares"] + away * (value - mean),
+        "Squares": _within(held["Squares"] + away * _within(value - mean)),
         "At": max(at, held["At"]),
     }
+
+
+def _within(value: float) -> float:
+    """The number, or the largest there is: a job prints what it likes, and infinity has no JSON."""
+    return max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
 def summary(name: str, source: str, held: dict[str, Any]) -> dict[str, Any]:

@@ -11,14 +11,23 @@ import orjson
 
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
+from bastide.kernel import Calls
 from bastide.services.sagemaker import archive, digest, objects
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.job_flow import GIB, JobFlow
 from bastide.services.sagemaker.mirror import Mirror
-from bastide.services.sagemaker.outcome import seconds_between, text_of
-from bastide.services.sagemaker.training_job import TRAINING_JOB, checkpoints, input_mode, submitted, transition
-from bastide.store import Row
+from bastide.services.sagemaker.outcome import seconds_between, text_of, verdict
+from bastide.services.sagemaker.training_job import (
+    TRAINING_JOB,
+    checkpoints,
+    input_mode,
+    keep_alive,
+    submitted,
+    transition,
+)
+from bastide.services.sagemaker.warm_pool import WarmPools
+from bastide.store import Row, Transaction
 
 _MESSAGES = {
     "Completed": "Training job completed",
@@ -35,6 +44,28 @@ class TrainingFlow(JobFlow):
     name = "training"
     kind = TRAINING_JOB
     log_group = "/aws/sagemaker/TrainingJobs"
+
+    def __init__(self, calls: Calls, grace_seconds: float, pools: WarmPools) -> None:
+        super().__init__(calls, grace_seconds)
+        self._pools = pools
+
+    async def reserve(self, run: Run) -> dict[str, Any]:
+        """On the instances that a job like it left, if there are such, ahead of all who wait."""
+        row = self.row(run)
+        claim = await self._pools.take(row, run.id, here=bool(self.bound(row)))
+        if claim is None:
+            return await super().reserve(run)
+        run.held["claim"], run.held["interrupt"] = claim, asyncio.Event()
+        return {"started": run.state.get("started") or run.clock()}
+
+    async def settle(self, run: Run) -> dict[str, Any]:
+        if keep_alive(self.row(run).doc) and verdict(run)[0] == "Completed" and "claim" in run.held:
+            self._pools.retain(run.id, run.held.pop("claim"))
+        return await super().settle(run)
+
+    def over(self, tx: Transaction, row: Row, run: Run) -> None:
+        if "WarmPoolStatus" in row.doc:
+            self._pools.leave(tx, row)
 
     def image(self, row: Row) -> str:
         return str(row.doc["AlgorithmSpecification"]["TrainingImage"])

@@ -8,12 +8,14 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines import images
-from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
+from bastide.kernel import Ask, Authorised, Kind, Output, anything, fill, page, regular, tags_of
+from bastide.protocol import codec
 from bastide.services.sagemaker import job_network, job_record, quota
 from bastide.services.sagemaker.asking import at, keys, lacking, otherwise, passing, several, tagging
 from bastide.services.sagemaker.objects import split
+from bastide.services.sagemaker.relation import WARM
 from bastide.services.sagemaker.session import check_role
-from bastide.store import Row, Transaction
+from bastide.store import Row, Transaction, View
 
 TRAINING_JOB = Kind(
     "TrainingJob",
@@ -31,6 +33,8 @@ TRAINING_JOB = Kind(
 
 LONGEST: Final = 86400
 """Seconds a job may take that says nothing of it."""
+AVAILABLE: Final = "Available"
+"""Of a warm pool: it waits for a job."""
 WITHOUT_EFFECT: Final = (
     "DebugHookConfig",
     "ProfilerConfig",
@@ -49,7 +53,6 @@ _UNSUPPORTED: Final = (
     "ServerlessJobConfig",
     "MlflowConfig",
     "ModelPackageConfig",
-    "ResourceConfig.KeepAlivePeriodInSeconds",
     "ResourceConfig.TrainingPlanArn",
     "ResourceConfig.InstancePlacementConfig",
     "ResourceConfig.InstancePreferences",
@@ -129,6 +132,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
     if a.caller.kind == "Service" and a.caller.source_arn:
         doc["TuningJobArn"] = a.caller.source_arn
     doc["SecondaryStatusTransitions"] = []
+    if keep_alive(doc):
+        doc["WarmPoolStatus"] = {"Status": "InUse", "ResourceRetainedBillableTimeInSeconds": 0}
     row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
     transition(row, "Starting", "Starting the training job", tx.now)
     job_record.begin(a, tx, TRAINING_JOB, TRAINING_JOB.create(a, tx, name, doc, status="InProgress", tags=tags_of(a)))
@@ -141,6 +146,7 @@ def check(a: Authorised, tx: Transaction, given: Any) -> images.Environment:
     lacking(given, *_UNSUPPORTED)
     resources = given.get("ResourceConfig") or {}
     check_instances(a, tx, resources, given.get("InputDataConfig") or ())
+    check_warm_pool(a, tx, given)
     algorithm = given["AlgorithmSpecification"]
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
@@ -156,7 +162,19 @@ def check(a: Authorised, tx: Transaction, given: Any) -> images.Environment:
     return environment
 
 
-regular(TRAINING_JOB, "Describe", "List")
+regular(TRAINING_JOB, "Describe")
+
+
+@TRAINING_JOB.reads("ListTrainingJobs", asks=[Ask("sagemaker:ListTrainingJobs", anything)])
+def every(a: Authorised, view: View) -> Output:
+    wanted = a.input.get("WarmPoolStatusEquals")
+    shape = codec("sagemaker").operations["ListTrainingJobs"].output_shape.members["TrainingJobSummaries"].member
+
+    def keep(row: Row) -> bool:
+        return not wanted or at(row.doc, "WarmPoolStatus.Status") == wanted
+
+    rows, token = page(TRAINING_JOB, a, view, keep=keep)
+    return {"TrainingJobSummaries": [fill(TRAINING_JOB, shape, row) for row in rows], "NextToken": token}
 
 
 @TRAINING_JOB.operation("StopTrainingJob", asks=[Ask("sagemaker:StopTrainingJob", TRAINING_JOB.this)])
@@ -282,6 +300,30 @@ def check_instances(a: Authorised, tx: Transaction, resources: Any, channels: An
         source = channel["DataSource"].get("S3DataSource") or {}
         if unknown := set(source.get("InstanceGroupNames") or ()) - set(names):
             raise Refused("ValidationException", f"There is no instance group {min(unknown)}.")
+
+
+def keep_alive(doc: Any) -> int:
+    """Seconds for which a job's instances are kept when it has ended."""
+    return int(at(doc, "ResourceConfig.KeepAlivePeriodInSeconds") or 0)
+
+
+def check_warm_pool(a: Authorised, tx: Transaction, given: Any) -> None:
+    """Raises Refused for instances that cannot be kept, or are more than the account may keep.
+
+    Source: developer guide, "train-warm-pools", "Considerations".
+    """
+    if not keep_alive(given):
+        return
+    resources = given["ResourceConfig"]
+    if resources.get("InstanceGroups") or given.get("EnableManagedSpotTraining"):
+        raise Refused(
+            "ValidationException",
+            "KeepAlivePeriodInSeconds is neither for InstanceGroups nor for EnableManagedSpotTraining.",
+        )
+    kept = [TRAINING_JOB.get(tx, a.account, a.region, name) for name in WARM.rights(tx, a.account, a.region, AVAILABLE)]
+    wanted = [(resources["InstanceType"], int(resources.get("InstanceCount") or 1))]
+    also = [row for row in kept if row is not None]
+    quota.check(a, tx, TRAINING_JOB, "training-warm-pool", wanted, also=also, keep=lambda row: keep_alive(row.doc) > 0)
 
 
 def check_channels(given: Any) -> None:

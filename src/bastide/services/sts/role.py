@@ -159,6 +159,7 @@ def begin(
     provider: str = "",
     keys: Mapping[str, str | tuple[str, ...]] | None = None,
     origin: tuple[str, ...] = (),
+    work: str = "",
 ) -> Output:
     """A session of a role, and the answer that tells it."""
     limits = narrowed(a, tags)
@@ -178,6 +179,7 @@ def begin(
         provider=provider,
         keys=dict(keys or {}),
         origin=origin,
+        work=work,
     )
     caller = a.calls.directory.by_session(view, session)
     if caller is None:

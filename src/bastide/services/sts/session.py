@@ -181,5 +181,6 @@ def assume_role(a: Authorised, view: View) -> Output:
         transitive=transitive,
         source_identity=source_identity,
         chained=chained,
+        work=before.work if before is not None else a.caller.source_arn,
         **_provided(a),
     )

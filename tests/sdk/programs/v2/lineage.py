@@ -19,7 +19,7 @@ assert [one.artifact_arn for one in Artifact.list(source_uri="s3://somewhere/row
 found = LineageQuery(session).query(
     start_arns=[model.artifact_arn],
     direction=LineageQueryDirectionEnum.ASCENDANTS,
-    query_filter=LineageFilter(types=["DataSet"]),
+    query_filter=LineageFilter(sources=["DataSet"]),
 )
 print("from", [one.arn for one in found.vertices])
 assert [one.arn for one in found.vertices] == [data.artifact_arn]

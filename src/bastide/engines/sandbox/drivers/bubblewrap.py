@@ -332,7 +332,11 @@ def _rlimits(limits: Limits, group: cgroups.Group) -> dict[str, int]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = limits.open_files if most == resource.RLIM_INFINITY else min(limits.open_files, most)
     # The job's user is its own, so the limit by user is a limit by job, beside the one of the control group.
-    found = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": limits.processes + 2}
+    # No core goes to a file below a page, and with exactly 1 none to a program of the host's either, which the kernel
+    # would start as root outside, at 0, too (core(5); fs/coredump.c). The filter keeps the job from changing it. Where the
+    # platform itself was started with 0 there is no way up.
+    _, core = resource.getrlimit(resource.RLIMIT_CORE)
+    found = {"RLIMIT_CORE": 1 if core else 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": limits.processes + 2}
     if "memory" not in group.limited:
         found["RLIMIT_AS"] = limits.memory_bytes
     return found

@@ -32,6 +32,7 @@ WITHOUT_EFFECT = (
     "epochs",
     "eval_metrics",
     "extra_center_factor",
+    "force_dense",
     "half_life_time_size",
     "init_method",
     "mini_batch_size",
