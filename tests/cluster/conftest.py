@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.platform import Account, Running
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
+
+WAITS = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
 
 
 def free_port() -> int:
@@ -72,7 +77,12 @@ class Nodes:
         self.processes.pop(name).wait()
 
     def close(self) -> None:
-        for name in list(self.processes):
+        """As an operator ends them."""
+        for process in self.processes.values():
+            process.terminate()
+        for name, process in list(self.processes.items()):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
             self.kill(name)
 
 
@@ -123,3 +133,52 @@ def told_of(account: Account, name: str) -> dict[str, list[dict[str, object]]]:
         stream: [json.loads(line) for line in lines if line.startswith("{")]
         for stream, lines in lines_of(account, name).items()
     }
+
+
+def reaches(shop: Workshop, name: str, status: str) -> dict[str, Any]:
+    until = time.monotonic() + 40
+    while time.monotonic() < until:
+        found: dict[str, Any] = shop.sagemaker.describe_training_job(TrainingJobName=name)
+        if found["SecondaryStatus"] == status:
+            return found
+        assert found["TrainingJobStatus"] == "InProgress", found
+        time.sleep(0.05)
+    raise AssertionError(f"{name} does not reach {status}: {found}")
+
+
+def nodes_of(job: dict[str, Any]) -> set[str]:
+    [said] = [one["StatusMessage"] for one in job["SecondaryStatusTransitions"] if one["Status"] == "Training"][-1:]
+    assert "of the cluster." in said, said
+    return set(said.partition("It runs on ")[2].partition(" of the cluster")[0].split(" and "))
+
+
+def completed(shop: Workshop, name: str) -> dict[str, Any]:
+    job = shop.trained(name)
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines_of(shop.account, name))
+    return job
+
+
+def left_of(*folders: Path) -> list[str]:
+    """Mounts and processes of jobs below some folders."""
+    places = [str(one) for one in folders]
+    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if any(one in line for one in places)]
+    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    words = ("bwrap", "gocryptfs", "wireguard-go")
+    programs = [
+        line for line in listed.splitlines() if any(one in line for one in words) and any(f in line for f in places)
+    ]
+    return [*mounts, *programs]
+
+
+def nothing_left(*folders: Path) -> None:
+    """Waits until that is so."""
+    until = time.monotonic() + 25
+    while left := left_of(*folders):
+        assert time.monotonic() < until, left
+        time.sleep(0.2)
+
+
+def model_of(shop: Workshop, name: str) -> list[str]:
+    packed = shop.s3.get_object(Bucket=shop.bucket, Key=f"out/{name}/output/model.tar.gz")["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        return tar.getnames()

@@ -92,9 +92,13 @@ class Agent:
     async def start(self) -> None:
         """Takes its folder, and clears what agents before it left."""
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._folder.mkdir(mode=0o711)
-        self._lock = _locked(self._folder)
-        await self._sweep()
+        root = await asyncio.to_thread(_locked, self._root, wait=True)  # nobody sweeps it away before it has its lock
+        try:
+            self._folder.mkdir(mode=0o711)
+            self._lock = _locked(self._folder)
+        finally:
+            os.close(root)
+        await sweep(self._root)
         self._watch = asyncio.create_task(self._watching(), name="lease")
 
     async def __call__(self, content: bytes) -> bytes:
@@ -352,27 +356,9 @@ class Agent:
                 if self._jobs and monotonic() - self._heard > self._lease:
                     _log.warning("the platform has said nothing for %.0f s: its jobs end here", self._lease)
                     await asyncio.gather(*(self._drop(name) for name in list(self._jobs)))
-                await self._sweep()
+                await sweep(self._root)
             except Exception:
                 _log.exception("the node could not be cleared")
-
-    async def _sweep(self) -> None:
-        """Clears what ended agents of this machine left: whoever lives holds a lock."""
-        for folder in self._root.iterdir():
-            if folder == self._folder:
-                continue
-            try:
-                lock = _locked(folder)
-            except OSError:
-                continue
-            try:
-                cleared = await Bubblewrap(folder).recover()
-                cleared += await Gocryptfs(folder / "volumes").recover()
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-                if cleared:
-                    _log.warning("cleared what an agent left: %s", ", ".join(sorted(set(cleared))))
-            finally:
-                os.close(lock)
 
     @property
     def holds(self) -> list[str]:
@@ -390,11 +376,35 @@ class Agent:
             self._lock = -1
 
 
-def _locked(folder: Path) -> int:
-    """A descriptor that holds the folder's lock; raises OSError where somebody else does."""
+async def sweep(root: Path) -> None:
+    """Clears what ended agents of this machine left below a folder: whoever lives holds a lock."""
+    try:
+        turn = _locked(root)
+    except OSError:
+        return  # somebody else is at it, or there was no agent yet
+    try:
+        for folder in root.iterdir():
+            try:
+                lock = _locked(folder)
+            except OSError:
+                continue
+            try:
+                cleared = await Bubblewrap(folder).recover()
+                cleared += await Gocryptfs(folder / "volumes").recover()
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                if cleared:
+                    _log.warning("cleared what an agent left: %s", ", ".join(sorted(set(cleared))))
+            finally:
+                os.close(lock)
+    finally:
+        os.close(turn)
+
+
+def _locked(folder: Path, *, wait: bool = False) -> int:
+    """A descriptor that holds the folder's lock; raises OSError where somebody else does, unless it is to wait."""
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         os.close(held)
         raise
@@ -441,4 +451,4 @@ def _listed(ml: Path) -> dict[str, Any]:
     return {"folders": folders, "files": files, "links": links}
 
 
-__all__ = ["FOLDER", "LEASE", "Agent"]
+__all__ = ["FOLDER", "LEASE", "Agent", "sweep"]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
+import logging
 import os
+import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
 from bastide.commands import DATA_OPTION
 from bastide.engines.cluster import token
 from bastide.engines.placement.types import gpus_here
-from bastide.main.agent import FOLDER
+from bastide.main.agent import FOLDER, sweep
 from bastide.store.directory import DataDirectory, secret_in
 
-_KEEP = 8
+_KEEP: Final = 8
 """The part of its memory that a node keeps from jobs: an eighth."""
-_OBJECTS = 100 << 20
+_OBJECTS: Final = 100 << 20
+_LOOK_SECONDS: Final = 2.0
+_END_SECONDS: Final = 30.0
 
 
 @click.command()
@@ -81,4 +89,31 @@ def node(
         "BASTIDE_NODE_SECRET": str(key),
         "BASTIDE_NODE_FOLDER": str(folder.absolute()),
     }
-    os.execve(sys.executable, command, environment)  # noqa: S606 - the node is Ray from here on
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    sys.exit(asyncio.run(_keep(command, environment, folder.absolute())))
+
+
+async def _keep(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> int:
+    """Runs Ray, and clears what agents leave that were killed, with their platform or their machine's Ray. Ray's status."""
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    await sweep(folder)
+    ray = await asyncio.create_subprocess_exec(
+        "/usr/bin/setpriv", "--pdeathsig", "TERM", "--", *command, env=environment, stdin=asyncio.subprocess.DEVNULL
+    )  # fmt: skip
+
+    def end() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            ray.terminate()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
+    ended = asyncio.create_task(ray.wait())
+    while not ended.done():
+        await asyncio.wait({ended}, timeout=_LOOK_SECONDS)
+        await sweep(folder)
+    until = loop.time() + _END_SECONDS  # agents end a little after Ray
+    while any(folder.iterdir()) and loop.time() < until:
+        await asyncio.sleep(0.2)
+        await sweep(folder)
+    return ended.result()
