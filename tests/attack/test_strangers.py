@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -22,6 +23,13 @@ from bastide.store.identities import Provider
 from tests.platform import Account, Running, allow
 
 
+def _whole(answer: bytes) -> bool:
+    """Whether everything is there that the head of an answer promises."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    return bool(end) and length is not None and len(body) >= int(length[1])
+
+
 def _pour(platform: Running, head: str, body: bytes) -> tuple[bytes, int]:
     """Sends a body until there is an answer; the answer, and how many bytes were taken until then."""
     netloc = urlsplit(platform.http).netloc
@@ -34,6 +42,9 @@ def _pour(platform: Running, head: str, body: bytes) -> tuple[bytes, int]:
         while time.monotonic() < ends:
             try:
                 answer = raw.recv(65536)
+                raw.settimeout(20)
+                while not _whole(answer) and (more := raw.recv(65536)):
+                    answer += more
                 return answer, sent
             except BlockingIOError:
                 pass

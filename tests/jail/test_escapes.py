@@ -336,7 +336,7 @@ def test_no_secret_of_the_platform_is_in_any_environment(cell: Any, monkeypatch:
 
 def test_the_jobs_variables_are_not_in_arguments(cell: Any) -> None:
     async def story() -> None:
-        spec = cell.spec(["sh", "-c", "echo ready $TOKEN; sleep 60"], env={"TOKEN": "jobs-own-token"})
+        spec = cell.spec(["sh", "-c", "echo ready $TOKEN; exec sleep 60"], env={"TOKEN": "jobs-own-token"})
         running = await cell.driver.start(spec)
         lines = running.lines()
         assert await anext(lines) == b"ready jobs-own-token"

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from tests.platform import allow
 from tests.stories.sagemaker.conftest import Workshop
 from tests.stories.sagemaker.serving import config, container, model, serve, until, variant
+from tests.stories.sagemaker.test_metrics import sums
 
 
 def _captured(workshop: Workshop, prefix: str) -> list[dict[str, Any]]:
@@ -196,6 +197,18 @@ def test_a_serverless_variant_comes_on_demand_and_answers_no_more_than_it_may(wo
     for thread in threads:
         thread.join()
     assert answers.count(b"Aslow") == 1 and answers.count("ThrottlingException") == 2
+    # Who asked too often, or for a container that there is not, is no error of the model nor of its server.
+    with pytest.raises(ClientError, match="TargetContainerHostname"):
+        invoke(b"x", TargetContainerHostname="none")
+    watch, of = workshop.account.client("cloudwatch"), {"EndpointName": "e", "VariantName": "AllTraffic"}
+    names = ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors", "InvocationModelErrors")
+
+    def counts() -> list[float]:
+        return [sums(watch, "AWS/SageMaker", name, of, "Sum").get("Sum", 0) for name in names]
+
+    # The client may have tried throttled calls again: two were answered, and all others count as their callers' mistakes.
+    until(lambda: (found := counts())[0] >= 5 and found[1] == found[0] - 2)
+    assert counts()[2:] == [0, 0]
     shown = workshop.sagemaker.describe_endpoint(EndpointName="e")["ProductionVariants"][0]
     assert shown["CurrentServerlessConfig"]["MaxConcurrency"] == 1 and "CurrentInstanceCount" not in shown
     more = [{"VariantName": "AllTraffic", "ServerlessUpdateConfig": {"MaxConcurrency": 3}}]

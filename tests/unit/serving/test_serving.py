@@ -236,10 +236,16 @@ def test_who_watches_is_told_of_every_call(tmp_path: Path) -> None:
 
     class Watching:
         def answered(
-            self, variant: str, call: Invocation, answer: Answer | None, seconds: float, servers: int, shadow: bool
+            self,
+            variant: str,
+            call: Invocation,
+            outcome: Answer | BaseException,
+            seconds: float,
+            servers: int,
+            shadow: bool,
         ) -> None:
-            assert answer is not None and 0 < seconds < 30 and servers == 1
-            seen.append((variant, answer.status, shadow))
+            assert isinstance(outcome, Answer) and 0 < seconds < 30 and servers == 1
+            seen.append((variant, outcome.status, shadow))
 
     async def work(bench: Bench, serving: Serving) -> None:
         variants = [Variant("v", 1.0, [bench.instance()]), Variant("s", 1.0, [bench.instance("S")], shadow=True)]

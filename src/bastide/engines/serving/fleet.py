@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import random
@@ -64,9 +63,15 @@ class Observer(Protocol):
     """Told of every call that a deployment answered. Must be quick."""
 
     def answered(
-        self, variant: str, call: Invocation, answer: Answer | None, seconds: float, servers: int, shadow: bool
+        self,
+        variant: str,
+        call: Invocation,
+        outcome: Answer | BaseException,
+        seconds: float,
+        servers: int,
+        shadow: bool,
     ) -> None:
-        """answer: None if there was none. seconds: that the server took. servers: of the variant."""
+        """outcome: the answer, or why there was none. seconds: that the server took. servers: of the variant."""
         ...
 
 
@@ -238,6 +243,20 @@ class _Fleet:
         weights = [self.weights[at] for at in ready]
         at = random.choices(ready, weights)[0] if any(weights) else random.choice(ready)  # noqa: S311
         return self.pools[names[at]]
+
+
+def _observed(
+    fleet: _Fleet,
+    pool: _Pool,
+    call: Invocation,
+    outcome: Answer | BaseException | None,
+    began: float,
+    *,
+    shadow: bool = False,
+) -> None:
+    if fleet.observer is not None and outcome is not None:
+        seconds = time.perf_counter() - began
+        fleet.observer.answered(pool.variant.name, call, outcome, seconds, len(pool.servers), shadow)
 
 
 def _release(folder: Path) -> None:
@@ -412,14 +431,15 @@ class Serving:
         if fleet.shadows:
             self._shadow(fleet, call)
         began = time.perf_counter()
-        answer: Answer | None = None
+        outcome: Answer | BaseException | None = None
         try:
-            answer = await self._through(pool, call)
-            return answer, name
+            outcome = await self._through(pool, call)
+            return outcome, name
+        except BaseException as error:
+            outcome = error
+            raise
         finally:
-            if fleet.observer is not None:
-                seconds = time.perf_counter() - began
-                fleet.observer.answered(name, call, answer, seconds, len(pool.servers), False)
+            _observed(fleet, pool, call, outcome, began)
 
     async def _through(self, pool: _Pool, call: Invocation) -> Answer:
         pool.flying += 1
@@ -470,32 +490,36 @@ class Serving:
         pool = fleet.choose(call.variant)
         if pool.variant.on_demand is not None:
             raise NotReady("Serverless endpoints do not stream.")
-        server = pool.take(call.session, None)
-        pool.flying += 1
         began = time.perf_counter()
         try:
+            server = pool.take(call.session, None)
+        except NotReady as error:
+            _observed(fleet, pool, call, error, began)
+            raise
+        pool.flying += 1
+        try:
             answer, pieces = await server.stream(call)
-        except BaseException:
+        except BaseException as error:
             pool.flying -= 1
             server.give()
-            if fleet.observer is not None:
-                seconds = time.perf_counter() - began
-                fleet.observer.answered(pool.variant.name, call, None, seconds, len(pool.servers), False)
+            _observed(fleet, pool, call, error, began)
             raise
 
         async def following() -> AsyncIterator[bytes]:
             kept: list[bytes] = []
+            outcome: Answer | BaseException = answer
             try:
                 async for piece in pieces:
                     kept.append(piece)
                     yield piece
+            except Lost as lost:
+                outcome = lost
+                raise
             finally:
                 pool.flying -= 1
                 server.give()
                 answer.body = b"".join(kept)
-                if fleet.observer is not None:
-                    seconds = time.perf_counter() - began
-                    fleet.observer.answered(pool.variant.name, call, answer, seconds, len(pool.servers), False)
+                _observed(fleet, pool, call, outcome, began)
 
         return answer, following(), pool.variant.name
 
@@ -509,13 +533,13 @@ class Serving:
 
     async def _mirror(self, fleet: _Fleet, pool: _Pool, call: Invocation) -> None:
         began = time.perf_counter()
-        answer: Answer | None = None
-        with contextlib.suppress(Exception):
-            answer = await self._through(pool, call)
-        self._shadowed -= 1
-        if fleet.observer is not None:
-            seconds = time.perf_counter() - began
-            fleet.observer.answered(pool.variant.name, call, answer, seconds, len(pool.servers), True)
+        try:
+            outcome: Answer | BaseException = await self._through(pool, call)
+        except Exception as error:
+            outcome = error
+        finally:
+            self._shadowed -= 1
+        _observed(fleet, pool, call, outcome, began, shadow=True)
 
     async def close(self) -> None:
         """Ends every server."""

@@ -74,6 +74,23 @@ def check_deployment(config: dict[str, Any] | None) -> None:
         for member in ("CanarySize", "LinearStepSize"):
             if (member == needed) != bool(routing.get(member)):
                 raise Refused("ValidationException", f"{member} is given with its Type, and with no other.")
+        _check_size("CanarySize", routing.get("CanarySize"), 1)
+        _check_size("LinearStepSize", routing.get("LinearStepSize"), 10)
+    rolling = config.get("RollingUpdatePolicy") or {}
+    _check_size("MaximumBatchSize", rolling.get("MaximumBatchSize"), 5)
+    back = rolling.get("RollbackMaximumBatchSize")
+    if back and (back["Type"], back["Value"]) != ("CAPACITY_PERCENT", 100):
+        raise Refused(
+            "ValidationException",
+            "RollbackMaximumBatchSize is not supported by Bastide yet, except as CAPACITY_PERCENT 100, its default: the "
+            "old servers are still there, so a rollback turns all calls back at once.",
+        )
+
+
+def _check_size(member: str, size: dict[str, Any] | None, least: int) -> None:
+    """Raises Refused for a share out of AWS's bounds (API Reference, TrafficRoutingConfig, RollingUpdatePolicy)."""
+    if size and size["Type"] == "CAPACITY_PERCENT" and not least <= size["Value"] <= 50:
+        raise Refused("ValidationException", f"{member} is from {least} to 50 percent, not {size['Value']}.")
 
 
 @ENDPOINT.operation(
@@ -131,13 +148,28 @@ def update(a: Authorised, tx: Transaction) -> Output:
         left_out = {one["VariantPropertyType"] for one in given.get("ExcludeRetainedVariantProperties") or ()}
         asked["retained"] = _retained(row, [one for one in _RETAINED if one not in left_out])
     arn = _begin(a, tx, row, asked)
+    kept = (asked.get("retained") or {}).get("variants") or {}
     row.doc["PendingDeploymentSummary"] = {
         "EndpointConfigName": config.name,
-        "ProductionVariants": shown(config.doc["ProductionVariants"], {}),
+        "ProductionVariants": [
+            _pending(retain(one, kept.get(one["VariantName"]) or {}), a.now) for one in config.doc["ProductionVariants"]
+        ],
         "StartTime": a.now,
     }
     ENDPOINT.change(tx, row, a.operation.name, a.request.id)
     return {"EndpointArn": arn}
+
+
+def _pending(variant: dict[str, Any], now: int) -> dict[str, Any]:
+    """What PendingDeploymentSummary tells of a variant whose servers are coming up."""
+    [shape] = shown([variant], {})
+    shape["CurrentWeight"] = 0.0
+    if "CurrentInstanceCount" in shape:
+        shape |= {"CurrentInstanceCount": 0, "InstanceType": variant["InstanceType"]}
+    shape["VariantStatus"] = [
+        {"Status": "Creating", "StatusMessage": "The servers of the variant are coming up.", "StartTime": now}
+    ]
+    return shape
 
 
 def _begin(a: Authorised, tx: Transaction, row: Row, asked: dict[str, Any]) -> str:

@@ -223,8 +223,28 @@ class EndpointFlow:
         if "config" not in run.state or row.doc.get("_live") in (None, run.id) or not serving.ready(arn):
             serving.shift(arn, run.id, 1.0)
             return
-        plan = run.state["plan"]
-        await Shift(self.calls, run, arn, plan, run.state.get("deployment") or {}).through()
+
+        async def tell(status: str, message: str, share: float) -> None:
+            await self._pending(run, status, message, share)
+
+        await Shift(self.calls, run, arn, run.state["plan"], run.state.get("deployment") or {}, tell).through()
+
+    async def _pending(self, run: Run, status: str, message: str, share: float) -> None:
+        """DescribeEndpoint tells how far an update is: its servers are up, and so much of the calls goes there."""
+
+        def work(tx: Transaction) -> None:
+            row = ENDPOINT.find(tx, run.state["account"], run.state["region"], run.state["name"])
+            summary = row.doc.get("PendingDeploymentSummary")
+            if row.doc.get("_next") != run.id or not summary:
+                return
+            for one in summary["ProductionVariants"]:
+                one["CurrentWeight"] = one["DesiredWeight"] * share
+                if "DesiredInstanceCount" in one:
+                    one["CurrentInstanceCount"] = one["DesiredInstanceCount"]
+                one["VariantStatus"] = [{"Status": status, "StatusMessage": message, "StartTime": tx.now}]
+            tx.update(row, event="EndpointStateChange", keep=False)
+
+        await self.calls.store.write(work)
 
     async def _out_of_service(self, run: Run, reason: str) -> None:
         def work(tx: Transaction) -> None:

@@ -7,12 +7,34 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bastide.engines.serving import Answer, Invocation
+from bastide.engines.serving import Answer, Invocation, Loading, Lost, NoModel, NotLoaded, NotReady, Slow, Throttled
 from bastide.engines.telemetry import Dimensions, Meter
 from bastide.services.sagemaker.capture import Capture, Line
 from bastide.services.sagemaker.model import MODEL
 
 NAMESPACE: Final = "AWS/SageMaker"
+
+
+def counted(outcome: Answer | BaseException) -> tuple[int, bool]:
+    """Of a call the status that it counts under (0: its caller did not wait for one), and whether the model is at fault.
+
+    What the caller got wrong and what was throttled never reached a container, so no error of the model is counted. A
+    container that cannot be reached, breaks off or takes too long is one (the guide: "low-level socket errors, malformed
+    HTTP responses, and request timeouts"), and what its caller is told is an error of the server.
+    """
+    if isinstance(outcome, NotLoaded):
+        outcome = outcome.answer
+    if isinstance(outcome, Answer):
+        return outcome.status, not 200 <= outcome.status < 300
+    if isinstance(outcome, NotReady):
+        return (400, False) if outcome.missing else (503, True)
+    if isinstance(outcome, NoModel):
+        return 400, False
+    if isinstance(outcome, Throttled | Loading):
+        return 429, False
+    if isinstance(outcome, Lost | Slow):
+        return 500, True
+    return (500, False) if isinstance(outcome, Exception) else (0, False)
 
 
 class Observing:
@@ -40,7 +62,13 @@ class Observing:
                 )
 
     def answered(
-        self, variant: str, call: Invocation, answer: Answer | None, seconds: float, servers: int, shadow: bool
+        self,
+        variant: str,
+        call: Invocation,
+        outcome: Answer | BaseException,
+        seconds: float,
+        servers: int,
+        shadow: bool,
     ) -> None:
         """See `serving.Observer`."""
         now, dimensions = self._clock(), self._dimensions[variant]
@@ -48,14 +76,14 @@ class Observing:
         def record(name: str, value: float, unit: str = "None") -> None:
             self._meter.record(self._account, self._region, NAMESPACE, dimensions, name, value, unit, now)
 
-        status = answer.status if answer is not None else 500
+        status, at_fault = counted(outcome)
         record("Invocations", 1.0)
         if servers:
             record("InvocationsPerInstance", 1.0 / servers)
         record("Invocation4XXErrors", float(400 <= status < 500))
         record("Invocation5XXErrors", float(status >= 500))
-        record("InvocationModelErrors", float(not 200 <= status < 300))
-        if answer is not None:
+        record("InvocationModelErrors", float(at_fault))
+        if isinstance(outcome, Answer):
             model = (seconds - call.began) * 1e6
             record("ModelLatency", model, "Microseconds")
             if call.at and not shadow:
@@ -63,5 +91,5 @@ class Observing:
             if call.began:
                 record("ModelSetupTime", call.began * 1e6, "Microseconds")
             line = self._lines.get(variant)
-            if line is not None and 200 <= answer.status < 300:
-                line.take(call, answer, now)
+            if line is not None and 200 <= outcome.status < 300:
+                line.take(call, outcome, now)

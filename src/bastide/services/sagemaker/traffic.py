@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
@@ -24,10 +24,17 @@ _ALARM_SECONDS: Final = 10 * MICROS
 _LONGEST: Final = 14_400
 
 
+Tell = Callable[[str, str, float], Awaitable[None]]
+"""Told what a deployment is at: a status of VariantStatus, its message, and the share of calls that goes there."""
+
+
 class Shift:
     """The calls of one endpoint on their way to the execution `run`, which serves `plan`."""
 
-    def __init__(self, calls: Calls, run: Run, arn: str, plan: dict[str, Any], deployment: dict[str, Any]) -> None:
+    def __init__(
+        self, calls: Calls, run: Run, arn: str, plan: dict[str, Any], deployment: dict[str, Any], tell: Tell
+    ) -> None:
+        self._tell = tell
         self._calls = calls
         self._run = run
         self._arn = arn
@@ -47,12 +54,19 @@ class Shift:
         try:
             await self._check(first=True)
             for share in self._shares():
+                await self._tell("ActivatingTraffic", f"{share:.0%} of the calls go to the new servers.", share)
                 serving.shift(self._arn, self._run.id, share)
-                await self._wait(self._interval())
-            await self._wait(int(self._policy.get("TerminationWaitInSeconds") or 0))
+                await self._bake(self._interval(), share)
+            await self._bake(int(self._policy.get("TerminationWaitInSeconds") or 0), 1.0)
         except BaseException:
             serving.shift(self._arn, self._run.id, 0.0)
             raise
+
+    async def _bake(self, seconds: int, share: float) -> None:
+        if seconds:
+            watched = f"the alarms {', '.join(self._alarms)} are watched" if self._alarms else "no alarms are watched"
+            await self._tell("Baking", f"For {seconds} s {watched}.", share)
+        await self._wait(seconds)
 
     def _interval(self) -> int:
         if self._rolling:
