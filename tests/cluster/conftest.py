@@ -55,7 +55,7 @@ class Nodes:
         place = self.folder.parent / f"{name}.log"
         with place.open("wb") as log:
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        until = time.monotonic() + 60  # one after the other: two that start at a time take each other's ports
+        until = time.monotonic() + 120  # one after the other: two that start at a time take each other's ports
         while b"Ray runtime started" not in place.read_bytes():
             assert time.monotonic() < until and self.processes[name].poll() is None, place.read_text()
             time.sleep(0.1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from bastide.main.agent import sweep
 from tests.cluster.conftest import (
     WAITS,
     Nodes,
@@ -112,5 +115,5 @@ def test_a_lost_node_fails_its_job_with_the_reason(cluster: tuple[Running, Nodes
     job = shop.trained(name)
     assert job["TrainingJobStatus"] == "Failed", job
     assert f"InternalServerError: The node {where} was lost while the job was on it" in job["FailureReason"]
-    nodes.start(where, "--join", f"127.0.0.1:{nodes.port}", "--cpus", "0")  # what the machine left is cleared
+    asyncio.run(sweep(nodes.folder / where))  # as a node does that begins on the machine
     nothing_left(running.data, nodes.folder)
