@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -88,7 +90,9 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Nodes]]:
-    """The platform and its nodes."""
+    """The platform and its nodes; one cluster at a time, whatever other test processes do: Ray's nodes share a folder."""
+    held = os.open(Path(tempfile.gettempdir()) / "bastide-test-cluster", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(held, fcntl.LOCK_EX)
     base = tmp_path_factory.mktemp("cluster")
     running = Running(base / "data", program=[sys.executable, "-m", "bastide"])
     subprocess.run([*running.program, "init", "--data", str(running.data), "--account-id", "111122223333"], check=True)
@@ -108,6 +112,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running,
     finally:
         running.stop()
         nodes.close()
+        os.close(held)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+from pathlib import Path
 
+from bastide.engines.cluster import token
 from bastide.main.agent import sweep
 from tests.cluster.conftest import (
     WAITS,
@@ -47,7 +51,10 @@ print('acc=0.75')
         "ContainerEntrypoint": ["python3", "/opt/ml/input/data/train/probe.py"],
         "MetricDefinitions": [{"Name": "acc", "Regex": "acc=([0-9.]+)"}],
     }
-    name = shop.train("", AlgorithmSpecification=algorithm, EnableNetworkIsolation=True)
+    word = os.urandom(12).hex()
+    name = shop.train(
+        "", AlgorithmSpecification=algorithm, EnableNetworkIsolation=True, Environment={"SECRET_WORD": word}
+    )
     job = completed(shop, name)
     assert nodes_of(job) < {"one", "two"}
     [[told]] = told_of(shop.account, name).values()
@@ -56,6 +63,12 @@ print('acc=0.75')
     assert not any("ray" in word for word in told["words"])  # type: ignore[attr-defined]
     assert model_of(shop, name) == ["m.txt"]
     assert job["FinalMetricDataList"][0]["Value"] == 0.75
+    secret = nodes.secret.read_text().strip()
+    logs = [one for one in Path("/tmp/ray/session_latest/logs").rglob("*") if one.is_file()]
+    said = b"".join(one.read_bytes() for one in logs)
+    said += subprocess.run(["ps", "-ewwo", "args"], capture_output=True, check=True).stdout
+    assert b"NodeActor" in said
+    assert not [one for one in (word, secret, token(bytes.fromhex(secret))) if one.encode() in said]
     nothing_left(running.data, nodes.folder)
 
 
