@@ -139,6 +139,10 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "h-" + "0" * 32
     if lower == "email":
         return "nobody@example.com"
+    if lower == "uploadid" and "{8}" in str(shape.metadata.get("pattern", "")):
+        return str(uuid.UUID(int=7))
+    if lower in ("layerdigest", "layerdigests"):
+        return "sha256:" + "0" * 64
     if lower == "accesskeyid":
         return "AKIAZZZZZZZZZZZZZZZZ"
     low = shape.metadata.get("min", 1)

@@ -329,7 +329,7 @@ def test_the_probe_finds_this_machine_fit() -> None:
         "cgroups",
         "sandbox",
         "networks",
-        "podman",
+        "containers",
         "gpu",
     }
     assert found.keys() == names

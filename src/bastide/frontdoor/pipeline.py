@@ -30,7 +30,9 @@ _EVENTS = "application/vnd.amazon.eventstream"
 
 
 class Pages(Protocol):
-    """What answers browsers, on the same listeners."""
+    """What answers others than AWS's clients, on the same listeners. inside: those of VPC endpoints, too."""
+
+    inside: bool
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for one of its pages."""
@@ -75,7 +77,7 @@ class FrontDoor:
             )
             return
         for pages in self._pages:
-            if pages.takes(scope) and not listener.vpce:
+            if (pages.inside or not listener.vpce) and pages.takes(scope):
                 await pages.serve(scope, source, send, listener)
                 return
         received: Received | None = None

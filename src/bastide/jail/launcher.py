@@ -54,9 +54,19 @@ _SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC: Final = ("ld.so.cache", "alternatives", "ssl/certs", "ssl/openssl.cnf", "mime.types", "protocols", "services")
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 
+_STARTER: Final = "/usr/bin/busybox"
+_SHELL: Final = "/run/.bastide/sh"
+
 # The sandbox says "running" itself, with everything in force, and then is the command; a missing command is 127, as a
 # container runtime has it.
 _FIRST: Final = f'echo running >&{STATUS}; exec {STATUS}>&-; exec "$0" "$@"'
+# The same in an image, which may have no shell: by a static one, which looks for the command itself, because it would take
+# its own applets for programs of the image.
+_FIRST_OF_IMAGE: Final = (
+    f'echo running >&{STATUS}; exec {STATUS}>&-; case "$0" in */*) exec "$0" "$@";; esac; IFS=:; '
+    'for folder in $PATH; do [ -f "$folder/$0" ] && [ -x "$folder/$0" ] && exec "$folder/$0" "$@"; done; '
+    'echo "$0: not found" >&2; exit 127'
+)
 
 
 def main() -> NoReturn:
@@ -81,8 +91,10 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     own: folders that become the job's. scratch: an empty folder to mount over, in the launcher's own view. readonly,
     writable: [[source, path inside]]. hostname, hosts: name inside and the names of 127.0.0.1. addresses: further names.
     network: a network namespace to be in, empty for one of its own. resolver: the address of its DNS. devices: below
-    /dev, to be seen and used. environment: variables of the command. folder: where it starts. command. limits: rlimit
-    names with values. scratch_bytes: size of /tmp, /run and /dev/shm each.
+    /dev, to be seen and used. environment: variables of the command. root: the folder of an image's root, empty for the
+    machine's own system; files: contents by path below it that stand in place of its own. inside: uid and gid that the job
+    believes to have. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of /tmp, /run
+    and /dev/shm each.
     """
     os.umask(0o022)
     # Whoever started us may block or ignore signals, which is inherited; the job is to get those that it is sent.
@@ -102,12 +114,16 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     drop_to(told["user"], told["user"])
     die_with_parent(told["parent"])
     _pass(_FILTER, seccomp.assemble(os.uname().machine))
+    if told["root"] and _covered(f"{told['folder']}/", [("", "", "/opt/ml")]):
+        binds += ["--dir", told["folder"]]
+    binds += ["--chdir", told["folder"]]
     _pass(_ARGUMENTS, b"".join(os.fsencode(a) + b"\0" for a in arguments + binds))
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.closerange(STATUS + 1, _FILTER)
     os.closerange(_ARGUMENTS + 1, 4096)
-    command = ["bwrap", "--args", str(_ARGUMENTS), "--", "/bin/sh", "-c", _FIRST, *told["command"]]
+    first = [_SHELL, "-c", _FIRST_OF_IMAGE] if told["root"] else ["/bin/sh", "-c", _FIRST]
+    command = ["bwrap", "--args", str(_ARGUMENTS), "--", *first, *told["command"]]
     os.execve(_BWRAP, command, {})  # noqa: S606
 
 
@@ -117,14 +133,14 @@ def _arguments(told: Mapping[str, Any]) -> list[str]:
     network = [] if told["network"] else ["--unshare-net"]
     words = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", *network]
     words += ["--disable-userns", "--die-with-parent", "--new-session"]
-    words += ["--cap-drop", "ALL", "--uid", "1000", "--gid", "1000", "--hostname", told["hostname"]]
+    words += ["--cap-drop", "ALL", "--hostname", told["hostname"]]
+    words += ["--uid", str(told["inside"][0]), "--gid", str(told["inside"][1])]
     words += ["--seccomp", str(_FILTER), "--clearenv"]
     for name, value in told["environment"].items():
         words += ["--setenv", name, value]
-    words += ["--ro-bind", "/jail", "/", "--proc", "/proc", "--dev", "/dev"]
+    words += ["--bind" if told["root"] else "--ro-bind", "/jail", "/", "--proc", "/proc", "--dev", "/dev"]
     for path in ("/dev/shm", "/tmp", "/run"):
         words += ["--perms", "1777", "--size", size, "--tmpfs", path]
-    words += ["--chdir", told["folder"]]
     return words
 
 
@@ -144,18 +160,12 @@ def _lay_out(told: Mapping[str, Any]) -> list[str]:
     base = told["scratch"]
     mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=4m")
     jail = f"{base}/jail"
-    os.makedirs(f"{jail}/usr")
-    for name in ("etc", "proc", "dev", "tmp", "run", "opt/ml", "var/tmp", "mnt"):
-        os.makedirs(f"{jail}/{name}")
-    _bind("/usr", f"{jail}/usr", readonly=True)
-    for name in _SYSTEM:
-        path = f"/{name}"
-        if os.path.islink(path):
-            os.symlink(os.readlink(path), f"{jail}/{name}")
-        elif os.path.isdir(path):
-            os.mkdir(f"{jail}/{name}")
-            _bind(path, f"{jail}/{name}", readonly=True)
-    _etc(f"{jail}/etc", told)
+    os.mkdir(jail)
+    place = jail
+    if told["root"]:
+        place = _layer(base, told)
+    else:
+        _system(jail, told)
     words: list[str] = []
     os.mkdir(f"{base}/binds")
     pairs = [("--bind", s, t) for s, t in told["writable"]] + [("--ro-bind", s, t) for s, t in told["readonly"]]
@@ -165,17 +175,22 @@ def _lay_out(told: Mapping[str, Any]) -> list[str]:
         _mirror(source, here)
         _bind(source, here, readonly=how == "--ro-bind")
         if not _covered(target, pairs):
-            _mirror(source, f"{jail}{target}")
+            _mirror(source, f"{place}{target}")
         words += [how, f"/binds/{number}", target]
+    if told["root"]:
+        _write(f"{base}/starter", "")
+        _bind(os.path.realpath(_STARTER), f"{base}/starter", readonly=True)
+        words += ["--ro-bind", "/starter", _SHELL]
+        _cover(jail, base, told)
     # For bubblewrap itself until it pivots: its own libraries, a whole /proc (the kernel gives a new one only to who
     # sees one), devices to bind, a folder to build in.
     for name in ("usr", "proc", "dev", "tmp", "old"):
         os.mkdir(f"{base}/{name}")
     _bind("/usr", f"{base}/usr", readonly=True)
     for name in _SYSTEM:
-        if os.path.islink(f"{jail}/{name}"):
-            os.symlink(os.readlink(f"{jail}/{name}"), f"{base}/{name}")
-        elif os.path.isdir(f"{jail}/{name}"):
+        if os.path.islink(f"/{name}"):
+            os.symlink(os.readlink(f"/{name}"), f"{base}/{name}")
+        elif os.path.isdir(f"/{name}"):
             os.mkdir(f"{base}/{name}")
             _bind(f"/{name}", f"{base}/{name}", readonly=True)
     mount("proc", f"{base}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -194,15 +209,56 @@ def _lay_out(told: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def _system(jail: str, told: Mapping[str, Any]) -> None:
+    """The machine's own programs and libraries, as a job sees them."""
+    for name in ("usr", "etc", "proc", "dev", "tmp", "run", "opt/ml", "var/tmp", "mnt"):
+        os.makedirs(f"{jail}/{name}")
+    _bind("/usr", f"{jail}/usr", readonly=True)
+    for name in _SYSTEM:
+        path = f"/{name}"
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), f"{jail}/{name}")
+        elif os.path.isdir(path):
+            os.mkdir(f"{jail}/{name}")
+            _bind(path, f"{jail}/{name}", readonly=True)
+    _etc(f"{jail}/etc", told)
+
+
+def _layer(base: str, told: Mapping[str, Any]) -> str:
+    """The job's own layer over an image's root, in memory. It is filled before it lies over anything: so no path of the
+    image is followed here, and what it has in these places is hidden."""
+    over = f"{base}/over"
+    os.mkdir(over)
+    mount("tmpfs", over, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=0755,size={int(told['scratch_bytes'])}")
+    layer = f"{over}/layer"
+    for name in ("etc", "proc", "dev", "tmp", "run", "opt/ml"):
+        os.makedirs(f"{layer}/{name}")
+    os.mkdir(f"{over}/work")
+    _names(f"{layer}/etc", told)
+    for path, content in told["files"].items():
+        _checked(f"/{path}")
+        os.makedirs(os.path.dirname(f"{layer}/{path}"), exist_ok=True)
+        _write(f"{layer}/{path}", content)
+    return layer
+
+
+def _cover(jail: str, base: str, told: Mapping[str, Any]) -> None:
+    """Lay the job's layer over the image's root; nobody writes into that."""
+    over = f"{base}/over"
+    _own([f"{over}/layer"], told["user"])
+    root = os.open(told["root"], os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        data = f"lowerdir=/proc/self/fd/{root},upperdir={over}/layer,workdir={over}/work"
+        mount("overlay", jail, "overlay", MS_NOSUID | MS_NODEV, data)
+    finally:
+        os.close(root)
+
+
 def _etc(etc: str, told: Mapping[str, Any]) -> None:
-    names = " ".join(told["hosts"])
     _write(f"{etc}/passwd", "root:x:0:0:root:/root:/bin/sh\njob:x:1000:1000:job:/tmp:/bin/bash\n")
     _write(f"{etc}/group", "root:x:0:\njob:x:1000:\n")
-    further = "".join(f"{address} {name}\n" for name, address in told["addresses"].items())
-    _write(f"{etc}/hosts", f"127.0.0.1 localhost {names}\n::1 localhost\n{further}")
-    _write(f"{etc}/hostname", f"{told['hostname']}\n")
+    _names(etc, told)
     _write(f"{etc}/nsswitch.conf", f"passwd: files\ngroup: files\nhosts: files{' dns' if told['resolver'] else ''}\n")
-    _write(f"{etc}/resolv.conf", f"nameserver {told['resolver']}\n" if told["resolver"] else "")
     _write(f"{etc}/host.conf", "multi on\n")
     for name in _ETC:
         if os.path.exists(f"/etc/{name}"):
@@ -210,6 +266,15 @@ def _etc(etc: str, told: Mapping[str, Any]) -> None:
             _bind(f"/etc/{name}", f"{etc}/{name}", readonly=True)
     if os.path.islink("/etc/localtime"):
         os.symlink(os.readlink("/etc/localtime"), f"{etc}/localtime")
+
+
+def _names(etc: str, told: Mapping[str, Any]) -> None:
+    """The job's name, its peers', and who is asked for others."""
+    names = " ".join(told["hosts"])
+    further = "".join(f"{address} {name}\n" for name, address in told["addresses"].items())
+    _write(f"{etc}/hosts", f"127.0.0.1 localhost {names}\n::1 localhost\n{further}")
+    _write(f"{etc}/hostname", f"{told['hostname']}\n")
+    _write(f"{etc}/resolv.conf", f"nameserver {told['resolver']}\n" if told["resolver"] else "")
 
 
 def _checked(target: str) -> None:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from bastide.jail import cgroups, seccomp
 
+STARTER: Final = Path("/usr/bin/busybox")
 LAUNCHER: Final = str(Path(__file__).parent)
 # The user that a trial runs as; no account of the machine has it.
 _TRIAL_USER: Final = 1_899_999_999
@@ -34,7 +35,7 @@ def probe() -> list[Finding]:
     found = [_privileges(), _filter(), _program("bwrap", "bubblewrap", "--disable-userns", "--help")]
     found += [_program("gocryptfs", "gocryptfs"), _program("fusermount3", "fuse3"), _fuse(), _cgroups()]
     found.append(_sandbox() if all(f.ok for f in found[:3]) else _not_tried())
-    found += [_networks(), _podman(), _gpu()]
+    found += [_networks(), _containers(), _gpu()]
     return found
 
 
@@ -122,8 +123,9 @@ def _sandbox() -> Finding:
         words = {"parent": os.getpid(), "user": _TRIAL_USER, "group": {}, "own": [], "scratch": scratch}
         more = {"readonly": [], "writable": [], "hostname": "probe", "hosts": ["probe"], "environment": {}}
         more |= {"network": "", "addresses": {}, "resolver": ""}
+        image = {"root": "", "files": {}, "inside": [1000, 1000]}
         last = {"folder": "/", "command": ["/bin/true"], "limits": limits, "scratch_bytes": 1 << 20}
-        told.write(json.dumps(words | more | last).encode())
+        told.write(json.dumps(words | more | image | last).encode())
         told.seek(0)
         reading, writing = os.pipe()
         started = subprocess.Popen(
@@ -166,10 +168,16 @@ _TRIAL_NETWORK: Final = (
 )
 
 
-def _podman() -> Finding:
-    remedy = "apt-get install podman runc (only for images that Bastide does not bring)"
-    path = shutil.which("podman")
-    return Finding("podman", path is not None, _said([path, "--version"]) if path else "not found", remedy, False)
+def _containers() -> Finding:
+    """Without them containers of one's own are refused; everything else works."""
+    remedy = "apt-get install busybox-static, and a kernel with overlayfs (modprobe overlay)"
+    if not STARTER.exists():
+        return Finding("containers", False, f"{STARTER} not found", remedy, required=False)
+    if b"ld-linux" in STARTER.read_bytes()[:4096]:
+        return Finding("containers", False, f"{STARTER} is not static", remedy, required=False)
+    if not re.search(r"\boverlay$", Path("/proc/filesystems").read_text(), re.MULTILINE):
+        return Finding("containers", False, "the kernel has no overlayfs", remedy, required=False)
+    return Finding("containers", True, "images of your own run in the same sandbox, over overlayfs", remedy, False)
 
 
 def _gpu() -> Finding:

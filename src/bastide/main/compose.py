@@ -12,6 +12,7 @@ from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.cluster import Cluster
 from bastide.engines.idp import Issuers
+from bastide.engines.images import Containers
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
@@ -34,10 +35,12 @@ from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
+from bastide.registry import RegistryPages
 from bastide.services import (
     application_autoscaling,
     cloudwatch,
     ec2,
+    ecr,
     events,
     identity_center,
     kms,
@@ -160,6 +163,7 @@ class Platform:
             identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
+            ecr.Place: ecr.Place(url),
             Meter: meter,
         }
         calls = Calls(
@@ -175,6 +179,7 @@ class Platform:
             home=configuration.account,
             clock=clock,
         )
+        engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
@@ -186,7 +191,7 @@ class Platform:
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
-            named = s3.files(view)
+            named = s3.files(view) | ecr.files(view)
         await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
@@ -249,8 +254,11 @@ class Platform:
         configuration = self.configuration
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
-        pages = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
-        return FrontDoor(self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=pages)
+        registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
+        return FrontDoor(
+            self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=(registry, *browsers)
+        )
 
     async def open_networks(self, door: Door) -> None:
         """Makes every VPC that has endpoints. One that cannot be made is cut off, and the log says why."""

@@ -62,6 +62,8 @@ def known_host(scope: dict[str, Any], hosts: tuple[str, ...]) -> bool:
 class SignIn:
     """The ASGI application of the pages. `takes` says which requests are its own."""
 
+    inside = False
+
     def __init__(self, calls: Calls, place: Portal, file: Path, development: Relying | None = None) -> None:
         """file: where the identity provider is configured; read anew when it changes. development: the provider that
         comes along, instead."""

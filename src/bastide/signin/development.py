@@ -49,6 +49,8 @@ _RECHECK_SECONDS: Final = 2
 class DevelopmentProvider:
     """The provider's ASGI application, and the platform as its client."""
 
+    inside = False
+
     def __init__(
         self, place: Portal, directory: DataDirectory, sealer: Sealer, secret: str, clock: Clock = wall
     ) -> None:

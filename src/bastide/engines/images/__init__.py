@@ -9,6 +9,7 @@ only, a search path, and a digest that pins what ran.
 from __future__ import annotations
 
 from bastide.engines.images.catalogue import ALGORITHMS, IMAGES, images_of, known, resolve
+from bastide.engines.images.container import Blob, Container, Containers, Unfit
 from bastide.engines.images.environment import (
     Environment,
     build,
@@ -23,7 +24,11 @@ from bastide.engines.images.environment import (
 __all__ = [
     "ALGORITHMS",
     "IMAGES",
+    "Blob",
+    "Container",
+    "Containers",
     "Environment",
+    "Unfit",
     "build",
     "default_root",
     "digest_of",

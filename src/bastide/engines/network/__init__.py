@@ -161,6 +161,10 @@ class Networks(Protocol):
         """A socket bound to 127.0.0.1 of that namespace; raises OSError."""
         ...
 
+    def connect(self, namespace: str, port: int) -> socket.socket:
+        """A connection to 127.0.0.1 of that namespace; raises OSError."""
+        ...
+
     async def serve(self, bound: socket.socket) -> Opened:
         """Serves AWS's API there, as ``https://localhost``, with no VPC endpoint."""
         ...

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 SECONDS: Final = 20.0
+_CONNECT_SECONDS: Final = 5.0
 HTTPS: Final = 443
 _CLONE_NEWNET: Final = 0x40000000
 _SIOCGIFFLAGS: Final = 0x8913
@@ -102,6 +103,25 @@ def listening(namespace: int, address: str, port: int = HTTPS) -> socket.socket:
             bound.close()
             raise
         return bound
+
+    return apart(make)
+
+
+def connected(namespace: int, address: str, port: int) -> socket.socket:
+    """A connection of TCP there; raises OSError."""
+
+    def make() -> socket.socket:
+        enter(namespace)
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            made.settimeout(_CONNECT_SECONDS)
+            made.connect((address, port))
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.setblocking(False)
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     return apart(make)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class SandboxError(Exception):
@@ -44,6 +44,27 @@ class Image(Protocol):
     def path(self) -> str: ...
     @property
     def variables(self) -> Mapping[str, str]: ...
+
+
+@runtime_checkable
+class RootImage(Image, Protocol):
+    """An image that is a whole system: what is seen is its root, and nothing of the machine's.
+
+    root: the folder of it, which stays as it is: a job writes into a layer over it, in memory, which goes with the job.
+    user, group: who the program believes to be; it has no privileges. folder: where it starts. files: contents, by path
+    below the root, of small files that stand in place of its own.
+    """
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def user(self) -> int: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def folder(self) -> str: ...
+    @property
+    def files(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -172,4 +193,4 @@ class Volumes(Protocol):
         ...
 
 
-__all__ = ["Ended", "Image", "Limits", "Running", "SandboxError", "Sandboxes", "Spec", "Usage", "Volumes"]
+__all__ = ["Ended", "Image", "Limits", "RootImage", "Running", "SandboxError", "Sandboxes", "Spec", "Usage", "Volumes"]

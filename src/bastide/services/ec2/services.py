@@ -45,6 +45,7 @@ _INTERFACES: Final = (
     ("cloudtrail", ("cloudtrail",), "cloudtrail"),
     ("ec2", ("ec2",), "ec2"),
     ("ecr.api", ("ecr",), "api.ecr"),
+    ("ecr.dkr", ("ecr",), "*.dkr.ecr"),
     ("kms", ("kms",), "kms"),
     ("lambda", ("lambda",), "lambda"),
     ("logs", ("logs",), "logs"),

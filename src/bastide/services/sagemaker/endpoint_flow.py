@@ -14,12 +14,11 @@ import logging
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
-from bastide.engines import images
 from bastide.engines.serving import OnDemand, Serving, Unhealthy, Variant
 from bastide.engines.telemetry import Meter
 from bastide.engines.workflow import Failed, Flow, Run, Step, Wait, Workflows
 from bastide.kernel import Calls
-from bastide.services.sagemaker import lineage_record
+from bastide.services.sagemaker import lineage_record, own_image
 from bastide.services.sagemaker.capture import Capture
 from bastide.services.sagemaker.endpoint import ENDPOINT, retain, shown
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
@@ -185,7 +184,8 @@ class EndpointFlow:
             for one in (*plan["variants"], *plan["shadows"]):
                 name = one["VariantName"]
                 resolved[name] = [
-                    (each["Image"], images.resolve(each["Image"]).digest, run.clock()) for each in one["containers"]
+                    (each["Image"], own_image.served(self.calls, where["account"], each), run.clock())
+                    for each in one["containers"]
                 ]
                 healthy = max(healthy, int(one.get("ContainerStartupHealthCheckTimeoutInSeconds") or 0))
                 variant = Variant(name, float(one["InitialVariantWeight"]), direct=one["direct"])

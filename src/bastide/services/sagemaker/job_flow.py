@@ -28,7 +28,7 @@ from bastide.engines.placement.types import devices_of
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind
-from bastide.services.sagemaker import archive, channels, digest, job_network, job_record
+from bastide.services.sagemaker import archive, channels, digest, job_network, job_record, own_image
 from bastide.services.sagemaker.channels import Source, together
 from bastide.services.sagemaker.host import Host, all_or_first_failure, last_sync, public
 from bastide.services.sagemaker.joblog import JobLog
@@ -131,6 +131,9 @@ class JobFlow(ABC):
         config, isolated, _ = self.network(row)
         if config and not isolated:
             return "VpcConfig"
+        with self.calls.store.reading() as view:
+            if own_image.named(self.calls, view, self.image(row), row.account) is not None:
+                return "an image of one's own"
         modes = sorted({one.mode for one in self.sources(row) if one.mode != channels.FILE})
         return modes[0] if modes else "EnableManagedSpotTraining" if self.spot(row) else self.follows(row)
 
@@ -243,9 +246,10 @@ class JobFlow(ABC):
     async def pin(self, run: Run) -> dict[str, Any]:
         """Digests of image and data, recorded before use. A repeated attempt must find the same."""
         row = self.row(run)
-        environment = images.resolve(self.image(row))
-        run.held["environment"] = environment
         session: RoleSession = run.held["session"]
+        earlier = run.state.get("pinned")
+        pulling = own_image.environment(session, self.image(row), earlier["image"] if earlier else "")
+        environment = run.held["environment"] = await self.unless_stopped(run, pulling)
         contents: dict[str, channels.Content] = {}
         pinned: dict[str, Any] = {"image": environment.digest, "sources": {}}
 
@@ -260,7 +264,6 @@ class JobFlow(ABC):
                 }
 
         await self.unless_stopped(run, look())
-        earlier = run.state.get("pinned")
         if earlier is not None and earlier != pinned:
             raise Failed("ClientError", "Image or input data changed while the job was being taken up again.")
         run.held["contents"] = contents

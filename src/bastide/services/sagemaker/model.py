@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.engines import images
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import lineage_record
+from bastide.services.sagemaker import lineage_record, own_image
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.objects import split
-from bastide.services.sagemaker.session import check_role
+from bastide.services.sagemaker.session import RoleSession, check_role
 from bastide.store import Transaction
 
 MODEL = Kind(
@@ -68,10 +67,18 @@ _KEYS: Final = {
 }
 
 
-async def _before(a: Authorised) -> None:
+async def _before(a: Authorised) -> dict[str, str]:
+    """The digests of images of one's own, found with the model's role: a tag that moves later changes no model."""
+    pinned: dict[str, str] = {}
     if a.input.get("ExecutionRoleArn"):
         arn = MODEL.arn(a.account, a.region, a.input["ModelName"])
-        await check_role(a.calls, a.input["ExecutionRoleArn"], account=a.account, region=a.region, source_arn=arn)
+        where = {"account": a.account, "region": a.region, "source_arn": arn}
+        await check_role(a.calls, a.input["ExecutionRoleArn"], **where)
+        session = RoleSession(a.calls, a.input["ExecutionRoleArn"], **where)
+        for one in containers(a.input):
+            if one.get("Image"):
+                pinned[one["Image"]] = await own_image.digest_for_role(session, one["Image"])
+    return pinned
 
 
 @MODEL.operation(
@@ -154,10 +161,13 @@ def _resolved(a: Authorised, tx: Transaction, container: dict[str, Any]) -> dict
         found = {**container, "Environment": environment}
     if not found.get("Image"):
         raise Refused("ValidationException", "The container has no Image.")
-    image = images.resolve(found["Image"])
-    if not image.serve:
+    image = own_image.check(a, tx, found["Image"])
+    if image is None:
+        found.setdefault("ImageDigest", a.staged.get(found["Image"], ""))
+    elif not image.serve:
         raise Refused("ValidationException", f"The image {found['Image']} does not serve: take the one for inference.")
-    found["ImageDigest"] = image.digest
+    else:
+        found["ImageDigest"] = image.digest
     _check_data(found)
     return found
 

@@ -7,9 +7,8 @@ from typing import Any, Final
 import orjson
 
 from bastide.domain import Refused
-from bastide.engines import images
 from bastide.kernel import Authorised
-from bastide.services.sagemaker import lineage_record, model_scan
+from bastide.services.sagemaker import lineage_record, model_scan, own_image
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import SAGEMAKER
 from bastide.store import Row, View
@@ -24,7 +23,7 @@ def pinned(a: Authorised, view: View, containers: list[dict[str, Any]]) -> list[
     for container in containers:
         made = dict(container)
         if made.get("Image"):
-            made["ImageDigest"] = images.resolve(made["Image"]).digest
+            made["ImageDigest"] = own_image.digest_of(a, view, made["Image"])
         if made.get("ModelDataUrl"):
             bucket, key = split(made["ModelDataUrl"])
             try:

@@ -11,7 +11,7 @@ import orjson
 
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
-from bastide.services.sagemaker import archive, digest, objects
+from bastide.services.sagemaker import archive, digest, objects, own_image
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.job_flow import GIB, JobFlow
@@ -100,8 +100,8 @@ class ProcessingFlow(JobFlow):
 
     def command(self, row: Row, environment: Environment) -> Sequence[str]:
         application = row.doc["AppSpecification"]
-        entry = application.get("ContainerEntrypoint") or environment.process
-        return [*entry, *(application.get("ContainerArguments") or ())]
+        given = application.get("ContainerEntrypoint"), application.get("ContainerArguments")
+        return own_image.command(environment, *given, "")
 
     def variables(self, row: Row) -> Mapping[str, str]:
         arn = PROCESSING_JOB.arn(row.account, row.region, row.name)

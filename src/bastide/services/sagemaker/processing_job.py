@@ -6,9 +6,8 @@ import posixpath
 from typing import Final
 
 from bastide.domain import Refused
-from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import job_network, job_record, quota
+from bastide.services.sagemaker import job_network, job_record, own_image, quota
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.session import check_role
@@ -79,8 +78,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     quota.check(
         a, tx, PROCESSING_JOB, "processing", [(cluster["InstanceType"], int(cluster.get("InstanceCount") or 1))]
     )
-    environment = images.resolve(given["AppSpecification"]["ImageUri"])
-    if not given["AppSpecification"].get("ContainerEntrypoint") and not environment.process:
+    environment = own_image.check(a, tx, given["AppSpecification"]["ImageUri"])
+    entry = given["AppSpecification"].get("ContainerEntrypoint")
+    if environment is not None and not entry and not environment.process:
         raise Refused(
             "ValidationException",
             "AppSpecification.ContainerEntrypoint is needed: this image has no default one.",

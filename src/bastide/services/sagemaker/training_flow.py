@@ -12,7 +12,7 @@ import orjson
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
 from bastide.kernel import Calls
-from bastide.services.sagemaker import archive, digest, objects
+from bastide.services.sagemaker import archive, digest, objects, own_image
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.job_flow import GIB, JobFlow
@@ -169,8 +169,8 @@ class TrainingFlow(JobFlow):
 
     def command(self, row: Row, environment: Environment) -> Sequence[str]:
         algorithm = row.doc["AlgorithmSpecification"]
-        entry = algorithm.get("ContainerEntrypoint") or environment.train
-        return [*entry, *(algorithm.get("ContainerArguments") or ())]
+        given = algorithm.get("ContainerEntrypoint"), algorithm.get("ContainerArguments")
+        return own_image.command(environment, *given, "train")
 
     def variables(self, row: Row) -> Mapping[str, str]:
         return {

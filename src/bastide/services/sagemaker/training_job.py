@@ -10,7 +10,7 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, anything, fill, page, regular, tags_of
 from bastide.protocol import codec
-from bastide.services.sagemaker import job_network, job_record, quota
+from bastide.services.sagemaker import job_network, job_record, own_image, quota
 from bastide.services.sagemaker.asking import at, keys, lacking, otherwise, passing, several, tagging
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.relation import WARM
@@ -47,7 +47,7 @@ _UNSUPPORTED: Final = (
     "DebugRuleConfigurations",
     "ProfilerRuleConfigurations",
     "AlgorithmSpecification.AlgorithmName",
-    "AlgorithmSpecification.TrainingImageConfig",
+    "AlgorithmSpecification.TrainingImageConfig.TrainingRepositoryAuthConfig",
     "RemoteDebugConfig.EnableRemoteDebug",
     "SessionChainingConfig.EnableSessionTagChaining",
     "ServerlessJobConfig",
@@ -119,7 +119,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     resources = given.get("ResourceConfig") or {}
     name = given["TrainingJobName"]
     doc = {key: value for key, value in given.items() if key not in ("Tags", "TrainingJobName")}
-    if not in_script_mode(given) and environment.metrics:
+    if environment is not None and environment.metrics and not in_script_mode(given):
         watched = [{"Name": metric, "Regex": pattern} for metric, pattern in environment.metrics]
         doc["AlgorithmSpecification"] = {**given["AlgorithmSpecification"], "MetricDefinitions": watched}
     doc.setdefault("EnableNetworkIsolation", False)
@@ -140,18 +140,23 @@ def create(a: Authorised, tx: Transaction) -> Output:
     return {"TrainingJobArn": TRAINING_JOB.arn(a.account, a.region, name)}
 
 
-def check(a: Authorised, tx: Transaction, given: Any) -> images.Environment:
-    """The environment that a job would run in. Raises Refused for a request, CreateTrainingJob's or one that will be, that
-    no job can follow from."""
+def check(a: Authorised, tx: Transaction, given: Any) -> images.Environment | None:
+    """The environment that a job would run in, None if the image is one's own. Raises Refused for a request,
+    CreateTrainingJob's or one that will be, that no job can follow from."""
     lacking(given, *_UNSUPPORTED)
     resources = given.get("ResourceConfig") or {}
     check_instances(a, tx, resources, given.get("InputDataConfig") or ())
     check_warm_pool(a, tx, given)
     algorithm = given["AlgorithmSpecification"]
+    if (algorithm.get("TrainingImageConfig") or {}).get("TrainingRepositoryAccessMode", "Platform") != "Platform":
+        raise Refused(
+            "ValidationException", "TrainingRepositoryAccessMode is not supported by Bastide yet except Platform."
+        )
     if not algorithm.get("TrainingImage"):
         raise Refused("ValidationException", "AlgorithmSpecification.TrainingImage is needed.")
-    environment = images.resolve(algorithm["TrainingImage"])
-    check_algorithm(given, environment)
+    environment = own_image.check(a, tx, algorithm["TrainingImage"])
+    if environment is not None:
+        check_algorithm(given, environment)
     check_channels(given)
     split(given["OutputDataConfig"]["S3OutputPath"])
     if given.get("CheckpointConfig"):

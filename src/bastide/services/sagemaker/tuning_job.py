@@ -156,7 +156,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         one = request(doc, definition, f"{name}-001-00000000", {})
         environment = check(a, tx, one)
         told = [metric["Name"] for metric in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]
-        if not in_script_mode(one):
+        if environment is not None and not in_script_mode(one):
             told += [metric for metric, _ in environment.metrics]
         aim = objective(doc, definition)["MetricName"]
         if aim not in told:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines import images
+from bastide.engines.network import Networks
 from bastide.engines.placement import Claim, Place, Placement
 from bastide.engines.placement.types import devices_of
 from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
@@ -17,7 +18,7 @@ from bastide.engines.serving import MOST_ANSWER, Container, Instance, Serving
 from bastide.engines.telemetry import Dimensions
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
-from bastide.services.sagemaker import model_data, objects
+from bastide.services.sagemaker import model_data, objects, own_image
 from bastide.services.sagemaker.job_flow import GIB, volume_key
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.measuring import Measures, Usages
@@ -79,6 +80,7 @@ class _Building:
         self._granted: Place | None = variant.get("granted")
         self._volume = False
         self._folders: list[Any] = []
+        self._bridges: list[own_image.Bridge] = []
         self._reading: set[asyncio.Task[None]] = set()
         self._dimensions: Dimensions = ()
         namespace = "/aws/sagemaker/Endpoints"
@@ -106,6 +108,8 @@ class _Building:
         claim, self._claim = self._claim, None
         if claim is not None:
             self._calls.engine(Placement).release(claim)
+        while self._bridges:
+            await self._bridges.pop().close()
         serving = self._calls.engine(Serving)
         while self._folders:
             await asyncio.to_thread(serving.leave, self._folders.pop())
@@ -155,7 +159,7 @@ class _Building:
 
     async def _container(self, volume: Any, digest: str, number: int, container: dict[str, Any]) -> Container:
         session, several = self._session, container.get("Mode") == MULTI
-        environment = images.resolve(container["Image"])
+        environment = await own_image.environment(session, container["Image"], container.get("ImageDigest", ""))
         ml = volume / f"ml-{number}"
         await asyncio.to_thread((ml / "model").mkdir, parents=True)
         readonly, models, more = [], None, {}
@@ -181,6 +185,12 @@ class _Building:
         grant = self._granted.grant
         sockets = await asyncio.to_thread(self._calls.engine(Serving).place, f"{digest}-{number}")
         self._folders.append(sockets)
+        namespace = ""
+        if isinstance(environment, images.Container):
+            # It listens on its own port, as everywhere; what Bastide brings listens on the socket itself.
+            bridge = own_image.Bridge(self._calls.engine(Networks), sockets / "model.sock")
+            self._bridges.append(bridge)
+            namespace = await bridge.open()
         spec = Spec(
             name=f"{self._place}-{number}",
             image=environment,
@@ -193,10 +203,11 @@ class _Building:
                 **container["Environment"],
                 **more,
                 "BASTIDE_MEMORY_BYTES": str(grant.memory_bytes),
-                "BASTIDE_SERVE_SOCKET": f"{_SOCKET_FOLDER}/model.sock",
+                **({} if namespace else {"BASTIDE_SERVE_SOCKET": f"{_SOCKET_FOLDER}/model.sock"}),
             },
             readonly=readonly,
-            writable=[(sockets, _SOCKET_FOLDER)],
+            writable=[] if namespace else [(sockets, _SOCKET_FOLDER)],
+            network=namespace,
             hostname="model",
             hosts=("model",),
             gpus=grant.gpus,

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import uvloop
 
-from bastide.engines.sandbox import Ended, Limits, SandboxError, Spec, Usage
+from bastide.engines.sandbox import Ended, Limits, RootImage, SandboxError, Spec, Usage
 from bastide.jail import cgroups
 from bastide.jail.probe import LAUNCHER
 
@@ -306,6 +306,7 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
     environment |= {"OMP_NUM_THREADS": whole, "LOKY_MAX_CPU_COUNT": whole}
     environment |= dict(spec.image.variables) | dict(spec.env)
     writable = [(spec.workdir, "/opt/ml"), *spec.writable]
+    image = spec.image if isinstance(spec.image, RootImage) else None
     return {
         "parent": os.getpid(),
         "user": user,
@@ -321,7 +322,10 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
         "network": spec.network,
         "resolver": spec.resolver,
         "environment": environment,
-        "folder": "/opt/ml",
+        "root": str(image.root) if image is not None else "",
+        "files": dict(image.files) if image is not None else {},
+        "inside": [image.user, image.group] if image is not None else [1000, 1000],
+        "folder": image.folder if image is not None else "/opt/ml",
         "command": list(spec.command),
         "limits": _rlimits(limits, group),
         "scratch_bytes": limits.memory_bytes,

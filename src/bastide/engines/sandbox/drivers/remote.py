@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bastide.engines.sandbox import Ended, Running, SandboxError, Sandboxes, Spec, Usage, Volumes
+from bastide.engines.sandbox import Ended, RootImage, Running, SandboxError, Sandboxes, Spec, Usage, Volumes
 from bastide.jail.namespaces import CLONE_NEWNET, setns
 
 _CHUNK: Final = 1 << 20
@@ -189,6 +189,8 @@ class _FarRunning:
         spec, far = self._spec, self._far
         if spec.writable or spec.resolver:
             raise ValueError("a sandbox on a node has no sockets and no DNS of this machine")
+        if isinstance(spec.image, RootImage):
+            raise ValueError("images of a registry are not on nodes")
         far.opened = True
         await self._ask("open", far.key, size=far.size)
         readonly = [(str(number), target) for number, (_, target) in enumerate(spec.readonly)]

@@ -1,0 +1,74 @@
+"""Manifests: what an image is made of. Source: OCI Image Format Specification 1.1, Docker Image Manifest V2 Schema 2."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from bastide.domain import Refused
+from bastide.services.ecr.layer import DIGEST
+
+MOST_BYTES: Final = 4 * 1024 * 1024
+OCI: Final = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+DOCKER: Final = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
+_LISTS: Final = (OCI_INDEX, DOCKER_LIST)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """blobs: digests of configuration and layers. children: digests of the manifests of a list. size: bytes of all
+    blobs. artifact: the media type of the configuration."""
+
+    digest: str
+    media: str
+    blobs: tuple[str, ...]
+    children: tuple[str, ...]
+    size: int
+    artifact: str
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(
+        "InvalidParameterException",
+        f"Invalid parameter at 'imageManifest' failed to satisfy constraint: {message}",
+    )
+
+
+def _descriptors(given: Any) -> list[dict[str, Any]]:
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise _invalid("it does not have the form of a manifest")
+    for one in given:
+        if not DIGEST.fullmatch(str(one.get("digest"))) or not isinstance(one.get("size"), int) or one["size"] < 0:
+            raise _invalid("a descriptor has a sha256 digest and a size")
+    return given
+
+
+def read(text: str, media: str | None) -> Manifest:
+    """A manifest from its text; raises Refused for what is none. media: what the client says it is."""
+    raw = text.encode()
+    if len(raw) > MOST_BYTES:
+        raise _invalid(f"it has more than {MOST_BYTES} bytes")
+    try:
+        told = orjson.loads(raw)
+    except ValueError:
+        raise _invalid("it is not JSON") from None
+    if not isinstance(told, dict) or told.get("schemaVersion") != 2:
+        raise _invalid("it is not a manifest of schema version 2")
+    kind = str(media or told.get("mediaType") or (OCI_INDEX if "manifests" in told else OCI))
+    if kind not in (OCI, OCI_INDEX, DOCKER, DOCKER_LIST) or told.get("mediaType", kind) != kind:
+        raise _invalid(f"its media type {kind[:128]} is not one of images, or not the one that it says itself")
+    digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    if kind in _LISTS:
+        children = _descriptors(told.get("manifests"))
+        return Manifest(digest, kind, (), tuple(one["digest"] for one in children), 0, "")
+    config = _descriptors([told.get("config")])[0]
+    layers = _descriptors(told.get("layers"))
+    blobs = tuple(dict.fromkeys(one["digest"] for one in (config, *layers)))
+    return Manifest(
+        digest, kind, blobs, (), sum(one["size"] for one in layers), str(config.get("mediaType") or "")[:256]
+    )
