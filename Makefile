@@ -39,6 +39,10 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 environments: $(VENV)/.ready
 	@$(BIN)/bastide environments build scikit-learn xgboost
 
+.PHONY: tracking
+tracking: $(VENV)/.ready
+	@$(BIN)/bastide environments build mlflow
+
 environments-test: setup ## builds every environment and runs jobs in each
 	@$(BIN)/bastide environments build huggingface pytorch spark tensorflow
 	@BASTIDE_ENVIRONMENTS=all $(BIN)/python -m pytest -q tests/environments
@@ -56,7 +60,7 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, the floors
 	@$(BIN)/lint-imports
 
 test: packages $(VENV)/.ready ## everything that CI asks
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target environments clients lint
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target environments tracking clients lint
 	@$(PYTEST)
 
 sdk: setup clients ## programs of the SageMaker SDK, v2 and v3, unchanged; SDK=v2/tuner for some

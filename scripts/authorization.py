@@ -145,6 +145,7 @@ _TEXTS = {
     "rootid": "r-zzzz",
     "sagemaker.sourcearn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:artifact/0000",
     "sourceparentid": "r-zzzz",
+    "trackingserverarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-tracking-server/name",
     "sourcekeyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
     "targetid": "ou-zzzz-zzzzzzzz",
     "targetkeyid": "00000000-0000-0000-0000-000000000007",
@@ -169,7 +170,7 @@ def _text(shape: Any, member: str, kinds: Mapping[str, Kind]) -> str:
     for name in (f"{service}.{lower}", lower):
         if name in _TEXTS:
             return _TEXTS[name]
-    if lower.endswith("s3uri") or lower in ("s3outputpath", "modeldataurl"):
+    if lower.endswith("s3uri") or lower in ("artifactstoreuri", "s3outputpath", "modeldataurl"):
         return "s3://a-bucket/key"
     if lower.endswith("arn"):
         kind = kinds.get(lower[:-3])

@@ -15,7 +15,7 @@ from bastide.domain import MICROS, Instant, wall
 from bastide.frontdoor import Listener
 from bastide.kernel.happened import EVENTS
 from bastide.main.compose import Platform
-from bastide.main.run import _bind, _server
+from bastide.main.run import Doors, _bind, _configured, _Protocol, _server
 from bastide.store.directory import DataDirectory
 from tests.platform import HOME, PROGRAM, Running
 
@@ -59,21 +59,29 @@ class Moved(Running):
         self.loop, self.over = asyncio.get_running_loop(), asyncio.Event()
         bound = _bind(("127.0.0.1", 0))
         self.url = self.http = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        self.running = await Platform.start(DataDirectory(self.data), self.url, clock=self.clock)
+        directory = DataDirectory(self.data)
+        self.running = await Platform.start(directory, self.url, clock=self.clock)
 
         async def hear(event: dict[str, Any]) -> None:
             self.told.append(event)
 
         for topic in ("s3:Notification", EVENTS):
             self.running.outbox.subscribe(topic, hear)
-        server = _server(self.running.door().at(Listener("plain", False)), None)
-        serving = asyncio.create_task(server.serve(sockets=[bound]))
-        while not server.started:
+        door = self.running.door()
+        servers = [
+            _server(door.at(Listener("public", True)), directory),
+            _server(door.at(Listener("plain", False)), None),
+        ]
+        sockets = [_bind(("127.0.0.1", 0)), bound]
+        serving = [asyncio.create_task(one.serve(sockets=[at])) for one, at in zip(servers, sockets, strict=True)]
+        while not all(one.started for one in servers):
             await asyncio.sleep(0.005)
+        await self.running.open_networks(Doors(door, directory, servers[0], _Protocol, _configured))
         ready.set()
         await self.over.wait()
-        server.should_exit = True
-        await serving
+        for one in servers:
+            one.should_exit = True
+        await asyncio.gather(*serving)
         await self.running.close()
 
     def client(self, service: str, *given: Any, **more: Any) -> Any:

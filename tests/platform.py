@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from typing import Any
 import boto3
 import botocore.config
 
+from bastide.protocol import MODELS
+
 HOME = "111122223333"
 REGION = "us-east-1"
 SESSION = boto3.session.Session()
 """One for all: it keeps the service models it has read."""
+SESSION._session.get_component("data_loader").search_paths.append(str(MODELS))
 PROGRAM = [sys.executable, "-m", "bastide"]
 
 
@@ -190,6 +194,37 @@ class Account:
     def as_role(self, name: str, session: str = "test") -> Keys:
         """A session of one of its roles, taken on by its administrator."""
         return self.platform.assume(f"arn:aws:iam::{self.id}:role/{name}", self.keys, session)
+
+
+def below(top: Path) -> Iterator[Path]:
+    """Whatever lies below a folder that others change meanwhile: os.walk passes over what goes, Path.rglob raises."""
+    return (Path(at) / name for at, folders, files in os.walk(top) for name in folders + files)
+
+
+def on_disk(data: Path) -> list[Path]:
+    """Every file of a data directory as it lies there: not what the encrypted volumes show while they are open."""
+    return [one for one in below(data) if "clear" not in one.parts[len(data.parts) :] and one.is_file()]
+
+
+def lies_in(path: Path, *needles: bytes) -> bool:
+    """Whether one of these stands in a file, which may be larger than memory and mostly holes."""
+    reach = max(map(len, needles)) - 1
+    handle, at, kept = os.open(path, os.O_RDONLY), 0, b""
+    try:
+        while True:
+            try:
+                begins = os.lseek(handle, at, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole is left
+                return False
+            piece = os.pread(handle, 1 << 22, begins)
+            if not piece:
+                return False
+            kept = (kept if begins == at else b"") + piece
+            if any(one in kept for one in needles):
+                return True
+            at, kept = begins + len(piece), kept[-reach:] if reach else b""
+    finally:
+        os.close(handle)
 
 
 def allow(*actions: str, resource: str | list[str] = "*", **more: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import botocore.session
 import pytest
 
 from bastide.main.catalogue import SERVICES
+from bastide.protocol import MODELS
 from tests.platform import REGION, Account, Keys, Running
 
 OPERATIONS = [(kind.service, one.name) for service in SERVICES for kind in service.kinds for one in kind.operations]
@@ -27,6 +28,7 @@ _REFUSALS = {
     "UnauthorizedException", "InvalidClientException",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
+_LOADER.search_paths.append(str(MODELS))
 
 
 def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
@@ -101,6 +103,10 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower in ("artifactarn", "sourcearn", "destinationarn"):
         return f"arn:aws:sagemaker:{REGION}:{account}:artifact/0000"
+    if lower == "trackingserverarn":
+        return f"arn:aws:sagemaker:{REGION}:{account}:mlflow-tracking-server/nothing-here"
+    if lower == "mlflowid":
+        return "0" * 32
     if "scalable-target" in str(shape.metadata.get("pattern", "")):
         return f"arn:aws:application-autoscaling:{REGION}:{account}:scalable-target/nothing-here"
     if shape.name == "ResourceIdMaxLen1600":
@@ -111,7 +117,7 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "a-bucket-of-nobody-here/key"
     if lower == "bucket":
         return "a-bucket-of-nobody-here"
-    if lower in ("s3uri", "s3outputpath", "modeldataurl"):
+    if lower in ("s3uri", "artifactstoreuri", "s3outputpath", "modeldataurl"):
         return "s3://a-bucket-of-nobody-here/x"
     if lower in ("accountid",):
         return account

@@ -200,3 +200,21 @@ def test_it_fails_closed_without_gocryptfs(tmp_path: Path) -> None:
         asyncio.run(Gocryptfs(tmp_path / "volumes", str(programs)).create("job-1", bytes(32)))
     assert time.monotonic() - began < 5
     assert not (tmp_path / "volumes" / "job-1").exists()
+
+
+def test_a_kept_volume_is_there_again_under_its_key(tmp_path: Path) -> None:
+    async def story() -> None:
+        key, place = secrets.token_bytes(32), tmp_path / "kept" / "one"
+        volumes = Gocryptfs(tmp_path / "volumes")
+        (await volumes.keep("job-1", key, place) / "model").write_bytes(MARKER)
+        await volumes.close("job-1")
+        assert place.is_dir() and on_disk(tmp_path, MARKER) == [] and not (tmp_path / "volumes" / "job-1").exists()
+        assert (await volumes.keep("job-1", key, place) / "model").read_bytes() == MARKER
+        await volumes.close_all()
+        other = await volumes.keep("job-2", secrets.token_bytes(32), place)
+        assert not (other / "model").exists()
+        await volumes.close_all()
+        assert (await volumes.keep("job-3", key, place) / "model").read_bytes() == MARKER
+        await volumes.close_all()
+
+    asyncio.run(story())

@@ -178,6 +178,13 @@ def test_arrays_of_joblib_are_passed_over_and_what_is_behind_them_is_read() -> N
     assert report["verdict"] == "Dangerous" and "os.system" in report["findings"][0]
 
 
+@pytest.mark.parametrize("byte", range(256))
+def test_no_array_makes_a_model_suspicious_whatever_its_bytes_would_mean(byte: int) -> None:
+    """``pickle.load`` would take them for more of the pickle, as far as it comes; here they follow an instance."""
+    found = list(model_scanner.of_pickle("m.joblib", _WRAPPER % (_BYTES, 64) + bytes([byte]) * 64 + b"."))
+    assert found == []
+
+
 def test_what_nobody_knows_or_can_read_is_not_clean() -> None:
     unknown = pickle.dumps([1]).replace(b"K\x01", b"cmystery.thing\nMade\n")
     assert _report(("a.pkl", unknown))["verdict"] == "Suspicious"
@@ -240,3 +247,11 @@ def test_a_bomb_ends_at_the_scanners_limits() -> None:
 
 def test_base64_is_no_pickle() -> None:
     assert _report(("a.txt", base64.b64encode(EVIL)))["verdict"] == "Clean"
+
+
+def test_a_size_below_nothing_is_refused_and_not_followed_back() -> None:
+    back = tarfile.TarInfo("back")
+    back.size = -1024
+    packed = back.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    found = _scan(gzip.compress(packed))
+    assert found["verdict"] != "Clean" and "less than no bytes" in found["findings"][0]

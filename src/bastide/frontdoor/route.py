@@ -108,6 +108,8 @@ class Router:
             and not received.named.get("content-type", "").startswith("multipart/")  # a browser's upload to S3
         ):
             return [open_[0]]
+        if "x-mlflow-sm-tracking-server-arn" in received.named:
+            return self._by_name.get("sagemaker-mlflow", [])
         # S3 answers whoever did not sign; other services' paths are known only to be refused under their own name.
         rest = [one for many in self._by_name.values() for one in many if one.protocol == "rest-json"]
         return [*self._by_name.get("s3", []), *rest]

@@ -25,7 +25,7 @@ from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 from bastide.engines.sandbox.drivers.remote import Spread
-from bastide.engines.serving import Serving
+from bastide.engines.serving import Serving, Standing
 from bastide.engines.spool import Spools
 from bastide.engines.telemetry import Meter
 from bastide.engines.tuning import Optimiser
@@ -156,6 +156,7 @@ class Platform:
             Folders: folders,
             Placement: placement,
             Serving: serving,
+            Standing: Standing(),
             Spools: Spools(directory.captured, root.derive("captured")),
             Optimiser: Optimiser(),
             Networks: networks,
@@ -181,12 +182,15 @@ class Platform:
         )
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
+        engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
         rules = events.Rules(calls)
+        scaler = application_autoscaling.Scaler(calls)
+        outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
@@ -224,7 +228,7 @@ class Platform:
             expiry,
             keeper,
             capture,
-            application_autoscaling.Scaler(calls),
+            scaler,
             volumes,
             meter,
             watch,
@@ -311,6 +315,7 @@ class Platform:
         await self.scaler.close()
         await self.sign_in.close()
         await self.workflows.close()
+        await self.calls.engine(sagemaker.Trackers).close()
         await self.serving.close()
         await self.capture.close()
         await self.calls.engine(Optimiser).close()

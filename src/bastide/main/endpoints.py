@@ -49,6 +49,15 @@ class _Opened:
         self.drop()
 
 
+class _Crowded(ConnectionRefusedError):  # noqa: N818
+    """There is no room for another connection. Whoever sends them is not to fill the log with them."""
+
+
+def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), _Crowded):
+        loop.default_exception_handler(context)
+
+
 class _Gate:
     """Lets so many connections through."""
 
@@ -58,14 +67,14 @@ class _Gate:
         self._begun: deque[tuple[float, weakref.ref[Any]]] = deque()
 
     def admit(self, protocol: Any) -> None:
-        """Raises ConnectionRefusedError where there is no room: asyncio then lets go of the socket."""
+        """Raises _Crowded where there is no room: asyncio then lets go of the socket."""
         now = time.monotonic()
         while self._begun and self._begun[0][0] < now - _SECONDS:
             self._begun.popleft()
         shaking = sum(1 for _, one in self._begun if (held := one()) is not None and held.transport is None)
         standing = sum(1 for one in self._connections if one.config is self._config)
         if shaking + standing >= _MOST_CONNECTIONS:
-            raise ConnectionRefusedError("too many connections")
+            raise _Crowded
         self._begun.append((now, weakref.ref(protocol)))
 
 
@@ -99,7 +108,9 @@ class Doors:
             gate.admit(made)
             return made
 
-        server = await asyncio.get_running_loop().create_server(
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_told)
+        server = await loop.create_server(
             connection,
             sock=bound,
             ssl=self._context(endpoint, names) if endpoint else self._jobs(),

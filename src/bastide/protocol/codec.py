@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import botocore
 import cbor2
@@ -582,7 +582,7 @@ class _Operations(Mapping[str, OperationCodec]):
         if found is None:
             if name not in self._service.names:
                 raise KeyError(name)
-            found = self._made[name] = OperationCodec(self._service, self._service.model.operation_model(name))
+            found = self._made[name] = self._service.compiled(self._service, self._service.model.operation_model(name))
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -601,6 +601,9 @@ class Codec:
     signing_name: its name in credential scopes. endpoint_prefix, api_version, target_prefix, json_version: as in the
     model. protocols: those that clients may speak, the first preferred. global_: has one endpoint for all regions.
     """
+
+    compiled = OperationCodec
+    """What an operation becomes."""
 
     def __init__(self, service: str, model: Any, *, global_: bool = False) -> None:
         self.service = service
@@ -778,9 +781,14 @@ def _unknown(protocol: str, status: int) -> Refused:
     )  # fmt: skip
 
 
+SPECIAL: dict[str, type[Codec]] = {}
+"""Services that botocore does not know, each with its own codec; their models are in `MODELS`."""
+MODELS: Final = Path(__file__).parent / "models"
+
+
 @cache
 def _loader() -> Any:
-    return Loader(include_default_search_paths=False, extra_search_paths=[str(_data())])
+    return Loader(include_default_search_paths=False, extra_search_paths=[str(_data()), str(MODELS)])
 
 
 def _data() -> Path:
@@ -801,7 +809,7 @@ def codec(service: str) -> Codec:
     except UnknownServiceError:
         raise KeyError(service) from None
     prefix = model.metadata.get("endpointPrefix", service)
-    return Codec(service, model, global_=prefix in _global_prefixes())
+    return SPECIAL.get(service, Codec)(service, model, global_=prefix in _global_prefixes())
 
 
 @cache

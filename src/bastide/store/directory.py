@@ -68,6 +68,11 @@ class DataDirectory:
         return self.root / "captured"
 
     @property
+    def tracking(self) -> Path:
+        """Encrypted volumes of MLflow tracking servers."""
+        return self.root / "tracking"
+
+    @property
     def run(self) -> Path:
         """Mounts and sockets of running sandboxes; empty when nothing runs."""
         return self.root / "run"

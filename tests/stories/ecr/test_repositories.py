@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import Account, allow
+from tests.platform import Account, allow, on_disk
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry
 
@@ -43,14 +43,14 @@ def upload(ecr: Any, name: str, data: bytes, **more: Any) -> str:
     )
 
 
-def manifest(config: str, *layers: str) -> str:
+def manifest(config: str, *layers: str, size: int = 12 * MB) -> str:
     return json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
             "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": config, "size": 2},
             "layers": [
-                {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": one, "size": 9}
+                {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": one, "size": size}
                 for one in layers
             ],
         }
@@ -113,6 +113,8 @@ def test_layers_and_images_over_the_api(account: Account) -> None:
     digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
     missing = manifest(config, f"sha256:{'1' * 64}")
     assert code(ecr.put_image, repositoryName="app", imageManifest=missing) == "LayersNotFoundException"
+    for lying in (manifest(config, layer, size=9), manifest(config, layer, config), manifest(layer, layer)):
+        assert code(ecr.put_image, repositoryName="app", imageManifest=lying) == "InvalidParameterException"
     wrong = {"imageDigest": f"sha256:{'2' * 64}"}
     assert code(ecr.put_image, repositoryName="app", imageManifest=text, **wrong) == "ImageDigestDoesNotMatchException"
     for hostile in ("{", "[]", '{"schemaVersion":1}', '{"schemaVersion":2,"config":{},"layers":[]}'):
@@ -182,7 +184,7 @@ def test_layers_lie_under_the_key_of_the_repository(registry: Registry) -> None:
 
     registry.push(f"{uri}:one", [oci.system, content])
     objects = registry.account.platform.data / "objects"
-    assert not any(secret[:64] in path.read_bytes() for path in objects.rglob("*") if path.is_file())
+    assert not any(secret[:64] in path.read_bytes() for path in on_disk(objects))
     # Who pulls needs no permission on the key: ECR has a grant. Without the key nobody pulls.
     registry.account.role(
         "Puller", allow("ecr:GetAuthorizationToken", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")

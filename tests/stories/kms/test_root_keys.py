@@ -121,7 +121,7 @@ def test_a_token(tmp_path: Path) -> None:
         assert running.process is not None
         limits = (Path("/proc") / str(running.process.pid) / "limits").read_text()
         [line] = [one for one in limits.splitlines() if one.startswith("Max core file size")]
-        assert line.split()[4:6] == ["0", "0"]
+        assert set(line.split()[4:6]) <= {"0", "1"}  # bytes: no core is as small, and with 1 none is piped either
         refused = _program(with_token, "rotate-root-key", "--data", str(data))
         assert refused.returncode == 1 and "already runs" in refused.stderr
     finally:

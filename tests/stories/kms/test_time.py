@@ -29,7 +29,7 @@ from bastide.main.compose import Platform
 from bastide.services.kms.noun import KEY
 from bastide.store.database import connect
 from bastide.store.directory import DataDirectory
-from tests.platform import HOME, PROGRAM, REGION
+from tests.platform import HOME, PROGRAM, REGION, on_disk
 
 DAY = 24 * 3600 * MICROS
 MARK = b"the-customers-own-plaintext-"
@@ -121,8 +121,8 @@ def _holding(folder: Path, *needles: bytes) -> list[str]:
     forms = [form for one in needles for form in (one, one.hex().encode(), base64.b64encode(one)[:-4])]
     return [
         path.name
-        for path in folder.rglob("*")
-        if path.is_file() and any(form in path.read_bytes() for form in forms)
+        for path in on_disk(folder)
+        if any(form in path.read_bytes() for form in forms)
     ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What stories of jobs work with."""
 
 from tests.stories.sagemaker.conftest import workshop
+from tests.stories.sagemaker.test_job_role import study
 
-__all__ = ["workshop"]
+__all__ = ["study", "workshop"]

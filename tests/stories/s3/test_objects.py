@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.platform import Account, Running, allow
+from tests.platform import Account, Running, allow, on_disk
 
 
 def refused(call: Any, **given: Any) -> tuple[int, str]:
@@ -121,7 +121,7 @@ def test_versions(s3: Any, bucket: str) -> None:
 
 def test_no_bytes_are_left(s3: Any, home: Account, bucket: str) -> None:
     def files() -> set[str]:
-        return {path.name for path in (home.platform.data / "objects").rglob("*") if path.is_file()}
+        return {path.name for path in on_disk(home.platform.data / "objects")}
 
     before = files()
     body = b"x" * 100_000  # too large to be kept in the store itself

@@ -301,7 +301,7 @@ def test_requirements_come_from_the_source_or_the_job_says_so(workshop: Workshop
     assert "nobody-has-this" in job["FailureReason"]
 
 
-@pytest.mark.control("EXP-10", lacking="containers of one's own; Spark: `make environments-test`, not in each run")
+@pytest.mark.control("EXP-10", lacking="Spark: `make environments-test`, not in each run")
 def test_processing_runs_scripts_in_provided_images_only(workshop: Workshop) -> None:
     def ask(name: str, image: str, *entry: str) -> None:
         application = {"ImageUri": image, **({"ContainerEntrypoint": list(entry)} if entry else {})}
@@ -318,8 +318,6 @@ def test_processing_runs_scripts_in_provided_images_only(workshop: Workshop) -> 
         ask(name, image, "python3", "-c", line)
     with pytest.raises(ClientError, match="ContainerEntrypoint is needed"):
         ask("none", IMAGE)
-    with pytest.raises(ClientError, match=r"ValidationException.*Unknown image repository 'my-own'"):
-        ask("own", f"{workshop.account.id}.dkr.ecr.us-east-1.amazonaws.com/my-own:1", "python3")
     with pytest.raises(ClientError, match=r"ValidationException.*Clarify|analyses"):
         ask("clarify", "205585389593.dkr.ecr.us-east-1.amazonaws.com/sagemaker-clarify-processing:1.0", "python3")
     for name in wanted:

@@ -45,7 +45,7 @@ def _alarm(workshop: Workshop, name: str) -> None:
     workshop.account.client("cloudwatch").put_metric_alarm(
         AlarmName=name, Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistic="Sum", Period=60,
         Dimensions=[{"Name": "EndpointName", "Value": "e"}, {"Name": "VariantName", "Value": "AllTraffic"}],
-        Threshold=1, ComparisonOperator="GreaterThanOrEqualToThreshold", EvaluationPeriods=1,
+        Threshold=1, ComparisonOperator="GreaterThanOrEqualToThreshold", EvaluationPeriods=5, DatapointsToAlarm=1,
         TreatMissingData="notBreaching",
     )  # fmt: skip
 

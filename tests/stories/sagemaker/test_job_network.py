@@ -103,7 +103,7 @@ def test_what_the_role_may_not_its_job_may_not(workshop: Workshop) -> None:
     assert found == {"read": 403}
 
 
-@pytest.mark.control("GRD-08", lacking="tuning jobs")
+@pytest.mark.control("GRD-08")
 def test_an_isolated_job_has_neither_network_nor_credentials(workshop: Workshop, mission: Path) -> None:
     # Script mode fetches its script; isolated, it comes in a channel.
     script = ASK + (
@@ -234,7 +234,7 @@ time.sleep(1.5)
     assert f"{vpc.subnet} has no way to S3" in lost["FailureReason"]
 
 
-@pytest.mark.control("PRM-12", lacking="metrics")
+@pytest.mark.control("PRM-12")
 def test_a_role_that_may_not_make_interfaces_fails_the_job_and_says_so(workshop: Workshop, vpc: Vpc) -> None:
     iam = workshop.account.client("iam")
     policy = allow("ec2:CreateNetworkInterface")

@@ -154,6 +154,8 @@ def test_an_endpoint_leads_back_to_code_data_image_and_commit(workshop: Workshop
     # What the processing job wrote is what the training job read: one artifact, because the content is the same.
     datasets = {client.describe_artifact(ArtifactArn=one)["Source"]["SourceUri"]: one for one in by_type["DataSet"]}
     assert set(datasets) == {f"s3://{workshop.bucket}/raw", f"s3://{workshop.bucket}/data"}
+    bare = client.query_lineage(StartArns=[context["ContextArn"]], Direction="Ascendants", IncludeEdges=False)
+    assert bare["Edges"] == []
     edges = {(one["SourceArn"], one["DestinationArn"]): one["AssociationType"] for one in found["Edges"]}
     written = datasets[f"s3://{workshop.bucket}/data"]
     assert edges[(by_type["SageMakerProcessingJob"][0], written)] == "Produced"

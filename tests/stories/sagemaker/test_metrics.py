@@ -47,7 +47,7 @@ def sums(client: Any, namespace: str, name: str, dimensions: dict[str, str], *st
 
 
 @pytest.mark.control("MON-07", lacking="built-in algorithms")
-@pytest.mark.control("PRM-12", lacking="network interfaces")
+@pytest.mark.control("PRM-12")
 def test_a_job_s_metrics_and_its_machine_s_are_in_cloudwatch(workshop: Workshop) -> None:
     account = workshop.account
     role = account.role("Measured", allow("s3:*", "logs:*", "cloudwatch:PutMetricData"), trust=SERVICE)

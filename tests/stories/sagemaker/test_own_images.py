@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from tests.platform import Account, allow
+from tests.platform import Account, allow, on_disk
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry, canonical
-from tests.stories.sagemaker.conftest import Workshop
+from tests.stories.sagemaker import serving
+from tests.stories.sagemaker import test_tuning as tuning
+from tests.stories.sagemaker.conftest import Workshop, archive
+from tests.stories.sagemaker.test_transform import begin, ended, outputs
 
 PULL = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability")
 TRAIN = r"""
@@ -84,7 +88,7 @@ def test_a_container_trains(own: tuple[Workshop, Registry]) -> None:
     config = {
         "Env": ["PATH=/usr/local/bin:/bin", "GREETING=hello"],
         "Entrypoint": ["program"],
-        "WorkingDir": "/work/here",
+        "WorkingDir": "/opt/here",
         "User": "app",
     }
     digest = registry.push(f"{uri}:one", [oci.system, oci.scripts(program=TRAIN)], config)
@@ -92,7 +96,7 @@ def test_a_container_trains(own: tuple[Workshop, Registry]) -> None:
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     lines = said(workshop, "/aws/sagemaker/TrainingJobs", job["TrainingJobName"])
     assert "1,2" in lines and "hosts" in lines and "scratch" in lines
-    assert "me=4711:4712 host=algo-1 at=1 greeting=hello here=/work/here" in lines
+    assert "me=4711:4712 host=algo-1 at=1 greeting=hello here=/opt/here" in lines
     assert workshop.s3.get_object(Bucket=workshop.bucket, Key=f"out/{job['TrainingJobName']}/output/model.tar.gz")[
         "ContentLength"
     ]
@@ -268,12 +272,12 @@ def test_a_container_serves(own: tuple[Workshop, Registry]) -> None:
 def test_a_damaged_layer_is_not_run(own: tuple[Workshop, Registry]) -> None:
     workshop, registry = own
     objects = workshop.account.platform.data / "objects"
-    before = {path for path in objects.rglob("*") if path.is_file()}
+    before = set(on_disk(objects))
     uri = registry.create("app")
     registry.push(
         f"{uri}:one", [oci.system, oci.scripts(train="echo of this test alone")], {"Env": ["PATH=/usr/local/bin:/bin"]}
     )
-    layer = max({path for path in objects.rglob("*") if path.is_file()} - before, key=lambda path: path.stat().st_size)
+    layer = max(set(on_disk(objects)) - before, key=lambda path: path.stat().st_size)
     held = bytearray(layer.read_bytes())
     held[len(held) // 2] ^= 1
     layer.write_bytes(held)
@@ -295,3 +299,87 @@ def test_a_hostile_image_fails_its_own_job(own: tuple[Workshop, Registry], layer
     job = train(workshop, f"{uri}:one")
     assert job["TrainingJobStatus"] == "Failed" and why in job["FailureReason"], job["FailureReason"]
     assert not Path("/tmp/escaped").exists()
+
+
+SERVE_MANY = """
+test "$1" = serve || exit 64
+exec nc -ll -p "${SAGEMAKER_BIND_TO_PORT:-8080}" -e /usr/local/bin/many
+"""
+MANY = r"""
+read -r line
+length=0
+while read -r header; do
+  header=$(printf %s "$header" | tr -d '\r')
+  test -n "$header" || break
+  case "$header" in content-length:*) length=${header#*: };; esac
+done
+body=$(dd bs=1 count="$length" 2>/dev/null)
+status="200 OK"
+said=
+case "$line" in
+  "GET /ping "*) ;;
+  "POST /invocations "*) said="$NAME<$body>";;
+  "POST /models "*)
+    id=$(printf %s "$body" | tr -d '"{}' | tr , '\n' | grep '^model_name:' | cut -d: -f2)
+    printf %s "$body" | tr -d '"{}' | tr , '\n' | grep '^url:' | cut -d: -f2 >"/tmp/$id"
+    ;;
+  "POST /models/"*)
+    id=${line#POST /models/}; id=${id%%/*}
+    if test -e "/tmp/$id"; then said="$(cat "$(cat "/tmp/$id")/m.txt")<$body>"; else status="404 Not Found"; fi
+    ;;
+esac
+printf 'HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' "$status" "${#said}" "$said"
+"""
+
+
+@pytest.mark.control("EXP-21")
+def test_one_image_serves_in_pipelines_in_batches_and_many_models(own: tuple[Workshop, Registry]) -> None:
+    workshop, registry = own
+    uri = registry.create("server")
+    layers = [oci.system, oci.scripts(program=SERVE_MANY, many=MANY)]
+    digest = registry.push(f"{uri}:one", layers, {"Entrypoint": ["program"], "Env": ["PATH=/usr/local/bin:/bin"]})
+    image = canonical(workshop.account.id, "server:one")
+    serving.model(workshop, "m", *({"Image": image, "Environment": {"NAME": name}} for name in ("first", "last")))
+    invoke = serving.serve(workshop, serving.config(workshop, "m", serving.variant("m")))
+    assert invoke(b"x") == b"last<first<x>>"
+
+    for name in ("a", "b"):
+        packed = archive(**{"m.txt": name.encode()})
+        workshop.s3.put_object(Bucket=workshop.bucket, Key=f"many/{name}.tar.gz", Body=packed)
+    many = {"Image": image, "Mode": "MultiModel", "ModelDataUrl": f"s3://{workshop.bucket}/many/"}
+    serving.model(workshop, "many", many)
+    several = serving.serve(workshop, serving.config(workshop, "many", serving.variant("many")), "several")
+    assert several(b"x", TargetModel="a.tar.gz") == b"a<x>" and several(b"y", TargetModel="b.tar.gz") == b"b<y>"
+
+    workshop.s3.put_object(Bucket=workshop.bucket, Key="in/one", Body=b"1")
+    job = ended(workshop, begin(workshop, workshop.name("batch")))
+    assert job["TransformJobStatus"] == "Completed", job.get("FailureReason")
+    assert outputs(workshop) == {"one.out": b"last<first<1>>"}
+    client = workshop.sagemaker
+    [artifact] = client.list_artifacts(SourceUri=image)["ArtifactSummaries"]
+    told = client.describe_artifact(ArtifactArn=artifact["ArtifactArn"])["Source"]["SourceTypes"]
+    assert told == [{"SourceIdType": "Custom", "Value": digest}]
+
+
+@pytest.mark.control("EXP-15", "EXP-21")
+def test_an_image_is_tuned(own: tuple[Workshop, Registry]) -> None:
+    workshop, registry = own
+    uri = registry.create("tuned")
+    script = r"""
+at=$(tr -d '"{}' </opt/ml/input/config/hyperparameters.json | tr , '\n' | grep '^at:' | cut -d: -f2)
+echo "loss=$at;"
+"""
+    registry.push(f"{uri}:one", [oci.system, oci.scripts(train=script)], {"Env": ["PATH=/usr/local/bin:/bin"]})
+    grid = [{"Name": "at", "Values": ["3", "1", "2"]}]
+    defined = tuning.definition(workshop)
+    defined["AlgorithmSpecification"]["TrainingImage"] = f"{uri}:one"
+    defined.pop("StaticHyperParameters")
+    searched = {"ParameterRanges": {"CategoricalParameterRanges": grid}}
+    wrong = defined | {
+        "AlgorithmSpecification": {**defined["AlgorithmSpecification"], "MetricDefinitions": []},
+    }
+    with pytest.raises(ClientError, match="objective metric loss is neither"):
+        tuning.tune(workshop, tuning.config("Grid", None, 3, **searched), wrong)
+    found = tuning.tuned(workshop, tuning.tune(workshop, tuning.config("Grid", None, 3, **searched), defined))
+    assert found["HyperParameterTuningJobStatus"] == "Completed", found
+    assert found["BestTrainingJob"]["TunedHyperParameters"] == {"at": "1"}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bastide.engines import images
 from bastide.main.catalogue import SERVICES
 from tests.platform import HOME, allow
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
@@ -44,6 +46,10 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
     artifact = admin.create_artifact(Source=source, ArtifactType="DataSet")["ArtifactArn"]
     admin.create_action(ActionName="a", ActionType="Review", Source=source)
     admin.create_context(ContextName="x", ContextType="Project", Source=source)
+    images.build("mlflow")
+    store = f"s3://{workshop.bucket}/mlflow"
+    tracks = {"TrackingServerName": f"tracks-{workshop.account.id}"}
+    admin.create_mlflow_tracking_server(**tracks, ArtifactStoreUri=store, RoleArn=workshop.role)
     tuning, transform = tune(workshop, config()), begin(workshop, workshop.name("transform"))
     named = {
         "ExperimentName": "x", "TrialName": "t", "TrialComponentName": "tc", "ModelCardName": "card", "Content": "{}",
@@ -53,7 +59,7 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
         "TrainingJobName": job, "ProcessingJobName": process["ProcessingJobName"], "ModelPackageGroupName": "g",
         "ModelPackageName": package, "ModelName": "m", "EndpointConfigName": "c", "EndpointName": "e",
         "ResourceArn": package, "ModelPackageArn": package, "HyperParameterTuningJobName": tuning,
-        "TransformJobName": transform,
+        "TransformJobName": transform, **tracks, "ArtifactStoreUri": store,
     }  # fmt: skip
     looker = role(workshop.account, "Looker", look=policy(mission, "01-console-read-only.json"))
     narrow = role(workshop.account, "Narrow", look=allow("sagemaker:ListTrainingJobs", "sagemaker:DescribeTrainingJob"))
@@ -92,6 +98,11 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
     for name in sorted(changes | beyond):
         assert f"sagemaker:{name}" in refused(_method(looker, name), **given(name))
     assert admin.list_tags(ResourceArn=package)["Tags"] == []
+    until = time.monotonic() + 120
+    while admin.describe_mlflow_tracking_server(**tracks)["TrackingServerStatus"] == "Creating":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    admin.delete_mlflow_tracking_server(**tracks)
 
 
 def _method(client: Any, operation: str) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ TRACKING = {
     "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
     "ScaleOutCooldown": 0,
 }
+ONE_MORE = {"AdjustmentType": "ChangeInCapacity", "StepAdjustments": [{"ScalingAdjustment": 1}]}
 ACTIONS = (
     "DeleteScalingPolicy",
     "DeleteScheduledAction",
@@ -75,8 +76,10 @@ def test_a_variant_grows_under_load_and_shrinks_by_schedule(workshop: Workshop, 
         return _count(workshop) == 2
 
     until(grown)
+    until(lambda: scaling.describe_scaling_activities(**WHAT)["ScalingActivities"][0]["StatusCode"] == "Successful")
     [activity] = scaling.describe_scaling_activities(**WHAT)["ScalingActivities"]
-    assert activity["StatusCode"] == "Successful" and "policy load" in activity["Cause"]
+    assert "policy load" in activity["Cause"] and "successfully fulfilled" in activity["StatusMessage"]
+    assert activity["EndTime"] > activity["StartTime"]
     # Who scaled stands in the record, and it was not the caller.
     events = account.client("cloudtrail").lookup_events(
         LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "UpdateEndpointWeightsAndCapacities"}]
@@ -123,7 +126,13 @@ def test_without_its_statement_nobody_scales(workshop: Workshop, endpoint: Any) 
     assert _count(workshop) == 1
     step = {"PolicyName": "steps", "PolicyType": "StepScaling"}
     for wrong, why in (
-        (lambda: scaling.put_scaling_policy(**WHAT, **step), "StepScaling is not supported"),
+        (lambda: scaling.put_scaling_policy(**WHAT, **step), "StepScalingPolicyConfiguration is needed"),
+        (
+            lambda: scaling.put_scaling_policy(
+                **WHAT, PolicyName="load", PolicyType="StepScaling", StepScalingPolicyConfiguration=ONE_MORE
+            ),
+            "TargetTrackingScaling, and stays so",
+        ),
         (lambda: scaling.register_scalable_target(**WHAT, MinCapacity=3, MaxCapacity=2), "less than minimum"),
         (lambda: scaling.register_scalable_target(**WHAT, MinCapacity=0, MaxCapacity=2), "at least 1"),
         (

@@ -168,6 +168,13 @@ def test_a_job_is_found_by_what_it_was_given_and_what_it_reached(workshop: Works
         SearchExpression={"Filters": [_is("Metrics.acc.Max", "GreaterThan", "0.5")]},
     )["Results"]
     assert [one["TrialComponent"]["TrialComponentName"] for one in best] == [f"{name}-aws-training-job"]
+    # As the SDK's documentation writes them.
+    alike = client.search(Resource="ExperimentTrialComponent", SortBy="metrics.acc.max", SortOrder="Ascending")[
+        "Results"
+    ]
+    assert [one["TrialComponent"]["TrialComponentName"].partition("-aws-")[0] for one in alike] == [other, name]
+    given = {"Filters": [_is("parameters.lr", value="0.1"), _is("metrics.acc.max", "LessThan", "0.5")]}
+    assert _names(client, given, "ExperimentTrialComponent") == [f"{other}-aws-training-job"]
     hints = client.get_search_suggestions(
         Resource="TrainingJob", SuggestionQuery={"PropertyNameQuery": {"PropertyNameHint": "HyperParameters.l"}}
     )["PropertyNameSuggestions"]

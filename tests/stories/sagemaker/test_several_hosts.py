@@ -127,7 +127,7 @@ class Tap:
         return [tap]
 
 
-@pytest.mark.control("GRD-06", lacking="tuning jobs")
+@pytest.mark.control("GRD-06")
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_hosts_reach_each_other_and_nothing_else(
     platform: Running, workshop: Workshop, mission: Path, encrypted: bool

@@ -134,6 +134,10 @@ def test_six_jobs_are_searched_and_the_best_is_named(workshop: Workshop, strateg
     assert child["TuningJobArn"] == done["HyperParameterTuningJobArn"]
     assert child["HyperParameters"]["_tuning_objective_metric"] == "loss"
     assert child["ModelArtifacts"]["S3ModelArtifacts"].startswith("s3://")
+    # What the SDK reads when it attaches to a tuning job.
+    told = done["TrainingJobDefinition"]
+    assert told["StaticHyperParameters"]["_tuning_objective_metric"] == "loss"
+    assert told["ResourceConfig"]["InstanceType"] == "ml.t3.medium"
     tags = workshop.sagemaker.list_tags(ResourceArn=child["TrainingJobArn"])["Tags"]
     assert tags == [{"Key": "team", "Value": "red"}]
     running = sorted((one["TrainingStartTime"], one["TrainingEndTime"]) for one in every)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,8 +21,10 @@ from bastide.engines.serving import (
     NotReady,
     OnDemand,
     Serving,
+    Slow,
     Throttled,
     Variant,
+    server,
 )
 
 SERVE = Path(images.__file__).parent / "environments" / "toolkit" / "serve.py"
@@ -258,3 +261,30 @@ def test_who_watches_is_told_of_every_call(tmp_path: Path) -> None:
 
     on(work, tmp_path)
     assert sorted(seen) == [("s", 200, True), ("v", 200, False)]
+
+
+def test_a_server_that_hangs_is_found_out_by_its_pings_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PING_EVERY", 0.1)
+    monkeypatch.setattr(server, "_PING_SECONDS", 0.2)
+    told: list[str] = []
+
+    async def tell(line: str) -> None:
+        told.append(line)
+
+    async def work(bench: Bench, serving: Serving) -> None:
+        await serving.bring("k", "o", [Variant("v", 1.0, [bench.instance(tell=tell)])])
+        serving.shift("k", "o", 1.0)
+        first = int((await serving.invoke("k", call(b"pid")))[0].body)
+        os.kill(first, signal.SIGSTOP)
+        with pytest.raises(Slow):
+            await serving.invoke("k", call(b"x", seconds=0.2))
+        async with asyncio.timeout(20):
+            while len(told) < 2:
+                await asyncio.sleep(0.05)
+        second = int((await serving.invoke("k", call(b"pid")))[0].body)
+        assert second != first and not Path(f"/proc/{first}").exists()
+
+    on(work, tmp_path)
+    assert "answered none of 3 pings; it is started again" in told[0] and "answers again" in told[1]

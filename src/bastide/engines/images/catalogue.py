@@ -182,7 +182,7 @@ _REFUSED: Final = {
     "xgboost": "The first release of XGBoost's image is retired: use sagemaker-xgboost, for example 1.7-1.",
     "sagemaker-model-monitor-analyzer": _MONITORS,
     "sagemaker-clarify-processing": _MONITORS,
-    "sagemaker-debugger-rules": _MONITORS,
+    "sagemaker-debugger-rules": "It evaluates rules of training jobs: name it in their DebugRuleConfigurations.",
 }
 
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_AlgorithmSpecification.html#TrainingImage and the

@@ -175,13 +175,18 @@ class Volumes(Protocol):
         SandboxError when it cannot be had."""
         ...
 
+    async def keep(self, name: str, key: bytes, place: Path) -> Path:
+        """A folder whose ciphertext stays in `place` (a folder of the platform's, made if missing) when the volume is
+        closed, and is there again under the same key. Raises SandboxError when it cannot be had."""
+        ...
+
     def lost(self, name: str) -> str:
         """Why the volume cannot be used any more, a sentence: what keeps its key has ended, or its node is gone. Empty
         while it can."""
         ...
 
     async def close(self, name: str) -> None:
-        """Unmount and remove. Closing what is not there is fine. The content cannot be had again."""
+        """Unmount and remove. Closing what is not there is fine. The content cannot be had again, unless it is kept."""
         ...
 
     async def close_all(self) -> None:

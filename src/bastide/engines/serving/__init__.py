@@ -18,6 +18,7 @@ from bastide.engines.serving.server import (
     Slow,
     Unhealthy,
 )
+from bastide.engines.serving.standing import Standing
 
 __all__ = [
     "MOST_ANSWER",
@@ -38,6 +39,7 @@ __all__ = [
     "Process",
     "Serving",
     "Slow",
+    "Standing",
     "Throttled",
     "Unhealthy",
     "Variant",

@@ -67,7 +67,7 @@ class Process(Protocol):
 class Container:
     """A program of an instance. name: what errors and callers call it. launch: starts it, also again. socket: where it will
     listen. tell: takes a line that its owner is to read. models: where its models come from, if it has several;
-    keep: they stay loaded. most: bytes of an answer."""
+    keep: they stay loaded. most: bytes of an answer. ping: the path that answers 200 while it is well."""
 
     name: str
     launch: Callable[[], Awaitable[Process]]
@@ -76,6 +76,7 @@ class Container:
     models: Models | None = None
     keep: bool = True
     most: int = MOST_ANSWER
+    ping: str = "/ping"
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ class Invocation:
         return self.body if self.pieces is None else self.pieces
 
 
-class _Supervised:
+class Supervised:
     """A container, started again when it falls or answers no ping."""
 
     def __init__(self, variant: str, container: Container, seconds: float) -> None:
@@ -150,7 +151,7 @@ class _Supervised:
 
     async def _well(self) -> bool:
         try:
-            answer = await self.client.request("GET", "/ping", (), b"", seconds=_PING_SECONDS)
+            answer = await self.client.request("GET", self.container.ping, (), b"", seconds=_PING_SECONDS)
         except (Lost, TimeoutError):
             return False
         return answer.status == 200
@@ -236,7 +237,7 @@ class Server:
         self.idle_since = 0.0
         self._direct = direct
         self._instance = instance
-        self._containers = [_Supervised(variant, one, healthy_seconds) for one in instance.containers]
+        self._containers = [Supervised(variant, one, healthy_seconds) for one in instance.containers]
         self._only = self._containers[0] if len(self._containers) == 1 else None
         self._free = asyncio.Event()
         self._free.set()
@@ -271,7 +272,7 @@ class Server:
             self.idle_since = asyncio.get_running_loop().time()
             self._free.set()
 
-    def _path(self, call: Invocation) -> list[_Supervised]:
+    def _path(self, call: Invocation) -> list[Supervised]:
         if self._direct:
             if call.container is None:
                 raise NotReady(
@@ -304,7 +305,7 @@ class Server:
         return answer
 
     async def _ask(
-        self, one: _Supervised, headers: Sequence[tuple[str, str]], body: Body, call: Invocation, seconds: float
+        self, one: Supervised, headers: Sequence[tuple[str, str]], body: Body, call: Invocation, seconds: float
     ) -> Answer:
         try:
             if one.loaded is not None:

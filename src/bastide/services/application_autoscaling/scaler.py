@@ -12,14 +12,15 @@ import contextlib
 import logging
 import math
 import uuid
-from typing import Final
+from typing import Any, Final
 
 from bastide.domain import MICROS, Instant, Refused
 from bastide.engines.telemetry import Dimensions, Meter
 from bastide.kernel import Caller, Calls
-from bastide.services.application_autoscaling.activity import ACTIVITY
-from bastide.services.application_autoscaling.policy import POLICY
+from bastide.services.application_autoscaling.activity import end, remember
+from bastide.services.application_autoscaling.policy import POLICY, STEPS, TRACKING
 from bastide.services.application_autoscaling.schedule import ACTION, following
+from bastide.services.application_autoscaling.stepping import Stepping
 from bastide.services.application_autoscaling.target import PRINCIPAL, REGISTERED, TARGET, check
 from bastide.store import Row, Transaction
 
@@ -30,7 +31,6 @@ _MINUTE: Final = 60 * MICROS
 _QUIET_MINUTES: Final = 15
 _BELOW: Final = 0.9
 _COOLDOWN: Final = 300
-_MOST_ACTIVITIES: Final = 100
 _METRICS: Final = "AWS/SageMaker"
 
 
@@ -41,6 +41,11 @@ class Scaler:
         self._calls = calls
         self._task: asyncio.Task[None] | None = None
         self._callers: dict[str, Caller] = {}
+        self._steps = Stepping(calls)
+
+    async def heard(self, event: dict[str, Any]) -> None:
+        """An alarm asks for an action; see `cloudwatch.state.ACTION`."""
+        await self._steps.heard(event)
 
     def start(self) -> None:
         """Scales from now on."""
@@ -88,9 +93,36 @@ class Scaler:
                 if action.doc["_due"] is not None and action.doc["_due"] <= now:
                     await self._bounds(action, row, now)
         current = int(shape["CurrentInstanceCount"])
-        wanted, why = self._wanted(row, hanging["ScalingPolicy"], current, now)
+        if row.doc.get("_activity"):
+            await self._ended(row, current, str(found.doc.get("FailureReason") or ""))
+        kinds: dict[str, list[Row]] = {TRACKING: [], STEPS: []}
+        for policy in hanging["ScalingPolicy"]:
+            kinds[policy.doc["PolicyType"]].append(policy)
+        wanted, why = self._wanted(row, kinds[TRACKING], current, now)
+        for policy in kinds[STEPS]:
+            stepped = await self._steps.follow(row, policy, current, await self._caller(row))
+            # The larger of several capacities counts, as for several tracking policies; a step down waits for its turn.
+            if stepped is not None and (wanted == current or stepped[0] > wanted):
+                wanted, why = stepped
         if wanted != current:
             await self._scale(row, current, wanted, why)
+
+    async def _ended(self, target: Row, current: int, failure: str) -> None:
+        """The endpoint is in service again: what was begun is done, or is not."""
+        held = target.doc["_activity"]
+        if current == held["wanted"]:
+            status, message = "Successful", f"{_set(current)} Change successfully fulfilled by sagemaker."
+        else:
+            status, message = "Failed", f"{_set(held['wanted'])} The endpoint has {current}: {failure or 'it changed'}"
+
+        def work(tx: Transaction) -> None:
+            row = TARGET.get(tx, target.account, target.region, target.name)
+            if row is not None and (row.doc.get("_activity") or {}).get("name") == held["name"]:
+                del row.doc["_activity"]
+                tx.update(row, event="Scaled", keep=False)
+                end(tx, row, held["name"], status, message)
+
+        await self._calls.store.write(work)
 
     async def _bounds(self, action: Row, target: Row, now: Instant) -> None:
         """Gives the target the bounds of a scheduled action."""
@@ -176,7 +208,7 @@ class Scaler:
         endpoint, variant = check(target.doc)
         began = self._calls.clock()
         desired = [{"VariantName": variant, "DesiredInstanceCount": wanted}]
-        status, message = "Successful", f"Successfully set desired instance count to {wanted}."
+        status, message = "InProgress", f"{_set(wanted)} Waiting for change to be fulfilled by sagemaker."
         try:
             caller = await self._caller(target)
             asked = {"EndpointName": endpoint, "DesiredWeightsAndCapacities": desired}
@@ -187,28 +219,24 @@ class Scaler:
                 "Failed",
                 f"Failed to set desired instance count to {wanted}. Reason: {refused.message}"[:1000],
             )
-        id_ = str(uuid.uuid4())
         activity = {
-            "ActivityId": id_,
-            **{member: target.doc[member] for member in ("ServiceNamespace", "ResourceId", "ScalableDimension")},
+            "ActivityId": str(uuid.uuid4()),
             "Description": f"Setting desired instance count to {wanted}.",
             "Cause": why[:1000],
             "StartTime": began,
-            "EndTime": self._calls.clock(),
             "StatusCode": status,
             "StatusMessage": message,
         }
+        if status == "Failed":
+            activity["EndTime"] = self._calls.clock()
 
         def work(tx: Transaction) -> None:
             row = TARGET.get(tx, account, region, target.name)
             if row is None:
                 return
-            name = f"{(1 << 62) - began:020d}-{id_}"
-            tx.insert(Row(ACTIVITY.key, account, region, name, activity), keep=False)
-            for old in tx.scan(ACTIVITY.key, account, region, after=name, limit=_MOST_ACTIVITIES + 1)[
-                _MOST_ACTIVITIES:
-            ]:
-                tx.delete(old, keep=False)
+            name = remember(tx, row, activity)
+            if status != "Failed":
+                row.doc["_activity"] = {"name": name, "wanted": wanted}
             row.doc["_out" if wanted > current else "_in"] = began
             tx.update(row, event="Scaled", keep=False)
 
@@ -227,3 +255,7 @@ class Scaler:
             )
             self._callers[target.account] = held
         return held
+
+
+def _set(count: int) -> str:
+    return f"Successfully set desired instance count to {count}."

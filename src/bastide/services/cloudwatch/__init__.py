@@ -9,8 +9,9 @@ from bastide.services.cloudwatch.alarm import ALARM
 from bastide.services.cloudwatch.dashboard import DASHBOARD
 from bastide.services.cloudwatch.evaluation import Watch
 from bastide.services.cloudwatch.metric import METRIC
+from bastide.services.cloudwatch.state import ACTION
 
 SERVICE = Service("cloudwatch", kinds=[METRIC, ALARM, DASHBOARD], event_source="monitoring.amazonaws.com")
 
-__all__ = ["SERVICE", "Watch"]
+__all__ = ["ACTION", "SERVICE", "Watch"]
 del _query

@@ -47,14 +47,23 @@ def put(a: Authorised, tx: Transaction) -> Output:
         )
     if name is not None and not _TAG.fullmatch(str(name)):
         raise _refused("InvalidParameterException", "Invalid parameter: imageTag is not the name of a tag.")
-    missing = [one for one in read.blobs if layer(tx, repository, one) is None]
-    if missing:
+    blobs = {one: layer(tx, repository, one) for one in read.blobs}
+    if missing := [one for one, row in blobs.items() if row is None]:
         raise _refused("LayersNotFoundException", f"The layers {', '.join(missing[:5])} do not exist in {where}.")
-    absent = [one for one in read.children if _image(tx, repository, one) is None]
-    if absent:
+    children = {one: _image(tx, repository, one) for one in read.children}
+    if absent := [one for one, row in children.items() if row is None]:
         raise _refused(
             "ReferencedImagesNotFoundException", f"The images {', '.join(absent[:5])} do not exist in {where}."
         )
+    held = {one: int(row.doc["size"]) for one, row in blobs.items() if row is not None}
+    held |= {one: len(row.doc["manifest"].encode()) for one, row in children.items() if row is not None}
+    for one, size in {**read.blobs, **read.children}.items():
+        if held[one] != size:  # who pulls bounds by these, and what is shown as the image's size is their sum
+            raise _refused(
+                "InvalidParameterException",
+                f"Invalid parameter at 'imageManifest' failed to satisfy constraint: it says that {one} has {size} "
+                f"bytes, and it has {held[one]}.",
+            )
     image = _image(tx, repository, read.digest)
     before = _tag(tx, repository, str(name)) if name is not None else None
     if image is not None and (name is None or (before is not None and before.doc["digest"] == read.digest)):
@@ -72,8 +81,8 @@ def put(a: Authorised, tx: Transaction) -> Output:
         doc: dict[str, Any] = {
             "manifest": text,
             "media": read.media,
-            "blobs": read.blobs,
-            "children": read.children,
+            "blobs": list(read.blobs),
+            "children": list(read.children),
             "size": read.size,
             "artifact": read.artifact,
             "tags": [],

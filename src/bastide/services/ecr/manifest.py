@@ -21,13 +21,13 @@ _LISTS: Final = (OCI_INDEX, DOCKER_LIST)
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """blobs: digests of configuration and layers. children: digests of the manifests of a list. size: bytes of all
-    blobs. artifact: the media type of the configuration."""
+    """blobs: digests of configuration and layers, and the bytes that each is said to have. children: the same of the
+    manifests of a list. size: bytes of all layers. artifact: the media type of the configuration."""
 
     digest: str
     media: str
-    blobs: tuple[str, ...]
-    children: tuple[str, ...]
+    blobs: dict[str, int]
+    children: dict[str, int]
     size: int
     artifact: str
 
@@ -48,6 +48,14 @@ def _descriptors(given: Any) -> list[dict[str, Any]]:
     return given
 
 
+def _sizes(descriptors: list[dict[str, Any]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in descriptors:
+        if found.setdefault(one["digest"], one["size"]) != one["size"]:
+            raise _invalid(f"{one['digest']} has two sizes")
+    return found
+
+
 def read(text: str, media: str | None) -> Manifest:
     """A manifest from its text; raises Refused for what is none. media: what the client says it is."""
     raw = text.encode()
@@ -64,11 +72,8 @@ def read(text: str, media: str | None) -> Manifest:
         raise _invalid(f"its media type {kind[:128]} is not one of images, or not the one that it says itself")
     digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
     if kind in _LISTS:
-        children = _descriptors(told.get("manifests"))
-        return Manifest(digest, kind, (), tuple(one["digest"] for one in children), 0, "")
+        return Manifest(digest, kind, {}, _sizes(_descriptors(told.get("manifests"))), 0, "")
     config = _descriptors([told.get("config")])[0]
     layers = _descriptors(told.get("layers"))
-    blobs = tuple(dict.fromkeys(one["digest"] for one in (config, *layers)))
-    return Manifest(
-        digest, kind, blobs, (), sum(one["size"] for one in layers), str(config.get("mediaType") or "")[:256]
-    )
+    size = sum(one["size"] for one in layers)
+    return Manifest(digest, kind, _sizes([config, *layers]), {}, size, str(config.get("mediaType") or "")[:256])

@@ -32,6 +32,8 @@ from bastide.services.sagemaker.processing_job import PROCESSING_JOB
 from bastide.services.sagemaker.search import SEARCH
 from bastide.services.sagemaker.session import SAGEMAKER
 from bastide.services.sagemaker.tagging import TAGS
+from bastide.services.sagemaker.tracking_host import Trackers, events
+from bastide.services.sagemaker.tracking_server import TRACKING_SERVER
 from bastide.services.sagemaker.training_flow import TrainingFlow
 from bastide.services.sagemaker.training_job import TRAINING_JOB
 from bastide.services.sagemaker.transform_flow import TransformFlow
@@ -44,7 +46,7 @@ from bastide.services.sagemaker.tuning_trial import OVER
 from bastide.services.sagemaker.warm_pool import WarmPools, available
 from bastide.store import View
 
-__all__ = ["METRICS", "SERVICE", "Capture", "flows", "recover", "subscribe"]
+__all__ = ["METRICS", "SERVICE", "Capture", "Trackers", "flows", "recover", "subscribe"]
 
 _POOL_EVENTS = ("UpdateTrainingJob", "WarmPoolReused", "WarmPoolTerminated")
 _ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")
@@ -98,6 +100,7 @@ SERVICE = Service(
         EXPERIMENT,
         TRIAL,
         TRIAL_COMPONENT,
+        TRACKING_SERVER,
         ARTIFACT,
         ACTION,
         CONTEXT,
@@ -191,6 +194,7 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
     outbox.subscribe(PROCESSING_JOB.key, processing)
     outbox.subscribe(TRANSFORM_JOB.key, transform)
     outbox.subscribe(ENDPOINT.key, endpoint)
+    outbox.subscribe(TRACKING_SERVER.key, events(calls.engine(Trackers)))
 
 
 async def _remove(calls: Calls, kind: Kind, where: dict[str, str]) -> None:
@@ -205,4 +209,5 @@ async def _remove(calls: Calls, kind: Kind, where: dict[str, str]) -> None:
 
 
 async def recover(calls: Calls) -> None:
-    """Nothing to do: what ran is in executions, and those the workflows take up by themselves."""
+    """Tracking servers stand again; what else ran is in executions, which the workflows take up by themselves."""
+    calls.engine(Trackers).recover()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import os
 import stat
@@ -18,6 +19,10 @@ _DEEPEST: Final = 100
 _CHUNK: Final = 1 << 20
 _MOST_HEAD: Final = 4 << 20
 """Bytes that may stand in front of a member: names and attributes are read into memory by tarfile, however long."""
+
+MOVED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV))
+"""What opening says of something that its owner took away or put something else in its place. Everything else says that
+the file system does not answer as it should, and then what is there is not known."""
 
 
 class Unfit(Exception):  # noqa: N818
@@ -60,9 +65,9 @@ def regular(top: int, *, most_bytes: int) -> Iterator[tuple[str, os.stat_result]
     """The regular files below a folder's descriptor, with their names in it; whoever owns the folder may change it
     meanwhile. Links, devices and what vanishes are left out.
 
-    Raises Unfit for more than `most_bytes` as they are read: files with holes take no room on their volume, and all of it
-    where they are copied to. And for more names than anybody could use, folders that are too deep, and names that are no
-    text.
+    Raises OSError where the file system does not answer. Raises Unfit for more than `most_bytes` as they are read: files
+    with holes take no room on their volume, and all of it where they are copied to. And for more names than anybody could
+    use, folders that are too deep, and names that are no text.
     """
     left, names = most_bytes, 0
     waiting = ["."]
@@ -70,7 +75,9 @@ def regular(top: int, *, most_bytes: int) -> Iterator[tuple[str, os.stat_result]
         folder = waiting.pop()
         try:
             here = opened(top, folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
+        except OSError as error:
+            if error.errno not in MOVED:
+                raise
             continue
         try:
             with os.scandir(here) as entries:
@@ -180,6 +187,8 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
                 members += 1
                 if members > _MOST_MEMBERS:
                     raise Unfit(f"it holds more than {_MOST_MEMBERS} files")
+                if info.size < 0:  # tarfile goes back by as much, and would read the same members without end
+                    raise Unfit(f"`{info.name[:200]}` has less than no bytes")
                 parts = [part for part in info.name.split("/") if part not in ("", ".")]
                 if info.name.startswith("/") or ".." in parts or any("\0" in part for part in parts):
                     raise Unfit(f"`{info.name[:200]}` leads outside of the model's folder")

@@ -141,7 +141,7 @@ def query(a: Authorised, view: View) -> Output:
     ]
     limit, start = int(given.get("MaxResults") or 1000), int(pages.position(a, given.get("NextToken")) or 0)
     shown = vertices[start : start + limit]
-    found: Output = {"Vertices": shown}
+    found: Output = {"Vertices": shown, "Edges": []}
     if len(vertices) > start + limit:
         found["NextToken"] = pages.seal(a, start + limit)
     if given.get("IncludeEdges", True):

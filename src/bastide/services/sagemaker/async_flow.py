@@ -24,7 +24,7 @@ from bastide.engines.serving import (
 )
 from bastide.engines.workflow import Failed, Flow, Run, Step, Wait
 from bastide.kernel import Bytes, Calls
-from bastide.services.sagemaker import objects
+from bastide.services.sagemaker import job_network, objects
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.session import RoleSession
@@ -59,7 +59,9 @@ class AsyncFlow:
             raise Failed("ClientError", f"The endpoint {run.state['name']} is gone.")
         variant = row.doc["_plan"]["variants"][0]
         model = MODEL.arn(where["account"], where["region"], variant["ModelName"])
-        return RoleSession(self._calls, variant["role"], **where, source_arn=model)
+        session = RoleSession(self._calls, variant["role"], **where, source_arn=model)
+        job_network.go_by_vpc(session, variant.get("vpc"), isolated=variant["isolated"])
+        return session
 
     async def answer(self, run: Run) -> dict[str, Any]:
         """Fetches the request, asks a server, and writes its answer."""

@@ -22,8 +22,9 @@ import orjson
 from bastide.domain import Clock, Instant, Refused, iso
 from bastide.engines.serving import Answer, Invocation
 from bastide.engines.spool import Segment, Spool, Spools
+from bastide.engines.workflow import Failed
 from bastide.kernel import Bytes, Calls
-from bastide.services.sagemaker import objects
+from bastide.services.sagemaker import job_network, objects
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.session import RoleSession
 
@@ -113,11 +114,20 @@ class Capture:
         return self._calls.clock
 
     def line(
-        self, arn: str, where: dict[str, str], variant: str, role: str, model: str, config: dict[str, Any]
+        self,
+        arn: str,
+        where: dict[str, str],
+        variant: str,
+        role: str,
+        model: str,
+        config: dict[str, Any],
+        vpc: dict[str, Any] | None = None,
     ) -> Line:
         """The line of a variant: opened, or the one that is there if it leads to the same place. model: for which the role
-        is taken on."""
+        is taken on. vpc: the VpcConfig by which data goes."""
         head = {"arn": arn, **where, "variant": variant, "role": role, "model": model, "config": config}
+        if vpc:
+            head["vpc"] = vpc
         name = hashlib.sha256(orjson.dumps(head, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
         return self._opened(name, head)
 
@@ -177,11 +187,14 @@ class Capture:
         )
         why = ""
         try:
+            job_network.go_by_vpc(session, head.get("vpc"), isolated=False)
             for segment in line.spool.waiting():
                 await self._upload(session, head, line.spool, segment)
             line.back_off = 0.0
         except Refused as refused:
             why = f"{refused.code}: {refused.message}"
+        except Failed as failed:
+            why = failed.message
         except Exception:
             _log.exception("captured data of %s could not be sent", head["arn"])
             why = "internal error"

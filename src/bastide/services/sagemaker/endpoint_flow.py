@@ -18,14 +18,15 @@ from bastide.engines.serving import OnDemand, Serving, Unhealthy, Variant
 from bastide.engines.telemetry import Meter
 from bastide.engines.workflow import Failed, Flow, Run, Step, Wait, Workflows
 from bastide.kernel import Calls
-from bastide.services.sagemaker import lineage_record, own_image
+from bastide.services.sagemaker import job_network, lineage_record, own_image
 from bastide.services.sagemaker.capture import Capture
 from bastide.services.sagemaker.endpoint import ENDPOINT, retain, shown
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.observing import Observing
+from bastide.services.sagemaker.session import RoleSession
 from bastide.services.sagemaker.traffic import Shift
-from bastide.services.sagemaker.variant_host import VariantHost
+from bastide.services.sagemaker.variant_host import VariantHost, server_of
 from bastide.store import Row, Transaction, View
 
 _log = logging.getLogger("bastide.sagemaker")
@@ -101,6 +102,7 @@ class EndpointFlow:
             **variant,
             "role": doc["ExecutionRoleArn"],
             "isolated": doc["EnableNetworkIsolation"],
+            "vpc": doc.get("VpcConfig"),
             "containers": doc["_resolved"],
             "direct": (doc.get("InferenceExecutionConfig") or {}).get("Mode") == "Direct",
         }
@@ -178,16 +180,16 @@ class EndpointFlow:
         run.held["deployed"] = True
         resolved: dict[str, list[tuple[str, str, int]]] = {}
         variants: list[Variant] = []
-        healthy = _HEALTHY_SECONDS
+        every = (*plan["variants"], *plan["shadows"])
+        healthy = max(int(one.get("ContainerStartupHealthCheckTimeoutInSeconds") or _HEALTHY_SECONDS) for one in every)
         built: list[Any] = []
         try:
-            for one in (*plan["variants"], *plan["shadows"]):
+            for one in every:
                 name = one["VariantName"]
                 resolved[name] = [
                     (each["Image"], own_image.served(self.calls, where["account"], each), run.clock())
                     for each in one["containers"]
                 ]
-                healthy = max(healthy, int(one.get("ContainerStartupHealthCheckTimeoutInSeconds") or 0))
                 variant = Variant(name, float(one["InitialVariantWeight"]), direct=one["direct"])
                 variant.shadow = one in plan["shadows"]
                 serverless = one.get("ServerlessConfig")
@@ -272,6 +274,8 @@ class EndpointFlow:
     async def settle(self, run: Run) -> dict[str, Any]:
         """What did not come up says why; what was to go is gone."""
         await self.drop(run)
+        if self._gone(run):
+            await self._unplug(run)
 
         def work(tx: Transaction) -> None:
             row = ENDPOINT.get(tx, run.state["account"], run.state["region"], run.state["name"])
@@ -293,6 +297,25 @@ class EndpointFlow:
 
         run.also(work)
         return {}
+
+    def _gone(self, run: Run) -> bool:
+        with self.calls.store.reading() as view:
+            row = ENDPOINT.get(view, run.state["account"], run.state["region"], run.state["name"])
+        return row is not None and row.status == "Deleting"
+
+    async def _unplug(self, run: Run) -> None:
+        """Removes the network interfaces of servers that a killed platform left. A role that may not leaves them, too."""
+        plan = run.state.get("plan") or {}
+        for variant in (*plan.get("variants", ()), *plan.get("shadows", ())):
+            if not variant.get("vpc") or variant["isolated"]:
+                continue
+            where = (run.state["account"], run.state["region"])
+            model = MODEL.arn(*where, variant["ModelName"])
+            session = RoleSession(self.calls, variant["role"], account=where[0], region=where[1], source_arn=model)
+            try:
+                await job_network.clean(session, server_of(self._arn(run), "*"))
+            except Refused as refused:
+                _log.warning("network interfaces of %s are left: %s", run.id, refused.code)
 
     async def drop(self, run: Run) -> None:
         """Ends what this execution started."""

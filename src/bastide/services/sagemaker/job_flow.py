@@ -15,7 +15,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import orjson
 
@@ -23,11 +23,11 @@ from bastide.domain import MICROS, Refused
 from bastide.engines import images
 from bastide.engines.lazy import LazyError
 from bastide.engines.network import NetworkError
-from bastide.engines.placement import Claim, Placement
+from bastide.engines.placement import Claim, Grant, Placement
 from bastide.engines.placement.types import devices_of
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
-from bastide.kernel import Calls, Kind
+from bastide.kernel import Calls, Kind, Unforeseen
 from bastide.services.sagemaker import archive, channels, digest, job_network, job_record, own_image
 from bastide.services.sagemaker.channels import Source, together
 from bastide.services.sagemaker.host import Host, all_or_first_failure, last_sync, public
@@ -50,6 +50,19 @@ _TAIL_LINES: Final = 20
 _LOOK_SECONDS: Final = 0.5
 _PAUSE: Final = 1.0
 """Seconds until a job is tried again after an internal error."""
+
+
+class Beside(Protocol):
+    """What goes on beside a job that runs."""
+
+    def start(self) -> None:
+        """Begins; the job's programs have begun."""
+
+    async def finish(self) -> None:
+        """The job's programs have ended, and their folders are still there. Does not raise for what the job did."""
+
+    async def abandon(self) -> None:
+        """Ends at once; also after `finish`."""
 
 
 class JobFlow(ABC):
@@ -131,6 +144,8 @@ class JobFlow(ABC):
         config, isolated, _ = self.network(row)
         if config and not isolated:
             return "VpcConfig"
+        if self.further(row):
+            return "DebugRuleConfigurations"
         with self.calls.store.reading() as view:
             if own_image.named(self.calls, view, self.image(row), row.account) is not None:
                 return "an image of one's own"
@@ -148,6 +163,14 @@ class JobFlow(ABC):
     async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
         """Folders of a host that S3 is to follow while the job runs, as they are to be when it begins."""
         return []
+
+    def further(self, row: Row) -> list[Grant]:
+        """What is booked beside the hosts."""
+        return []
+
+    def beside(self, run: Run, row: Row, hosts: Sequence[Host]) -> Beside | None:
+        """What is to go on while the job runs."""
+        return None
 
     @abstractmethod
     def network(self, row: Row) -> tuple[Any, bool, bool]:
@@ -213,9 +236,7 @@ class JobFlow(ABC):
         except Refused:
             raise Failed("ClientError", cannot_assume(row.doc["RoleArn"]).message) from None
         config, isolated, _ = self.network(row)
-        if config and not isolated:
-            # On AWS a job's data comes and goes through its VPC; so do the policies that see the way decide here.
-            session.gateway = job_network.way_to_s3(session, config)
+        job_network.go_by_vpc(session, config, isolated=isolated)
         run.held["session"] = session
         return {}
 
@@ -223,7 +244,7 @@ class JobFlow(ABC):
         """A claim on the machine; jobs wait here in line."""
         row = self.row(run)
         placement = self.calls.engine(Placement)
-        types = [host.type for host in self.hosts(row)]
+        types: list[str | Grant] = [*(host.type for host in self.hosts(row)), *self.further(row)]
         here = bool(self.bound(row))
         if why := await placement.busy(*types, here=here):
             await self.show(run, "Pending", f"Pending: waiting for {why}")
@@ -311,7 +332,7 @@ class JobFlow(ABC):
     async def _stage(self, run: Run, row: Row) -> None:
         hosts = run.held["hosts"] = self.hosts(row)
         claim: Claim = run.held["claim"]
-        for host, granted in zip(hosts, claim.places, strict=True):
+        for host, granted in zip(hosts, claim.places, strict=False):  # what is booked beside comes behind
             host.granted = granted
         key = await volume_key(run.held["session"], self.resources(row).get("VolumeKmsKeyId"))
         network = run.held["network"] = job_network.Network()
@@ -319,11 +340,18 @@ class JobFlow(ABC):
         connecting = job_network.connect(
             run.held["session"], network, run.id, len(hosts), config, isolated=isolated, encrypted=encrypted
         )
-        await together([connecting, *(self._stage_host(run, row, host, hosts, key) for host in hosts)])
-        for host, (_, interface, _) in zip(hosts, job_network.peers(network, [one.name for one in hosts]), strict=True):
-            host.interface = interface
-            await asyncio.to_thread(self.configure, row, host, hosts, host.ml)
-        run.held["digests"] = await asyncio.to_thread(_digests, run.state["pinned"], hosts)
+        try:
+            await together([connecting, *(self._stage_host(run, row, host, hosts, key) for host in hosts)])
+            told = job_network.peers(network, [one.name for one in hosts])
+            for host, (_, interface, _) in zip(hosts, told, strict=True):
+                host.interface = interface
+                await asyncio.to_thread(self.configure, row, host, hosts, host.ml)
+            run.held["digests"] = await asyncio.to_thread(_digests, run.state["pinned"], hosts)
+        except (OSError, Failed) as error:
+            self._unless_lost(run, hosts)
+            if isinstance(error, Failed) or error.errno != errno.ENOSPC:
+                raise
+            raise self._full(row, "Data download failed", "its inputs") from None
 
     async def _stage_host(self, run: Run, row: Row, host: Host, hosts: Sequence[Host], key: bytes) -> None:
         session: RoleSession = run.held["session"]
@@ -405,17 +433,20 @@ class JobFlow(ABC):
 
     async def watch(self, run: Run) -> dict[str, Any]:
         """Until it ends. A spot job whose place others took waits in line again, and begins anew from its checkpoints."""
-        while True:
+
+        async def watched(run: Run) -> None:
             try:
-                found = await self._watch(run)
-            except Failed as error:
-                if not self._again(run, error):
-                    raise
-                await self.show(run, "Restarting", "Restarting the training job after an internal error")
-            else:
-                if found["outcome"]["ending"] != "Interrupted":
-                    return found
-                await self.show(run, "Interrupted", "Training job interrupted: its capacity was needed by others")
+                run.held["watched"] = await self._watch(run)
+            except (OSError, Unforeseen):
+                self._unless_lost(run, run.held["hosts"])
+                raise
+
+        while True:
+            await self._persevere(run, self._staged, self._begun, watched)
+            found: dict[str, Any] = run.held["watched"]
+            if found["outcome"]["ending"] != "Interrupted":
+                return found
+            await self.show(run, "Interrupted", "Training job interrupted: its capacity was needed by others")
             await self.release(run)
             await self.reserve(run)
             run.held["epoch"] = run.clock() // 1000
@@ -429,6 +460,9 @@ class JobFlow(ABC):
         measures = run.held["measures"] = Measures(run.held["session"], self.log_group)
         measures.start()
         usages = [self._usages(measures, row, host) for host in hosts]
+        beside = run.held["beside"] = self.beside(run, row, hosts)
+        if beside is not None:
+            beside.start()
         metrics = Metrics(
             row.doc.get("AlgorithmSpecification", {}).get("MetricDefinitions") or (),
             run.clock,
@@ -493,13 +527,19 @@ class JobFlow(ABC):
             for one in tasks:
                 one.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for use, last in zip(usages, ended, strict=True):
-            use.ended(last)
+        for use, each in zip(usages, ended, strict=True):
+            use.ended(each)
         self._unless_lost(run, hosts)
         first = waiting.result() if waiting.done() and not waiting.cancelled() else None
         decided = hosts[first or 0]
+        last = ended[decided.number]
+        if ending == "Ended" and last.exit_code is None and not last.oom:
+            # No program inside reaches the one that was killed: it is the sandbox itself.
+            raise Failed("InternalServerError", "The sandbox of the job was killed while it ran. Please try again.")
         outcome = outcome_of(ended, first, ending, decided)
         outcome["faults"] = [fault.message for host in hosts for fault in host.faults][:1]
+        if beside is not None and ending != "Interrupted":
+            await beside.finish()
         _, found, _ = await asyncio.gather(
             asyncio.gather(*(host.log.close() for host in hosts if host.log is not None)),
             metrics.close(),
@@ -526,11 +566,12 @@ class JobFlow(ABC):
     def _missing(self, run: Run, hosts: Sequence[Host]) -> str:
         """Why the job cannot go on: what it needs and has not any more. Empty while everything is there."""
         volumes = self.calls.engine(Volumes)
-        if why := next((why for host in hosts if (why := volumes.lost(host.place))), ""):
+        left = (volumes.lost(host.place) for host in hosts if host.ml != Path())
+        if why := next(filter(None, left), ""):
             return why
         network: job_network.Network = run.held["network"]
         whole = not network.joined or network.joined.stands()
-        return "" if whole else "The network between its hosts of the job was lost while it ran."
+        return "" if whole else "The network between its hosts of the job was lost."
 
     async def _lost(self, run: Run, hosts: Sequence[Host]) -> None:
         """Returns when something of the job is gone under it."""
@@ -542,6 +583,13 @@ class JobFlow(ABC):
         if why := self._missing(run, hosts):
             raise Failed("InternalServerError", f"{why.rstrip('.')}. Please try again.")
 
+    def _full(self, row: Row, what: str, content: str) -> Failed:
+        size = self.resources(row).get("VolumeSizeInGB") or 30
+        return Failed(
+            "ClientError",
+            f"{what}: the volume of {size} GB has no space left for {content}. Please use a larger VolumeSizeInGB.",
+        )
+
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""
         outcome = run.state["outcome"]
@@ -550,20 +598,20 @@ class JobFlow(ABC):
         row = self.row(run)
         await self.show(run, "Uploading", "Uploading generated training model")
         try:
-            return {"delivered": await self.deliver(run, row, run.held["hosts"])}
+            delivered = await self.deliver(run, row, run.held["hosts"])
+            self._unless_lost(run, run.held["hosts"])
+            return {"delivered": delivered}
         except Refused as refused:
+            self._unless_lost(run, run.held["hosts"])
             raise Failed("ClientError", f"Artifact upload failed: {_said(refused)}") from None
         except archive.Unfit as unfit:
             raise Failed("ClientError", f"Artifact upload failed: {unfit}") from None
-        except OSError as error:
+        except (OSError, Unforeseen) as error:
             self._unless_lost(run, run.held["hosts"])
-            if error.errno != errno.ENOSPC:
+            if isinstance(error, Unforeseen) or error.errno != errno.ENOSPC:
                 raise
-            size = self.resources(row).get("VolumeSizeInGB")
-            text = f"the volume of {size} GB has no space left for the archive of what the job made beside it"
-            raise Failed(
-                "ClientError", f"Artifact upload failed: {text}. Please use a larger VolumeSizeInGB."
-            ) from None
+            content = "the archive of what the job made beside it"
+            raise self._full(row, "Artifact upload failed", content) from None
 
     async def settle(self, run: Run) -> dict[str, Any]:
         """The last status, whatever happened; what was held is let go of."""
@@ -612,6 +660,9 @@ class JobFlow(ABC):
         held = run.held
         hosts: list[Host] = held.pop("hosts", [])
         await asyncio.gather(*(host.stop(0) for host in hosts))
+        beside: Beside | None = held.pop("beside", None)
+        if beside is not None:
+            await beside.abandon()
         metrics: Metrics | None = held.pop("metrics", None)
         if metrics is not None:
             self.live.pop(run.id, None)

@@ -1,4 +1,4 @@
-"""What a job's hosts reach: each other, their subnet, AWS with the job's role, or nothing.
+"""What hosts of jobs and servers of models reach: each other, their subnet, AWS with the job's role, or nothing.
 
 EnableNetworkIsolation: nothing but each other, and no credentials. VpcConfig: a network interface in a subnet each, and AWS
 through the VPC's endpoints. Neither: AWS through an address of the host's own loopback. The internet, never.
@@ -82,6 +82,13 @@ async def check(calls: Calls, role_arn: str, config: Any, *, account: str, regio
         raise Refused("ValidationException", f"VpcConfig: this machine lacks {lacking}.")
 
 
+def go_by_vpc(session: RoleSession, config: Any, *, isolated: bool) -> None:
+    """Has a session's data come and go through a VPC, as on AWS; so do the policies that see the way decide there. Raises
+    Failed if no way leads to S3."""
+    if config and not isolated:
+        session.gateway = way_to_s3(session, config)
+
+
 def way_to_s3(session: RoleSession, config: Any) -> str:
     """The gateway endpoint by which a job's subnets reach S3; raises Failed if one does not: no data would come."""
     with session.calls.store.reading() as view:
@@ -97,7 +104,7 @@ def way_to_s3(session: RoleSession, config: Any) -> str:
 
 
 async def clean(session: RoleSession, arn: str) -> None:
-    """Removes the network interfaces that were made for a job."""
+    """Removes the network interfaces that were made for a job. arn: a pattern, as of a filter of EC2."""
     told = {"Filters": [{"Name": "description", "Values": [description(arn)]}]}
     for one in (await session.act("ec2", "DescribeNetworkInterfaces", told))["NetworkInterfaces"]:
         await session.act("ec2", "DeleteNetworkInterface", {"NetworkInterfaceId": one["NetworkInterfaceId"]})
@@ -161,7 +168,12 @@ async def _serve(session: RoleSession, networks: Networks, network: Network, num
         "AWS_DEFAULT_REGION": session.region,
     }
     if not network.attached:
-        network.opened.append(await networks.serve(networks.listen(namespace, _API)))
+        bound = networks.listen(namespace, _API)
+        try:
+            network.opened.append(await networks.serve(bound))
+        except BaseException:
+            bound.close()
+            raise
         network.variables[number]["AWS_ENDPOINT_URL"] = "https://localhost"
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from bastide.domain import Refused
 from bastide.engines.workflow import Failed
+from bastide.kernel import Unforeseen
 from bastide.services.sagemaker import archive, objects
 from bastide.services.sagemaker.archive import Unfit
 from bastide.services.sagemaker.channels import Content, Source, stage
@@ -96,11 +97,13 @@ class Mirror:
         self._known = await asyncio.to_thread(self._look)
 
     def _look(self) -> dict[str, Seen]:
-        """Regular files with what tells whether they changed. Raises Unfit."""
+        """Regular files with what tells whether they changed. Raises Unfit and OSError."""
         base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             top = archive.opened(base, self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
+        except OSError as error:
+            if error.errno not in archive.MOVED:  # a volume that is gone is no empty folder: S3 would be emptied
+                raise
             return {}
         finally:
             os.close(base)
@@ -126,7 +129,9 @@ class Mirror:
         base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             handle = await asyncio.to_thread(archive.opened, base, f"{self._folder}/{name}", os.O_RDONLY)
-        except OSError:
+        except OSError as error:
+            if error.errno not in archive.MOVED:
+                raise
             return None  # gone again
         finally:
             os.close(base)
@@ -142,13 +147,30 @@ class Mirror:
         finally:
             os.close(handle)
 
+    @property
+    def stored(self) -> Mapping[str, Seen]:
+        """What S3 has, by path in the folder, and what tells whether a file changed."""
+        return self._known
+
+    def open(self, name: str) -> int:
+        """A descriptor of a file, to read; raises OSError, also for what is none and for a link on the way."""
+        base = os.open(self._ml, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = archive.opened(base, f"{self._folder}/{name}", os.O_RDONLY)
+        finally:
+            os.close(base)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError("it is no plain file")
+        return handle
+
     async def run(self) -> None:
         """Follows the folder until cancelled. What goes wrong is tried again, and told by the last `sync`."""
         pause = _SECONDS
         while True:
             await asyncio.sleep(pause)
             began = time.monotonic()
-            with contextlib.suppress(Refused, Unfit, OSError):
+            with contextlib.suppress(Refused, Unfit, OSError, Unforeseen):
                 await self.sync()
             pause = max(_SECONDS, _SHARE * (time.monotonic() - began))
 

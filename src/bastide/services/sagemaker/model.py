@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
-from bastide.services.sagemaker import lineage_record, own_image
+from bastide.services.sagemaker import job_network, lineage_record, own_image
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.objects import split
@@ -74,6 +74,7 @@ async def _before(a: Authorised) -> dict[str, str]:
         arn = MODEL.arn(a.account, a.region, a.input["ModelName"])
         where = {"account": a.account, "region": a.region, "source_arn": arn}
         await check_role(a.calls, a.input["ExecutionRoleArn"], **where)
+        await job_network.check(a.calls, a.input["ExecutionRoleArn"], a.input.get("VpcConfig"), **where)
         session = RoleSession(a.calls, a.input["ExecutionRoleArn"], **where)
         for one in containers(a.input):
             if one.get("Image"):
@@ -94,11 +95,6 @@ async def _before(a: Authorised) -> dict[str, str]:
 )
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
-    if given.get("VpcConfig"):
-        raise Refused(
-            "ValidationException",
-            "VpcConfig is not supported by Bastide yet: the servers of endpoints have no network at all.",
-        )
     every = containers(given)
     if not every or (given.get("PrimaryContainer") and given.get("Containers")):
         raise Refused("ValidationException", "Exactly one of PrimaryContainer and Containers is needed.")

@@ -28,7 +28,7 @@ async def place(session: RoleSession, container: dict[str, Any], volume: Path, f
     if source or container.get("ModelDataUrl"):
         url = source["S3Uri"] if source else container["ModelDataUrl"]
         etag = source.get("ETag") if source else container.get("ModelDataETag")
-        return await unpack(session, url, volume / "model.tar.gz", folder, etag=etag)
+        return await unpack(session, url, volume / f"{folder.parent.name}.tar.gz", folder, etag=etag)
     return ""
 
 

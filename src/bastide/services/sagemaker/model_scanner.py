@@ -121,6 +121,14 @@ class Inert:
     extend = add = update = append
 
 
+def _may_be_text(value: Any) -> bool:
+    """Whether a reader that does what the pickle says might hold a text there: not an instance of a model's class."""
+    if not isinstance(value, Inert):
+        return type(value) is str
+    module, name = value.where
+    return not name.rpartition(".")[2].lstrip("_")[:1].isupper() or level(module, name) != "Clean"
+
+
 class Walker(pickle._Unpickler):
     """Reads a pickle, and notes what it would import. joblib: as joblib would, which passes over the arrays in it, and not
     as ``pickle.load`` would, to which the arrays' bytes are more of the pickle."""
@@ -142,11 +150,13 @@ class Walker(pickle._Unpickler):
 
     def load_stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        if type(name) is not str or type(module) is not str:
+        if type(name) is str and type(module) is str:
+            self.stack.append(self.find_class(module, name))
+        elif _may_be_text(name) and _may_be_text(module):
             self._seen.faults.add("computes the name of what it imports")
             self.stack.append(Inert())
-            return
-        self.stack.append(self.find_class(module, name))
+        else:  # where it ends for every reader: bytes of an array that are read as more of the pickle come to this, too
+            raise Unreadable("it imports what has no name")
 
     dispatch[pickle.STACK_GLOBAL[0]] = load_stack_global
 
@@ -333,7 +343,7 @@ def of_tar(where: str, data: bytes, depth: int) -> Iterator[tuple[str, str]]:
             if number >= MOST_MEMBERS:
                 yield "NotScanned", f"{where} holds more than {MOST_MEMBERS} files"
                 return
-            file = tar.extractfile(info) if info.isreg() and info.size <= MOST_FILE else None
+            file = tar.extractfile(info) if info.isreg() and 0 <= info.size <= MOST_FILE else None
             if file is not None:
                 yield from of_file(f"{where}:{info.name}"[:160], file.read(), depth=depth + 1)
             elif not info.isdir():
@@ -425,6 +435,8 @@ def scan(source: IO[bytes]) -> dict[str, Any]:
                     continue
                 if not info.isreg():
                     return _refused(f"`{info.name[:200]}` is a link or a device; only plain files may be in it")
+                if info.size < 0:  # readers go back by as much: what they then read was not looked at
+                    return _refused(f"`{info.name[:200]}` has less than no bytes")
                 files += 1
                 total += info.size
                 if files > MOST_MEMBERS or total > MOST_TOTAL:

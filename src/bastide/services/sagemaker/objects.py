@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -104,21 +105,29 @@ async def part(session: RoleSession, bucket: str, key: str, first: int, last: in
 async def fetch(
     session: RoleSession, bucket: str, key: str, target: Path, *, etag: str | None = None
 ) -> dict[str, str]:
-    """Writes an object to a new file; returns its ETag and VersionId. etag: the content must be that, still."""
+    """Writes an object to a new file; returns its ETag and VersionId. etag: the content must be that, still.
+
+    Raises Refused, Failed where there is no room for it, and OSError, FileExistsError where the file is there.
+    """
     asked = {"Bucket": bucket, "Key": key}
     if etag:
         asked["IfMatch"] = etag
     output = await session.act("s3", "GetObject", asked)
-    await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
     body = output["Body"]
-    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    handle = -1
     try:
+        await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         async for piece in body:
             await asyncio.to_thread(_write, handle, piece)
     except OSError as error:
-        raise Failed("ClientError", f"Data download failed: {error.strerror} while writing {target.name}.") from None
+        if error.errno != errno.ENOSPC:
+            raise
+        text = f"{error.strerror} while writing {target.name}. Please use a larger VolumeSizeInGB."
+        raise Failed("ClientError", f"Data download failed: {text}") from None
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
         if hasattr(body, "aclose"):
             with contextlib.suppress(Exception):
                 await body.aclose()
@@ -160,6 +169,24 @@ async def store(session: RoleSession, bucket: str, key: str, path: Path, kms_key
         asked |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
     output = await session.act("s3", "PutObject", asked, body=FileBody(path))
     return {"ETag": str(output.get("ETag", "")), "VersionId": str(output.get("VersionId") or "")}
+
+
+async def store_all(
+    session: RoleSession, bucket: str, folder: str, every: Sequence[tuple[str, Path]], kms_key: str | None
+) -> None:
+    """Uploads files with their names below a folder. Where one of them cannot be, those that are there go again, as far as
+    the role may delete: half a model looks like one."""
+    stored: list[dict[str, str]] = []
+    try:
+        for name, path in every:
+            key = f"{folder}/{name}"
+            got = await store(session, bucket, key, path, kms_key)
+            stored.append({"Bucket": bucket, "Key": key, **({"VersionId": v} if (v := got["VersionId"]) else {})})
+    except Exception:
+        for one in stored:
+            with contextlib.suppress(Refused):
+                await session.act("s3", "DeleteObject", one)
+        raise
 
 
 def relative_name(key: str, prefix: str) -> str:

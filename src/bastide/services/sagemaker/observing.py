@@ -59,6 +59,7 @@ class Observing:
                     one["role"],
                     MODEL.arn(where["account"], where["region"], one["ModelName"]),
                     config,
+                    one.get("vpc") if not one["isolated"] else None,
                 )
 
     def answered(

@@ -222,26 +222,32 @@ def command(environment: images.Environment, entrypoint: Any, arguments: Any, de
 
 
 class Bridge:
-    """A unix socket that leads to a container's port: it listens in a network of its own, where nobody else is."""
+    """A unix socket that leads to a container's port.
 
-    def __init__(self, networks: Networks, path: Path) -> None:
+    namespace: the network that the container is in; for "" one of its own is made, where nobody else is.
+    """
+
+    def __init__(self, networks: Networks, path: Path, namespace: str = "", port: int = PORT) -> None:
         self._networks = networks
         self._path = path
+        self._namespace = namespace
+        self._port = port
         self._joined: Joined | None = None
         self._server: asyncio.Server | None = None
 
     async def open(self) -> str:
-        """Makes the network; the namespace that the container is to be in."""
-        self._joined = await self._networks.join(1, encrypted=False)
+        """Makes the network where there is none; the namespace that the container is to be in."""
+        if not self._namespace:
+            self._joined = await self._networks.join(1, encrypted=False)
+            self._namespace = self._joined.peers[0].namespace
         await asyncio.to_thread(self._path.unlink, missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, str(self._path))
-        return self._joined.peers[0].namespace
+        return self._namespace
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]
         try:
-            assert self._joined is not None
-            made = await asyncio.to_thread(self._networks.connect, self._joined.peers[0].namespace, PORT)
+            made = await asyncio.to_thread(self._networks.connect, self._namespace, self._port)
             back, forth = await asyncio.open_connection(sock=made)
             ends.append(forth)
             await asyncio.gather(_copy(reader, forth), _copy(back, writer))

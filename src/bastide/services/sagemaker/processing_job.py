@@ -90,7 +90,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
         what = f"the input {one['InputName']}"
         source = one.get("S3Input")
         if source is None or one.get("DatasetDefinition") or one.get("AppManaged"):
-            raise Refused("ValidationException", f"{what}: inputs are not supported except S3Input.")
+            named = next((m for m in ("DatasetDefinition", "AppManaged") if one.get(m)), "an input without S3Input")
+            raise Refused("ValidationException", f"{what}: {named} is not supported by Bastide, only S3Input is.")
         if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
             raise Refused("ValidationException", f"{what}: S3DataType is S3Prefix or ManifestFile.")
         if source.get("S3CompressionType", "None") != "None" and source.get("S3InputMode") != "Pipe":
@@ -103,7 +104,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
         what = f"the output {one['OutputName']}"
         target = one.get("S3Output")
         if target is None or one.get("FeatureStoreOutput") or one.get("AppManaged"):
-            raise Refused("ValidationException", f"{what}: outputs are not supported except S3Output.")
+            named = next((m for m in ("FeatureStoreOutput", "AppManaged") if one.get(m)), "an output without S3Output")
+            raise Refused("ValidationException", f"{what}: {named} is not supported by Bastide, only S3Output is.")
         split(target["S3Uri"])
         local_path(target.get("LocalPath"), what)
     name = given["ProcessingJobName"]

@@ -24,6 +24,7 @@ _KINDS: Final = {"ExperimentTrial": "Trial", "ExperimentTrialComponent": "TrialC
 _MOST_EXAMINED: Final = 1000
 _MOST_SORTED: Final = 10_000
 _DEEPEST: Final = 8
+_PARAMETER: Final = "TrialComponentParameterValue"
 _STATISTICS: Final = ("Count", "Min", "Max", "Avg", "Last", "StdDev")
 
 
@@ -75,6 +76,8 @@ class _Looked:
         """What stands under a property's name, lists walked through; times as datetimes."""
         top, _, rest = name.partition(".")
         members = self.resource.shape.members
+        # The SDK's documentation sorts by `metrics.NAME.max` and `parameters.NAME`.
+        top = next((one for one in ("Tags", "Metrics", *members) if one.lower() == top.lower()), top)
         if top == "Tags":
             if not rest:
                 yield from self.row.tags
@@ -110,7 +113,8 @@ class _Looked:
 
     def _metrics(self, rest: str) -> Iterator[float]:
         name, _, last = rest.rpartition(".")
-        metric, statistic = (name, last) if name and last in _STATISTICS else (rest, "Last")
+        asked = next((one for one in _STATISTICS if one.lower() == last.lower()), "")
+        metric, statistic = (name, asked) if name and asked else (rest, "Last")
         if self.resource.kind is TRIAL_COMPONENT:
             yield from (one[statistic] for one in metrics(self.view, self.row) if one["MetricName"] == metric)
         else:
@@ -148,7 +152,8 @@ def _walk(shape: Any, value: Any, parts: list[str]) -> Iterator[Any]:
                 return
     elif shape.type_name == "structure":
         if not parts:
-            yield value
+            # A parameter is its value, in whichever member that stands.
+            yield from value.values() if shape.name == _PARAMETER else (value,)
         elif parts[0] in shape.members and parts[0] in value:
             yield from _walk(shape.members[parts[0]], value[parts[0]], parts[1:])
     elif not parts:

@@ -58,7 +58,8 @@ def _upper(status: str) -> str:
 
 
 def _state(row: Row) -> list[Any]:
-    return [row.status, *(row.doc.get(member) for member in _BESIDE)]
+    rules = [one["RuleEvaluationStatus"] for one in row.doc.get("DebugRuleEvaluationStatuses") or ()]
+    return [row.status, *(row.doc.get(member) for member in _BESIDE), *rules]
 
 
 def _told(kind: Kind, tx: Transaction, row: Row, event: str, gone: bool) -> None:

@@ -10,10 +10,13 @@ from typing import Any
 import orjson
 
 from bastide.engines.images import Environment
+from bastide.engines.placement import Grant, Placement
 from bastide.engines.workflow import Run
 from bastide.kernel import Calls
-from bastide.services.sagemaker import archive, digest, objects, own_image
+from bastide.services.sagemaker import archive, debugger, digest, objects, own_image
 from bastide.services.sagemaker.channels import Source
+from bastide.services.sagemaker.debug_rule import tensors_of
+from bastide.services.sagemaker.debugger import Debugger
 from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.job_flow import GIB, JobFlow
 from bastide.services.sagemaker.mirror import Mirror
@@ -63,7 +66,17 @@ class TrainingFlow(JobFlow):
             self._pools.retain(run.id, run.held.pop("claim"))
         return await super().settle(run)
 
+    def further(self, row: Row) -> list[Grant]:
+        return debugger.part(self.calls.engine(Placement), row.doc)
+
+    def beside(self, run: Run, row: Row, hosts: Sequence[Host]) -> Debugger | None:
+        if not row.doc.get("DebugHookConfig"):
+            return None
+        most = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
+        return Debugger(self.calls, run.held["session"], row, hosts, most)
+
     def over(self, tx: Transaction, row: Row, run: Run) -> None:
+        debugger.leave(row, tx.now)
         if "WarmPoolStatus" in row.doc:
             self._pools.leave(tx, row)
 
@@ -133,6 +146,8 @@ class TrainingFlow(JobFlow):
                 "network_interface_name": host.interface,
             },
         }
+        if hook := row.doc.get("DebugHookConfig"):
+            files["debughookconfig.json"] = {**hook, "LocalPath": f"/opt/ml/{tensors_of(row.doc)}"}
         for name, content in files.items():
             (config / name).write_bytes(orjson.dumps(content))
 
@@ -193,8 +208,7 @@ class TrainingFlow(JobFlow):
             if name == "output" and not every:
                 continue
             if target.get("CompressionType") == "NONE":
-                for path, place in every:
-                    await objects.store(session, bucket, f"{folder}/{name}/{path}", place, kms_key)
+                await objects.store_all(session, bucket, f"{folder}/{name}", every, kms_key)
                 content = await asyncio.to_thread(digest.of_files, every)
                 found[f"{name} is"] = {"ETag": "", "VersionId": "", "sha256": content}
                 found[name] = f"s3://{bucket}/{folder}/{name}/"

@@ -10,7 +10,7 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.kernel import Ask, Authorised, Kind, Output, anything, fill, page, regular, tags_of
 from bastide.protocol import codec
-from bastide.services.sagemaker import job_network, job_record, own_image, quota
+from bastide.services.sagemaker import debug_rule, job_network, job_record, own_image, quota
 from bastide.services.sagemaker.asking import at, keys, lacking, otherwise, passing, several, tagging
 from bastide.services.sagemaker.objects import split
 from bastide.services.sagemaker.relation import WARM
@@ -36,7 +36,6 @@ LONGEST: Final = 86400
 AVAILABLE: Final = "Available"
 """Of a warm pool: it waits for a job."""
 WITHOUT_EFFECT: Final = (
-    "DebugHookConfig",
     "ProfilerConfig",
     "TensorBoardOutputConfig",
     "InfraCheckConfig",
@@ -44,7 +43,6 @@ WITHOUT_EFFECT: Final = (
 """Members that are kept and shown and change nothing: clients send them unasked."""
 
 _UNSUPPORTED: Final = (
-    "DebugRuleConfigurations",
     "ProfilerRuleConfigurations",
     "AlgorithmSpecification.AlgorithmName",
     "AlgorithmSpecification.TrainingImageConfig.TrainingRepositoryAuthConfig",
@@ -132,6 +130,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
     if a.caller.kind == "Service" and a.caller.source_arn:
         doc["TuningJobArn"] = a.caller.source_arn
     doc["SecondaryStatusTransitions"] = []
+    if rules := doc.get("DebugRuleConfigurations"):
+        doc["DebugRuleEvaluationStatuses"] = debug_rule.statuses(rules, a.account, a.region, name, tx.now)
     if keep_alive(doc):
         doc["WarmPoolStatus"] = {"Status": "InUse", "ResourceRetainedBillableTimeInSeconds": 0}
     row = Row(TRAINING_JOB.key, a.account, a.region, name, doc)
@@ -147,6 +147,7 @@ def check(a: Authorised, tx: Transaction, given: Any) -> images.Environment | No
     resources = given.get("ResourceConfig") or {}
     check_instances(a, tx, resources, given.get("InputDataConfig") or ())
     check_warm_pool(a, tx, given)
+    debug_rule.check(given)
     algorithm = given["AlgorithmSpecification"]
     if (algorithm.get("TrainingImageConfig") or {}).get("TrainingRepositoryAccessMode", "Platform") != "Platform":
         raise Refused(
@@ -341,7 +342,10 @@ def check_channels(given: Any) -> None:
         seen.add(name)
         source = channel["DataSource"].get("S3DataSource")
         if source is None:
-            raise Refused("ValidationException", f"Channel {name}: data sources are not supported except S3DataSource.")
+            named = ", ".join(channel["DataSource"]) or "an empty DataSource"
+            raise Refused(
+                "ValidationException", f"Channel {name}: {named} is not supported by Bastide, only S3DataSource is."
+            )
         for member in ("ModelAccessConfig", "HubAccessConfig"):
             if source.get(member):
                 raise Refused("ValidationException", f"Channel {name}: {member} is not supported by Bastide yet.")

@@ -60,7 +60,8 @@ class Processing:
         self._join = given.get("JoinSource") == "Input"
         self._number = bool((doc.get("DataCaptureConfig") or {}).get("GenerateInferenceId"))
         self._source = _format(doc["TransformInput"].get("ContentType"))
-        self._target = _format(doc["TransformOutput"].get("Accept"))
+        # Where answers are looked into and no Accept is given, servers are asked for the format of what they get.
+        self._target = _format(doc["TransformOutput"].get("Accept") or doc["TransformInput"].get("ContentType"))
         self._lines = doc["TransformOutput"].get("AssembleWith") == "Line"
         self._split = doc["TransformInput"].get("SplitType") or "None"
         self._check()

@@ -19,7 +19,7 @@ from bastide.engines.placement import Claim, Placement
 from bastide.engines.serving import Lost, NotReady, Serving, Unhealthy, Variant
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Bytes, Calls
-from bastide.services.sagemaker import channels, job_record, objects
+from bastide.services.sagemaker import channels, job_network, job_record, objects
 from bastide.services.sagemaker.job_flow import JobFlow
 from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.model import MODEL
@@ -84,6 +84,8 @@ class TransformFlow:
             await session.caller()
         except Refused:
             raise Failed("ClientError", cannot_assume(role).message) from None
+        held = row.doc["_model"]
+        job_network.go_by_vpc(session, held.get("vpc"), isolated=held["isolated"])
         run.held["session"] = session
         return {}
 
@@ -147,6 +149,8 @@ class TransformFlow:
                 "ModelName": doc["ModelName"],
                 "role": model["role"],
                 "isolated": model["isolated"],
+                "vpc": model.get("vpc"),
+                "arn": self._arn(run),
                 "containers": containers,
                 "granted": claim.places[number],
                 "most": MOST_ANSWER,

@@ -82,6 +82,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     doc["_model"] = {
         "role": model["ExecutionRoleArn"],
         "isolated": model["EnableNetworkIsolation"],
+        "vpc": model.get("VpcConfig"),
         "containers": model["_resolved"],
     }
     a.touched.append(MODEL.arn(a.account, a.region, given["ModelName"]))

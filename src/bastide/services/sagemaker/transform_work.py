@@ -114,7 +114,8 @@ class Work:
         source, target = doc["TransformInput"], doc["TransformOutput"]
         self._split = SPLITTERS[source["SplitType"]]
         self._packed = source["CompressionType"] == "Gzip"
-        kinds = (("content-type", source.get("ContentType")), ("accept", target.get("Accept")))
+        answers = target.get("Accept") or (source.get("ContentType") if self.processing.writes else None)
+        kinds = (("content-type", source.get("ContentType")), ("accept", answers))
         self._headers = [(name, value) for name, value in kinds if value]
         self._bucket, base = objects.split(target["S3OutputPath"])
         self._base = base.rstrip("/")

@@ -6,21 +6,25 @@ Source: Amazon SageMaker API Reference; developer guide, "automatic-model-tuning
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines.tuning import Optimiser, count_of
-from bastide.kernel import Ask, Asked, Authorised, Kind, Output, each, pages, regular, tags_of
+from bastide.kernel import Ask, Asked, Authorised, Kind, Output, each, fill, pages, regular, tags_of
 from bastide.kernel.kind import Given
+from bastide.protocol import codec
 from bastide.services.sagemaker import job_network, tuning_trial
 from bastide.services.sagemaker.asking import keys, passing, several, tagging
 from bastide.services.sagemaker.session import check_role
 from bastide.services.sagemaker.training_job import LONGEST, check, in_script_mode
 from bastide.services.sagemaker.tuning_definition import (
+    OBJECTIVE,
     definitions,
     epochs,
     objective,
     request,
+    resources,
     space,
 )
 from bastide.store import Row, Transaction, View
@@ -144,7 +148,7 @@ _FILES: Final = "InputDataConfig.DataSource.FileSystemDataSource."
 def create(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     name = given["HyperParameterTuningJobName"]
-    doc = {key: value for key, value in given.items() if key not in ("Tags", "HyperParameterTuningJobName")}
+    doc = deepcopy({key: value for key, value in given.items() if key not in ("Tags", "HyperParameterTuningJobName")})
     config = doc["HyperParameterTuningJobConfig"] = _configured(given)
     every = definitions(doc)
     if len(every) > _MOST_DEFINITIONS:
@@ -152,12 +156,14 @@ def create(a: Authorised, tx: Transaction) -> Output:
     _check_agreement(doc)
     _check_strategy(doc, every)
     tags = tags_of(a)
+    watched: list[list[dict[str, str]]] = []
     for definition in every:
         one = request(doc, definition, f"{name}-001-00000000", {})
         environment = check(a, tx, one)
+        own = () if environment is None or in_script_mode(one) else environment.metrics
+        watched.append([{"Name": metric, "Regex": pattern} for metric, pattern in own])
         told = [metric["Name"] for metric in definition["AlgorithmSpecification"].get("MetricDefinitions") or ()]
-        if environment is not None and not in_script_mode(one):
-            told += [metric for metric, _ in environment.metrics]
+        told += [metric for metric, _ in own]
         aim = objective(doc, definition)["MetricName"]
         if aim not in told:
             raise Refused(
@@ -165,6 +171,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
                 f"The objective metric {aim} is neither among AlgorithmSpecification.MetricDefinitions nor one that the "
                 "algorithm brings.",
             )
+        # AWS shows what it tells each training job, and the SDK takes it out again when it attaches.
+        definition["StaticHyperParameters"] = {**(definition.get("StaticHyperParameters") or {}), OBJECTIVE: aim}
+    doc["_metrics"] = watched
     parents = _parents(a, tx, doc, every)
     doc["_execution"] = f"{TUNING_JOB.arn(a.account, a.region, name)}#{a.request.id}"
     if parents:
@@ -286,7 +295,7 @@ def parents_of(view: View, row: Row) -> list[dict[str, Any]]:
 def _alike(parent: Row, theirs: Any, ours: Any, doc: Any, *, identical: bool) -> None:
     def names(given: Any, definition: Any) -> set[str]:
         searched = {one.name for one in space(given, definition).parameters}
-        return searched | set(definition.get("StaticHyperParameters") or {})
+        return (searched | set(definition.get("StaticHyperParameters") or {})) - {OBJECTIVE}
 
     def data(definition: Any) -> Any:
         return [(one["ChannelName"], one["DataSource"]) for one in definition.get("InputDataConfig") or ()]
@@ -308,7 +317,30 @@ def _alike(parent: Row, theirs: Any, ours: Any, doc: Any, *, identical: bool) ->
             raise Refused("ValidationException", f"The parent {parent.name} has other {what}.")
 
 
-regular(TUNING_JOB, "Describe", "List", descending=True)
+regular(TUNING_JOB, "List", descending=True)
+
+
+@TUNING_JOB.reads(
+    "DescribeHyperParameterTuningJob", asks=[Ask("sagemaker:DescribeHyperParameterTuningJob", TUNING_JOB.this)]
+)
+def describe(a: Authorised, view: View) -> Output:
+    """With the training jobs' ResourceConfig, however it was told, and the metrics that an algorithm brings: the SDK reads
+    both when it attaches."""
+    row = TUNING_JOB.named(a, view)
+    found = fill(TUNING_JOB, codec("sagemaker").operations["DescribeHyperParameterTuningJob"].output_shape, row)
+    metrics = row.doc.get("_metrics") or [[]] * len(definitions(row.doc))
+    if "TrainingJobDefinition" in found:
+        found["TrainingJobDefinition"] = _shown(found["TrainingJobDefinition"], metrics[0])
+    if "TrainingJobDefinitions" in found:
+        found["TrainingJobDefinitions"] = list(map(_shown, found["TrainingJobDefinitions"], metrics))
+    return found
+
+
+def _shown(definition: Any, metrics: list[dict[str, str]]) -> dict[str, Any]:
+    algorithm = definition["AlgorithmSpecification"]
+    if metrics:
+        algorithm = {**algorithm, "MetricDefinitions": metrics}
+    return {**definition, "AlgorithmSpecification": algorithm, "ResourceConfig": resources(definition)}
 
 
 @TUNING_JOB.operation(

@@ -38,7 +38,8 @@ def alike(one: Any, other: Any) -> bool:
         config = doc.get("VpcConfig") or {}
         vpc = [sorted(config.get(name) or ()) for name in ("Subnets", "SecurityGroupIds")]
         resources = [doc["ResourceConfig"].get(name) for name in _ALIKE_RESOURCES]
-        return [*resources, vpc, *(doc.get(name) for name in _ALIKE if name != "VpcConfig")]
+        rules = bool(doc.get("DebugRuleConfigurations"))  # their evaluation is booked, too
+        return [rules, *resources, vpc, *(doc.get(name) for name in _ALIKE if name != "VpcConfig")]
 
     return told(one) == told(other) and not other.get("EnableManagedSpotTraining")
 

@@ -23,3 +23,5 @@ found = LineageQuery(session).query(
 )
 print("from", [one.arn for one in found.vertices])
 assert [one.arn for one in found.vertices] == [data.artifact_arn]
+alone = LineageQuery(session).query(start_arns=[model.artifact_arn], include_edges=False)
+assert data.artifact_arn in [one.arn for one in alone.vertices] and not alone.edges

@@ -48,3 +48,5 @@ assert frame.sort_values("FinalObjectiveValue").iloc[0]["TrainingJobName"] == be
 estimator = tuner.best_estimator()
 print("best", best, estimator.model_data)
 assert estimator.model_data.startswith("s3://")
+attached = HyperparameterTuner.attach(tuner.latest_tuning_job.name, sagemaker_session=session)
+assert attached.best_training_job() == best

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from bastide.engines.sandbox import SandboxError
 from bastide.jail.namespaces import MNT_DETACH, MNT_FORCE, unmount
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
+_VECTOR: Final = "gocryptfs.diriv"
 _MOUNT_SECONDS: Final = 15.0
 _READY: Final = b"Filesystem mounted and ready."
 # A file system of less than this cannot be made; ext4's own structures take some of it.
@@ -48,6 +50,26 @@ class Gocryptfs:
         """See the port."""
         if node:
             raise ValueError("this driver's volumes are on this machine")
+
+        def cipher(folder: Path) -> None:
+            if size_limit_bytes is not None:
+                _limited(folder, size_limit_bytes)
+            _prepare(folder / "cipher")
+
+        return await self._open(name, key, cipher)
+
+    async def keep(self, name: str, key: bytes, place: Path) -> Path:
+        """See the port. What a crash leaves half made has no vector and is made again: nothing was in it."""
+
+        def cipher(folder: Path) -> None:
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (place / _VECTOR).exists():
+                _prepare(place)
+            (folder / "cipher").symlink_to(place.resolve())
+
+        return await self._open(name, key, cipher)
+
+    async def _open(self, name: str, key: bytes, cipher: Callable[[Path], None]) -> Path:
         if not _NAME.fullmatch(name):
             raise ValueError("a volume's name has 1 to 128 letters, digits and hyphens")
         if len(key) != 32:
@@ -61,9 +83,7 @@ class Gocryptfs:
             clear.mkdir(parents=True, mode=0o700)
             self._root.chmod(0o700)
             folder.chmod(0o700)
-            if size_limit_bytes is not None:
-                await asyncio.to_thread(_limited, folder, size_limit_bytes)
-            await asyncio.to_thread(_prepare, folder / "cipher")
+            await asyncio.to_thread(cipher, folder)
             process = self._begin(folder, key)
             self._volumes[name] = _Volume(process)
             await asyncio.to_thread(_await_mount, folder / "log", process)
@@ -78,7 +98,7 @@ class Gocryptfs:
 
     def lost(self, name: str) -> str:
         """See the port."""
-        return "" if self.stands(name) else "The encrypted volume of the job was lost while it ran."
+        return "" if self.stands(name) else "The encrypted volume of the job was lost."
 
     def stands(self, name: str) -> bool:
         """Whether what keeps the volume's key is there."""
@@ -152,9 +172,13 @@ class Gocryptfs:
 def _prepare(cipher: Path) -> None:
     """An empty cipher folder as gocryptfs makes it, without the file that would hold a wrapped key."""
     cipher.mkdir(mode=0o700, exist_ok=True)
-    vector = cipher / "gocryptfs.diriv"
-    vector.write_bytes(os.urandom(16))
-    vector.chmod(0o400)
+    draft = cipher / f".{_VECTOR}"
+    with draft.open("wb") as file:
+        file.write(os.urandom(16))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.chmod(0o400)
+    draft.rename(cipher / _VECTOR)
 
 
 def _limited(folder: Path, size: int) -> None:

@@ -92,6 +92,10 @@ class Spread:
             self._far[name] = _Far(node, key, size_limit_bytes)
         return place
 
+    async def keep(self, name: str, key: bytes, place: Path) -> Path:
+        """See the port."""
+        return await self._volumes.keep(name, key, place)
+
     def lost(self, name: str) -> str:
         """See the port."""
         far = self._far.get(name)

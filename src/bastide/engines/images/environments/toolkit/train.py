@@ -316,7 +316,12 @@ def train(framework: str, algorithm: str) -> int:
     wanted = folder / "requirements.txt"
     if wanted.is_file():
         environment["PYTHONPATH"] += f"{os.pathsep}{install(wanted, folder)}"
+    hooked = (BASE / "input" / "config" / "debughookconfig.json").is_file()
+    if hooked:
+        environment["PYTHONPATH"] += f"{os.pathsep}{LIBRARY}"  # bastide_debugger
     runner = ["/bin/sh"] if script.suffix == ".sh" else launcher(framework, values, environment)
+    if hooked and framework == "xgboost" and runner == ["python3"]:
+        runner += ["-m", "bastide_debugger.start"]
     command = [*runner, str(script.relative_to(folder.resolve())), *words]
     sys.stdout.write(f"Invoking {shlex.join(command)}\n")
     sys.stdout.flush()

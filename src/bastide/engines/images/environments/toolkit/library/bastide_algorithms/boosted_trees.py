@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import xgboost
+from bastide_debugger import boosting
 from sklearn import metrics
 
 from bastide_algorithms import Unfit
@@ -194,6 +195,7 @@ def train(job: Job) -> None:
     if before:
         say(f"Going on from {before[0].name}.")
     log = _Log(first, folder if folder.is_dir() else None)
+    saving = boosting.hook()
     if given["save_model_on_termination"]:
         signal.signal(signal.SIGTERM, lambda *_: setattr(log, "stopping", True))
     try:
@@ -206,7 +208,7 @@ def train(job: Job) -> None:
             early_stopping_rounds=given.get("early_stopping_rounds"),
             xgb_model=_booster(before[0]) if before else None,
             verbose_eval=False,
-            callbacks=[log],
+            callbacks=[log, *([boosting.Saving(saving, first)] if saving is not None else [])],
         )
     except (xgboost.core.XGBoostError, ValueError) as error:
         raise Unfit(f"XGBoost: {' '.join(str(error).splitlines()[0:2])[:400]}") from None
