@@ -90,22 +90,6 @@ print(json.dumps({'key': told['AccessKeyId'][:4], 'role': told['RoleArn'], 'heal
     assert (told["key"], told["role"], told["health"]) == ("ASIA", shop.role, "ok")
 
 
-def test_who_finds_the_nodes_booked_waits_and_says_for_what(cluster: tuple[Running, Nodes], shop: Workshop) -> None:
-    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
-    first = shop.train(WAITS, ResourceConfig=resources)
-    reaches(shop, first, "Training")
-    second = shop.train("print('mine')")
-    waiting = reaches(shop, second, "Pending")
-    said = [one["StatusMessage"] for one in waiting["SecondaryStatusTransitions"] if one["Status"] == "Pending"]
-    assert said == ["Pending: waiting for 2 processors and 4.0 GiB of memory that are free on a node of the cluster"]
-    third = shop.train("print('mine')")
-    behind = reaches(shop, third, "Pending")
-    assert "1 that asked before" in behind["SecondaryStatusTransitions"][-1]["StatusMessage"]
-    shop.sagemaker.stop_training_job(TrainingJobName=first)
-    assert shop.trained(first)["TrainingJobStatus"] == "Stopped"
-    assert [shop.trained(one)["TrainingJobStatus"] for one in (second, third)] == ["Completed", "Completed"]
-
-
 def test_a_killed_platform_takes_its_jobs_on_nodes_up_again(cluster: tuple[Running, Nodes], shop: Workshop) -> None:
     running, nodes = cluster
     name = shop.train("import time\nprint('begun', flush=True)\ntime.sleep(4)\nprint('end')")
