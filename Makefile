@@ -77,7 +77,7 @@ crash: setup ## kills the platform at every step, and lets its power go, at leng
 		$(BIN)/python -m pytest -q -s tests/crash tests/power
 
 cluster: setup ## jobs on a Ray cluster of this machine: every story, machines that are killed too
-	@$(BIN)/python -m pytest -q tests/cluster tests/cluster/stories.py
+	@$(BIN)/python -m pytest -q tests/cluster/test_cluster.py tests/cluster/stories.py
 
 laws: $(VENV)/.ready ## the laws of the policy engine, at length
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/laws
