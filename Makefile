@@ -13,7 +13,7 @@ SDK ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash laws
+.PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash cluster laws
 .PHONY: fuzz clean
 
 help: ## what can be made
@@ -75,6 +75,9 @@ conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE;
 crash: setup ## kills the platform at every step, and lets its power go, at length
 	@BASTIDE_CRASH_ROUNDS=$${BASTIDE_CRASH_ROUNDS:-2000} BASTIDE_POWER_ROUNDS=$${BASTIDE_POWER_ROUNDS:-2000} \
 		$(BIN)/python -m pytest -q -s tests/crash tests/power
+
+cluster: setup ## jobs on a Ray cluster of this machine: every story, machines that are killed too
+	@$(BIN)/python -m pytest -q tests/cluster/test_cluster.py tests/cluster/stories.py
 
 laws: $(VENV)/.ready ## the laws of the policy engine, at length
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/laws
