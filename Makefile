@@ -9,8 +9,8 @@ export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
 SDK ?=
-# How many tests run at a time, each beside a platform of its process.
-WORKERS ?= 2
+# How many tests run at a time, each beside a platform of its process. Many wait for jobs, so they may be more than the processors.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash cluster laws
