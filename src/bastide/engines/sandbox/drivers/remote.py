@@ -361,6 +361,14 @@ class _FarRunning:
         assert self._ended is not None
         return await asyncio.shield(self._ended)
 
+    def freeze(self) -> None:
+        """Only what runs on the platform's own machine is stopped between events."""
+        raise RuntimeError("a sandbox on a node is not frozen")
+
+    def thaw(self) -> None:
+        """See `freeze`."""
+        raise RuntimeError("a sandbox on a node is not frozen")
+
     async def stop(self, grace: float) -> None:
         """See the port."""
         assert self._ended is not None
