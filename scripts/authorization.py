@@ -177,6 +177,13 @@ _ROWS = (
     Row("kms:Alias", ACCOUNT, REGION, "alias/name", {"TargetKeyId": _TEXTS["targetkeyid"]}),
     Row("ec2:Subnet", ACCOUNT, REGION, "name", {"VpcId": "vpc-00000000000000007"}),
     Row("lambda:Function", ACCOUNT, REGION, "name", {"_policies": {"name": {"text": _POLICY, "principals": {}}}}),
+    Row(
+        "lambda:EventSourceMapping",
+        ACCOUNT,
+        REGION,
+        "name",
+        {"FunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:name"},
+    ),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.moved import until
 from tests.platform import Account, Running, below, lies_in
 from tests.stories.lambda_.conftest import LAMBDA, Bench, archive
 
@@ -153,7 +153,7 @@ def handler(event, context):
 def test_metrics_are_counted(shop: Bench, everything: str) -> None:
     import datetime
 
-    shop.invoke(everything, {"do": "raise"})
+    assert not shop.invoke(everything).error and shop.invoke(everything, {"do": "raise"}).error
     cloudwatch = shop.account.client("cloudwatch")
     now = datetime.datetime.now(datetime.UTC)
     where = [{"Name": "FunctionName", "Value": everything}]
@@ -165,10 +165,19 @@ def test_metrics_are_counted(shop: Bench, everything: str) -> None:
         )  # fmt: skip
         return float(sum(one["Sum"] for one in found["Datapoints"]))
 
-    until = time.monotonic() + 20
-    while not (sums("Errors") and sums("Duration")) and time.monotonic() < until:
-        time.sleep(0.1)
+    until(lambda: sums("Errors") and sums("Duration"))
     assert sums("Invocations") > sums("Errors") >= 1 and sums("Duration") > 0 and sums("ConcurrentExecutions") > 0
+
+
+def test_the_record_has_no_payloads(shop: Bench) -> None:
+    code = "def handler(event, context): return event['word']"
+    name = shop.make(code, "recorded", Environment={"Variables": {"WORD": "sesame-of-the-record"}})
+    assert shop.invoke(name, {"word": "sesame-of-the-record"}).payload == "sesame-of-the-record"
+    found = shop.account.client("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "CreateFunction20150331"}]
+    )["Events"]
+    [made] = [one for one in found if '"recorded"' in one["CloudTrailEvent"]]
+    assert "HIDDEN" in made["CloudTrailEvent"] and "sesame" not in made["CloudTrailEvent"]
 
 
 def test_requests_that_are_none(shop: Bench, everything: str) -> None:
@@ -187,28 +196,34 @@ def test_requests_that_are_none(shop: Bench, everything: str) -> None:
 
 
 def test_concurrency_has_limits(shop: Bench) -> None:
-    name = shop.make("import time\ndef handler(event, context): time.sleep(event)", "slow")
+    code = """
+import boto3, time
+def handler(event, context):
+    s3 = boto3.client("s3")
+    s3.put_object(Bucket=event["bucket"], Key="begun", Body=b"")
+    while not s3.list_objects_v2(Bucket=event["bucket"], Prefix="go")["KeyCount"]:
+        time.sleep(0.05)
+"""
+    name, s3, bucket = shop.make(code, "slow"), shop.account.client("s3"), f"slow-{shop.account.id}"
+    s3.create_bucket(Bucket=bucket)
     shop.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
     assert shop.client.get_function_concurrency(FunctionName=name)["ReservedConcurrentExecutions"] == 1
     settings = shop.client.get_account_settings()["AccountLimit"]
     assert settings["ConcurrentExecutions"] - settings["UnreservedConcurrentExecutions"] == 1
     with ThreadPoolExecutor(1) as others:
-        running = others.submit(shop.invoke, name, 1)
-        until = time.monotonic() + 20
-        while True:
-            try:
-                shop.invoke(name, 0)
-            except ClientError as error:
-                assert error.response["Error"]["Code"] == "TooManyRequestsException"
-                assert error.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
-                break
-            assert time.monotonic() < until
+        running = others.submit(shop.invoke, name, {"bucket": bucket})
+        until(lambda: s3.list_objects_v2(Bucket=bucket)["KeyCount"])
+        with pytest.raises(ClientError) as refused:
+            shop.invoke(name, {"bucket": bucket})
+        s3.put_object(Bucket=bucket, Key="go", Body=b"")
         assert running.result().error == ""
+    assert refused.value.response["Error"]["Code"] == "TooManyRequestsException"
+    assert refused.value.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
     shop.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     with pytest.raises(ClientError, match="TooManyRequests"):
-        shop.invoke(name, 0)
+        shop.invoke(name, {"bucket": bucket})
     shop.client.delete_function_concurrency(FunctionName=name)
-    assert shop.invoke(name, 0).error == ""
+    assert shop.invoke(name, {"bucket": bucket}).error == ""
     with pytest.raises(ClientError, match="minimum value"):
         shop.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=950)
 
