@@ -230,13 +230,13 @@ def refused(running: Running, found: tuple[int, str, str], service: str, operati
 
 @pytest.fixture(scope="module")
 def somebody(platform: Running) -> Account:
-    return platform.account("guard-somebody")
+    return platform.account()
 
 
 @pytest.fixture(scope="module")
 def nobody_special(platform: Running) -> Keys:
     """A user of another account without any policy."""
-    other = platform.account("guard-neighbour")
+    other = platform.account()
     iam = other.client("iam")
     iam.create_user(UserName="nobody")
     key = iam.create_access_key(UserName="nobody")["AccessKey"]
@@ -245,7 +245,7 @@ def nobody_special(platform: Running) -> Keys:
 
 @pytest.fixture(scope="module")
 def powerful_neighbour(platform: Running) -> Account:
-    return platform.account("guard-admin")
+    return platform.account()
 
 
 AS_S3 = {("sagemaker-metrics", "BatchPutMetrics")}
