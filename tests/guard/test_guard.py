@@ -58,12 +58,29 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
     return b"bytes"
 
 
+_PATTERNS = {
+    "VersionWithLatestPublished": "1",
+    "Action": "lambda:InvokeFunction",
+    "LayerPermissionAllowedAction": "lambda:GetLayerVersion",
+    "LayerPermissionAllowedPrincipal": "*",
+    "TaggableResource": "arn:aws:lambda:{region}:{account}:function:nothing-here",
+    "LayerVersionArn": "arn:aws:lambda:{region}:{account}:layer:nothing-here:1",
+}
+"""What Lambda's model allows, by its shapes."""
+
+
 def _text(shape: Any, name: str, account: str) -> str:
     if shape.enum:
         return str(shape.enum[0])
     lower = name.lower()
+    if (known := _PATTERNS.get(str(shape.name))) is not None:
+        return known.format(account=account, region=REGION)
     service = {"rolearn": "iam", "executionrolearn": "iam"}.get(lower)
-    if service or lower == "policysourcearn":
+    if (
+        service
+        or lower == "policysourcearn"
+        or str(shape.metadata.get("pattern", "")).startswith("arn:(aws[a-zA-Z-]*)?:iam")
+    ):
         return f"arn:aws:iam::{account}:role/nothing-here"
     if lower in ("principalarn", "samlproviderarn"):
         return f"arn:aws:iam::{account}:saml-provider/nothing-here"
@@ -182,7 +199,9 @@ def send(
         answer = getattr(client, method)(**given)
     except botocore.exceptions.ClientError as error:
         meta = error.response["ResponseMetadata"]
-        return meta["HTTPStatusCode"], error.response["Error"]["Code"], meta.get("RequestId", "")
+        # S3 answers whoever did not sign, in its own words.
+        id = meta.get("RequestId") or meta["HTTPHeaders"].get("x-amz-request-id", "")
+        return meta["HTTPStatusCode"], error.response["Error"]["Code"], id
     meta = answer["ResponseMetadata"]
     code = answer["Errors"][0]["Code"] if (service, operation) in BY_KEY and "Deleted" not in answer else ""
     return meta["HTTPStatusCode"], code, meta.get("RequestId", "")
