@@ -46,8 +46,7 @@ def _lines(bench: Bench, name: str, word: str) -> list[str]:
 
 
 def _left(clocked: Moved) -> int:
-    with clocked.running.store.reading() as view:
-        return len(view.scan("lambda:Event", "", "", limit=100))
+    return len(_attempts(clocked))
 
 
 def _wait(clocked: Moved, done: Any, ahead: float) -> None:
@@ -61,8 +60,7 @@ def _wait(clocked: Moved, done: Any, ahead: float) -> None:
 
 
 def _attempts(clocked: Moved) -> list[int]:
-    with clocked.running.store.reading() as view:
-        return [row.doc["attempts"] for row in view.scan("lambda:Event", "", "", limit=100)]
+    return clocked.look(lambda view: [row.doc["attempts"] for row in view.scan("lambda:Event", "", "", limit=100)])
 
 
 def test_an_event_is_tried_three_times_and_then_told_about(clocked: Moved, shop: Bench) -> None:

@@ -136,10 +136,10 @@ class Hosts:
         """Books memory; environments that wait make room, and whoever finds none is told at once."""
         placement, functions = self._calls.engine(Placement), self._calls.engine(Functions)
         wanted = placement.part(memory_mib * _MIB, 1.0)
-        while placement.busy(wanted):
+        while await placement.busy(wanted, here=True):
             if not functions.spare():
                 raise Unavailable("This machine has no room for another execution environment now.")
-        held.claim = await placement.claim(f"lambda-{id}", wanted)
+        held.claim = await placement.claim(f"lambda-{id}", wanted, here=True)
 
     async def _scratch(self, held: _Held, id: str, size: int) -> Path:
         held.volume = f"lambda-{id}"
