@@ -136,6 +136,7 @@ _TEXTS = {
     "parentid": "r-zzzz",
     "permissionsboundary": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "permissionsetarn": "arn:aws:sso:::permissionSet/ssoins-0000000000000007/ps-0000000000000007",
+    "pipelineexecutionarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/name/execution/id",
     "policyarn": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "policyid": "p-zzzzzzzz",
     "policysourcearn": f"arn:aws:iam::{ACCOUNT}:role/name",
@@ -157,6 +158,7 @@ _CIPHERTEXT = encrypt(new_material(), _TEXTS["keyid"], 1, b"text", {})
 _ROWS = (
     Row("organizations:Organization", "", "", "o-zzzzzzzzzz", {"Id": "o-zzzzzzzzzz", "MasterAccountId": ACCOUNT}),
     Row("kms:Alias", ACCOUNT, REGION, "alias/name", {"TargetKeyId": _TEXTS["targetkeyid"]}),
+    Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""
