@@ -142,7 +142,10 @@ def governed(shop: Workshop) -> dict[str, Any]:
     return definition(
         process(shop, "Prepare", SPLIT, given("raw", get("Parameters.Raw")), outputs=parts, **keep),
         train(shop, get(output.format("train")), **keep),
-        process(shop, "Judge", JUDGE, given("model", model), given("test", get(output.format("test"))), outputs=report, PropertyFiles=files),
+        process(
+            shop, "Judge", JUDGE, given("model", model), given("test", get(output.format("test"))), outputs=report,
+            PropertyFiles=files,
+        ),
         {
             "Name": "Check",
             "Type": "Condition",
@@ -152,7 +155,9 @@ def governed(shop: Workshop) -> dict[str, Any]:
                 "ElseSteps": bad,
             },
         },
-        PipelineExperimentConfig={"ExperimentName": get("Execution.PipelineName"), "TrialName": get("Execution.PipelineExecutionId")},
+        PipelineExperimentConfig={
+            "ExperimentName": get("Execution.PipelineName"), "TrialName": get("Execution.PipelineExecutionId"),
+        },
     )  # fmt: skip
 
 
@@ -304,3 +309,218 @@ def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: 
         "Results"
     ]
     assert hit["Pipeline"]["PipelineArn"] == pipeline
+
+
+def job(shop: Workshop, name: str, line: str, **more: Any) -> dict[str, Any]:
+    """A processing step of one line of Python."""
+    return process(shop, name, line, **more)
+
+
+def wait_for(shop: Workshop, arn: str, step: str, *statuses: str) -> dict[str, Any]:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        found = steps(shop, arn).get(step)
+        if found is not None and found["StepStatus"] in statuses:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{step} is not {statuses}: {reasons(shop, arn)}")
+
+
+@pytest.mark.control("EXP-18", "STG-07")
+def test_what_is_no_definition_is_refused_with_what_to_change(shop: Workshop) -> None:
+    client = shop.sagemaker
+    first, second = job(shop, "First", ""), job(shop, "Second", "", DependsOn=["First"])
+    circle = [{**first, "DependsOn": ["Second"]}, second]
+    unknown = {**first, "Type": "Teleport"}
+    cases: dict[str, Any] = {
+        "First -> Second -> First": definition(*circle),
+        "unknown Type; it is one of": definition(unknown),
+        "which Bastide has not: there is no image of Clarify yet": definition({**first, "Type": "ClarifyCheck"}),
+        "refers to Nothing, which is no step": definition({
+            **first, "Arguments": {"RoleArn": get("Steps.Nothing.ProcessingJobName")}}),
+        "which is no property of a Processing step": definition(first, {
+            **second, "Arguments": {"RoleArn": get("Steps.First.ModelArtifacts.S3ModelArtifacts")}}),
+        "refers to the parameter Nobody": definition({**first, "Arguments": {"RoleArn": get("Parameters.Nobody")}}),
+        "two steps First": definition(first, first),
+        "needs Steps": definition(),
+        "needs the Version 2020-12-01": {**definition(first), "Version": "2019-01-01"},
+        "nested more than 64 deep": json.loads('{"a":' * 80 + "1" + "}" * 80),
+        "is no JSON": "{",
+        "ExpireAfter `soon` is no duration": definition({**first, "CacheConfig": {"Enabled": True, "ExpireAfter": "soon"}}),
+        "at most 50 steps": definition(*({**first, "Name": f"S{number}"} for number in range(51))),
+    }  # fmt: skip
+    for words, told in cases.items():
+        text = told if isinstance(told, str) else json.dumps(told)
+        answer = refused(client.create_pipeline, PipelineName="p", PipelineDefinition=text, RoleArn=shop.role)
+        assert answer.startswith("ValidationException") and words in answer
+    assert client.list_pipelines()["PipelineSummaries"] == []
+    arn = create(shop, "p", definition(first))
+    assert "already exists" in refused(
+        client.create_pipeline, PipelineName="p", PipelineDefinition="{}", RoleArn=shop.role
+    )
+    for words, parameters in (
+        ("no default: please give its value", {}),
+        ("no parameter Nobody", {"Nobody": "1", "Raw": "x"}),
+        ("is no Integer", {"Count": "one", "Raw": "x"}),
+        ("not one of its EnumValues: 0.25, 0.5", {"Rate": "0.75", "Raw": "x"}),
+    ):
+        listed = [{"Name": key, "Value": value} for key, value in parameters.items()]
+        assert words in refused(client.start_pipeline_execution, PipelineName="p", PipelineParameters=listed)
+    missing = f"{arn}/execution/aaaaaaaaaaaa"
+    for call in (client.describe_pipeline_execution, client.stop_pipeline_execution, client.retry_pipeline_execution,
+                 client.list_pipeline_execution_steps, client.describe_pipeline_definition_for_execution):  # fmt: skip
+        assert refused(call, PipelineExecutionArn=missing).startswith("ResourceNotFound")
+    assert refused(client.describe_pipeline, PipelineName="q").startswith("ResourceNotFound")
+    assert refused(client.send_pipeline_execution_step_success, CallbackToken="a" * 10).startswith("ResourceNotFound")
+    client.delete_pipeline(PipelineName="p")
+    assert client.list_pipelines()["PipelineSummaries"] == []
+
+
+def test_who_may_run_what_as_whom(shop: Workshop) -> None:
+    """Passing the role is asked of whoever creates, updates or names another one; reading a definition in S3 of them too."""
+    account, told = shop.account, json.dumps(definition(job(shop, "A", "print(1)")))
+    account.role("Maker", allow("sagemaker:*"))
+    maker = account.client("sagemaker", account.as_role("Maker"))
+    given = {"PipelineName": "p", "RoleArn": shop.role}
+    assert "iam:PassRole" in refused(maker.create_pipeline, **given, PipelineDefinition=told)
+    place = {"Bucket": shop.bucket, "ObjectKey": "p.json"}
+    shop.s3.put_object(Bucket=shop.bucket, Key="p.json", Body=told.encode())
+    account.role("Passer", allow("sagemaker:*", "iam:PassRole"))
+    passer = account.client("sagemaker", account.as_role("Passer"))
+    assert "cannot be read" in refused(passer.create_pipeline, **given, PipelineDefinitionS3Location=place)
+    shop.sagemaker.create_pipeline(**given, PipelineDefinitionS3Location=place)
+    assert shop.sagemaker.describe_pipeline(PipelineName="p")["PipelineDefinition"] == told
+    account.role("Starter", allow("sagemaker:StartPipelineExecution", "sagemaker:DescribePipelineExecution"))
+    starter = account.client("sagemaker", account.as_role("Starter"))
+    values = [{"Name": "Raw", "Value": "x"}]
+    assert "iam:PassRole" in refused(
+        starter.start_pipeline_execution, PipelineName="p", PipelineParameters=values, RoleArn=shop.role
+    )
+    token = "t" * 32
+    arns = {
+        starter.start_pipeline_execution(PipelineName="p", PipelineParameters=values, ClientRequestToken=token)[
+            "PipelineExecutionArn"
+        ]
+        for _ in range(2)
+    }
+    [arn] = arns
+    assert over(shop, arn)["PipelineExecutionStatus"] == "Succeeded", reasons(shop, arn)
+    assert refused(
+        starter.start_pipeline_execution, PipelineName="p", PipelineParameters=values * 2, ClientRequestToken=token
+    ).startswith("ConflictException")
+    # A role that SageMaker may take on for this pipeline's executions only; and one that nobody may take on.
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole",
+            "Condition": {"ArnLike": {"aws:SourceArn": f"arn:aws:sagemaker:*:{account.id}:pipeline/p/*"}},
+        }],
+    }  # fmt: skip
+    iam = account.client("iam")
+    narrow = iam.create_role(RoleName="Narrow", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    shop.sagemaker.update_pipeline(PipelineName="p", RoleArn=narrow)
+    arn = start(shop, "p")
+    assert over(shop, arn)["PipelineExecutionStatus"] == "Failed"
+    assert "sagemaker:CreateProcessingJob" in steps(shop, arn)["A"]["FailureReason"]
+    create(shop, "q", json.loads(told))
+    shop.sagemaker.update_pipeline(PipelineName="q", RoleArn=narrow)
+    assert "Could not assume role" in refused(
+        shop.sagemaker.start_pipeline_execution, PipelineName="q", PipelineParameters=values
+    )
+
+
+def test_steps_run_beside_each_other_stop_and_are_retried_and_selected(shop: Workshop) -> None:
+    client = shop.sagemaker
+    waits = f"import os, sys, time\ntime.sleep(100 if os.path.exists('{LOCAL}/raw/slow') else 0)\nprint('through')"
+    raw = given("raw", get("Parameters.Raw"))
+    out = made("made", f"s3://{shop.bucket}/made")
+    fails = f"import os, sys\nsys.exit('no luck' if os.path.exists('{LOCAL}/raw/unlucky') else 0)"
+    told = definition(
+        process(shop, "Make", f"open('{LOCAL}/made/a', 'w').write('a')", outputs=[out]),
+        process(shop, "Slow", waits, raw),
+        process(shop, "Picky", fails, raw, given("made", get("Steps.Make.ProcessingOutputConfig.Outputs['made'].S3Output.S3Uri"))),
+        process(shop, "Last", "print(1)", DependsOn=["Picky", "Slow"]),
+    )  # fmt: skip
+    create(shop, "p", told, ParallelismConfiguration={"MaxParallelExecutionSteps": 2})
+    shop.s3.put_object(Bucket=shop.bucket, Key="raw/slow", Body=b"x")
+    arn = start(shop, "p")
+    wait_for(shop, arn, "Picky", "Succeeded")
+    found = steps(shop, arn)
+    assert found["Slow"]["StepStatus"] == "Executing" and "Last" not in found
+    assert found["Make"]["EndTime"] <= found["Picky"]["StartTime"]  # the third found room when the first had ended
+    slow = found["Slow"]["Metadata"]["ProcessingJob"]["Arn"].rpartition("/")[2]
+    assert refused(client.retry_pipeline_execution, PipelineExecutionArn=arn).startswith("ValidationException")
+    assert refused(client.delete_pipeline, PipelineName="p").startswith("ConflictException")
+    client.update_pipeline_execution(PipelineExecutionArn=arn, PipelineExecutionDisplayName="mine")
+    client.stop_pipeline_execution(PipelineExecutionArn=arn)
+    done = over(shop, arn)
+    assert (done["PipelineExecutionStatus"], done["PipelineExecutionDisplayName"]) == ("Stopped", "mine")
+    assert {name: one["StepStatus"] for name, one in steps(shop, arn).items()} == {
+        "Make": "Succeeded", "Slow": "Stopped", "Picky": "Succeeded",
+    }  # fmt: skip
+    assert client.describe_processing_job(ProcessingJobName=slow)["ProcessingJobStatus"] == "Stopped"
+    shop.s3.delete_object(Bucket=shop.bucket, Key="raw/slow")
+    client.retry_pipeline_execution(PipelineExecutionArn=arn)
+    done = over(shop, arn)
+    again = steps(shop, arn)
+    assert done["PipelineExecutionStatus"] == "Succeeded" and again["Last"]["StepStatus"] == "Succeeded"
+    assert again["Make"] == found["Make"] and again["Slow"]["Metadata"] != found["Slow"]["Metadata"]
+    # Another execution fails, nothing new begins; a selective one runs what was chosen, with what the other one made.
+    shop.s3.put_object(Bucket=shop.bucket, Key="raw/unlucky", Body=b"x")
+    failed = start(shop, "p")
+    assert over(shop, failed)["PipelineExecutionStatus"] == "Failed"
+    found = steps(shop, failed)
+    assert "no luck" in found["Picky"]["FailureReason"] and "Last" not in found
+    shop.s3.delete_object(Bucket=shop.bucket, Key="raw/unlucky")
+    chosen = [{"StepName": "Picky"}, {"StepName": "Last"}]
+    values = [{"Name": "Raw", "Value": f"s3://{shop.bucket}/raw/"}]
+    assert "give the SourcePipelineExecutionArn" in refused(
+        client.start_pipeline_execution, PipelineName="p", PipelineParameters=values,
+        SelectiveExecutionConfig={"SelectedSteps": chosen},
+    )  # fmt: skip
+    config = {"SelectedSteps": chosen, "SourcePipelineExecutionArn": failed}
+    arn = client.start_pipeline_execution(PipelineName="p", SelectiveExecutionConfig=config)["PipelineExecutionArn"]
+    assert over(shop, arn)["PipelineExecutionStatus"] == "Succeeded", reasons(shop, arn)
+    found = steps(shop, arn)
+    assert set(found) == {"Make", "Picky", "Last"}
+    assert found["Make"]["SelectiveExecutionResult"] == {"SourcePipelineExecutionArn": failed}
+    client.delete_pipeline(PipelineName="p")
+    assert refused(client.describe_pipeline_execution, PipelineExecutionArn=arn).startswith("ResourceNotFound")
+
+
+def test_versions_keep_what_ran_and_have_aliases(shop: Workshop) -> None:
+    client, told = shop.sagemaker, [definition(job(shop, name, "print(1)")) for name in "AB"]
+    pipeline = create(shop, "p", told[0], PipelineVersionAliases=["stable"])
+    updated = client.update_pipeline(PipelineName="p", PipelineDefinition=json.dumps(told[1]), PipelineDescription="d")
+    assert updated["PipelineVersionId"] == 2
+    assert client.update_pipeline(PipelineName="p", PipelineDescription="e")["PipelineVersionId"] == 2
+    newest, first = (
+        client.describe_pipeline(PipelineName="p"),
+        client.describe_pipeline(PipelineName=pipeline, PipelineVersionAlias="stable"),
+    )
+    assert json.loads(newest["PipelineDefinition"]) == told[1] and json.loads(first["PipelineDefinition"]) == told[0]
+    arns = [start(shop, "p", PipelineVersionId=1), start(shop, "p")]
+    assert [list(steps(shop, arn)) for arn in arns if over(shop, arn)] == [["A"], ["B"]]
+    assert (
+        json.loads(
+            client.describe_pipeline_definition_for_execution(PipelineExecutionArn=arns[0])["PipelineDefinition"]
+        )
+        == told[0]
+    )
+    client.update_pipeline_version(
+        PipelineArn=pipeline,
+        PipelineVersionId=2,
+        PipelineVersionDisplayName="two",
+        PipelineVersionAliasOperations={"Add": ["stable"]},
+    )
+    listed = client.list_pipeline_versions(PipelineName="p")["PipelineVersionSummaries"]
+    assert [(one["PipelineVersionId"], one.get("PipelineVersionAliases"), one["LastExecutionPipelineExecutionArn"]) for one in listed] == [
+        (2, ["stable"], arns[1]), (1, [], arns[0]),
+    ]  # fmt: skip
+    assert [
+        one["PipelineExecutionArn"]
+        for one in client.list_pipeline_executions(PipelineName="p", PipelineVersionAlias="stable")[
+            "PipelineExecutionSummaries"
+        ]
+    ] == [arns[1]]
+    assert refused(client.describe_pipeline, PipelineName="p", PipelineVersionId=3).startswith("ResourceNotFound")
