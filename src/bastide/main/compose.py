@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import bastide
 from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
+from bastide.engines.cluster import Cluster
 from bastide.engines.idp import Issuers
 from bastide.engines.images import Containers
 from bastide.engines.keys import RootKey, Safe, open_root
@@ -18,9 +19,12 @@ from bastide.engines.lazy.fuse import Fuse
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
+from bastide.engines.placement.machine import Machine
+from bastide.engines.placement.nodes import Nodes
 from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
+from bastide.engines.sandbox.drivers.remote import Spread
 from bastide.engines.serving import Serving, Standing
 from bastide.engines.spool import Spools
 from bastide.engines.telemetry import Meter
@@ -82,6 +86,7 @@ class Platform:
     watch: cloudwatch.Watch
     retention: logs.Retention
     rules: events.Rules
+    cluster: Cluster | None
 
     @classmethod
     async def start(
@@ -92,13 +97,17 @@ class Platform:
         root: RootKey | None = None,
         development: bool = False,
         clock: Clock = wall,
+        cluster: str | None = None,
     ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
         url: where people reach it. root: the platform's key, if it was opened already. development: with the development
-        identity provider. clock: the time, which only tests move.
+        identity provider. clock: the time, which only tests move. cluster: HOST:PORT of Ray, instead of the
+        configuration's. Raises ClusterError where that cannot be used.
         """
         configuration = directory.load()
+        if cluster is not None:
+            configuration = replace(configuration, cluster=cluster)
         root = root or open_root(directory.root)
         store = SqliteStore(directory.database, clock)
         safe = Safe(directory.safe, root)
@@ -116,7 +125,14 @@ class Platform:
         with store.reading() as view:
             owner = owner_of(view)
         artifacts = await asyncio.to_thread(open_artifacts, directory, configuration, owner)
-        placement = Placement(quotas=configuration.quotas)
+        placement: Placement = Machine(quotas=configuration.quotas)
+        ray: Cluster | None = None
+        if configuration.cluster:
+            ray = Cluster(configuration.cluster, directory.cluster_secret())
+            await ray.start()
+            placement = nodes = Nodes(placement, ray, configuration.quotas)
+            await nodes.start()
+            sandboxes = volumes = Spread(sandboxes, volumes, ray)
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
         network = ec2.Ec2Network(registry.services)
@@ -218,6 +234,7 @@ class Platform:
             watch,
             retention,
             rules,
+            ray,
         )
         journal.start()
         meter.start()
@@ -303,6 +320,8 @@ class Platform:
         await self.capture.close()
         await self.calls.engine(Optimiser).close()
         await self.volumes.close_all()
+        if self.cluster is not None:
+            await self.cluster.close()
         await self.expiry.close()
         await self.delivery.close()
         await self.rules.close()

@@ -373,7 +373,7 @@ open('/opt/ml/output/message', 'w').write('all counted')
 """
 
 
-@pytest.mark.control("EXP-10", lacking="containers of one's own; Spark: `make environments-test`, not in each run")
+@pytest.mark.control("EXP-10")
 def test_processing_shards_fails_and_stops_as_it_is_told(workshop: Workshop) -> None:
     for name in "abcd":
         workshop.s3.put_object(Bucket=workshop.bucket, Key=f"raw/{name}", Body=b"x")

@@ -315,6 +315,7 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
         "scratch": str(scratch),
         "readonly": [[str(s), t] for s, t in (*spec.image.readonly, *spec.readonly)],
         "writable": [[str(s), t] for s, t in writable],
+        "devices": [str(one) for one in spec.devices],
         "hostname": spec.hostname,
         "hosts": list(spec.hosts),
         "addresses": dict(spec.addresses),
