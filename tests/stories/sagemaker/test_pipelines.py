@@ -94,6 +94,7 @@ def train(shop: Workshop, source: Any, **more: Any) -> dict[str, Any]:
     return {"Name": "Train", "Type": "Training", "Arguments": arguments, **more}
 
 
+OUTPUT = "ProcessingOutputConfig.Outputs['{}'].S3Output.S3Uri"
 PARAMETERS = [
     {"Name": "Count", "Type": "Integer", "DefaultValue": 1},
     {"Name": "Rate", "Type": "Float", "DefaultValue": 0.25, "EnumValues": [0.25, 0.5]},
@@ -110,7 +111,7 @@ def governed(shop: Workshop) -> dict[str, Any]:
     """Prepare, train, judge; what is good enough is registered."""
     base, keep = f"s3://{shop.bucket}/run", {"CacheConfig": {"Enabled": True, "ExpireAfter": "P30d"}}
     parts = [made(one, f"{base}/{one}") for one in ("train", "validation", "test")]
-    output = "Steps.Prepare.ProcessingOutputConfig.Outputs['{}'].S3Output.S3Uri"
+    output = f"Steps.Prepare.{OUTPUT}"
     model = get("Steps.Train.ModelArtifacts.S3ModelArtifacts")
     report = [made("report", join(base, get("Execution.PipelineExecutionId"), "report"))]
     files = [{"PropertyFileName": "Report", "OutputName": "report", "FilePath": "report.json"}]
@@ -377,7 +378,7 @@ def test_what_is_no_definition_is_refused_with_what_to_change(shop: Workshop) ->
 
 
 def test_who_may_run_what_as_whom(shop: Workshop) -> None:
-    """Passing the role is asked of whoever creates, updates or names another one; reading a definition in S3 of them too."""
+    """Passing the role is asked of whoever creates, updates or names another one; so is reading a definition in S3."""
     account, told = shop.account, json.dumps(definition(job(shop, "A", "print(1)")))
     account.role("Maker", allow("sagemaker:*"))
     maker = account.client("sagemaker", account.as_role("Maker"))
@@ -438,7 +439,7 @@ def test_steps_run_beside_each_other_stop_and_are_retried_and_selected(shop: Wor
     told = definition(
         process(shop, "Make", f"open('{LOCAL}/made/a', 'w').write('a')", outputs=[out]),
         process(shop, "Slow", waits, raw),
-        process(shop, "Picky", fails, raw, given("made", get("Steps.Make.ProcessingOutputConfig.Outputs['made'].S3Output.S3Uri"))),
+        process(shop, "Picky", fails, raw, given("made", get(f"Steps.Make.{OUTPUT.format('made')}"))),
         process(shop, "Last", "print(1)", DependsOn=["Picky", "Slow"]),
     )  # fmt: skip
     create(shop, "p", told, ParallelismConfiguration={"MaxParallelExecutionSteps": 2})
@@ -514,7 +515,8 @@ def test_versions_keep_what_ran_and_have_aliases(shop: Workshop) -> None:
         PipelineVersionAliasOperations={"Add": ["stable"]},
     )
     listed = client.list_pipeline_versions(PipelineName="p")["PipelineVersionSummaries"]
-    assert [(one["PipelineVersionId"], one.get("PipelineVersionAliases"), one["LastExecutionPipelineExecutionArn"]) for one in listed] == [
+    members = ("PipelineVersionId", "PipelineVersionAliases", "LastExecutionPipelineExecutionArn")
+    assert [tuple(one[member] for member in members) for one in listed] == [
         (2, ["stable"], arns[1]), (1, [], arns[0]),
     ]  # fmt: skip
     assert [

@@ -1,6 +1,5 @@
-"""A pipeline that prepares, trains, evaluates and, if the model is good enough, registers it; run again, it hits its cache."""
+"""A pipeline that prepares, trains, evaluates and, where the model is good enough, registers it; a second run hits the cache."""
 
-import json
 import os
 import pathlib
 import time
@@ -143,7 +142,8 @@ check = ConditionStep(
     name="Check",
     conditions=[
         ConditionLessThanOrEqualTo(
-            left=JsonGet(step_name="Evaluate", property_file=report, json_path="regression_metrics.mse.value"), right=most
+            left=JsonGet(step_name="Evaluate", property_file=report, json_path="regression_metrics.mse.value"),
+            right=most,
         )
     ],
     if_steps=[register],

@@ -1,4 +1,4 @@
-"""A pipeline of v3: prepares, trains, evaluates, and registers a model that is good enough; run again, it hits its cache."""
+"""A pipeline of v3: prepares, trains, evaluates, registers a model that is good enough; run again, it hits its cache."""
 
 import os
 import pathlib
