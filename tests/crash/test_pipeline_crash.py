@@ -10,7 +10,7 @@ import pytest
 
 from tests.platform import Account, Running
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
-from tests.stories.sagemaker.test_pipelines import create, furnish, governed, over, reasons, start, steps
+from tests.stories.sagemaker.pipelines import create, furnish, governed, over, reasons, start, steps
 
 SHORT = ["pipeline/launch:after", "pipeline/end:before"]
 LONG = [

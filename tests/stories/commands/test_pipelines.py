@@ -7,7 +7,7 @@ import json
 from tests.platform import Running
 from tests.stories.commands.test_commands import bastide
 from tests.stories.sagemaker.conftest import workshop_of
-from tests.stories.sagemaker.test_pipelines import create, definition, furnish, over, process, start
+from tests.stories.sagemaker.pipelines import create, definition, furnish, over, process, start
 
 
 def test_pipelines_and_where_an_execution_stands(platform: Running) -> None:

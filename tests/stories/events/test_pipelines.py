@@ -10,8 +10,8 @@ from tests.moved import until
 from tests.platform import Account
 from tests.stories.events.test_events import arrived, watched
 from tests.stories.sagemaker.conftest import workshop_of
+from tests.stories.sagemaker.pipelines import create, definition, furnish, over, process, start, steps
 from tests.stories.sagemaker.test_metrics import sums
-from tests.stories.sagemaker.test_pipelines import create, definition, furnish, over, process, start, steps
 
 EXECUTION = "SageMaker Model Building Pipeline Execution Status Change"
 STEP = "SageMaker Model Building Pipeline Execution Step Status Change"

@@ -4,162 +4,38 @@ selected and stopped."""
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from tests.platform import allow
 from tests.stories.sagemaker.conftest import IMAGE, Workshop, archive
+from tests.stories.sagemaker.pipelines import (
+    LOCAL,
+    OUTPUT,
+    create,
+    definition,
+    furnish,
+    get,
+    given,
+    governed,
+    join,
+    made,
+    over,
+    process,
+    reasons,
+    refused,
+    start,
+    steps,
+    train,
+    wait_for,
+)
 from tests.stories.sagemaker.test_guardrails import RESOURCES
-
-LOCAL = "/opt/ml/processing"
-SPLIT = f"""
-import os
-rows = open('{LOCAL}/raw/rows.csv').readlines()
-for name, part in (('train', rows[:70]), ('validation', rows[70:90]), ('test', rows[90:])):
-    open(f'{LOCAL}/{{name}}/{{name}}.csv', 'w').writelines(part)
-"""
-FIT = """
-rows = [tuple(map(float, line.split(','))) for line in open('/opt/ml/input/data/train/train.csv')]
-x, y = (sum(part) / len(rows) for part in zip(*rows))
-slope = sum((a - x) * (b - y) for a, b in rows) / sum((a - x) ** 2 for a, _ in rows)
-open('/opt/ml/model/model.txt', 'w').write(f'{slope} {y - slope * x}')
-"""
-JUDGE = f"""
-import json, tarfile
-tarfile.open('{LOCAL}/model/model.tar.gz').extractall('/tmp/model')
-slope, start = map(float, open('/tmp/model/model.txt').read().split())
-rows = [tuple(map(float, line.split(','))) for line in open('{LOCAL}/test/test.csv')]
-error = sum(abs(slope * a + start - b) for a, b in rows) / len(rows)
-json.dump({{'metrics': {{'error': {{'value': round(error, 6)}}}}}}, open('{LOCAL}/report/report.json', 'w'))
-"""
-
-
-def get(path: str) -> dict[str, str]:
-    return {"Get": path}
-
-
-def join(*values: Any, on: str = "/") -> dict[str, Any]:
-    return {"Std:Join": {"On": on, "Values": list(values)}}
-
-
-def made(name: str, uri: Any) -> dict[str, Any]:
-    return {
-        "OutputName": name,
-        "S3Output": {"S3Uri": uri, "LocalPath": f"{LOCAL}/{name}", "S3UploadMode": "EndOfJob"},
-    }
-
-
-def given(name: str, uri: Any) -> dict[str, Any]:
-    source = {"S3Uri": uri, "LocalPath": f"{LOCAL}/{name}", "S3DataType": "S3Prefix", "S3InputMode": "File"}
-    return {"InputName": name, "S3Input": source}
-
-
-def process(shop: Workshop, name: str, script: str, *inputs: Any, outputs: Any = (), **more: Any) -> dict[str, Any]:
-    """A processing step whose code lies in the bucket."""
-    shop.s3.put_object(Bucket=shop.bucket, Key=f"code/{name}/run.py", Body=script.encode())
-    arguments: dict[str, Any] = {
-        "ProcessingResources": {"ClusterConfig": {**RESOURCES, "InstanceCount": get("Parameters.Count")}},
-        "AppSpecification": {"ImageUri": IMAGE, "ContainerEntrypoint": ["python3", f"{LOCAL}/code/run.py"]},
-        "RoleArn": shop.role,
-        "ProcessingInputs": [given("code", f"s3://{shop.bucket}/code/{name}/"), *inputs],
-    }
-    if outputs:
-        arguments["ProcessingOutputConfig"] = {"Outputs": list(outputs)}
-    return {"Name": name, "Type": "Processing", "Arguments": arguments, **more}
-
-
-def train(shop: Workshop, source: Any, **more: Any) -> dict[str, Any]:
-    """A training step whose code lies in the bucket."""
-    shop.s3.put_object(Bucket=shop.bucket, Key="code.tar.gz", Body=archive(train__py=FIT.encode()))
-    arguments = {
-        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-        "RoleArn": shop.role,
-        "InputDataConfig": [
-            {"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}}
-        ],
-        "OutputDataConfig": {"S3OutputPath": f"s3://{shop.bucket}/models"},
-        "ResourceConfig": RESOURCES,
-        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
-        "HyperParameters": {
-            "sagemaker_program": '"train.py"',
-            "sagemaker_submit_directory": f'"s3://{shop.bucket}/code.tar.gz"',
-            "rate": join(get("Parameters.Rate"), on=""),
-        },
-        "Tags": [{"Key": "team", "Value": "risk"}],
-    }
-    return {"Name": "Train", "Type": "Training", "Arguments": arguments, **more}
-
-
-OUTPUT = "ProcessingOutputConfig.Outputs['{}'].S3Output.S3Uri"
-PARAMETERS = [
-    {"Name": "Count", "Type": "Integer", "DefaultValue": 1},
-    {"Name": "Rate", "Type": "Float", "DefaultValue": 0.25, "EnumValues": [0.25, 0.5]},
-    {"Name": "Most", "Type": "Float", "DefaultValue": 0.01},
-    {"Name": "Raw", "Type": "String"},
-]
-
-
-def definition(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"Version": "2020-12-01", "Metadata": {}, "Parameters": PARAMETERS, "Steps": list(steps), **more}
-
-
-def governed(shop: Workshop) -> dict[str, Any]:
-    """Prepare, train, judge; what is good enough is registered."""
-    base, keep = f"s3://{shop.bucket}/run", {"CacheConfig": {"Enabled": True, "ExpireAfter": "P30d"}}
-    parts = [made(one, f"{base}/{one}") for one in ("train", "validation", "test")]
-    output = f"Steps.Prepare.{OUTPUT}"
-    model = get("Steps.Train.ModelArtifacts.S3ModelArtifacts")
-    report = [made("report", join(base, get("Execution.PipelineExecutionId"), "report"))]
-    files = [{"PropertyFileName": "Report", "OutputName": "report", "FilePath": "report.json"}]
-    value = {"Std:JsonGet": {"PropertyFile": get("Steps.Judge.PropertyFiles.Report"), "Path": "metrics.error.value"}}
-    container = {"Image": IMAGE, "ModelDataUrl": model}
-    good = [
-        {"Name": "Model", "Type": "Model", "Arguments": {"ExecutionRoleArn": shop.role, "PrimaryContainer": container}},
-        {
-            "Name": "Register-RegisterModel",
-            "Type": "RegisterModel",
-            "Arguments": {
-                "ModelPackageGroupName": "lines",
-                "ModelApprovalStatus": "PendingManualApproval",
-                "InferenceSpecification": {
-                    "Containers": [container],
-                    "SupportedContentTypes": ["text/csv"],
-                    "SupportedResponseMIMETypes": ["text/csv"],
-                },
-            },
-        },
-    ]
-    bad = [
-        {
-            "Name": "TooBad",
-            "Type": "Fail",
-            "Arguments": {"ErrorMessage": join("error above", get("Parameters.Most"), on=" ")},
-        }
-    ]
-    return definition(
-        process(shop, "Prepare", SPLIT, given("raw", get("Parameters.Raw")), outputs=parts, **keep),
-        train(shop, get(output.format("train")), **keep),
-        process(
-            shop, "Judge", JUDGE, given("model", model), given("test", get(output.format("test"))), outputs=report,
-            PropertyFiles=files,
-        ),
-        {
-            "Name": "Check",
-            "Type": "Condition",
-            "Arguments": {
-                "Conditions": [{"Type": "LessThanOrEqualTo", "LeftValue": value, "RightValue": get("Parameters.Most")}],
-                "IfSteps": good,
-                "ElseSteps": bad,
-            },
-        },
-        PipelineExperimentConfig={
-            "ExperimentName": get("Execution.PipelineName"), "TrialName": get("Execution.PipelineExecutionId"),
-        },
-    )  # fmt: skip
+from tests.stories.sagemaker.test_job_role import policy
+from tests.stories.sagemaker.test_tuning import code, config
+from tests.stories.sagemaker.test_tuning import definition as searched
 
 
 @pytest.fixture
@@ -167,58 +43,6 @@ def shop(workshop: Workshop) -> Iterator[Workshop]:
     """A workshop with rows, whose role may run pipelines."""
     furnish(workshop)
     yield workshop
-
-
-def furnish(workshop: Workshop) -> None:
-    runs = json.dumps(allow("sagemaker:*", "iam:PassRole"))
-    workshop.account.client("iam").put_role_policy(RoleName="Execution", PolicyName="pipelines", PolicyDocument=runs)
-    rows = b"".join(b"%d,%d\n" % (number, 3 * number + 1) for number in range(100))
-    workshop.s3.put_object(Bucket=workshop.bucket, Key="raw/rows.csv", Body=rows)
-
-
-def create(shop: Workshop, name: str, told: dict[str, Any], **more: Any) -> str:
-    arn: str = shop.sagemaker.create_pipeline(
-        PipelineName=name, PipelineDefinition=json.dumps(told), RoleArn=shop.role, **more
-    )["PipelineArn"]
-    return arn
-
-
-def start(shop: Workshop, name: str, *, parameters: dict[str, str] | None = None, **more: Any) -> str:
-    values = {"Raw": f"s3://{shop.bucket}/raw/", **(parameters or {})}
-    arn: str = shop.sagemaker.start_pipeline_execution(
-        PipelineName=name, PipelineParameters=[{"Name": key, "Value": value} for key, value in values.items()], **more
-    )["PipelineExecutionArn"]
-    return arn
-
-
-def over(shop: Workshop, arn: str, seconds: int = 90) -> dict[str, Any]:
-    """The execution when it has ended."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found: dict[str, Any] = shop.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
-        if found["PipelineExecutionStatus"] not in ("Executing", "Stopping"):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{arn} does not end: {steps(shop, arn)}")
-
-
-def steps(shop: Workshop, arn: str) -> dict[str, dict[str, Any]]:
-    """Its steps by name, oldest first."""
-    listed = shop.sagemaker.list_pipeline_execution_steps(
-        PipelineExecutionArn=arn, SortOrder="Ascending", MaxResults=100
-    )
-    return {one["StepName"]: one for one in listed["PipelineExecutionSteps"]}
-
-
-def reasons(shop: Workshop, arn: str) -> Any:
-    return {name: (one["StepStatus"], one.get("FailureReason")) for name, one in steps(shop, arn).items()}
-
-
-def refused(call: Any, **given: Any) -> str:
-    with pytest.raises(ClientError) as error:
-        call(**given)
-    found: dict[str, str] = error.value.response["Error"]
-    return f"{found['Code']}: {found['Message']}"
 
 
 @pytest.mark.control("EXP-18", "STG-07", "PIP-05")
@@ -292,11 +116,16 @@ def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: 
         "sagemaker:CreateTrainingJob" in found["Train"]["FailureReason"]
         and "explicit deny" in found["Train"]["FailureReason"]
     )
-    # Told, measured, searched.
+    # Without any input nothing trains.
+    nothing = start(shop, "lines", parameters={"Raw": f"s3://{shop.bucket}/nothing/"})
+    assert over(shop, nothing)["PipelineExecutionStatus"] == "Failed"
+    found = steps(shop, nothing)
+    assert set(found) == {"Prepare"} and "no objects found" in found["Prepare"]["FailureReason"]
+    # Told and searched.
     assert [
         one["PipelineExecutionArn"]
         for one in client.list_pipeline_executions(PipelineName="lines")["PipelineExecutionSummaries"]
-    ] == [third, again, arn]
+    ] == [nothing, third, again, arn]
     assert {
         one["Name"]: one["Value"]
         for one in client.list_pipeline_parameters_for_execution(PipelineExecutionArn=again)["PipelineParameters"]
@@ -312,25 +141,10 @@ def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: 
     assert hit["Pipeline"]["PipelineArn"] == pipeline
 
 
-def job(shop: Workshop, name: str, line: str, **more: Any) -> dict[str, Any]:
-    """A processing step of one line of Python."""
-    return process(shop, name, line, **more)
-
-
-def wait_for(shop: Workshop, arn: str, step: str, *statuses: str) -> dict[str, Any]:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        found = steps(shop, arn).get(step)
-        if found is not None and found["StepStatus"] in statuses:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{step} is not {statuses}: {reasons(shop, arn)}")
-
-
 @pytest.mark.control("EXP-18", "STG-07")
 def test_what_is_no_definition_is_refused_with_what_to_change(shop: Workshop) -> None:
     client = shop.sagemaker
-    first, second = job(shop, "First", ""), job(shop, "Second", "", DependsOn=["First"])
+    first, second = process(shop, "First", ""), process(shop, "Second", "", DependsOn=["First"])
     circle = [{**first, "DependsOn": ["Second"]}, second]
     unknown = {**first, "Type": "Teleport"}
     cases: dict[str, Any] = {
@@ -379,7 +193,7 @@ def test_what_is_no_definition_is_refused_with_what_to_change(shop: Workshop) ->
 
 def test_who_may_run_what_as_whom(shop: Workshop) -> None:
     """Passing the role is asked of whoever creates, updates or names another one; so is reading a definition in S3."""
-    account, told = shop.account, json.dumps(definition(job(shop, "A", "print(1)")))
+    account, told = shop.account, json.dumps(definition(process(shop, "A", "print(1)")))
     account.role("Maker", allow("sagemaker:*"))
     maker = account.client("sagemaker", account.as_role("Maker"))
     given = {"PipelineName": "p", "RoleArn": shop.role}
@@ -490,7 +304,7 @@ def test_steps_run_beside_each_other_stop_and_are_retried_and_selected(shop: Wor
 
 
 def test_versions_keep_what_ran_and_have_aliases(shop: Workshop) -> None:
-    client, told = shop.sagemaker, [definition(job(shop, name, "print(1)")) for name in "AB"]
+    client, told = shop.sagemaker, [definition(process(shop, name, "print(1)")) for name in "AB"]
     pipeline = create(shop, "p", told[0], PipelineVersionAliases=["stable"])
     updated = client.update_pipeline(PipelineName="p", PipelineDefinition=json.dumps(told[1]), PipelineDescription="d")
     assert updated["PipelineVersionId"] == 2
@@ -526,3 +340,106 @@ def test_versions_keep_what_ran_and_have_aliases(shop: Workshop) -> None:
         ]
     ] == [arns[1]]
     assert refused(client.describe_pipeline, PipelineName="p", PipelineVersionId=3).startswith("ResourceNotFound")
+
+
+SERVER = b"""
+import os
+def model_fn(folder): return open(os.path.join(folder, 'word')).read()
+def input_fn(body, kind): return body
+def predict_fn(data, word): return word
+def output_fn(answer, accept): return answer, 'text/plain'
+"""
+
+
+@pytest.mark.control("EXP-18")
+def test_an_endpoint_is_deployed_and_updated_in_place(shop: Workshop) -> None:
+    """The second run updates what the first one made; caches, conditions and jobs apart, deployment is a step too."""
+    for word in ("first", "second"):
+        packed = archive(**{"code/inference.py": SERVER, "word": word.encode()})
+        shop.s3.put_object(Bucket=shop.bucket, Key=f"{word}.tar.gz", Body=packed)
+    container = {
+        "Image": IMAGE,
+        "ModelDataUrl": join(f"s3://{shop.bucket}", join(get("Parameters.Raw"), ".tar.gz", on="")),
+        "Environment": {"SAGEMAKER_PROGRAM": "inference.py"},
+    }
+    variant = {"VariantName": "v", "InstanceType": "ml.t2.medium", "InitialInstanceCount": 1, "VolumeSizeInGB": 1}
+    told = definition(
+        {"Name": "M", "Type": "Model", "Arguments": {"ExecutionRoleArn": shop.role, "PrimaryContainer": container}},
+        {"Name": "C", "Type": "EndpointConfig", "Arguments": {
+            "ProductionVariants": [{**variant, "ModelName": get("Steps.M.ModelName")}]}},
+        {"Name": "E", "Type": "Endpoint", "Arguments": {
+            "EndpointName": "live", "EndpointConfigName": get("Steps.C.EndpointConfigName")}},
+    )  # fmt: skip
+    create(shop, "p", told)
+    runtime = shop.account.client("sagemaker-runtime")
+    for word in ("first", "second"):
+        arn = start(shop, "p", parameters={"Raw": word})
+        assert over(shop, arn)["PipelineExecutionStatus"] == "Succeeded", reasons(shop, arn)
+        body = runtime.invoke_endpoint(EndpointName="live", Body=b"x", ContentType="text/plain")["Body"].read()
+        assert body.decode() == word
+    assert [one["EndpointName"] for one in shop.sagemaker.list_endpoints()["Endpoints"]] == ["live"]
+
+
+TRIAL = """
+import argparse, os, shutil
+parser = argparse.ArgumentParser()
+parser.add_argument('--at', type=float)
+x = parser.parse_known_args()[0].at
+print(f'loss={x * x:.6f};')
+os.makedirs('/opt/ml/model/code')
+text = "def model_fn(f): return open(f + '/x').read()\\ndef input_fn(b, k): return b\\n"
+text += "def predict_fn(d, m): return m\\ndef output_fn(p, a): return p, 'text/plain'\\n"
+open('/opt/ml/model/code/inference.py', 'w').write(text)
+open('/opt/ml/model/x', 'w').write(str(x))
+"""
+
+
+@pytest.mark.control("GRD-05", "EXP-18")
+def test_jobs_of_a_pipeline_are_held_to_the_guardrails_of_its_role(shop: Workshop, mission: Path) -> None:
+    """Also: the best trial of a tuning step becomes a model that a transform step uses."""
+    iam, key = shop.account.client("iam"), shop.account.client("kms").create_key()["KeyMetadata"]["Arn"]
+    guardrail = json.dumps(policy(mission, "22-guardrail-job-volume-encryption.json"))
+    iam.put_role_policy(RoleName="Execution", PolicyName="guardrail", PolicyDocument=guardrail)
+    shop.s3.put_object(Bucket=shop.bucket, Key="in/a.csv", Body=b"1\n")
+    shop.s3.put_object(Bucket=shop.bucket, Key="ready/train.csv", Body=b"1,2\n2,4\n")
+    container = {
+        "Image": IMAGE,
+        "ModelDataUrl": join(
+            f"s3://{shop.bucket}/out", get("Steps.Tune.TrainingJobSummaries[0].TrainingJobName"), "output/model.tar.gz"
+        ),
+        "Environment": {"SAGEMAKER_PROGRAM": "inference.py"},
+    }
+
+    def four(name: Any, **volume: str) -> dict[str, Any]:
+        trial = searched(shop, static={"sagemaker_submit_directory": code(shop, TRIAL)})
+        trial["HyperParameterTuningResourceConfig"] |= volume
+        prepare, fit = process(shop, "Prepare", "print(1)"), train(shop, f"s3://{shop.bucket}/ready/")
+        prepare["Arguments"]["ProcessingResources"]["ClusterConfig"] |= volume
+        fit["Arguments"]["ResourceConfig"] = {**RESOURCES, **volume}
+        tune = {"HyperParameterTuningJobConfig": config(most=2), "TrainingJobDefinition": trial}
+        source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{shop.bucket}/in/"}
+        transform = {
+            "ModelName": name,
+            "TransformInput": {"DataSource": {"S3DataSource": source}},
+            "TransformOutput": {"S3OutputPath": f"s3://{shop.bucket}/scored", "KmsKeyId": key},
+            "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1, **volume},
+        }
+        model = {"ExecutionRoleArn": shop.role, "PrimaryContainer": container}
+        told = {"Tune": ("Tuning", tune), "Model": ("Model", model), "Score": ("Transform", transform)}
+        more = [{"Name": one, "Type": type, "Arguments": given} for one, (type, given) in told.items()]
+        return definition(prepare, fit, *more)
+
+    create(shop, "open", four("any"))
+    arn = start(shop, "open")
+    assert over(shop, arn)["PipelineExecutionStatus"] == "Failed"
+    found = steps(shop, arn)
+    assert set(found) == {"Prepare", "Train", "Tune", "Score"}
+    for one in found.values():
+        assert one["StepStatus"] == "Failed" and "with an explicit deny" in one["FailureReason"]
+    create(shop, "sealed", four(get("Steps.Model.ModelName"), VolumeKmsKeyId=key))
+    arn = start(shop, "sealed")
+    assert over(shop, arn)["PipelineExecutionStatus"] == "Succeeded", reasons(shop, arn)
+    tuning = steps(shop, arn)["Tune"]["Metadata"]["TuningJob"]["Arn"].rpartition("/")[2]
+    best = shop.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=tuning)["BestTrainingJob"]
+    scored = shop.s3.get_object(Bucket=shop.bucket, Key="scored/a.csv.out")["Body"].read().decode()
+    assert scored == str(float(best["TunedHyperParameters"]["at"]))

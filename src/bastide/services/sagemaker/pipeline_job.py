@@ -33,7 +33,8 @@ class Made:
     """What a type of step makes. metadata: the member of a listed step that names it. named_by: the member of the request
     that does, empty for model packages, which get a number. longest: characters of the name. stop: what ends it before
     its time. good, bad: the statuses that it can end with; neither: it is there at once. told: whether its end is told by
-    the outbox. recorded: whether its request takes an ExperimentConfig."""
+    the outbox. recorded: whether its request takes an ExperimentConfig. update: what is called instead of its creation when
+    there is one of the name that the arguments bring; without, such a name is but the beginning of the one that it gets."""
 
     kind: Kind
     metadata: str
@@ -44,6 +45,7 @@ class Made:
     bad: tuple[str, ...] = ()
     told: bool = True
     recorded: bool = False
+    update: str = ""
 
     @property
     def create(self) -> str:
@@ -88,7 +90,8 @@ MADE: Final[Mapping[str, Made]] = {
     "RegisterModel": Made(MODEL_PACKAGE, "RegisterModel", ""),
     "EndpointConfig": Made(ENDPOINT_CONFIG, "EndpointConfig", "EndpointConfigName"),
     "Endpoint": Made(
-        ENDPOINT, "Endpoint", "EndpointName", good=("InService",), bad=("Failed", "OutOfService"), told=False
+        ENDPOINT, "Endpoint", "EndpointName", good=("InService",), bad=("Failed", "OutOfService"), told=False,
+        update="UpdateEndpoint",
     ),
 }  # fmt: skip
 
@@ -96,6 +99,8 @@ MADE: Final[Mapping[str, Made]] = {
 def name_for(made: Made, execution: str, step: str, given: Any) -> str:
     """The name of what a step makes: ``pipelines-EXECUTION-STEP-RANDOM``, or with the prefix that its arguments bring
     instead. execution: the id."""
+    if made.update and isinstance(given, str) and given:
+        return given
     random = "".join(secrets.choice(_ALPHABET) for _ in range(10))
     front = f"{given}-{execution}" if isinstance(given, str) and given else f"pipelines-{execution}-{step}"
     front = re.sub(r"[^a-zA-Z0-9-]", "-", front)
@@ -107,8 +112,11 @@ def name_for(made: Made, execution: str, step: str, given: Any) -> str:
     return f"{front[: made.longest - len(random) - 1].strip('-')}-{random}"
 
 
-def request(made: Made, arguments: Mapping[str, Any], name: str, execution: Row, step: str) -> dict[str, Any]:
-    """The input of the operation that makes it, as the API's model has it; raises Refused for arguments that it has not."""
+def request(
+    made: Made, operation: str, arguments: Mapping[str, Any], name: str, execution: Row, step: str
+) -> dict[str, Any]:
+    """The input of the operation that makes or updates it, as the API's model has it; raises Refused for arguments that it
+    has not."""
     given = {key: value for key, value in arguments.items() if value is not None}
     if made.named_by:
         given[made.named_by] = name
@@ -124,13 +132,7 @@ def request(made: Made, arguments: Mapping[str, Any], name: str, execution: Row,
             "ExperimentConfig",
             {**execution.doc["PipelineExperimentConfig"], "TrialComponentDisplayName": f"{step}"[:120]},
         )
-    operation = codec("sagemaker").operations[made.create]
-    parsed = operation.parse("json", _HEAD, orjson.dumps(given))
-    operation.validate(parsed)
+    modelled = codec("sagemaker").operations[operation]
+    parsed = modelled.parse("json", _HEAD, orjson.dumps(given))
+    modelled.validate(parsed)
     return parsed
-
-
-def group_of(given: Mapping[str, Any], account: str) -> str | None:
-    """The model package group that a registration may make if it is not there: one of this account's."""
-    name = given.get("ModelPackageGroupName")
-    return name if isinstance(name, str) and name and not name.startswith("arn:") and account else None

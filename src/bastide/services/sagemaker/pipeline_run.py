@@ -19,8 +19,9 @@ from bastide.engines.workflow import Run, reach
 from bastide.kernel import Calls, Output, Unforeseen
 from bastide.services.sagemaker import objects, pipeline_callback, pipeline_events, pipeline_step
 from bastide.services.sagemaker import pipeline_language as language
+from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
 from bastide.services.sagemaker.pipeline_execution import variables
-from bastide.services.sagemaker.pipeline_job import MADE, Made, group_of, name_for, request
+from bastide.services.sagemaker.pipeline_job import MADE, Made, name_for, request
 from bastide.services.sagemaker.pipeline_language.expression import Reference
 from bastide.services.sagemaker.pipeline_step import PIPELINE_EXECUTION
 from bastide.services.sagemaker.session import RoleSession
@@ -79,11 +80,14 @@ class StepRun:
                 await self._wait_for_retry()
                 await self._attempt()
             except _Halted:
+                await self._unexpect()
                 await self._move("Stopped")
             except _Fault as fault:
+                await self._unexpect()
                 if not await self._again(fault):
                     await self._fail(fault.reason)
             except language.Unresolved as error:
+                await self._unexpect()
                 await self._fail(f"ClientError: {error}")
         await self._measured()
 
@@ -155,7 +159,7 @@ class StepRun:
             return False
         await self._move(
             "Starting",
-            drop=("_name", "_arn", "_key", "Metadata"),
+            drop=("_name", "_arguments", "_arn", "_key", "Metadata"),
             AttemptCount=doc["AttemptCount"] + 1,
             _retry_at=now + int(pause * MICROS),
         )
@@ -274,10 +278,9 @@ class StepRun:
     async def _make(self, made: Made) -> None:
         if "_arn" not in self.row.doc and not await self._launch(made):
             return
-        arn, name = self.row.doc["_arn"], self.row.doc["_made"]
+        name = self.row.doc["_made"]
         row, ended = await self._over(made, name)
         if ended not in made.good and made.good:
-            await self._unexpect(arn)
             if self.run.asked("stop") and ended == "Stopped":
                 raise _Halted
             reason = str(row.doc.get("FailureReason") or f"The {made.metadata} ended as {ended}.")
@@ -286,59 +289,86 @@ class StepRun:
         described = await self._act("sagemaker", made.describe, made.described(name))
         if self.step.type == "Tuning":
             described["TrainingJobSummaries"] = await self._trials(name, described)
-        await self._unexpect(arn)
+        asked = self.row.doc.get("_asked")
+        if asked and described.get("EndpointConfigName") != asked:
+            raise _Fault(f"ClientError: The endpoint {name} went back to {described.get('EndpointConfigName')}.")
+        await self._unexpect()
         await self._succeed(_described=_plain(described))
 
-    async def _unexpect(self, arn: str) -> None:
-        await self.calls.store.write(lambda tx: pipeline_step.unexpect(tx, self.execution, arn))
+    async def _unexpect(self) -> None:
+        """Nobody is to tell the execution of what this step made any more."""
+        made, name = MADE.get(self.step.type), self.row.doc.get("_name")
+        if made is not None and name is not None:
+            arn = self._planned(made, name)
+            await self.calls.store.write(lambda tx: pipeline_step.unexpect(tx, self.execution, arn))
 
     async def _launch(self, made: Made) -> bool:
         """Makes what the step is for; False if the step is over without."""
         self._unless_stopped()
-        arguments = language.resolve(self.step.arguments, await self._scope())
-        planned = self.row.doc.get("_name")
-        if planned is None:
-            if await self._found(arguments):
-                return False
-            id = self.execution.name.rpartition("/")[2]
-            planned = name_for(made, id, self.step.name, arguments.get(made.named_by))
-            arn = made.kind.arn(self.execution.account, self.execution.region, planned)
-            await self._move(self.row.status, lambda tx: pipeline_step.expect(tx, self.execution, arn), _name=planned)
-            reach("pipeline/intend:after")
-            resumed = False
-        else:
-            arn = made.kind.arn(self.execution.account, self.execution.region, planned)
-            resumed = True
+        resumed = "_name" in self.row.doc
+        if not resumed and not await self._plan(made):
+            return False
+        planned, arguments = self.row.doc["_name"], self.row.doc["_arguments"]
+        operation = made.update if self.row.doc["_update"] else made.create
+        arn = self._planned(made, planned)
         try:
-            given = request(made, arguments, planned, self.execution, self.step.name)
+            given = request(made, operation, arguments, planned, self.execution, self.step.name)
         except Refused as refused:
-            raise self._refused("sagemaker", made.create, refused) from None
+            raise self._refused("sagemaker", operation, refused) from None
         if made.named_by:
             try:
-                await self._act("sagemaker", made.create, given)
+                await self._act("sagemaker", operation, given)
             except _Fault:
-                with self.calls.store.reading() as view:
-                    there = made.kind.get(view, self.execution.account, self.execution.region, planned)
-                if not (resumed and there is not None):
+                if not (resumed and self._held(made, planned) is not None):
                     raise
             name = planned
         else:
             arn = name = await self._register(given)
         reach("pipeline/launch:after")
-        await self._move("Executing", _arn=arn, _made=name, Metadata={made.metadata: {"Arn": arn}})
+        metadata = {made.metadata: {"Arn": arn}}
+        asked = {"_asked": given["EndpointConfigName"]} if made.update else {}
+        await self._move("Executing", drop=("_arguments",), _arn=arn, _made=name, Metadata=metadata, **asked)
+        return True
+
+    def _planned(self, made: Made, name: str) -> str:
+        return made.kind.arn(self.execution.account, self.execution.region, name)
+
+    def _held(self, made: Made, name: str) -> Row | None:
+        with self.calls.store.reading() as view:
+            return made.kind.get(view, self.execution.account, self.execution.region, name)
+
+    async def _plan(self, made: Made) -> bool:
+        """Writes down what is about to be made, and under which name; False if the step is over without."""
+        arguments = language.resolve(self.step.arguments, await self._scope())
+        if await self._found(arguments):
+            return False
+        id = self.execution.name.rpartition("/")[2]
+        name = name_for(made, id, self.step.name, arguments.get(made.named_by))
+        arn = self._planned(made, name)
+        await self._move(
+            self.row.status,
+            lambda tx: pipeline_step.expect(tx, self.execution, arn),
+            _name=name,
+            _arguments=arguments,
+            _update=bool(made.update) and self._held(made, name) is not None,
+        )
+        reach("pipeline/intend:after")
         return True
 
     async def _register(self, given: dict[str, Any]) -> str:
-        """A model package; its group is made if there is none, as the guide has it."""
-        group = group_of(given, self.execution.account)
-        with self.calls.store.reading() as view:
-            kind = self.calls.registry.services["sagemaker"].kinds
-            groups = next(one for one in kind if one.name == "ModelPackageGroup")
-            lacking = (
-                group is not None and groups.get(view, self.execution.account, self.execution.region, group) is None
-            )
-        if lacking:
-            await self._act("sagemaker", "CreateModelPackageGroup", {"ModelPackageGroupName": group})
+        """A model package; a group of this account is made if there is none, as the guide has it."""
+        group = str(given.get("ModelPackageGroupName") or "")
+
+        def lacking() -> bool:
+            with self.calls.store.reading() as view:
+                return MODEL_PACKAGE_GROUP.get(view, self.execution.account, self.execution.region, group) is None
+
+        if group and not group.startswith("arn:") and lacking():
+            try:
+                await self._act("sagemaker", "CreateModelPackageGroup", {"ModelPackageGroupName": group})
+            except _Fault:
+                if lacking():  # nobody was faster
+                    raise
         return str((await self._act("sagemaker", "CreateModelPackage", given))["ModelPackageArn"])
 
     async def _over(self, made: Made, name: str) -> tuple[Row, str]:
@@ -347,10 +377,8 @@ class StepRun:
             return self.row, "Completed"
         arn = self.row.doc["_arn"]
         while True:
-            with self.calls.store.reading() as view:
-                row = made.kind.get(view, self.execution.account, self.execution.region, name)
+            row = self._held(made, name)
             if row is None:
-                await self._unexpect(arn)
                 raise _Fault(f"ClientError: {arn} was deleted while the step waited for it.")
             ended = made.ended(row)
             if ended:

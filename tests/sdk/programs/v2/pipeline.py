@@ -1,4 +1,4 @@
-"""A pipeline that prepares, trains, evaluates and, where the model is good enough, registers it; a second run hits the cache."""
+"""A pipeline that prepares, trains, evaluates and registers a model that is good enough; its second run hits the cache."""
 
 import os
 import pathlib
