@@ -124,6 +124,11 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:sagemaker:{REGION}:{account}:mlflow-tracking-server/nothing-here"
     if lower == "mlflowid":
         return "0" * 32
+    if lower in ("pipelinearn", "pipelineexecutionarn"):
+        execution = "/execution/nothing-here" if "execution" in lower else ""
+        return f"arn:aws:sagemaker:{REGION}:{account}:pipeline/nothing-here{execution}"
+    if lower == "callbacktoken":
+        return "0" * 10
     if "scalable-target" in str(shape.metadata.get("pattern", "")):
         return f"arn:aws:application-autoscaling:{REGION}:{account}:scalable-target/nothing-here"
     if shape.name == "ResourceIdMaxLen1600":
