@@ -140,6 +140,7 @@ _TEXTS = {
     "parentid": "r-zzzz",
     "permissionsboundary": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "permissionsetarn": "arn:aws:sso:::permissionSet/ssoins-0000000000000007/ps-0000000000000007",
+    "pipelineexecutionarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/name/execution/id",
     "policyarn": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "policyid": "p-zzzzzzzz",
     "policysourcearn": f"arn:aws:iam::{ACCOUNT}:role/name",
@@ -175,15 +176,10 @@ _POLICY = json.dumps(
 _ROWS = (
     Row("organizations:Organization", "", "", "o-zzzzzzzzzz", {"Id": "o-zzzzzzzzzz", "MasterAccountId": ACCOUNT}),
     Row("kms:Alias", ACCOUNT, REGION, "alias/name", {"TargetKeyId": _TEXTS["targetkeyid"]}),
-    Row("ec2:Subnet", ACCOUNT, REGION, "name", {"VpcId": "vpc-00000000000000007"}),
+    Row("ec2:Subnet", ACCOUNT, REGION, "name", {"VpcId": "vpc-00000000000000007", "Zone": f"{REGION}a"}),
+    Row("lambda:EventSourceMapping", ACCOUNT, REGION, "name", {"FunctionArn": _TEXTS["lambda.resource"]}),
     Row("lambda:Function", ACCOUNT, REGION, "name", {"_policies": {"name": {"text": _POLICY, "principals": {}}}}),
-    Row(
-        "lambda:EventSourceMapping",
-        ACCOUNT,
-        REGION,
-        "name",
-        {"FunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:name"},
-    ),
+    Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""

@@ -13,7 +13,16 @@ ROOT = Path(__file__).parents[2]
 _STEP = re.compile(r"^\| [^|]+ \| `([^`]+)` \|(?: `([^`]+)`)? ?\|$", re.MULTILINE)
 
 
-_WALKS = ["request.md", "job.md", "network.md", "access.md", "tuning.md", "debugger.md", "functions.md"]
+_WALKS = [
+    "request.md",
+    "job.md",
+    "network.md",
+    "access.md",
+    "tuning.md",
+    "debugger.md",
+    "functions.md",
+    "pipelines.md",
+]
 
 
 @pytest.mark.parametrize("page", _WALKS)

@@ -47,12 +47,7 @@ def _lines(bench: Bench, name: str, word: str) -> list[str]:
 
 def _attempts(clocked: Moved) -> list[int]:
     """How often the events that wait have been tried."""
-
-    async def read() -> list[int]:
-        with clocked.running.store.reading() as view:
-            return [row.doc["attempts"] for row in view.scan("lambda:Event", "", "", limit=100)]
-
-    return asyncio.run_coroutine_threadsafe(read(), clocked.loop).result(30)
+    return clocked.look(lambda view: [row.doc["attempts"] for row in view.scan("lambda:Event", "", "", limit=100)])
 
 
 def _wait(clocked: Moved, wanted: list[int], ahead: float) -> None:

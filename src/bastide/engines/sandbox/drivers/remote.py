@@ -251,6 +251,14 @@ class _FarRunning:
         finally:
             os.close(handle)
 
+    def freeze(self) -> None:
+        """Refuses, with SandboxError: only what lives on for a next event is frozen, and that stays on this machine."""
+        raise SandboxError("what runs on a node is not frozen")
+
+    def thaw(self) -> None:
+        """See `freeze`."""
+        raise SandboxError("what runs on a node is not frozen")
+
     # -- while it runs -----------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> Ended:
@@ -360,14 +368,6 @@ class _FarRunning:
         """See the port."""
         assert self._ended is not None
         return await asyncio.shield(self._ended)
-
-    def freeze(self) -> None:
-        """Only what runs on the platform's own machine is stopped between events."""
-        raise RuntimeError("a sandbox on a node is not frozen")
-
-    def thaw(self) -> None:
-        """See `freeze`."""
-        raise RuntimeError("a sandbox on a node is not frozen")
 
     async def stop(self, grace: float) -> None:
         """See the port."""
