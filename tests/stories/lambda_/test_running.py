@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.moved import until
-from tests.platform import Account, Running, below, lies_in
+from tests.platform import Account, Running, allow, below, lies_in
 from tests.stories.lambda_.conftest import LAMBDA, Bench, archive
 
 EVERYTHING = """
@@ -119,6 +119,56 @@ def test_what_is_said_reaches_the_log_group(shop: Bench, everything: str) -> Non
     assert sum(one.startswith("START RequestId") for one in lines) == sum(
         one.startswith("END RequestId") for one in lines
     )
+
+
+def test_logs_in_json_and_in_a_group_of_ones_own(shop: Bench) -> None:
+    code = """
+import logging
+def handler(event, context):
+    logging.getLogger().info("quiet"); logging.getLogger().warning("loud")
+    raise ValueError("wrong")
+"""
+    config = {"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "LogGroup": "/own/group"}
+    name = shop.make(code, LoggingConfig=config)
+    said = shop.invoke(name)
+    assert said.error == "Unhandled"
+    lines = [json.loads(one) for one in shop.lines(name, "platform.report", "/own/group")]
+    [loud] = [one for one in lines if one.get("message") == "loud"]
+    assert (loud["level"], loud["requestId"]) == ("WARNING", said.payload["requestId"])
+    assert not any(one.get("message") == "quiet" for one in lines)
+    assert [one["type"] for one in lines if "type" in one] == [
+        "platform.initStart",
+        "platform.start",
+        "platform.report",
+    ]
+    assert any(one.get("errorMessage") == "wrong" for one in lines)
+
+
+def test_an_answer_as_a_stream(shop: Bench, everything: str) -> None:
+    answer = shop.client.invoke_with_response_stream(FunctionName=everything, Payload=b'{"a": 1}', LogType="Tail")
+    one, two = list(answer["EventStream"])
+    assert json.loads(one["PayloadChunk"]["Payload"])["event"] == {"a": 1}
+    assert "REPORT" in base64.b64decode(two["InvokeComplete"]["LogResult"]).decode()
+    [failed] = shop.client.invoke_with_response_stream(FunctionName=everything, Payload=b'{"do": "raise"}')[
+        "EventStream"
+    ]
+    assert failed["InvokeComplete"]["ErrorCode"] == "ValueError"
+
+
+def test_policies_know_which_function_calls(shop: Bench) -> None:
+    code = """
+import boto3, botocore.exceptions
+def handler(event, context):
+    try:
+        return len(boto3.client("iam").list_users()["Users"])
+    except botocore.exceptions.ClientError as error:
+        return error.response["Error"]["Code"]
+"""
+    arn = f"arn:aws:lambda:us-east-1:{shop.account.id}:function:this-one"
+    condition = {"ArnEquals": {"lambda:SourceFunctionArn": arn}}
+    role = shop.account.role("by-source", allow("iam:ListUsers", Condition=condition), trust=LAMBDA)
+    assert shop.invoke(shop.make(code, "this-one", Role=role)).payload == 0
+    assert shop.invoke(shop.make(code, "that-one", Role=role)).payload == "AccessDenied"
 
 
 def test_a_presigned_address_is_good_inside(shop: Bench, everything: str) -> None:
