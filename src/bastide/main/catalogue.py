@@ -22,6 +22,7 @@ from bastide.services import (
     sagemaker_mlflow,
     sagemaker_runtime,
     secretsmanager,
+    sqs,
     ssm,
     sts,
 )
@@ -46,6 +47,7 @@ SERVICES: tuple[Service, ...] = (
     sagemaker_mlflow.SERVICE,
     sagemaker_runtime.SERVICE,
     secretsmanager.SERVICE,
+    sqs.SERVICE,
     ssm.SERVICE,
     sts.SERVICE,
 )

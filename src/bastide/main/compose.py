@@ -28,6 +28,7 @@ from bastide.engines.tuning import Optimiser
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
+from bastide.kernel.address import Address
 from bastide.kernel.outbox import Outbox
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
@@ -43,6 +44,7 @@ from bastide.services import (
     logs,
     s3,
     sagemaker,
+    sqs,
 )
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
@@ -82,6 +84,7 @@ class Platform:
     watch: cloudwatch.Watch
     retention: logs.Retention
     rules: events.Rules
+    queues: sqs.Upkeep
 
     @classmethod
     async def start(
@@ -149,6 +152,8 @@ class Platform:
             Issuers: issuers,
             LastUse: last_use,
             ecr.Place: ecr.Place(url),
+            Address: Address(url),
+            sqs.Queues: sqs.Queues(),
             Meter: meter,
         }
         calls = Calls(
@@ -218,12 +223,14 @@ class Platform:
             watch,
             retention,
             rules,
+            sqs.Upkeep(calls),
         )
         journal.start()
         meter.start()
         await workflows.recover()
         workflows.run()
         rules.start()
+        platform.queues.start()
         outbox.start()
         delivery.start()
         sign_in.start()
@@ -306,6 +313,7 @@ class Platform:
         await self.expiry.close()
         await self.delivery.close()
         await self.rules.close()
+        await self.queues.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()
