@@ -5,6 +5,7 @@ A new operation is guarded before its author thinks of it: these tests walk the 
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import uuid
@@ -25,7 +26,7 @@ _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
     "InvalidSignatureException", "403", "Forbidden", "InvalidIdentityToken", "UnauthorizedOperation", "AuthFailure",
-    "UnauthorizedException", "InvalidClientException",
+    "UnauthorizedException", "InvalidClientException", "AuthorizationError",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
 _LOADER.search_paths.append(str(MODELS))
@@ -137,6 +138,15 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:cloudtrail:{REGION}:{account}:trail/nothing-here"
     if lower in ("targetid", "childid", "resourceid"):
         return account
+    if lower == "queueurl":
+        return f"https://localhost/{account}/nothing-here"
+    if lower == "taskhandle":
+        told = {"taskId": "nothing-here", "sourceArn": f"arn:aws:sqs:{REGION}:{account}:nothing-here"}
+        return base64.b64encode(json.dumps(told).encode()).decode()
+    if lower in ("topicarn", "targetarn"):
+        return f"arn:aws:sns:{REGION}:{account}:nothing-here"
+    if lower == "subscriptionarn":
+        return f"arn:aws:sns:{REGION}:{account}:nothing-here:{uuid.UUID(int=7)}"
     if lower == "versionid":
         return "v1"
     if lower == "createaccountrequestid":

@@ -15,8 +15,10 @@ from bastide.engines.images import Containers
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
+from bastide.engines.mail import Mail
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
+from bastide.engines.outgoing import Outgoing
 from bastide.engines.placement import Placement
 from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
@@ -30,6 +32,7 @@ from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.address import Address
 from bastide.kernel.outbox import Outbox
+from bastide.main import authority
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
 from bastide.registry import RegistryPages
@@ -44,6 +47,7 @@ from bastide.services import (
     logs,
     s3,
     sagemaker,
+    sns,
     sqs,
 )
 from bastide.services.cloudtrail import Delivery
@@ -85,6 +89,7 @@ class Platform:
     retention: logs.Retention
     rules: events.Rules
     queues: sqs.Upkeep
+    post: sns.Post
 
     @classmethod
     async def start(
@@ -94,12 +99,15 @@ class Platform:
         *,
         root: RootKey | None = None,
         development: bool = False,
+        outgoing: Outgoing | None = None,
+        mail: Mail | None = None,
         clock: Clock = wall,
     ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
         url: where people reach it. root: the platform's key, if it was opened already. development: with the development
-        identity provider. clock: the time, which only tests move.
+        identity provider. outgoing: what reaches addresses elsewhere. mail: what takes letters. clock: the time, which only
+        tests move.
         """
         configuration = directory.load()
         root = root or open_root(directory.root)
@@ -154,6 +162,9 @@ class Platform:
             ecr.Place: ecr.Place(url),
             Address: Address(url),
             sqs.Queues: sqs.Queues(),
+            Outgoing: outgoing or Outgoing(directory.authority),
+            Mail: mail or Mail(),
+            sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
             Meter: meter,
         }
         calls = Calls(
@@ -178,6 +189,8 @@ class Platform:
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
         rules = events.Rules(calls)
+        post = sns.Post(calls)
+        engines[sns.Sender] = post.sender
         scaler = application_autoscaling.Scaler(calls)
         outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
@@ -224,6 +237,7 @@ class Platform:
             retention,
             rules,
             sqs.Upkeep(calls),
+            post,
         )
         journal.start()
         meter.start()
@@ -231,6 +245,7 @@ class Platform:
         workflows.run()
         rules.start()
         platform.queues.start()
+        post.start()
         outbox.start()
         delivery.start()
         sign_in.start()
@@ -250,8 +265,13 @@ class Platform:
         hosts = [*configuration.hosts, *inside]
         registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
+        pages = (registry, sns.Links(self.calls), *browsers)
         return FrontDoor(
-            self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=(registry, *browsers)
+            self.calls,
+            hosts=hosts,
+            regions=configuration.regions,
+            health=self.health,
+            pages=pages,
         )
 
     async def open_networks(self, door: Door) -> None:
@@ -314,6 +334,7 @@ class Platform:
         await self.delivery.close()
         await self.rules.close()
         await self.queues.close()
+        await self.post.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()
