@@ -66,6 +66,17 @@ def _text(shape: Any, name: str, account: str) -> str:
     service = {"rolearn": "iam", "executionrolearn": "iam"}.get(lower)
     if service or lower == "policysourcearn":
         return f"arn:aws:iam::{account}:role/nothing-here"
+    if lower == "queueurl":
+        return f"https://localhost/{account}/nothing-here"
+    if lower == "taskhandle":
+        told = {"taskId": "nothing-here", "sourceArn": f"arn:aws:sqs:{REGION}:{account}:nothing-here"}
+        return base64.b64encode(json.dumps(told).encode()).decode()
+    if lower in ("sourcearn", "destinationarn") and shape.name == "String":
+        return f"arn:aws:sqs:{REGION}:{account}:nothing-here"
+    if lower in ("topicarn", "targetarn") or shape.name == "AmazonResourceName":
+        return f"arn:aws:sns:{REGION}:{account}:nothing-here"
+    if lower == "subscriptionarn":
+        return f"arn:aws:sns:{REGION}:{account}:nothing-here:{uuid.UUID(int=7)}"
     if lower in ("principalarn", "samlproviderarn"):
         return f"arn:aws:iam::{account}:saml-provider/nothing-here"
     if lower == "openidconnectproviderarn":
@@ -138,15 +149,6 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:cloudtrail:{REGION}:{account}:trail/nothing-here"
     if lower in ("targetid", "childid", "resourceid"):
         return account
-    if lower == "queueurl":
-        return f"https://localhost/{account}/nothing-here"
-    if lower == "taskhandle":
-        told = {"taskId": "nothing-here", "sourceArn": f"arn:aws:sqs:{REGION}:{account}:nothing-here"}
-        return base64.b64encode(json.dumps(told).encode()).decode()
-    if lower in ("topicarn", "targetarn"):
-        return f"arn:aws:sns:{REGION}:{account}:nothing-here"
-    if lower == "subscriptionarn":
-        return f"arn:aws:sns:{REGION}:{account}:nothing-here:{uuid.UUID(int=7)}"
     if lower == "versionid":
         return "v1"
     if lower == "createaccountrequestid":

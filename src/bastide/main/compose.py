@@ -90,6 +90,8 @@ class Platform:
     rules: events.Rules
     queues: sqs.Upkeep
     post: sns.Post
+    telling: cloudwatch.Telling
+    notifications: s3.Notifications
 
     @classmethod
     async def start(
@@ -194,6 +196,9 @@ class Platform:
         scaler = application_autoscaling.Scaler(calls)
         outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
+        telling, notifications = cloudwatch.Telling(calls), s3.Notifications(calls)
+        telling.subscribe(outbox)
+        notifications.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
@@ -238,6 +243,8 @@ class Platform:
             rules,
             sqs.Upkeep(calls),
             post,
+            telling,
+            notifications,
         )
         journal.start()
         meter.start()
@@ -246,6 +253,8 @@ class Platform:
         rules.start()
         platform.queues.start()
         post.start()
+        telling.start()
+        notifications.start()
         outbox.start()
         delivery.start()
         sign_in.start()
@@ -335,6 +344,8 @@ class Platform:
         await self.rules.close()
         await self.queues.close()
         await self.post.close()
+        await self.telling.close()
+        await self.notifications.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()

@@ -302,9 +302,7 @@ def test_hostile_input_is_refused_in_words(account: Account) -> None:
     sns = account.client("sns")
     topic = sns.create_topic(Name="plain", Tags=[{"Key": "team", "Value": "red"}])["TopicArn"]
     assert sns.create_topic(Name="plain")["TopicArn"] == topic
-    arn = sns.subscribe(
-        TopicArn=topic, Protocol="http", Endpoint="http://127.0.0.1:1/", ReturnSubscriptionArn=True
-    )["SubscriptionArn"]
+    arn = sns.subscribe(TopicArn=topic, Protocol="http", Endpoint="http://127.0.0.1:1/", ReturnSubscriptionArn=True)[
         "SubscriptionArn"
     ]
     for name, value in (

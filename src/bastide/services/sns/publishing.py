@@ -226,17 +226,18 @@ def _packed(one: Mapping[str, Any]) -> list[str]:
 
 def _about(asked: Asked) -> Iterable[str]:
     given = asked.input
-    if given.get("PhoneNumber") is not None:
-        raise invalid("PhoneNumber: there are no text messages here")
-    if (given.get("TopicArn") is None) == (given.get("TargetArn") is None):
-        raise invalid("TopicArn or TargetArn Reason: one of them, and no more, is needed")
-    if given.get("TargetArn") is not None and ":endpoint/" in str(given["TargetArn"]):
-        raise invalid("TargetArn: there are no mobile endpoints here")
-    return this(Asked(asked.call, asked.view)) if given.get("TopicArn") else (str(given["TargetArn"]),)
+    return (str(given.get("TopicArn") or given.get("TargetArn") or "*"),)
 
 
 @TOPIC.operation("Publish", asks=[Ask("sns:Publish", _about)], data=True, before=room, after=woken)
 def publish(a: Authorised, tx: Transaction) -> Output:
+    given = a.input
+    if given.get("PhoneNumber") is not None:
+        raise invalid("PhoneNumber: there are no text messages here")
+    if (given.get("TopicArn") is None) == (given.get("TargetArn") is None):
+        raise invalid("TopicArn or TargetArn Reason: one of them, and no more, is needed")
+    if ":endpoint/" in str(given.get("TargetArn")):
+        raise invalid("TargetArn: there are no mobile endpoints here")
     return _publish(a, tx, topic_of(a, tx, a.input.get("TopicArn") or a.input["TargetArn"]), a.input)
 
 
