@@ -47,6 +47,7 @@ from bastide.services import (
     logs,
     s3,
     sagemaker,
+    scheduler,
     sns,
     sqs,
 )
@@ -90,6 +91,7 @@ class Platform:
     rules: events.Rules
     queues: sqs.Upkeep
     post: sns.Post
+    clockwork: scheduler.Clockwork
     telling: cloudwatch.Telling
     notifications: s3.Notifications
 
@@ -243,6 +245,7 @@ class Platform:
             rules,
             sqs.Upkeep(calls),
             post,
+            scheduler.Clockwork(calls),
             telling,
             notifications,
         )
@@ -253,6 +256,7 @@ class Platform:
         rules.start()
         platform.queues.start()
         post.start()
+        platform.clockwork.start()
         telling.start()
         notifications.start()
         outbox.start()
@@ -344,6 +348,7 @@ class Platform:
         await self.rules.close()
         await self.queues.close()
         await self.post.close()
+        await self.clockwork.close()
         await self.telling.close()
         await self.notifications.close()
         await self.outbox.close()
