@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from bastide.commands import DATA_OPTION
 from bastide.domain import wall
 from bastide.engines.artifacts import Place, PlaceError, Unavailable
+from bastide.engines.cluster import ClusterError
 from bastide.engines.keys import RootKey, SourceError, create_keyring, open_root, rotate_root
 from bastide.engines.mail import Mail
 from bastide.engines.outgoing import Outgoing
@@ -187,6 +188,7 @@ def _address(text: str) -> tuple[str, int]:
     is_flag=True,
     help="People sign in at a provider that comes along, for development only; on loopback only.",
 )
+@click.option("--cluster", help="HOST:PORT of the Ray cluster whose nodes run jobs (docs/cluster.md).")
 @click.option(
     "--log-level", default="warning", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
@@ -196,6 +198,7 @@ def up(
     plain: str | None,
     public_url: str | None,
     development: bool,
+    cluster: str | None,
     log_level: str,
     networks: tuple[str, ...],
     smtp: str,
@@ -227,6 +230,8 @@ def up(
         )
     if loopback is not None and loopback[0] not in _LOOPBACK:
         raise click.ClickException("the plain listener may stand on loopback only (127.0.0.1, ::1 or localhost)")
+    if cluster is not None:
+        _address(cluster)
     try:
         outgoing, mail = Outgoing(directory.authority, networks), Mail(smtp, sender)
     except ValueError as error:
@@ -241,7 +246,7 @@ def up(
         root = open_root(directory.root)
     except (SourceError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    uvloop.run(_run(directory, root, address, loopback, public_url, development, outgoing, mail))
+    uvloop.run(_run(directory, root, address, loopback, public_url, development, outgoing, mail, cluster))
 
 
 _PUBLIC = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?")
@@ -349,6 +354,7 @@ async def _run(
     development: bool,
     outgoing: Outgoing,
     mail: Mail,
+    cluster: str | None,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -362,9 +368,9 @@ async def _run(
     try:
         outgoing.ports.update(ports)
         platform = await Platform.start(
-            directory, url, root=root, development=development, outgoing=outgoing, mail=mail
+            directory, url, root=root, development=development, outgoing=outgoing, mail=mail, cluster=cluster
         )
-    except (PlaceError, Unavailable) as error:
+    except (PlaceError, Unavailable, ClusterError) as error:
         raise click.ClickException(str(error)) from None
     platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)
     door = platform.door()
