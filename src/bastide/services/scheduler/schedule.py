@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Iterable
 from typing import Any, Final
 
-from bastide.domain import MICROS, Instant, Refused
+from bastide.domain import MICROS, Arn, Instant, Refused
 from bastide.domain.schedule import NoSchedule, Schedule, zone
-from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, member, once, pages
+from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, anything, member, once, pages
 from bastide.services.scheduler.group import DEFAULT, DUE, GROUP, SCHEDULES, drop, exists, undo
 from bastide.services.scheduler.target import checked
 from bastide.store import Row, Transaction, View
@@ -20,6 +20,7 @@ SCHEDULE: Final = Kind(
     arn="schedule/{}",
     named_by="Name",
     tags=False,
+    fills=("aws:ResourceTag/${TagKey}",),
     missing=("ResourceNotFoundException", "Schedule {name} does not exist.", 404),
     taken=("ConflictException", "Schedule {name} already exists.", 409),
 )
@@ -30,6 +31,15 @@ _MEMBERS: Final = (
     "ScheduleExpression", "ScheduleExpressionTimezone", "StartDate", "EndDate", "Description", "State", "Target",
     "FlexibleTimeWindow", "ActionAfterCompletion",
 )  # fmt: skip
+
+
+def facts(view: View, arn: Arn, _: str) -> Facts | None:
+    """A schedule has the tags of its group."""
+    kind, _, rest = arn.resource.partition("/")
+    if kind != "schedule":
+        return None
+    group = GROUP.get(view, arn.account, arn.region, rest.partition("/")[0])
+    return Facts(arn.account, group.tags if group is not None else {}, type=SCHEDULE.name)
 
 
 def _this(asked: Asked) -> Iterable[str]:
