@@ -22,7 +22,10 @@ from bastide.services import (
     sagemaker,
     sagemaker_mlflow,
     sagemaker_runtime,
+    scheduler,
     secretsmanager,
+    sns,
+    sqs,
     ssm,
     sts,
 )
@@ -47,7 +50,10 @@ SERVICES: tuple[Service, ...] = (
     sagemaker.SERVICE,
     sagemaker_mlflow.SERVICE,
     sagemaker_runtime.SERVICE,
+    scheduler.SERVICE,
     secretsmanager.SERVICE,
+    sns.SERVICE,
+    sqs.SERVICE,
     ssm.SERVICE,
     sts.SERVICE,
 )
