@@ -17,7 +17,7 @@ import posixpath
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from bastide.engines.artifacts import SMALL, Artifacts, Damaged
 from bastide.engines.keys import RootKey, new_material
 from bastide.kernel import Authorised, Bytes, Calls
 from bastide.services.lambda_.noun import PRINCIPAL, invalid
+from bastide.store import Store
 
 MOST_UNZIPPED: Final = 262_144_000
 _MOST_ZIPPED: Final = 262_144_000
@@ -134,6 +135,26 @@ async def _fetched(a: Authorised, given: Mapping[str, Any]) -> bytes:
             with contextlib.suppress(Exception):
                 await body.aclose()
     return bytes(found)
+
+
+async def examine(
+    store: Store, root: RootKey, artifacts: Artifacts, kinds: Sequence[str], holder: str
+) -> AsyncIterator[tuple[str, str]]:
+    """Reads every archive that a row of these kinds names; of each its name, and what is wrong with it."""
+    with store.reading() as view:
+        holders = [row.name.partition("|") for row in view.scan(holder, "", "", limit=1_000_000)]
+        rows = [row for kind in kinds for a, _, r in holders for row in view.scan(kind, a, r, limit=1_000_000)]
+    for row in rows:
+        name, kept, wrong = f"{row.kind} {row.account}/{row.region}/{row.name}", row.doc["_code"], ""
+        try:
+            key = root.unwrap(base64.b64decode(kept["key"]), _PURPOSE)
+            digest = hashlib.sha256(await artifacts.read(kept["id"], key)).digest()
+            wrong = "" if base64.b64encode(digest).decode() == row.doc["CodeSha256"] else "it is another archive"
+        except FileNotFoundError:
+            wrong = "its archive is gone"
+        except (Damaged, ValueError) as error:
+            wrong = f"its archive is damaged: {error}"
+        yield name, wrong
 
 
 # -- archives ------------------------------------------------------------------------------------------------------------

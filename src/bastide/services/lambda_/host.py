@@ -48,6 +48,7 @@ _SPARE: Final = 30 * MICROS
 class _Code:
     """A version's code, unpacked. users: environments that have it."""
 
+    build: str
     name: str
     ready: asyncio.Future[Path]
     users: int = 0
@@ -61,7 +62,7 @@ class _Held:
     log: Stream | None = None
     claim: Claim | None = None
     volume: str = ""
-    code: str = ""
+    code: _Code | None = None
 
 
 class Hosts:
@@ -129,10 +130,26 @@ class Hosts:
             record |= {"functionName": what.name, "functionVersion": version}
             begun = f"{iso(now, fraction=True)[:-4]}Z"
             first = orjson.dumps({"time": begun, "type": "platform.initStart", "record": record}).decode()
+        volumes, code_of = self._calls.engine(Volumes), held.code
+        assert code_of is not None
+
+        def stands() -> bool:
+            return not volumes.lost(held.volume) and not volumes.lost(code_of.name)
+
+        until = credentials.until - int(doc["Timeout"]) * MICROS - _SPARE
+        memory, json = int(doc["MemorySize"]), doc["LoggingConfig"]["LogFormat"] == "JSON"
         return Launched(
-            running, runtime, held.log.tell, lambda: self._free(held, session), version, int(doc["MemorySize"]), first,
-            credentials.until - int(doc["Timeout"]) * MICROS - _SPARE, doc["LoggingConfig"]["LogFormat"] == "JSON",
-        )  # fmt: skip
+            running,
+            runtime,
+            held.log.tell,
+            lambda: self._free(held, session),
+            version,
+            memory,
+            first,
+            until,
+            stands,
+            json,
+        )
 
     def _environment(self) -> images.Environment:
         try:
@@ -155,25 +172,32 @@ class Hosts:
 
     async def _code(self, held: _Held, doc: Mapping[str, Any], environment: images.Environment) -> Path:
         """The folder with ``task``, ``opt`` and ``runtime`` of a version; made once for all its environments."""
-        build = str(doc["_build"])
+        build, volumes = str(doc["_build"]), self._calls.engine(Volumes)
         found = self._codes.get(build)
+        if found is not None and found.ready.done() and volumes.lost(found.name):
+            found = None  # its users go with it
         if found is None:
-            found = self._codes[build] = _Code(f"lambda-code-{build}", asyncio.get_running_loop().create_future())
+            name = f"lambda-code-{uuid.uuid4().hex}"
+            found = self._codes[build] = _Code(build, name, asyncio.get_running_loop().create_future())
             try:
                 place = await self._unpacked(found.name, doc, environment)
             except BaseException as error:
-                del self._codes[build]
+                self._unlist(found)
                 found.ready.set_exception(error if isinstance(error, Exception) else Unavailable("It was given up."))
                 found.ready.exception()  # somebody may wait for it, or nobody
-                await asyncio.shield(self._calls.engine(Volumes).close(found.name))
+                await asyncio.shield(volumes.close(found.name))
                 raise
             found.ready.set_result(place)
         place = await asyncio.shield(found.ready)
         if self._codes.get(build) is not found:
             return await self._code(held, doc, environment)  # its last user has gone meanwhile
         found.users += 1
-        held.code = build
+        held.code = found
         return place
+
+    def _unlist(self, code: _Code) -> None:
+        if self._codes.get(code.build) is code:
+            del self._codes[code.build]
 
     async def _unpacked(self, name: str, doc: Mapping[str, Any], environment: images.Environment) -> Path:
         volume = await self._calls.engine(Volumes).create(name, os.urandom(32))
@@ -272,13 +296,12 @@ class Hosts:
         volume, held.volume = held.volume, ""
         if volume:
             await volumes.close(volume)
-        code, held.code = held.code, ""
-        found = self._codes.get(code)
-        if found is not None:
-            found.users -= 1
-            if found.users <= 0:
-                del self._codes[code]
-                await volumes.close(found.name)
+        code, held.code = held.code, None
+        if code is not None:
+            code.users -= 1
+            if code.users <= 0:
+                self._unlist(code)
+                await volumes.close(code.name)
         claim, held.claim = held.claim, None
         if claim is not None:
             self._calls.engine(Placement).release(claim)
