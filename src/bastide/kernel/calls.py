@@ -276,8 +276,8 @@ class Calls:
         """A call by `caller` that came over no wire: a workflow acting with a role's session, a service by itself.
 
         source: the service on whose behalf, which the record names as address. vpce: the VPC endpoint whose way it is to
-        go. via: services that forward the caller's own session, as ``aws:CalledVia``. prepared, also: as the call's (`Call`);
-        what changes nothing knows no `also`. Raises Refused as the operation does.
+        go. via: services that forward the caller's own session, as ``aws:CalledVia``. prepared, also: as the call's
+        (`Call`); what changes nothing knows no `also`. Raises Refused as the operation does.
         """
         held = self.registry.operations[service, operation]
         now = self.clock()

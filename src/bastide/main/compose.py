@@ -34,6 +34,7 @@ from bastide.main.objects import open_artifacts, owner_of
 from bastide.registry import RegistryPages
 from bastide.services import (
     application_autoscaling,
+    cloudformation,
     cloudwatch,
     ec2,
     ecr,
@@ -149,6 +150,7 @@ class Platform:
             Issuers: issuers,
             LastUse: last_use,
             ecr.Place: ecr.Place(url),
+            cloudformation.Door: cloudformation.Door(url, (*configuration.hosts, str(urlsplit(url).hostname))),
             Meter: meter,
         }
         calls = Calls(
@@ -167,10 +169,11 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        workflows = Workflows(store, clock, sagemaker.flows(calls))
+        workflows = Workflows(store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls)])
         engines[Workflows] = workflows
         outbox = Outbox(store)
         sagemaker.subscribe(outbox, calls, workflows)
+        cloudformation.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
         rules = events.Rules(calls)
         scaler = application_autoscaling.Scaler(calls)
@@ -242,9 +245,14 @@ class Platform:
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
         registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        signals = cloudformation.Signals(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
         return FrontDoor(
-            self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=(registry, *browsers)
+            self.calls,
+            hosts=hosts,
+            regions=configuration.regions,
+            health=self.health,
+            pages=(registry, signals, *browsers),
         )
 
     async def open_networks(self, door: Door) -> None:

@@ -177,7 +177,8 @@ def _sub(given: Any, scope: Scope) -> Any:
     if isinstance(given, list):
         if len(given) != 2 or not isinstance(given[0], str) or not isinstance(given[1], dict):
             raise refused(
-                "Template error: One or more Fn::Sub intrinsic functions don't specify expected arguments. Specify a string as "
+                "Template error: One or more Fn::Sub intrinsic functions don't specify expected "
+                "arguments. Specify a string as "
                 "first argument, and an optional second argument to specify a mapping of values to replace in the string"
             )
         more = {key: resolve(value, scope) for key, value in given[1].items()}
@@ -194,7 +195,8 @@ def _sub(given: Any, scope: Scope) -> Any:
         elif name in scope.parameters or name in scope.resources:
             found = _ref(name, scope)
         elif "." in name:
-            found = _attribute(*name.split(".", 1), scope)
+            resource, _, attribute = name.partition(".")
+            found = _attribute(resource, attribute, scope)
         else:
             found = _ref(name, scope)
         if not is_scalar(found):
@@ -206,7 +208,9 @@ def _sub(given: Any, scope: Scope) -> Any:
 
 def _join(given: Any, scope: Scope) -> Any:
     if not isinstance(given, list) or len(given) != 2 or not isinstance(given[0], str):
-        raise refused("Template error: every Fn::Join object requires two parameters, (1) a string delimiter and (2) a list.")
+        raise refused(
+            "Template error: every Fn::Join object requires two parameters, (1) a string delimiter and (2) a list."
+        )
     parts = resolve(given[1], scope)
     if not isinstance(parts, list) or not all(is_scalar(one) for one in parts):
         raise refused("Template error: every Fn::Join object requires a list of strings to be joined.")
@@ -215,7 +219,9 @@ def _join(given: Any, scope: Scope) -> Any:
 
 def _split(given: Any, scope: Scope) -> Any:
     if not isinstance(given, list) or len(given) != 2 or not isinstance(given[0], str) or not given[0]:
-        raise refused("Template error: every Fn::Split object requires two parameters, (1) a string delimiter and (2) a string.")
+        raise refused(
+            "Template error: every Fn::Split object requires two parameters, (1) a string delimiter and (2) a string."
+        )
     source = resolve(given[1], scope)
     if not is_scalar(source):
         raise refused("Template error: every Fn::Split object requires a string to be split.")
@@ -224,13 +230,17 @@ def _split(given: Any, scope: Scope) -> Any:
 
 def _select(given: Any, scope: Scope) -> Any:
     if not isinstance(given, list) or len(given) != 2:
-        raise refused("Template error: Fn::Select requires a list argument with two elements: an integer index and a list.")
+        raise refused(
+            "Template error: Fn::Select requires a list argument with two elements: an integer index and a list."
+        )
     index = resolve(given[0], scope)
     choices = resolve(given[1], scope)
     if isinstance(choices, str):
         choices = choices.split(",")  # a CommaDelimitedList that came as a text
     if not isinstance(choices, list) or not re.fullmatch(r"\d{1,9}", text(index)):
-        raise refused("Template error: Fn::Select requires a list argument with two elements: an integer index and a list.")
+        raise refused(
+            "Template error: Fn::Select requires a list argument with two elements: an integer index and a list."
+        )
     if int(text(index)) >= len(choices):
         raise refused(f"Template error: Fn::Select cannot select nonexistent value at index {text(index)[:9]}")
     return choices[int(text(index))]
@@ -238,14 +248,18 @@ def _select(given: Any, scope: Scope) -> Any:
 
 def _find_in_map(given: Any, scope: Scope) -> Any:
     if not isinstance(given, list) or not 3 <= len(given) <= 4:
-        raise refused("Template error: every Fn::FindInMap object requires three parameters, the map name, map key and the attribute")
+        raise refused(
+            "Template error: every Fn::FindInMap object requires three parameters, the map name, map key and the attribute"
+        )
     keys = [text(resolve(one, scope)) for one in given[:3]]
     found: Any = scope.mappings
     for key in keys:
         if not isinstance(found, Mapping) or key not in found:
             if len(given) == 4 and isinstance(given[3], dict) and "DefaultValue" in given[3]:
                 if not scope.extended:
-                    raise refused("Template error: DefaultValue of Fn::FindInMap needs the transform AWS::LanguageExtensions.")
+                    raise refused(
+                        "Template error: DefaultValue of Fn::FindInMap needs the transform AWS::LanguageExtensions."
+                    )
                 return resolve(given[3]["DefaultValue"], scope)
             raise refused(f"Template error: Unable to get mapping for {'::'.join(keys)}")
         found = found[key]
@@ -287,7 +301,10 @@ def _zones(given: Any, scope: Scope) -> Any:
 def _import(given: Any, scope: Scope) -> Any:
     name = resolve(given, scope)
     if not isinstance(name, str):
-        raise refused("Template error: the attribute in Fn::ImportValue must not depend on any resources, imported values, or Fn::GetAZs")
+        raise refused(
+            "Template error: the attribute in Fn::ImportValue must not depend on any resources, "
+            "imported values, or Fn::GetAZs"
+        )
     return scope.imported(name)
 
 
@@ -305,7 +322,9 @@ def _named(name: Any, scope: Scope) -> bool:
 
 def _members(given: Any, scope: Scope, name: str) -> list[bool]:
     if not isinstance(given, list) or not 2 <= len(given) <= 10:
-        raise refused(f"Template validation error: every {name} object requires a list of at least 2 and at most 10 conditions.")
+        raise refused(
+            f"Template validation error: every {name} object requires a list of at least 2 and at most 10 conditions."
+        )
     return [truth(one, scope) for one in given]
 
 
@@ -369,7 +388,8 @@ def _ref_all(given: Any, scope: Scope) -> Any:
 
 def _value_of(given: Any, scope: Scope) -> Any:
     raise refused(
-        "Template error: Fn::ValueOf and Fn::ValueOfAll look attributes of EC2's resources up and are not supported; compare "
+        "Template error: Fn::ValueOf and Fn::ValueOfAll look attributes of EC2's resources up "
+        "and are not supported; compare "
         "with a Ref instead."
     )
 

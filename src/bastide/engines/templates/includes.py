@@ -53,6 +53,20 @@ def locations(raw: Any, scope: Scope) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def asked(raw: Any) -> bool:
+    """Whether a tree includes anything."""
+    here = [raw]
+    while here:
+        one = here.pop()
+        if isinstance(one, list):
+            here += one
+        elif isinstance(one, dict):
+            if _FUNCTION in one:
+                return True
+            here += one.values()
+    return any(True for one in _at(raw, top=True)) if isinstance(raw, dict) else False
+
+
 def included(raw: Any, scope: Scope, pieces: Mapping[str, Any], *, top: bool = True) -> Any:
     """The tree with its pieces put in; a piece includes nothing itself. Raises Refused."""
     if isinstance(raw, list):

@@ -58,7 +58,12 @@ def _unrolled(value: Any, scope: Scope, held: dict[str, str], deep: int, counted
 def _loop(
     key: str, given: Any, scope: Scope, held: dict[str, str], deep: int, counted: _Counted
 ) -> list[tuple[str, Any]]:
-    if not isinstance(given, list) or len(given) != 3 or not isinstance(given[0], str) or not isinstance(given[2], dict):
+    if (
+        not isinstance(given, list)
+        or len(given) != 3
+        or not isinstance(given[0], str)
+        or not isinstance(given[2], dict)
+    ):
         raise refused(f"Template error: {key[:128]} needs an identifier, a collection and a mapping of what it makes.")
     if deep >= _MOST_DEEP:
         raise refused(f"Template error: loops may lie in each other {_MOST_DEEP} deep.")

@@ -67,7 +67,9 @@ def check_declared(declared: Any) -> None:
     if not isinstance(declared, dict):
         raise refused("Template format error: Parameters must be a mapping.")
     if len(declared) > MOST:
-        raise refused(f"Template format error: Number of parameters, {len(declared)}, is greater than maximum allowed, {MOST}")
+        raise refused(
+            f"Template format error: Number of parameters, {len(declared)}, is greater than maximum allowed, {MOST}"
+        )
     for name, one in declared.items():
         if not _NAME.fullmatch(name):
             raise refused(f"Template format error: Parameter name {name[:64]} is non alphanumeric.")
@@ -85,7 +87,10 @@ def check_declared(declared: Any) -> None:
             raise refused(f"Template format error: AllowedValues of parameter {name} must be a list.")
         pattern = one.get("AllowedPattern")
         if pattern is not None and (not isinstance(pattern, str) or len(pattern) > LONGEST or matcher(pattern) is None):
-            raise refused(f"Template format error: AllowedPattern of parameter {name} is not a regular expression that can be checked.")
+            raise refused(
+                f"Template format error: AllowedPattern of parameter {name} is not a regular expression "
+                "that can be checked."
+            )
         if "Default" in one:
             default = one["Default"]
             if isinstance(default, dict | list) or default is None:
@@ -116,7 +121,10 @@ def given(
             value = told[name]
             if value is None:
                 if earlier is None or name not in earlier:
-                    raise refused(f"Invalid input for parameter key {name}. Cannot specify usePreviousValue as true for a parameter key not in the previous template")
+                    raise refused(
+                        f"Invalid input for parameter key {name}. Cannot specify usePreviousValue as true for a "
+                        "parameter key not in the previous template"
+                    )
                 value = earlier[name]
         elif "Default" in one:
             value = text(one["Default"])

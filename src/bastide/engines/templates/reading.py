@@ -29,7 +29,8 @@ _SHORT: Final = {
     **{
         f"!{name}": f"Fn::{name}"
         for name in (
-            "And", "Base64", "Cidr", "Contains", "EachMemberEquals", "EachMemberIn", "Equals", "FindInMap", "GetAtt", "GetAZs",
+            "And", "Base64", "Cidr", "Contains", "EachMemberEquals", "EachMemberIn", "Equals", "FindInMap", "GetAtt",
+            "GetAZs",
             "If", "ImportValue", "Join", "Length", "Not", "Or", "RefAll", "Select", "Split", "Sub", "ToJsonString",
             "Transform", "ValueOf", "ValueOfAll",
         )

@@ -18,7 +18,9 @@ def check_declared(rules: Any) -> None:
         raise refused("Template format error: Rules must be a mapping.")
     for name, rule in rules.items():
         if not isinstance(rule, dict) or set(rule) - {"RuleCondition", "Assertions"}:
-            raise refused(f"Template format error: the rule {name[:64]} has a RuleCondition and Assertions, nothing else.")
+            raise refused(
+                f"Template format error: the rule {name[:64]} has a RuleCondition and Assertions, nothing else."
+            )
         assertions = rule.get("Assertions")
         if not isinstance(assertions, list) or not assertions:
             raise refused(f"Template format error: the rule {name[:64]} needs Assertions.")

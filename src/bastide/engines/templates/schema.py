@@ -1,7 +1,8 @@
 """Properties of resources, checked against the schemas that AWS publishes of its resource types.
 
-`schemas.json` holds, a type a line, what is checked: `scripts/schemas.py` takes it out of cfn-lint's copy of the CloudFormation
-registry. Scalars are converted as CloudFormation does it: "true" where a boolean is wanted, 5 where a text is.
+`schemas.json` holds, a type a line, what is checked: `scripts/schemas.py` takes it out of cfn-lint's copy of the
+CloudFormation registry. Scalars are converted as CloudFormation does it: "true" where a boolean is wanted, 5 where a
+text is.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ def checked(type: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], l
 _DEEPEST: Final = 60
 
 
-def _checked(value: Any, shape: Mapping[str, Any], named: Mapping[str, Any], at: str, deep: int) -> tuple[Any, list[str]]:
+def _checked(
+    value: Any, shape: Mapping[str, Any], named: Mapping[str, Any], at: str, deep: int
+) -> tuple[Any, list[str]]:
     if value is LATER:
         return value, []
     if deep > _DEEPEST:

@@ -31,7 +31,8 @@ _SECTIONS: Final = frozenset(
 )  # fmt: skip
 _MEMBERS: Final = frozenset(
     {
-        "Type", "Properties", "DependsOn", "Condition", "Metadata", "DeletionPolicy", "UpdateReplacePolicy", "CreationPolicy",
+        "Type", "Properties", "DependsOn", "Condition", "Metadata", "DeletionPolicy", "UpdateReplacePolicy",
+        "CreationPolicy",
         "UpdatePolicy",
     }
 )  # fmt: skip
@@ -139,13 +140,15 @@ def _ring(needs: Mapping[str, set[str]]) -> list[str]:
             del left[name]
         done = set(free)
         for needed in left.values():
-            needed -= done
+            needed.difference_update(done)
 
 
 def unresolved(names: Iterable[str], section: str) -> Exception:
     """What AWS says of references that lead nowhere."""
     told = ", ".join(sorted(set(names)))
-    return refused(f"Template format error: Unresolved resource dependencies [{told}] in the {section} block of the template")
+    return refused(
+        f"Template format error: Unresolved resource dependencies [{told}] in the {section} block of the template"
+    )
 
 
 def transforms_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
@@ -175,7 +178,9 @@ def checked(raw: dict[str, Any]) -> Template:
         raise refused("Template format error: unsupported value for AWSTemplateFormatVersion.")
     description = raw.get("Description")
     if description is not None and (not isinstance(description, str) or len(description) > _LONGEST_DESCRIPTION):
-        raise refused(f"Template format error: Description must be a string of at most {_LONGEST_DESCRIPTION} characters.")
+        raise refused(
+            f"Template format error: Description must be a string of at most {_LONGEST_DESCRIPTION} characters."
+        )
     if raw.get("Hooks"):
         raise refused("Template format error: Hooks (blue/green deployments of ECS) are not supported by Bastide.")
     template = Template(raw, transforms_of(raw))
@@ -255,8 +260,14 @@ def _check_references(template: Template, conditions: Mapping[str, Any]) -> None
             if other not in template.resources:
                 raise unresolved([other], "Resources")
         if one.condition and one.condition not in conditions:
-            raise refused(f"Template format error: Unresolved condition {one.condition[:128]} of the resource {one.name}.")
-        missing |= {name for name, attribute in references(one.properties) if name not in known or (attribute and name not in template.resources)}
+            raise refused(
+                f"Template format error: Unresolved condition {one.condition[:128]} of the resource {one.name}."
+            )
+        missing |= {
+            name
+            for name, attribute in references(one.properties)
+            if name not in known or (attribute and name not in template.resources)
+        }
     if missing:
         raise unresolved(missing, "Resources")
     for definition in conditions.values():
@@ -273,7 +284,9 @@ def _check_outputs(template: Template) -> None:
     if not isinstance(given, dict):
         raise refused("Template format error: Outputs must be a mapping.")
     if len(given) > MOST_OUTPUTS:
-        raise refused(f"Template format error: Number of outputs, {len(given)}, is greater than maximum allowed, {MOST_OUTPUTS}")
+        raise refused(
+            f"Template format error: Number of outputs, {len(given)}, is greater than maximum allowed, {MOST_OUTPUTS}"
+        )
     known = {*template.parameters, *template.resources, *PSEUDO}
     conditions = template.section("Conditions")
     for name, one in given.items():
@@ -285,21 +298,26 @@ def _check_outputs(template: Template) -> None:
         if more:
             raise refused(f"Template format error: Output {name} has an unknown member {more[0][:64]}.")
         if one.get("Condition") and one["Condition"] not in conditions:
-            raise refused(f"Template format error: Unresolved condition {text(one['Condition'])[:128]} of the output {name}.")
+            raise refused(
+                f"Template format error: Unresolved condition {text(one['Condition'])[:128]} of the output {name}."
+            )
         missing = [other for other, _ in references([one["Value"], one.get("Export")]) if other not in known]
         if missing:
             raise unresolved(missing, "Outputs")
 
 
 def policy(given: Any, scope: Scope, name: str, member: str, default: str) -> str:
-    """A DeletionPolicy or UpdateReplacePolicy; raises Refused for another than AWS's, and for one that has no effect here."""
+    """A DeletionPolicy or UpdateReplacePolicy; raises Refused for another than AWS's, and for one that has no effect
+    here."""
     if given is None:
         return default
     found = resolve(given, scope)
     if found not in _DELETION or (member == "UpdateReplacePolicy" and found == "RetainExceptOnCreate"):
         raise refused(f"Template error: unsupported {member} {text(found)[:64]} of {name}.")
     if found == "Snapshot":
-        raise refused(f"Template error: {member} Snapshot of {name}: no type here has snapshots. Please use Delete or Retain.")
+        raise refused(
+            f"Template error: {member} Snapshot of {name}: no type here has snapshots. Please use Delete or Retain."
+        )
     return str(found)
 
 

@@ -17,7 +17,8 @@ CLOUDFORMATION: Final = "cloudformation.amazonaws.com"
 _SPARE = 300 * MICROS
 
 Principal = dict[str, Any]
-"""Who acts, as it is kept: ``{"role": ARN}``, ``{"user": access key}`` or ``{"session": its fields}``. No secret is in it."""
+"""Who acts, as it is kept: ``{"role": ARN}``, ``{"user": access key}`` or ``{"session": its fields}``. No secret is
+in it."""
 
 
 def principal(caller: Caller) -> Principal:
@@ -63,7 +64,9 @@ class Actor:
         if "session" in self.principal:
             session = _session(self.principal["session"])
             if session.expires <= self.calls.clock():
-                raise Refused("ExpiredToken", "The session that the stack acts with has expired; use a role (RoleARN).", 403)
+                raise Refused(
+                    "ExpiredToken", "The session that the stack acts with has expired; use a role (RoleARN).", 403
+                )
             with self.calls.store.reading() as view:
                 found = self.calls.directory.by_session(view, session)
         else:

@@ -22,7 +22,9 @@ from bastide.kernel import Body, Calls, Output
 from bastide.services.cloudformation.acting import Actor
 from bastide.store import Row, Transaction
 
-_GONE: Final = re.compile(r"NotFound|NoSuch|NotExist|DoesNotExist|Unknown(Resource|Parameter)|\.NotFound|^404$|NonExistent")
+_GONE: Final = re.compile(
+    r"NotFound|NoSuch|NotExist|DoesNotExist|Unknown(Resource|Parameter)|\.NotFound|^404$|NonExistent"
+)
 _GONE_WORDS: Final = re.compile(r"could not find|not found|does not exist|cannot be found", re.IGNORECASE)
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
@@ -42,6 +44,7 @@ class Stack:
     arn: str
     tags: Mapping[str, str] = field(default_factory=dict)
     notifications: Sequence[str] = ()
+    capabilities: Sequence[str] = ()
     root: str = ""
 
     @property
@@ -81,7 +84,9 @@ class Thing:
 
 def is_gone(refused: Refused) -> bool:
     """Whether a refusal says that there is no such thing."""
-    return bool(_GONE.search(refused.code) or (refused.code.startswith("Valid") and _GONE_WORDS.search(refused.message)))
+    return bool(
+        _GONE.search(refused.code) or (refused.code.startswith("Valid") and _GONE_WORDS.search(refused.message))
+    )
 
 
 class Resource:
@@ -113,7 +118,7 @@ class Resource:
         self.service = service
         self.old = old if old is not None else {}
         self.journal = journal
-        self._key = key
+        self.key = key
         self._attempt = attempt
         self._save = save
         self.stop = stop
@@ -195,12 +200,12 @@ class Resource:
         other calls of the operation, where its input does not. Raises Refused, Cancelled."""
         held = service or self.service
         told = key or hashlib.sha256(orjson.dumps(input, option=orjson.OPT_SORT_KEYS, default=str)).hexdigest()[:20]
-        step = f"{self._key}/{operation}:{told}"
+        step = f"{self.key}/{operation}:{told}"
         if step in self.journal:
             found: Output = self.journal[step]
             return found
         self.stop()
-        point = f"stack/{self.thing.type}/{self._key.partition('#')[0]}/{operation}"
+        point = f"stack/{self.thing.type}/{self.key.partition('#')[0]}/{operation}"
         reach(f"{point}:before")
         kept: dict[str, Any] = {}
 
