@@ -64,6 +64,7 @@ def _of_set(asked: Asked) -> Iterable[str]:
 
 
 _NAMED: Final = {"cloudformation:ChangeSetName": each("ChangeSetName")}
+_GIVEN: Final = {key: given for key, given in {**GIVEN, **_NAMED}.items() if key != "cloudformation:StackPolicyUrl"}
 
 
 def _held(a: Authorised, view: View) -> tuple[Row, Row]:
@@ -125,7 +126,7 @@ async def planned(a: Authorised, row: Row, state: State) -> list[planning.Change
 
 @STACK.operation(
     "CreateChangeSet",
-    asks=[Ask("cloudformation:CreateChangeSet", this(), given={**GIVEN, **_NAMED}), PASS_ROLE, TAG],
+    asks=[Ask("cloudformation:CreateChangeSet", this(), given=_GIVEN), PASS_ROLE, TAG],
     before=_before_create,
 )
 def create(a: Authorised, tx: Transaction) -> Output:

@@ -44,7 +44,13 @@ def _every(asked: Asked) -> Iterable[str]:
     return (STACK.arn(asked.call.account, asked.call.region, "*"),)
 
 
-@STACK.reads("DescribeStacks", asks=[Ask("cloudformation:DescribeStacks", _every)])
+@STACK.reads(
+    "DescribeStacks",
+    asks=[
+        Ask("cloudformation:DescribeStacks", _every),
+        Ask("cloudformation:ListStacks", anything, when=lambda asked: not asked.input.get("StackName")),
+    ],
+)
 def describe(a: Authorised, view: View) -> Output:
     given = a.input.get("StackName")
     if given:
