@@ -30,13 +30,31 @@ TRUST = {
 PLATFORM = template(
     {
         "Key": {"Type": "AWS::KMS::Key", "Properties": {"EnableKeyRotation": True}},
-        "Alias": {"Type": "AWS::KMS::Alias", "Properties": {"AliasName": {"Fn::Sub": "alias/${AWS::StackName}"}, "TargetKeyId": {"Ref": "Key"}}},
+        "Alias": {
+            "Type": "AWS::KMS::Alias",
+            "Properties": {"AliasName": {"Fn::Sub": "alias/${AWS::StackName}"}, "TargetKeyId": {"Ref": "Key"}},
+        },
         "Bucket": {
             "Type": "AWS::S3::Bucket",
             "Properties": {
                 "VersioningConfiguration": {"Status": "Enabled"},
-                "PublicAccessBlockConfiguration": {"BlockPublicAcls": True, "BlockPublicPolicy": True, "IgnorePublicAcls": True, "RestrictPublicBuckets": True},
-                "BucketEncryption": {"ServerSideEncryptionConfiguration": [{"BucketKeyEnabled": True, "ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": {"Fn::GetAtt": ["Key", "Arn"]}}}]},
+                "PublicAccessBlockConfiguration": {
+                    "BlockPublicAcls": True,
+                    "BlockPublicPolicy": True,
+                    "IgnorePublicAcls": True,
+                    "RestrictPublicBuckets": True,
+                },
+                "BucketEncryption": {
+                    "ServerSideEncryptionConfiguration": [
+                        {
+                            "BucketKeyEnabled": True,
+                            "ServerSideEncryptionByDefault": {
+                                "SSEAlgorithm": "aws:kms",
+                                "KMSMasterKeyID": {"Fn::GetAtt": ["Key", "Arn"]},
+                            },
+                        }
+                    ]
+                },
                 "LifecycleConfiguration": {"Rules": [{"Status": "Enabled", "ExpirationInDays": 7, "Prefix": "tmp/"}]},
             },
         },
@@ -51,7 +69,13 @@ PLATFORM = template(
         "Managed": {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": allow("logs:PutLogEvents")}},
         "Secret": {
             "Type": "AWS::SecretsManager::Secret",
-            "Properties": {"GenerateSecretString": {"SecretStringTemplate": '{"user":"u"}', "GenerateStringKey": "password", "PasswordLength": 20}},
+            "Properties": {
+                "GenerateSecretString": {
+                    "SecretStringTemplate": '{"user":"u"}',
+                    "GenerateStringKey": "password",
+                    "PasswordLength": 20,
+                }
+            },
         },
         "Taken": parameter({"Fn::Sub": "{{resolve:secretsmanager:${Secret}:SecretString:user}}-${Bucket}"}),
         "Logs": {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": 7}},
@@ -59,18 +83,34 @@ PLATFORM = template(
             "Type": "AWS::Events::Rule",
             "Properties": {
                 "EventPattern": {"source": ["aws.sagemaker"]},
-                "Targets": [{"Id": "logs", "Arn": {"Fn::Sub": "arn:aws:logs:${AWS::Region}:${AWS::AccountId}:log-group:${Logs}"}}],
+                "Targets": [
+                    {
+                        "Id": "logs",
+                        "Arn": {"Fn::Sub": "arn:aws:logs:${AWS::Region}:${AWS::AccountId}:log-group:${Logs}"},
+                    }
+                ],
             },
         },
         "Repository": {"Type": "AWS::ECR::Repository", "Properties": {"ImageTagMutability": "IMMUTABLE"}},
         "Group": {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": {"ModelPackageGroupName": "models"}},
         "Alarm": {
             "Type": "AWS::CloudWatch::Alarm",
-            "Properties": {"MetricName": "m", "Namespace": "n", "ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1, "Period": 60, "Statistic": "Sum", "Threshold": 1},
+            "Properties": {
+                "MetricName": "m",
+                "Namespace": "n",
+                "ComparisonOperator": "GreaterThanThreshold",
+                "EvaluationPeriods": 1,
+                "Period": 60,
+                "Statistic": "Sum",
+                "Threshold": 1,
+            },
         },
     },
-    Outputs={"Bucket": {"Value": {"Ref": "Bucket"}, "Export": {"Name": "bucket"}}, "Role": {"Value": {"Fn::GetAtt": "Role.Arn"}}},
-)  # fmt: skip
+    Outputs={
+        "Bucket": {"Value": {"Ref": "Bucket"}, "Export": {"Name": "bucket"}},
+        "Role": {"Value": {"Fn::GetAtt": "Role.Arn"}},
+    },
+)
 
 
 def test_resources_of_many_services_come_and_go_together(stacks: Stacks) -> None:

@@ -560,7 +560,7 @@ class Deployment:
         if (
             held.doc.get("action") == "create"
             and held.doc.get("operation") == self.id
-            and self.operation["kind"] == "create"
+            and (self.operation["kind"] == "create" or self.operation.get("first"))
         ):
             return
 

@@ -214,7 +214,7 @@ class StackFlow:
             status = "DELETE_IN_PROGRESS" if operation.get("on_failure") == "DELETE" else "ROLLBACK_IN_PROGRESS"
         else:
             status = "UPDATE_ROLLBACK_IN_PROGRESS"
-        await self._become(row, status, reason)
+        await self._become(row, status, reason, cause=reason)
         if first:
             return {"back": True}
         deployment = await self._deployment(run)
@@ -226,10 +226,12 @@ class StackFlow:
         await self._become(self._row(run), "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
         return {"back": True}
 
-    async def _become(self, row: Row, status: str, reason: str = "") -> None:
+    async def _become(self, row: Row, status: str, reason: str = "", cause: str = "") -> None:
         def work(tx: Transaction) -> None:
             now = STACK.find(tx, row.account, row.region, row.name)
             if now.status != status:
+                if cause:
+                    now.doc["cause"] = cause
                 record.become(tx, now, status, reason)
 
         await self.calls.store.write(work)

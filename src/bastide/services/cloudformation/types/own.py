@@ -65,7 +65,7 @@ async def _settled(r: Resource, good: tuple[str, ...]) -> None:
     await r.until(settled)
     row = last[0]
     if row is None or row.status not in good:
-        why = "it is gone" if row is None else row.doc.get("reason") or row.status
+        why = "it is gone" if row is None else row.doc.get("reason") or row.doc.get("cause") or row.status
         raise Refused("NotStabilized", f"Embedded stack {r.physical} was not successfully made: {why}")
     for name, one in row.doc.get("outputs", {}).items():
         r.thing.attributes[f"Outputs.{name}"] = opened(r.calls, one["value"])
@@ -89,7 +89,7 @@ async def _update_stack(r: Resource) -> None:
     if row is not None and row.status == "UPDATE_ROLLBACK_COMPLETE" and f"{r.key}/UpdateStack:update" in r.journal:
         raise Refused(
             "NotStabilized",
-            f"Embedded stack {r.physical} was not successfully updated: {row.doc.get('reason') or row.status}",
+            f"Embedded stack {r.physical} was not successfully updated: {row.doc.get('cause') or row.status}",
         )
 
 
