@@ -111,7 +111,7 @@ def test_a_creation_is_that_of_an_undisturbed_run(crashing: Running, member: Acc
     _clear(stacks, "s")
 
 
-@pytest.mark.parametrize("point", _some([*LONG, *UPDATES, *UNDONE], 3))
+@pytest.mark.parametrize("point", _some([*(one for one in LONG if "publish" not in one), *UPDATES, *UNDONE], 3))
 def test_an_update_that_fails_ends_where_it_began(crashing: Running, member: Account, point: str) -> None:
     stacks = Stacks(member)
     stacks.create("s", template(FIRST))
@@ -121,12 +121,8 @@ def test_an_update_that_fails_ends_where_it_began(crashing: Running, member: Acc
     ask = {"StackName": "s", "TemplateBody": template(worse), "Capabilities": ["CAPABILITY_IAM"]}
     with contextlib.suppress(NoAnswer, HTTPClientError):  # it may die before it answers
         stacks.client.update_stack(**ask)
-    if "publish" in point:
-        # A step that a failure passes over is not reached: nothing dies, and all ends as ever.
-        assert stacks.settled("s")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
-    else:
-        stacks = _again(crashing, member)
-        assert stacks.settled("s")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", stacks.story("s")
+    stacks = _again(crashing, member)
+    assert stacks.settled("s")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", stacks.story("s")
     assert stacks.physical("s") == before
     versions = stacks.ssm.get_parameter_history(Name=before["N"])["Parameters"]
     assert [one["Value"] for one in versions] == ["n", "changed", "n"]

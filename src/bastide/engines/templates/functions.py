@@ -446,5 +446,6 @@ _FUNCTIONS: Final[dict[str, Callable[[Any, Scope], Any]]] = {
     "Fn::ValueOf": _value_of,
     "Fn::ValueOfAll": _value_of,
 }
-FUNCTIONS: Final = tuple(sorted([*_FUNCTIONS, "Fn::ForEach", "Ref"]))
+_REFUSED: Final = ("Fn::ValueOf", "Fn::ValueOfAll")
+FUNCTIONS: Final = tuple(sorted([*(one for one in _FUNCTIONS if one not in _REFUSED), "Fn::ForEach", "Ref"]))
 """The functions that there are."""

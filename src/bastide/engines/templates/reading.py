@@ -153,7 +153,7 @@ def _built(events: Iterator[Any]) -> Any:
             if stack and isinstance(stack[-1].value, dict) and stack[-1].key is None:
                 raise refused("Template format error: a key of a mapping must be a text.")
             tag = event.tag or ""
-            if tag.startswith("!") and tag != "!" and tag not in _SHORT:
+            if tag and tag not in _SHORT and tag not in ("!", f"{_STANDARD}map", f"{_STANDARD}seq"):
                 raise refused(f"Template format error: unknown YAML tag {tag[:64]}.")
             stack.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], _SHORT.get(tag, "")))
             continue
