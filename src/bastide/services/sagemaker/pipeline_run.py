@@ -40,6 +40,7 @@ _MOST_TRIALS: Final = 50
 _EXCEPTIONS: Final[Mapping[str, str]] = {
     "ThrottlingException": "Step.THROTTLING",
     "Throttling": "Step.THROTTLING",
+    "TooManyRequestsException": "Step.THROTTLING",
     "ResourceLimitExceeded": "SageMaker.RESOURCE_LIMIT",
 }
 _JOB_EXCEPTIONS: Final = (
