@@ -97,15 +97,15 @@ class StepRun:
     async def _take_up(self) -> None:
         state = self.run.state
 
-        def work(tx: Transaction) -> tuple[Row, Row]:
+        def work(tx: Transaction) -> tuple[Row, Row, bool]:
             execution = PIPELINE_EXECUTION.find(tx, state["account"], state["region"], state["name"])
             row = pipeline_step.get(tx, execution, self.step.name)
-            if row is None:
-                row = pipeline_step.begin(tx, execution, self.step)
-                pipeline_events.measure(self.calls, execution, "", tx.now, tx.now, self.step.name)
-            return execution, row
+            return execution, row or pipeline_step.begin(tx, execution, self.step), row is None
 
-        self.execution, self.row = await self.calls.store.write(work)
+        self.execution, self.row, new = await self.calls.store.write(work)
+        if new:
+            now = self.row.doc["StartTime"]
+            pipeline_events.measure(self.calls, self.execution, "", now, now, self.step.name)
 
     async def _move(
         self, status: str, also: Callable[[Transaction], None] | None = None, /, drop: tuple[str, ...] = (), **doc: Any
