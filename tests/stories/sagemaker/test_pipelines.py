@@ -45,7 +45,8 @@ def shop(workshop: Workshop) -> Iterator[Workshop]:
     yield workshop
 
 
-@pytest.mark.control("EXP-18", "STG-07", "PIP-05")
+@pytest.mark.control("STG-07", lacking="Airflow's operators")
+@pytest.mark.control("EXP-18", "PIP-05")
 def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: Workshop) -> None:
     client = shop.sagemaker
     pipeline = create(shop, "lines", governed(shop), Tags=[{"Key": "team", "Value": "risk"}])
@@ -141,7 +142,8 @@ def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: 
     assert hit["Pipeline"]["PipelineArn"] == pipeline
 
 
-@pytest.mark.control("EXP-18", "STG-07")
+@pytest.mark.control("STG-07", lacking="Airflow's operators")
+@pytest.mark.control("EXP-18")
 def test_what_is_no_definition_is_refused_with_what_to_change(shop: Workshop) -> None:
     client = shop.sagemaker
     first, second = process(shop, "First", ""), process(shop, "Second", "", DependsOn=["First"])
