@@ -77,10 +77,6 @@ def outputs(**types: str) -> list[dict[str, str]]:
 @pytest.mark.control("EXP-18")
 def test_a_function_is_a_step_with_typed_outputs(workshop: Workshop) -> None:
     furnish(workshop)
-    if "lambda" not in THERE:
-        arn = f"arn:aws:lambda:us-east-1:{workshop.account.id}:function:f"
-        without(workshop, "lambda", {"Name": "Double", "Type": "Lambda", "FunctionArn": arn})
-        return
     arn = function(workshop)
     call: dict[str, Any] = {
         "Name": "Double", "Type": "Lambda", "FunctionArn": arn, "Arguments": {"rate": get("Parameters.Rate")},
