@@ -115,6 +115,25 @@ def test_a_function_is_a_step_with_typed_outputs(workshop: Workshop) -> None:
     assert "word is no Integer" in found["Double"]["FailureReason"] and "too much" in found["Dear"]["FailureReason"]
 
 
+def test_a_step_is_tried_again_as_its_policy_says(workshop: Workshop) -> None:
+    """A function that may not run now is called again until it may; or as often as is said."""
+    furnish(workshop)
+    arn, client = function(workshop), workshop.account.client("lambda")
+    grant(workshop, "lambda:InvokeFunction")
+    client.put_function_concurrency(FunctionName="double", ReservedConcurrentExecutions=0)
+    patient = {"ExceptionType": ["Step.THROTTLING"], "IntervalSeconds": 0.2, "BackoffRate": 1.0, "MaxAttempts": 20}
+    call = {"Type": "Lambda", "FunctionArn": arn, "Arguments": {"rate": 1}}
+    create(workshop, "p", definition({**call, "Name": "Patient", "RetryPolicies": [patient]}))
+    create(workshop, "q", definition({**call, "Name": "Brief", "RetryPolicies": [{**patient, "MaxAttempts": 2}]}))
+    runs = [start(workshop, "p"), start(workshop, "q")]
+    assert over(workshop, runs[1])["PipelineExecutionStatus"] == "Failed"
+    brief = steps(workshop, runs[1])["Brief"]
+    assert brief["AttemptCount"] == 3 and "lambda:Invoke" in brief["FailureReason"]
+    until(lambda: steps(workshop, runs[0])["Patient"]["AttemptCount"] > 1)
+    client.delete_function_concurrency(FunctionName="double")
+    assert over(workshop, runs[0])["PipelineExecutionStatus"] == "Succeeded", reasons(workshop, runs[0])
+
+
 @pytest.mark.control("EXP-18")
 def test_a_queue_gets_a_token_that_somebody_answers(workshop: Workshop) -> None:
     furnish(workshop)
