@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from itertools import islice
 from typing import Any, Final
 
 from bastide.domain import Refused
@@ -145,20 +146,40 @@ def update(a: Authorised, tx: Transaction) -> Output:
     return {"PipelineArn": PIPELINE.arn(row.account, row.region, row.name), "PipelineVersionId": row.doc["_latest"]}
 
 
-@PIPELINE.operation("DeletePipeline", asks=[Ask("sagemaker:DeletePipeline", PIPELINE.this)])
+_AT_ONCE: Final = 100
+"""Executions that one transaction removes: nobody else waits long for it."""
+
+
+async def _before_delete(a: Authorised) -> None:
+    """Removes the executions of a pipeline that may go, but for the last ones."""
+
+    def work(tx: Transaction) -> bool:
+        row = PIPELINE.get(tx, a.account, a.region, a.input["PipelineName"])
+        if row is None or pipeline_execution.running(tx, row):
+            return False
+        oldest = list(islice(pipeline_execution.every(tx, row), 2 * _AT_ONCE))
+        if len(oldest) <= _AT_ONCE:
+            return False
+        for one in oldest[:_AT_ONCE]:
+            pipeline_execution.forget(tx, one, a.operation.name, a.request.id)
+        return True
+
+    while await a.calls.store.write(work):
+        pass
+
+
+@PIPELINE.operation("DeletePipeline", asks=[Ask("sagemaker:DeletePipeline", PIPELINE.this)], before=_before_delete)
 def delete(a: Authorised, tx: Transaction) -> Output:
     """With all its executions, as the API has it; the jobs they ran stay."""
 
     def make() -> Output:
         row = PIPELINE.named(a, tx)
-        executions = list(pipeline_execution.every(tx, row))
-        running = [one for one in executions if one.status in pipeline_execution.RUNNING]
-        if running:
+        if pipeline_execution.running(tx, row):
             raise Refused(
                 "ConflictException",
                 f"The pipeline {row.name} has executions that run. Please stop them first (StopPipelineExecution).",
             )
-        for one in executions:
+        for one in list(pipeline_execution.every(tx, row)):
             pipeline_execution.forget(tx, one, a.operation.name, a.request.id)
         pipeline_step.forget_cached(tx, row)
         pipeline_version.forget(tx, row)

@@ -50,6 +50,12 @@ def every(view: View, pipeline: Row) -> Iterator[Row]:
         after = rows[-1].name
 
 
+def running(view: View, pipeline: Row) -> bool:
+    """Whether any execution of a pipeline runs."""
+    where, prefix = (PIPELINE_EXECUTION.key, pipeline.account, pipeline.region), f"{pipeline.name}/execution/"
+    return any(view.scan(*where, order="created", status=status, prefix=prefix, limit=1) for status in RUNNING)
+
+
 def _run(row: Row) -> str:
     pipeline, _, id = row.name.split("/")
     return f"{pipeline}|{row.doc['_started']:020d}|{id}"
