@@ -60,6 +60,10 @@ def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: 
     assert found["Check"]["Metadata"] == {"Condition": {"Outcome": "True"}}
     for first, then in (("Prepare", "Train"), ("Train", "Judge"), ("Judge", "Check"), ("Check", "Model")):
         assert found[first]["EndTime"] <= found[then]["StartTime"]
+    team = [{"Key": "team", "Value": "risk"}]
+    assert client.list_tags(ResourceArn=arn)["Tags"] == client.list_tags(ResourceArn=pipeline)["Tags"] == team
+    client.add_tags(ResourceArn=arn, Tags=[{"Key": "kept", "Value": "yes"}])
+    assert len(client.list_tags(ResourceArn=arn)["Tags"]) == 2
     id = arn.rpartition("/")[2]
     job = client.describe_training_job(
         TrainingJobName=found["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
