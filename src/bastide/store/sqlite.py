@@ -212,6 +212,14 @@ class _View:
         ).fetchall()
         return [_row(one) for one in found]
 
+    def count(self, kind: str, account: str, region: str, *, at_or_after: str = "", before: str, limit: int) -> int:
+        found = self._db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM resource INDEXED BY resource_name "
+            "WHERE kind=? AND account=? AND region=? AND name>=? AND name<? LIMIT ?)",
+            (kind, account, region, at_or_after, before, limit),
+        ).fetchone()
+        return int(found[0]) if found is not None else 0
+
     def tagged(
         self,
         kind: str,

@@ -194,7 +194,7 @@ def test_what_is_no_alarm_is_refused(account: Account) -> None:
     client.untag_resource(ResourceARN=arn, TagKeys=["x"])
     assert client.list_tags_for_resource(ResourceARN=arn)["Tags"] == [{"Key": "team", "Value": "blue"}]
     for more, code in (
-        ({"AlarmActions": [f"arn:aws:sns:us-east-1:{account.id}:topic"]}, "ValidationError"),
+        ({"AlarmActions": [f"arn:aws:swf:us-east-1:{account.id}:action/x"]}, "ValidationError"),
         ({"AlarmActions": [policy(client, "444455556666")]}, "ValidationError"),
         ({"AlarmActions": ["nonsense"]}, "ValidationError"),
         ({"ComparisonOperator": "GreaterThanUpperThreshold"}, "ValidationError"),
