@@ -28,6 +28,7 @@ from bastide.services.lambda_.noun import (
     LAYER_VERSION,
     MAPPING,
     VERSION,
+    archives,
     facts,
 )
 from bastide.services.lambda_.pages import CodePages
@@ -75,8 +76,7 @@ def files(view: View) -> set[bytes]:
                 after: str | None = None
                 while rows := view.scan(kind, account, region, after=after, limit=1000):
                     for row in rows:
-                        for one in (row.doc, *(row.doc.get("Layers") or ())):
-                            used.add(bytes.fromhex(one["_code"]["id"]))
+                        used.update(bytes.fromhex(one["id"]) for one in archives(row.doc))
                     after = rows[-1].name
         holders = held[-1].name
     return used

@@ -59,7 +59,7 @@ _PURPOSE: Final = b"lambda/code"
 async def receive(a: Authorised, given: Mapping[str, Any], *, layer: bool = False) -> Code:
     """Takes the archive that a request brings or names, with the caller's own permissions; raises Refused."""
     if given.get("ImageUri"):
-        raise invalid("ImageUri is not supported by Bastide yet: a function's code is a .zip file archive.")
+        raise invalid("Please do not provide ImageUri when the intended function PackageType is Zip.")
     if given.get("SourceKMSKeyArn"):
         raise invalid("SourceKMSKeyArn is not supported by Bastide yet.")
     if given.get("S3ObjectStorageMode") not in (None, "COPY"):
@@ -145,6 +145,8 @@ async def examine(
         holders = [row.name.partition("|") for row in view.scan(holder, "", "", limit=1_000_000)]
         rows = [row for kind in kinds for a, _, r in holders for row in view.scan(kind, a, r, limit=1_000_000)]
     for row in rows:
+        if not row.doc.get("_code"):
+            continue  # an image, which the registry keeps
         name, kept, wrong = f"{row.kind} {row.account}/{row.region}/{row.name}", row.doc["_code"], ""
         try:
             key = root.unwrap(base64.b64decode(kept["key"]), _PURPOSE)

@@ -14,7 +14,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.kernel import Calls
 from bastide.services.lambda_ import code as codes
+from bastide.services.lambda_ import image as own_image
 from bastide.services.lambda_ import network as networks
 from bastide.services.lambda_.function import Place
 from bastide.services.lambda_.log import Stream
@@ -63,6 +64,7 @@ class _Held:
     claim: Claim | None = None
     volume: str = ""
     code: _Code | None = None
+    image: images.Container | None = None
 
 
 class Hosts:
@@ -98,7 +100,7 @@ class Hosts:
         session: RoleSession,
         held: _Held,
     ) -> Launched:
-        environment = self._environment()
+        environment = await self._environment(what, doc, held)
         id = uuid.uuid4().hex
         await self._book(held, id, int(doc["MemorySize"]))
         credentials = await session.begin()
@@ -118,12 +120,11 @@ class Hosts:
         stream = f"{iso(now)[:10].replace('-', '/')}/[{version}]{id}"
         held.log = Stream(session, group, stream)
         told = self._variables(what, version, doc, group, stream, credentials) | dict(variables)
-        if doc["LoggingConfig"]["LogFormat"] == "JSON":
-            told["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
-            told["AWS_LAMBDA_LOG_LEVEL"] = str(doc["LoggingConfig"]["ApplicationLogLevel"])
         spec = self._spec(id, environment, volume, code, doc, held, told | held.network.variables)
         running = await self._calls.engine(Sandboxes).start(spec)
-        python = f"Bastide's Python {platform.python_version()}, for {doc['Runtime']}"
+        python = f"Bastide's Python {platform.python_version()}, for {doc.get('Runtime')}"
+        if isinstance(environment, images.Container):
+            python = "of the function's image"
         first = f"INIT_START Runtime Version: {python}\tRuntime Version ARN: {environment.digest}"
         if doc["LoggingConfig"]["LogFormat"] == "JSON":
             record = {"initializationType": "on-demand", "phase": "init", "runtimeVersion": python}
@@ -151,7 +152,11 @@ class Hosts:
             json,
         )
 
-    def _environment(self) -> images.Environment:
+    async def _environment(self, what: Named, doc: Mapping[str, Any], held: _Held) -> images.Environment:
+        if doc.get("_image"):
+            held.image = await own_image.container(self._calls, what, doc["_image"])
+            folder = str(doc.get("_config", {}).get("WorkingDirectory") or held.image.folder)
+            return replace(held.image, folder=folder)
         try:
             return images.located(ENVIRONMENT)
         except Refused as refused:
@@ -202,7 +207,7 @@ class Hosts:
     async def _unpacked(self, name: str, doc: Mapping[str, Any], environment: images.Environment) -> Path:
         volume = await self._calls.engine(Volumes).create(name, os.urandom(32))
         authority = self._calls.engine(Networks).authority
-        own = await codes.content(self._calls, doc["_code"])
+        own = await codes.content(self._calls, doc["_code"]) if doc.get("_code") else None
         layers = [await codes.content(self._calls, one["_code"]) for one in doc.get("Layers") or ()]
 
         def fill() -> None:
@@ -210,7 +215,8 @@ class Hosts:
                 (volume / part).mkdir(mode=0o755)
                 (volume / part).chmod(0o755)
             volume.chmod(0o755)
-            codes.unpack(own, volume / "task")
+            if own is not None:
+                codes.unpack(own, volume / "task")
             for layer in layers:
                 codes.unpack(layer, volume / "opt", layer=True)
             for _, inside in environment.readonly:
@@ -231,23 +237,30 @@ class Hosts:
     def _variables(
         what: Named, version: str, doc: Mapping[str, Any], group: str, stream: str, credentials: Credentials
     ) -> dict[str, str]:
-        return {
-            "_HANDLER": str(doc["Handler"]),
+        found = {
             "AWS_REGION": what.region,
             "AWS_DEFAULT_REGION": what.region,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_{doc['Runtime']}",
             "AWS_LAMBDA_FUNCTION_NAME": what.name,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(doc["MemorySize"]),
             "AWS_LAMBDA_FUNCTION_VERSION": version,
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": group,
             "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+            **credentials.variables,
+        }
+        if doc["LoggingConfig"]["LogFormat"] == "JSON":
+            found["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+            found["AWS_LAMBDA_LOG_LEVEL"] = str(doc["LoggingConfig"]["ApplicationLogLevel"])
+        if doc.get("_image"):
+            return found
+        return found | {
+            "_HANDLER": str(doc["Handler"]),
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{doc['Runtime']}",
             "LAMBDA_TASK_ROOT": "/var/task",
             "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "TZ": ":UTC",
             "PYTHONDONTWRITEBYTECODE": "1",
             "LD_LIBRARY_PATH": "/var/task:/var/task/lib:/opt/lib",
-            **credentials.variables,
         }
 
     @staticmethod
@@ -264,20 +277,22 @@ class Hosts:
         work, scratch = volume / "work", volume / "tmp"
         for folder in (work, scratch):
             folder.mkdir()
-        readonly = [
-            (code / "task", "/var/task"),
-            (code / "runtime", "/var/runtime"),
-            (code / "authority.pem", networks.AUTHORITY),
-        ]
+        readonly = [(code / "authority.pem", networks.AUTHORITY)]
+        if isinstance(environment, images.Container):
+            command, path = own_image.command(environment, doc.get("_config") or {}), {}
+        else:
+            command = ["python3", "/var/runtime/bootstrap.py", str(doc["Handler"])]
+            path = {"PATH": f"{environment.path}:/opt/bin"}
+            readonly += [(code / "task", "/var/task"), (code / "runtime", "/var/runtime")]
         if doc.get("Layers"):
             readonly.append((code / "opt", "/opt"))
         return Spec(
             name=f"lambda-{id}",
             image=environment,
-            command=["python3", "/var/runtime/bootstrap.py", str(doc["Handler"])],
+            command=command,
             workdir=work,
             limits=Limits(memory * _MIB, max(1.0, memory / _CPU_OF_MIB), processes=1024, open_files=1024),
-            env={"PATH": f"{environment.path}:/opt/bin", **variables},
+            env={**path, **variables},
             readonly=readonly,
             writable=[(scratch, "/tmp")],  # noqa: S108
             hostname="function",
