@@ -130,7 +130,7 @@ def _sandbox() -> Finding:
             "environment": {},
         }
         more |= {"network": "", "addresses": {}, "resolver": ""}
-        image = {"root": "", "files": {}, "inside": [1000, 1000]}
+        image = {"root": "", "files": {}, "inside": [1000, 1000], "gvisor": {}}
         last = {"folder": "/", "command": ["/bin/true"], "limits": limits, "scratch_bytes": 1 << 20}
         told.write(json.dumps(words | more | image | last).encode())
         told.seek(0)

@@ -1,0 +1,77 @@
+"""Sandboxes of this machine: bubblewrap's, and for code that nobody trusts gVisor's, which has a kernel of its own.
+
+Both begin in the launcher of ``bastide.jail`` and end by the same chain; here is what differs. The status channel is a
+socket that the first process inside keeps, because nothing but standard input reaches it, and signals sent from outside
+reach gVisor rather than the job: SIGTERM is asked for by a word on it. What comes from that end is the job's, and hostile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bastide.engines.sandbox import SandboxError, Spec
+from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap, BubblewrapRunning
+from bastide.jail import cgroups
+
+_BROKEN: Final = 128
+"""What runsc ends with when it fails itself."""
+
+
+class Gvisor(Bubblewrap):
+    """The driver of both. run_dir: as bubblewrap's."""
+
+    def _made(self, spec: Spec) -> BubblewrapRunning:
+        if not spec.untrusted:
+            return super()._made(spec)
+        if spec.devices:
+            raise SandboxError("code that is not trusted gets no GPU: gVisor passes none through")
+        return GvisorRunning(self, spec.name, self.take_users(3), self._folder / spec.name)
+
+
+class GvisorRunning(BubblewrapRunning):
+    """See the port's Running. users: the job's, and those that inside are root and nobody."""
+
+    # gVisor's own threads, of which a machine has more the more processors it has, and a process for each address space;
+    # those inside are counted by its kernel, which these limit in turn.
+    beside = 512
+
+    def __init__(self, driver: Gvisor, name: str, users: Sequence[int], folder: Path) -> None:
+        super().__init__(driver, name, users, folder)
+        self._control: socket.socket | None = None
+
+    def _told(self, spec: Spec, group: cgroups.Group) -> dict[str, Any]:
+        if "memory" not in group.limited:
+            raise SandboxError("this machine cannot limit gVisor's memory: see bastide doctor, cgroups")
+        told = super()._told(spec, group)
+        inside = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": spec.limits.open_files, "RLIMIT_NPROC": spec.limits.processes}
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits = {**told["limits"], "RLIMIT_NOFILE": most}
+        return {**told, "limits": limits, "gvisor": {"root": self._users[1], "nobody": self._users[2], "limits": inside}}
+
+    def _channel(self) -> tuple[int, int]:
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        return os.dup(ours.fileno()), theirs.detach()
+
+    async def _terminate(self) -> None:
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._control.setblocking(False)
+                self._control.send(b"stop\n")
+
+    def _code(self, code: int, oom: bool) -> int:
+        # The kernel ends a part of gVisor, which ends the rest in its own ways.
+        return _BROKEN + signal.SIGKILL if oom and (code in {_BROKEN, 1, 2} or code < 0) else code
+
+    def _clear(self) -> cgroups.Use:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        return super()._clear()

@@ -1,0 +1,134 @@
+# Plain system calls, and paths inside the sandbox that are the job's own.
+# ruff: noqa: PTH102, PTH103, PTH123, S108
+"""A job on a kernel of its own: the launcher becomes gVisor's runsc instead of bubblewrap.
+
+What runs then, all within the job's control groups: ``unshare``, which dies with the platform and takes the rest along;
+in its process namespace ``runsc run``, its kernel (the "Sentry", in an empty root, under a filter of its own) and its file
+server (the "gofer", whose root is the job's and nothing else). They are users of a namespace that has no others: its root,
+who cannot do anything outside, the job's user, to whom its files belong, and nobody. What the job's programs call never
+reaches the machine's kernel as they call it.
+
+The bundle, in which the variables are, and runsc's state lie in the launcher's own mount namespace, in memory, and go with
+it. Source: OCI Runtime Specification 1.0.2; ``runsc flags``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from bastide.jail.namespaces import (
+    CLONE_NEWNET,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    die_with_parent,
+    mount,
+    rule_a_namespace,
+    unshare,
+)
+
+RUNSC: Final = "/usr/bin/runsc"
+_UNSHARE: Final = "/usr/bin/unshare"
+_NOBODY: Final = 65534
+
+# The first process inside. Its standard input is the status socket: on it it says "running" and is told when to send
+# SIGTERM to all the others; nobody else inside keeps it. The command is its child, as bubblewrap has it, so that signals do
+# to it what they do to any process, and what the shell would say of its end is not taken for the job's own words.
+FIRST: Final = (
+    'exec 3<&0 4>&2 </dev/null 2>/dev/null; find=$1; folder=$2; shift 2; mkdir -p "$folder"; cd "$folder" || exit 126; '
+    "unset OLDPWD; (read -r word && kill -TERM -1) <&3 3<&- >&- 4>&- & echo running >&3; "
+    '(exec 3<&- 2>&4 4>&-; shell=$0; exec "$shell" -c "$find" "$@"); exit $?'
+)
+
+
+def prepare(base: str, told: Mapping[str, Any]) -> None:
+    """In the root that is being laid out at `base`, places for the bundle and for runsc's state; and the machine's own
+    system, as the job is to see it, is made read-only."""
+    if not os.access(RUNSC, os.X_OK):
+        raise FileNotFoundError(f"{RUNSC} is not there: apt-get install runsc")
+    if told["devices"]:
+        raise ValueError("gVisor passes no GPU through")
+    for name in ("bundle", "state"):
+        os.mkdir(f"{base}/{name}", 0o700)
+        os.chown(f"{base}/{name}", told["gvisor"]["root"], told["gvisor"]["root"])
+    if not told["root"]:
+        jail = f"{base}/jail"
+        mount(jail, jail, None, MS_BIND | MS_REC)
+        mount("none", jail, None, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_RDONLY)
+
+
+def become(
+    told: Mapping[str, Any], binds: Sequence[tuple[str, str, bool]], command: Sequence[str], channel: int
+) -> NoReturn:
+    """Become the job; see `launcher.launch`. binds: source, path inside, whether read-only. channel: the descriptor of the
+    status socket.
+
+    told["gvisor"]: root, nobody: users of the machine for these two inside. limits: rlimit names with values, of the job's
+    programs, as their kernel has them.
+    """
+    mine = told["gvisor"]
+    _write_bundle(told, binds, command)
+    if not told["network"]:  # its own is in its kernel; runsc is spoken to by a socket of the namespace it is in
+        unshare(CLONE_NEWNET)
+    pairs = []
+    for inside in told["inside"]:
+        pairs.append({0: mine["root"], _NOBODY: mine["nobody"], inside: told["user"]})
+    rule_a_namespace(*pairs)
+    die_with_parent(told["parent"])
+    os.dup2(channel, 0)
+    os.set_inheritable(channel, False)  # it tells of a failure until the very end
+    os.closerange(channel + 1, 4096)
+    words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", RUNSC, "--root=/state"]
+    words += ["--platform=ptrace", f"--network={'host' if told['network'] else 'none'}", "--ignore-cgroups"]
+    # Of what is bound into it, the job may make and open sockets and FIFOs, as it may without gVisor.
+    words += ["--host-uds=all", "--host-fifo=open", "run", "--bundle=/bundle", f"job-{os.getpid()}"]
+    os.execve(_UNSHARE, words, {"PATH": "/usr/bin:/bin"})  # noqa: S606
+
+
+def _write_bundle(told: Mapping[str, Any], binds: Sequence[tuple[str, str, bool]], command: Sequence[str]) -> None:
+    user, group = told["inside"]
+    size = f"size={int(told['scratch_bytes'])}"
+    scratch = [
+        {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777", size]}
+        for path in ("/dev/shm", "/tmp", "/run")
+    ]
+    bound = [
+        {"destination": target, "type": "bind", "source": source,
+         "options": ["rbind", "nosuid", "nodev", "ro" if readonly else "rw"]}
+        for source, target, readonly in binds
+    ]  # fmt: skip
+    kinds = ["pid", "ipc", "uts", "mount", *([] if told["network"] else ["network"])]
+    bundle = {
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": user, "gid": group},
+            "args": list(command),
+            "env": [f"{name}={value}" for name, value in told["environment"].items()],
+            "cwd": "/",
+            "capabilities": {},
+            "noNewPrivileges": True,
+            "rlimits": [
+                {"type": name, "soft": value, "hard": value} for name, value in told["gvisor"]["limits"].items()
+            ],
+        },
+        # What may be written lies with the mounts: runsc itself cannot make one read-only that the launcher made.
+        "root": {"path": "/jail", "readonly": False},
+        "hostname": told["hostname"],
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+            *scratch,
+            *bound,
+        ],
+        "linux": {"namespaces": [{"type": kind} for kind in kinds]},
+    }
+    handle = os.open("/bundle/config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.fchown(handle, told["gvisor"]["root"], told["gvisor"]["root"])
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(bundle, file)
