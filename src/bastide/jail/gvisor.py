@@ -39,11 +39,17 @@ _NOBODY: Final = 65534
 
 # The first process inside. Its standard input is the status socket: on it it says "running" and is told when to send
 # SIGTERM to all the others; nobody else inside keeps it. The command is its child, as bubblewrap has it, so that signals do
-# to it what they do to any process, and what the shell would say of its end is not taken for the job's own words.
+# to it what they do to any process, and what the shell would say of its end is not taken for the job's own words. What the
+# job prints goes by a pipe of gVisor's own, because into one of the machine a program may write but a part, and those that
+# count on the kernel for the rest lose it. At the end whoever is left is ended before the pipe is emptied.
+_OUTPUT: Final = "/run/.output"
 FIRST: Final = (
-    'exec 3<&0 4>&2 </dev/null 2>/dev/null; find=$1; folder=$2; shift 2; mkdir -p "$folder"; cd "$folder" || exit 126; '
-    "unset OLDPWD; (read -r word && kill -TERM -1) <&3 3<&- >&- 4>&- & echo running >&3; "
-    '(exec 3<&- 2>&4 4>&-; shell=$0; exec "$shell" -c "$find" "$@"); exit $?'
+    'exec 3<&0 4>&1 </dev/null >/dev/null 2>&1; find=$1; [ -d "$2" ] || mkdir -p "$2"; cd "$2" || exit 126; shift 2; '
+    f"unset OLDPWD; mkfifo -m 600 {_OUTPUT}; (trap '' TERM INT HUP; exec cat <{_OUTPUT} >&4 3<&- 4>&-) & relay=$!; "
+    f"exec 5>{_OUTPUT} 4>&-; rm {_OUTPUT}; (read -r word && kill -TERM -1) <&3 3<&- 5>&- & echo running >&3; "
+    '(exec 3<&- >&5 2>&5 5>&-; shell=$0; exec "$shell" -c "$find" "$@"); code=$?; exec 5>&-; kill -STOP -1; '
+    "for one in /proc/[0-9]*; do case ${one#/proc/} in 1|$relay) ;; *) kill -KILL ${one#/proc/};; esac; done; "
+    "kill -CONT $relay; wait $relay; exit $code"
 )
 
 

@@ -117,8 +117,8 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     for name, value in told["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
     if told["gvisor"]:
-        shell, first = (_SHELL, _FIND) if told["root"] else ("/bin/sh", 'exec "$0" "$@"')
-        gvisor.become(told, binds, [shell, "-c", gvisor.FIRST, shell, first, told["folder"], *told["command"]], STATUS)
+        first = [_SHELL, "-c", gvisor.FIRST, _SHELL, _FIND, told["folder"]]
+        gvisor.become(told, binds, [*first, *told["command"]], STATUS)
     drop_to(told["user"], told["user"])
     die_with_parent(told["parent"])
     _pass(_FILTER, seccomp.assemble(os.uname().machine))
@@ -150,7 +150,7 @@ def _arguments(told: Mapping[str, Any], binds: Sequence[Bind]) -> list[str]:
         words += ["--ro-bind" if readonly else "--bind", source, target]
     for path in told["devices"]:
         words += ["--dev-bind", path, path]
-    if told["root"] and _covered(f"{told['folder']}/", ["/opt/ml"]):
+    if told["root"] and _covered(f"{told['folder']}/", ["/opt/ml"], told):
         words += ["--dir", told["folder"]]
     return [*words, "--chdir", told["folder"]]
 
@@ -187,13 +187,16 @@ def _lay_out(told: Mapping[str, Any]) -> list[Bind]:
         here = f"{base}/binds/{number}"
         _mirror(source, here)
         _bind(source, here, readonly=readonly)
-        if not _covered(target, targets):
+        if not _covered(target, targets, told):
             _mirror(source, f"{place}{target}")
         binds.append((f"/binds/{number}", target, readonly))
-    if told["root"]:
+    if told["root"] or told["gvisor"]:
         _write(f"{base}/starter", "")
         _bind(os.path.realpath(_STARTER), f"{base}/starter", readonly=True)
         binds.append(("/starter", _SHELL, True))
+        if told["gvisor"]:
+            _mirror(f"{base}/starter", f"{place}{_SHELL}")
+    if told["root"]:
         _cover(jail, base, told)
     # For bubblewrap or runsc itself until it pivots: its own libraries, a whole /proc (the kernel gives a new one only to who
     # sees one), devices to bind, a folder to build in.
@@ -297,9 +300,10 @@ def _checked(target: str) -> None:
         raise ValueError(f"a path inside is absolute and plain, not {target!r}")
 
 
-def _covered(target: str, targets: Sequence[str]) -> bool:
-    """Whether the mount point lies in a folder that is mounted over anyway: it is made there."""
-    tops = ["/tmp", "/run", "/dev/shm", *targets]
+def _covered(target: str, targets: Sequence[str], told: Mapping[str, Any]) -> bool:
+    """Whether the mount point lies in a folder that is mounted over anyway, and is made there; gVisor, where folders in
+    memory are its own, wants it in the root all the same."""
+    tops = [*([] if told["gvisor"] else ["/tmp", "/run", "/dev/shm"]), *targets]
     return any(target != top and target.startswith(f"{top}/") for top in tops)
 
 
