@@ -55,7 +55,8 @@ class Cell:
 
     def spec(self, command: Sequence[str], **more: Any) -> Spec:
         values: dict[str, Any] = {"name": f"test-{next(_numbers)}", "limits": SMALL, **more}
-        values.setdefault("workdir", self.workdir()); values["untrusted"] = bool(__import__("os").environ.get("GV"))
+        values.setdefault("workdir", self.workdir())
+        values["untrusted"] = bool(__import__("os").environ.get("GV"))
         return Spec(image=self.environment, command=command, **values)
 
     def python(self, code: str, **more: Any) -> Told:

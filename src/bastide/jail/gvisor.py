@@ -1,12 +1,16 @@
 # Plain system calls, and paths inside the sandbox that are the job's own.
-# ruff: noqa: PTH102, PTH103, PTH123, S108
+# ruff: noqa: PTH102, PTH119, PTH123, S108
 """A job on a kernel of its own: the launcher becomes gVisor's runsc instead of bubblewrap.
 
 What runs then, all within the job's control groups: ``unshare``, which dies with the platform and takes the rest along;
 in its process namespace ``runsc run``, its kernel (the "Sentry", in an empty root, under a filter of its own) and its file
-server (the "gofer", whose root is the job's and nothing else). They are users of a namespace that has no others: its root,
-who cannot do anything outside, the job's user, to whom its files belong, and nobody. What the job's programs call never
-reaches the machine's kernel as they call it.
+server (the "gofer", whose root is the job's and nothing else). They are the job's user, the root of a namespace where
+there is nobody else but nobody, and who can do nothing outside. What the job's programs call never reaches the machine's
+kernel as they call it.
+
+So the job's files belong to gVisor's root. The job itself lives in a user namespace that gVisor has, in which its user has
+the number that its image names, and no privileges. (With a second user of the machine for it, files could not be made on
+file systems that look who makes them, as gocryptfs does.)
 
 The bundle, in which the variables are, and runsc's state lie in the launcher's own mount namespace, in memory, and go with
 it. Source: OCI Runtime Specification 1.0.2; ``runsc flags``.
@@ -35,7 +39,10 @@ from bastide.jail.namespaces import (
 
 RUNSC: Final = "/usr/bin/runsc"
 _UNSHARE: Final = "/usr/bin/unshare"
+_STARTER: Final = "/usr/bin/busybox"
 _NOBODY: Final = 65534
+TOOLS: Final = "/run/.bastide"
+"""Where in the job's root the programs are that start it: an image may have none."""
 
 # The first process inside. Its standard input is the status socket: on it it says "running" and is told when to send
 # SIGTERM to all the others; nobody else inside keeps it. The command is its child, as bubblewrap has it, so that signals do
@@ -44,29 +51,50 @@ _NOBODY: Final = 65534
 # count on the kernel for the rest lose it. At the end whoever is left is ended before the pipe is emptied.
 _OUTPUT: Final = "/run/.output"
 FIRST: Final = (
-    'exec 3<&0 4>&1 </dev/null >/dev/null 2>&1; find=$1; [ -d "$2" ] || mkdir -p "$2"; cd "$2" || exit 126; shift 2; '
-    f"unset OLDPWD; mkfifo -m 600 {_OUTPUT}; (trap '' TERM INT HUP; exec cat <{_OUTPUT} >&4 3<&- 4>&-) & relay=$!; "
+    "exec 3<&0 4>&1 </dev/null >/dev/null 2>&1; find=$1; user=$2; group=$3; folder=$4; shift 4; "
+    '[ -d "$folder" ] || mkdir -p "$folder"; cd "$folder" || exit 126; unset OLDPWD; '
+    f"mkfifo -m 600 {_OUTPUT}; (trap '' TERM INT HUP; exec cat <{_OUTPUT} >&4 3<&- 4>&-) & relay=$!; "
     f"exec 5>{_OUTPUT} 4>&-; rm {_OUTPUT}; (read -r word && kill -TERM -1) <&3 3<&- 5>&- & echo running >&3; "
-    '(exec 3<&- >&5 2>&5 5>&-; shell=$0; exec "$shell" -c "$find" "$@"); code=$?; exec 5>&-; kill -STOP -1; '
+    f"(exec 3<&- >&5 2>&5 5>&-; exec {TOOLS}/ld.so --library-path {TOOLS} {TOOLS}/unshare --map-user=$user "
+    f'--map-group=$group -- {TOOLS}/sh -c "$find" "$@"); code=$?; exec 5>&-; kill -STOP -1; '
     "for one in /proc/[0-9]*; do case ${one#/proc/} in 1|$relay) ;; *) kill -KILL ${one#/proc/};; esac; done; "
     "kill -CONT $relay; wait $relay; exit $code"
 )
 
 
 def prepare(base: str, told: Mapping[str, Any]) -> None:
-    """In the root that is being laid out at `base`, places for the bundle and for runsc's state; and the machine's own
-    system, as the job is to see it, is made read-only."""
+    """In the root that is being laid out at `base`: places for the bundle and for runsc's state, and the programs that
+    start the job. The machine's own system, as the job is to see it, is made read-only."""
     if not os.access(RUNSC, os.X_OK):
         raise FileNotFoundError(f"{RUNSC} is not there: apt-get install runsc")
     if told["devices"]:
         raise ValueError("gVisor passes no GPU through")
     for name in ("bundle", "state"):
         os.mkdir(f"{base}/{name}", 0o700)
-        os.chown(f"{base}/{name}", told["gvisor"]["root"], told["gvisor"]["root"])
+        os.chown(f"{base}/{name}", told["user"], told["user"])
+    os.mkdir(f"{base}/tools")
+    for name, source in (("sh", os.path.realpath(_STARTER)), ("unshare", _UNSHARE), *_libraries()):
+        target = f"{base}/tools/{name}"
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT, 0o755))
+        mount(source, target, None, MS_BIND)
+        mount("none", target, None, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_RDONLY)
     if not told["root"]:
         jail = f"{base}/jail"
         mount(jail, jail, None, MS_BIND | MS_REC)
         mount("none", jail, None, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_RDONLY)
+
+
+def _libraries() -> list[tuple[str, str]]:
+    """The machine's C library and the loader of programs, which this process runs by, too."""
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        loaded = {line.split(maxsplit=5)[-1].strip() for line in file}
+    found = []
+    for name, pattern in (("ld.so", "ld-linux"), ("libc.so.6", "libc.so.6")):
+        paths = [path for path in loaded if path.startswith("/") and os.path.basename(path).startswith(pattern)]
+        if not paths:
+            raise FileNotFoundError(f"the machine's {name} was not found")
+        found.append((name, paths[0]))
+    return found
 
 
 def become(
@@ -75,17 +103,13 @@ def become(
     """Become the job; see `launcher.launch`. binds: source, path inside, whether read-only. channel: the descriptor of the
     status socket.
 
-    told["gvisor"]: root, nobody: users of the machine for these two inside. limits: rlimit names with values, of the job's
-    programs, as their kernel has them.
+    told["gvisor"]: nobody: a user of the machine for the one who inside is nobody. limits: rlimit names with values, of the
+    job's programs, as their kernel has them.
     """
-    mine = told["gvisor"]
     _write_bundle(told, binds, command)
     if not told["network"]:  # its own is in its kernel; runsc is spoken to by a socket of the namespace it is in
         unshare(CLONE_NEWNET)
-    pairs = []
-    for inside in told["inside"]:
-        pairs.append({0: mine["root"], _NOBODY: mine["nobody"], inside: told["user"]})
-    rule_a_namespace(*pairs)
+    rule_a_namespace({0: told["user"], _NOBODY: told["gvisor"]["nobody"]})
     die_with_parent(told["parent"])
     os.dup2(channel, 0)
     os.set_inheritable(channel, False)  # it tells of a failure until the very end
@@ -98,7 +122,6 @@ def become(
 
 
 def _write_bundle(told: Mapping[str, Any], binds: Sequence[tuple[str, str, bool]], command: Sequence[str]) -> None:
-    user, group = told["inside"]
     size = f"size={int(told['scratch_bytes'])}"
     scratch = [
         {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777", size]}
@@ -113,7 +136,7 @@ def _write_bundle(told: Mapping[str, Any], binds: Sequence[tuple[str, str, bool]
     bundle = {
         "ociVersion": "1.0.2",
         "process": {
-            "user": {"uid": user, "gid": group},
+            "user": {"uid": 0, "gid": 0},
             "args": list(command),
             "env": [f"{name}={value}" for name, value in told["environment"].items()],
             "cwd": "/",
@@ -135,6 +158,6 @@ def _write_bundle(told: Mapping[str, Any], binds: Sequence[tuple[str, str, bool]
         "linux": {"namespaces": [{"type": kind} for kind in kinds]},
     }
     handle = os.open("/bundle/config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    os.fchown(handle, told["gvisor"]["root"], told["gvisor"]["root"])
+    os.fchown(handle, told["user"], told["user"])
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(bundle, file)

@@ -117,7 +117,7 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     for name, value in told["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
     if told["gvisor"]:
-        first = [_SHELL, "-c", gvisor.FIRST, _SHELL, _FIND, told["folder"]]
+        first = [_SHELL, "-c", gvisor.FIRST, _SHELL, _FIND, *map(str, told["inside"]), told["folder"]]
         gvisor.become(told, binds, [*first, *told["command"]], STATUS)
     drop_to(told["user"], told["user"])
     die_with_parent(told["parent"])
@@ -190,12 +190,13 @@ def _lay_out(told: Mapping[str, Any]) -> list[Bind]:
         if not _covered(target, targets, told):
             _mirror(source, f"{place}{target}")
         binds.append((f"/binds/{number}", target, readonly))
-    if told["root"] or told["gvisor"]:
+    if told["gvisor"]:
+        os.mkdir(f"{place}{gvisor.TOOLS}")
+        binds.append(("/tools", gvisor.TOOLS, True))
+    elif told["root"]:
         _write(f"{base}/starter", "")
         _bind(os.path.realpath(_STARTER), f"{base}/starter", readonly=True)
         binds.append(("/starter", _SHELL, True))
-        if told["gvisor"]:
-            _mirror(f"{base}/starter", f"{place}{_SHELL}")
     if told["root"]:
         _cover(jail, base, told)
     # For bubblewrap or runsc itself until it pivots: its own libraries, a whole /proc (the kernel gives a new one only to who

@@ -105,15 +105,14 @@ def drop_to(user: int, group: int) -> None:
         raise PermissionError(f"privilege is left: {' '.join(''.join(left).split())}")
 
 
-def rule_a_namespace(users: Mapping[int, int], groups: Mapping[int, int]) -> None:
-    """Become the root of a user namespace of our own, where there are only these users and groups: numbers inside, and
-    those of the machine. Outside of it no privilege is left, and there is no way back.
+def rule_a_namespace(users: Mapping[int, int]) -> None:
+    """Become the root of a user namespace of our own, where there are only these users, and groups of the same numbers: those
+    inside, and those of the machine. Outside of it no privilege is left, and there is no way back.
 
     Raises OSError when a step fails and PermissionError when more of the machine is in it.
     """
-    if 0 not in users or 0 not in groups or min(*users.values(), *groups.values()) <= 0:
+    if min(users.values()) <= 0:
         raise PermissionError("a job does not run as root")
-    wanted = {"uid_map": users, "gid_map": groups}
     here = os.getpid()
     ready, told = os.pipe()
     child = os.fork()  # the maps are written from outside, by who has the privilege for it
@@ -121,9 +120,9 @@ def rule_a_namespace(users: Mapping[int, int], groups: Mapping[int, int]) -> Non
         try:
             os.close(told)
             if os.read(ready, 1):
-                for name, pairs in wanted.items():
+                for name in ("uid_map", "gid_map"):
                     with open(f"/proc/{here}/{name}", "w", encoding="utf-8") as file:  # noqa: PTH123
-                        file.write("".join(f"{inside} {outside} 1\n" for inside, outside in pairs.items()))
+                        file.write("".join(f"{inside} {outside} 1\n" for inside, outside in users.items()))
         finally:
             os._exit(0)
     os.close(ready)
@@ -131,10 +130,10 @@ def rule_a_namespace(users: Mapping[int, int], groups: Mapping[int, int]) -> Non
     os.write(told, b"x")
     os.close(told)
     os.waitpid(child, 0)
-    for name, pairs in wanted.items():
+    for name in ("uid_map", "gid_map"):
         with open(f"/proc/self/{name}", encoding="utf-8") as file:  # noqa: PTH123
             found = [tuple(map(int, line.split())) for line in file]
-        if sorted(found) != sorted((inside, outside, 1) for inside, outside in pairs.items()):
+        if sorted(found) != sorted((inside, outside, 1) for inside, outside in users.items()):
             raise PermissionError(f"the users of the namespace are others than they should be: {name}")
     os.setgroups([])
     os.setresgid(0, 0, 0)

@@ -38,6 +38,7 @@ from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.outcome import OUT_OF_TIME, REASON, STOPPED, outcome_of, verdict
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.services.sagemaker.tuning_definition import OBJECTIVE
+from bastide.services.sagemaker.untrusted import failed, untrusted
 from bastide.store import Row, Transaction
 
 T = TypeVar("T")
@@ -149,6 +150,8 @@ class JobFlow(ABC):
         with self.calls.store.reading() as view:
             if own_image.named(self.calls, view, self.image(row), row.account) is not None:
                 return "an image of one's own"
+        if untrusted(self.calls, row.account, self.image(row)):
+            return "code that is not trusted"
         modes = sorted({one.mode for one in self.sources(row) if one.mode != channels.FILE})
         return modes[0] if modes else "EnableManagedSpotTraining" if self.spot(row) else self.follows(row)
 
@@ -422,13 +425,16 @@ class JobFlow(ABC):
             group=[one.place for one in hosts],
             gpus=grant.gpus,
             devices=devices_of(host.granted.gpus),
+            untrusted=untrusted(self.calls, row.account, self.image(row)),
         )
         try:
             _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
         except ValueError as error:
             raise Failed("ClientError", str(error)) from None
-        except SandboxError:
+        except SandboxError as error:
             self._unless_lost(run, [host])
+            if spec.untrusted:
+                raise failed(error) from error
             raise
 
     async def watch(self, run: Run) -> dict[str, Any]:

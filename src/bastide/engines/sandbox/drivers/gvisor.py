@@ -32,11 +32,11 @@ class Gvisor(Bubblewrap):
             return super()._made(spec)
         if spec.devices:
             raise SandboxError("code that is not trusted gets no GPU: gVisor passes none through")
-        return GvisorRunning(self, spec.name, self.take_users(3), self._folder / spec.name)
+        return GvisorRunning(self, spec.name, self.take_users(2), self._folder / spec.name)
 
 
 class GvisorRunning(BubblewrapRunning):
-    """See the port's Running. users: the job's, and those that inside are root and nobody."""
+    """See the port's Running. users: the job's, and the one who inside is nobody."""
 
     # gVisor's own threads, of which a machine has more the more processors it has, and a process for each address space;
     # those inside are counted by its kernel, which these limit in turn.
@@ -53,7 +53,7 @@ class GvisorRunning(BubblewrapRunning):
         inside = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": spec.limits.open_files, "RLIMIT_NPROC": spec.limits.processes}
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         limits = {**told["limits"], "RLIMIT_NOFILE": most}
-        return {**told, "limits": limits, "gvisor": {"root": self._users[1], "nobody": self._users[2], "limits": inside}}
+        return {**told, "limits": limits, "gvisor": {"nobody": self._users[1], "limits": inside}}
 
     def _channel(self) -> tuple[int, int]:
         ours, theirs = socket.socketpair()
