@@ -44,11 +44,12 @@ _NOBODY: Final = 65534
 TOOLS: Final = "/run/.bastide"
 """Where in the job's root the programs are that start it: an image may have none."""
 
-# The first process inside. Its standard input is the status socket: on it it says "running" and is told when to send
-# SIGTERM to all the others; nobody else inside keeps it. The command is its child, as bubblewrap has it, so that signals do
-# to it what they do to any process, and what the shell would say of its end is not taken for the job's own words. What the
-# job prints goes by a pipe of gVisor's own, because into one of the machine a program may write but a part, and those that
-# count on the kernel for the rest lose it. At the end whoever is left is ended before the pipe is emptied.
+# The first process inside. Its standard input is the status socket: on it it says "running", is told when to send SIGTERM
+# to all the others, and says "ended" before it ends with the command's exit code; nobody else inside keeps it. The command
+# is its child, as bubblewrap has it, so that signals do to it what they do to any process, and what the shell would say of
+# its end is not taken for the job's own words. What the job prints goes by a pipe of gVisor's own, because into one of the
+# machine a program may write but a part, and those that count on the kernel for the rest lose it. At the end whoever is
+# left is ended before the pipe is emptied.
 _OUTPUT: Final = "/run/.output"
 FIRST: Final = (
     "exec 3<&0 4>&1 </dev/null >/dev/null 2>&1; find=$1; user=$2; group=$3; folder=$4; shift 4; "
@@ -58,7 +59,7 @@ FIRST: Final = (
     f"(exec 3<&- >&5 2>&5 5>&-; exec {TOOLS}/ld.so --library-path {TOOLS} {TOOLS}/unshare --map-user=$user "
     f'--map-group=$group -- {TOOLS}/sh -c "$find" "$@"); code=$?; exec 5>&-; kill -STOP -1; '
     "for one in /proc/[0-9]*; do case ${one#/proc/} in 1|$relay) ;; *) kill -KILL ${one#/proc/};; esac; done; "
-    "kill -CONT $relay; wait $relay; exit $code"
+    "kill -CONT $relay; wait $relay; echo ended >&3; exit $code"
 )
 
 

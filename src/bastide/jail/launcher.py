@@ -199,8 +199,8 @@ def _lay_out(told: Mapping[str, Any]) -> list[Bind]:
         binds.append(("/starter", _SHELL, True))
     if told["root"]:
         _cover(jail, base, told)
-    # For bubblewrap or runsc itself until it pivots: its own libraries, a whole /proc (the kernel gives a new one only to who
-    # sees one), devices to bind, a folder to build in.
+    # For bubblewrap or runsc itself until it pivots: its own libraries, a whole /proc (the kernel gives a new one only to
+    # who sees one), devices to bind, a folder to build in.
     for name in ("usr", "proc", "dev", "tmp", "old"):
         os.mkdir(f"{base}/{name}")
     _bind("/usr", f"{base}/usr", readonly=True)

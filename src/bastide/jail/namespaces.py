@@ -106,8 +106,8 @@ def drop_to(user: int, group: int) -> None:
 
 
 def rule_a_namespace(users: Mapping[int, int]) -> None:
-    """Become the root of a user namespace of our own, where there are only these users, and groups of the same numbers: those
-    inside, and those of the machine. Outside of it no privilege is left, and there is no way back.
+    """Become the root of a user namespace of our own, where there are only these users, and groups of the same numbers:
+    those inside, and those of the machine. Outside of it no privilege is left, and there is no way back.
 
     Raises OSError when a step fails and PermissionError when more of the machine is in it.
     """

@@ -22,8 +22,8 @@ from bastide.engines.placement import Placement
 from bastide.engines.placement.machine import Machine
 from bastide.engines.placement.nodes import Nodes
 from bastide.engines.sandbox import Sandboxes, Volumes
-from bastide.engines.sandbox.drivers.gvisor import Gvisor
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
+from bastide.engines.sandbox.drivers.gvisor import Gvisor
 from bastide.engines.sandbox.drivers.remote import Spread
 from bastide.engines.serving import Serving, Standing
 from bastide.engines.spool import Spools

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import Account, allow, below
+from tests.platform import Account, allow
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry
 from tests.stories.sagemaker import serving

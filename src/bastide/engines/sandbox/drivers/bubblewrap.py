@@ -122,9 +122,6 @@ class Bubblewrap:
 class BubblewrapRunning:
     """See the port's Running."""
 
-    beside = 2
-    """Processes that are not the job's: bubblewrap outside, and bubblewrap as the first process inside."""
-
     def __init__(self, driver: Bubblewrap, name: str, users: Sequence[int], folder: Path) -> None:
         self._driver = driver
         self._name = name
@@ -151,12 +148,10 @@ class BubblewrapRunning:
     async def begin(self, spec: Spec, group_name: str) -> None:
         """Start it; the driver calls this once."""
         loop = asyncio.get_running_loop()
-        limits = spec.limits
         self._folder.mkdir(parents=True, mode=0o700)
         (self._folder / "scratch").mkdir()
-        group = cgroups.create(
-            group_name, memory_bytes=limits.memory_bytes, processes=limits.processes + self.beside, cpus=limits.cpus
-        )
+        memory, cpus = spec.limits.memory_bytes, spec.limits.cpus
+        group = cgroups.create(group_name, memory_bytes=memory, processes=self._processes(spec.limits), cpus=cpus)
         self._group = group
         (self._folder / "state.json").write_text(json.dumps(group.folders))
         told = json.dumps(self._told(spec, group)).encode()
@@ -205,10 +200,14 @@ class BubblewrapRunning:
                 said = json.loads(answer)["error"]
             raise SandboxError(f"the sandbox {self._name} could not be set up: {' '.join(said.split())}")
 
+    def _processes(self, limits: Limits) -> int:
+        """How many the machine's kernel may count: bubblewrap is one outside, and the first one inside."""
+        return limits.processes + 2
+
     def _told(self, spec: Spec, group: cgroups.Group) -> dict[str, Any]:
         """What the launcher is told."""
         told = _told(spec, self.user, group, self._folder / "scratch")
-        return {**told, "limits": _rlimits(spec.limits, group, self.beside)}
+        return {**told, "limits": _rlimits(spec.limits, group, self._processes(spec.limits))}
 
     def _channel(self) -> tuple[int, int]:
         """Our end and the launcher's of where it says how the start went."""
@@ -367,7 +366,7 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
     }
 
 
-def _rlimits(limits: Limits, group: cgroups.Group, beside: int) -> dict[str, int]:
+def _rlimits(limits: Limits, group: cgroups.Group, processes: int) -> dict[str, int]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = limits.open_files if most == resource.RLIM_INFINITY else min(limits.open_files, most)
     # The job's user is its own, so the limit by user is a limit by job, beside the one of the control group.
@@ -375,7 +374,7 @@ def _rlimits(limits: Limits, group: cgroups.Group, beside: int) -> dict[str, int
     # would start as root outside, at 0, too (core(5); fs/coredump.c). The filter keeps the job from changing it. Where the
     # platform itself was started with 0 there is no way up.
     _, core = resource.getrlimit(resource.RLIMIT_CORE)
-    found = {"RLIMIT_CORE": 1 if core else 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": limits.processes + beside}
+    found = {"RLIMIT_CORE": 1 if core else 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": processes}
     if "memory" not in group.limited:
         found["RLIMIT_AS"] = limits.memory_bytes
     return found

@@ -14,14 +14,11 @@ import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from bastide.engines.sandbox import SandboxError, Spec
+from bastide.engines.sandbox import Limits, SandboxError, Spec
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap, BubblewrapRunning
 from bastide.jail import cgroups
-
-_BROKEN: Final = 128
-"""What runsc ends with when it fails itself."""
 
 
 class Gvisor(Bubblewrap):
@@ -38,13 +35,14 @@ class Gvisor(Bubblewrap):
 class GvisorRunning(BubblewrapRunning):
     """See the port's Running. users: the job's, and the one who inside is nobody."""
 
-    # gVisor's own threads, of which a machine has more the more processors it has, and a process for each address space;
-    # those inside are counted by its kernel, which these limit in turn.
-    beside = 512
-
     def __init__(self, driver: Gvisor, name: str, users: Sequence[int], folder: Path) -> None:
         super().__init__(driver, name, users, folder)
         self._control: socket.socket | None = None
+
+    def _processes(self, limits: Limits) -> int:
+        # A process and its address space are two for the machine; gVisor's own threads are the more the more processors
+        # there are. The job's own number is kept to by the kernel that it has.
+        return 2 * limits.processes + 512
 
     def _told(self, spec: Spec, group: cgroups.Group) -> dict[str, Any]:
         if "memory" not in group.limited:
@@ -63,15 +61,20 @@ class GvisorRunning(BubblewrapRunning):
     async def _terminate(self) -> None:
         if self._control is not None:
             with contextlib.suppress(OSError):
-                self._control.setblocking(False)
-                self._control.send(b"stop\n")
+                self._control.send(b"stop\n", socket.MSG_DONTWAIT)
 
-    def _code(self, code: int, oom: bool) -> int:
-        # The kernel ends a part of gVisor, which ends the rest in its own ways.
-        return _BROKEN + signal.SIGKILL if oom and (code in {_BROKEN, 1, 2} or code < 0) else code
-
-    def _clear(self) -> cgroups.Use:
+    async def abandon(self) -> None:
+        """See bubblewrap's."""
+        await super().abandon()
         if self._control is not None:
             self._control.close()
-            self._control = None
-        return super()._clear()
+
+    def _code(self, code: int, oom: bool) -> int:
+        assert self._control is not None
+        told = b""
+        with self._control, contextlib.suppress(OSError):
+            told = self._control.recv(64, socket.MSG_DONTWAIT)
+        if b"ended" in told:
+            return code
+        # It was not the command that ended, but a part of gVisor, which ends the rest in its own ways.
+        return 128 + signal.SIGKILL if oom else min(code, -signal.SIGKILL)
