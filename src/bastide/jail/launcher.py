@@ -117,7 +117,7 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     for name, value in told["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
     if told["gvisor"]:
-        first = [_SHELL, "-c", gvisor.FIRST, _SHELL, _FIND, *map(str, told["inside"]), told["folder"]]
+        first = [_SHELL, "-c", gvisor.FIRST, _SHELL, f"unset SHLVL; {_FIND}", *map(str, told["inside"]), told["folder"]]
         gvisor.become(told, binds, [*first, *told["command"]], STATUS)
     drop_to(told["user"], told["user"])
     die_with_parent(told["parent"])
