@@ -6,10 +6,17 @@ remove. An image counts as the code of the account that its registry belongs to,
 
 from __future__ import annotations
 
+from typing import Final
+
 from bastide.engines.sandbox import SandboxError
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
 from bastide.services.sagemaker import own_image
+
+NO_PIPES: Final = (
+    "code that is not trusted (the organisation's tag bastide:untrusted-code) runs under gVisor, which does not tell when a "
+    "stream is closed before its end, and the next one would never come. Please use File or FastFile."
+)
 
 
 def untrusted(calls: Calls, account: str, image: str) -> bool:
