@@ -159,7 +159,6 @@ def test_nothing_outside_opt_ml_can_be_written(cell: Any, refused: Check) -> Non
     assert not list(Path(base).glob("**/planted"))
 
 
-@BOTH
 def test_a_link_does_not_lead_out(cell: Any, tmp_path: Path, refused: Check) -> None:
     target = tmp_path / "host-file"
     target.write_text("host")
@@ -233,7 +232,6 @@ def listening(family: int, address: Any) -> Iterator[tuple[Any, list[Any]]]:
             thread.join()
 
 
-@BOTH
 def test_the_loopback_of_the_host_is_not_the_jobs(cell: Any, refused: Check) -> None:
     with listening(socket.AF_INET, ("127.0.0.1", 0)) as (address, came):
         told = cell.python(
@@ -247,7 +245,6 @@ def test_the_loopback_of_the_host_is_not_the_jobs(cell: Any, refused: Check) -> 
         assert came == []
 
 
-@BOTH
 def test_no_address_can_be_reached(cell: Any, refused: Check) -> None:
     with listening(socket.AF_INET, ("0.0.0.0", 0)) as (address, came):
         own = {i[4][0] for i in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} | {"10.0.0.1"}
@@ -286,7 +283,6 @@ def test_no_name_is_resolved_but_its_own(cell: Any) -> None:
     assert told.lines[3] == "algo-1 127.0.0.1 algo-1"
 
 
-@BOTH
 def test_abstract_sockets_of_the_host_are_not_there(cell: Any, refused: Check) -> None:
     with listening(socket.AF_UNIX, "\0bastide-abstract-test") as (_, came):
         told = cell.python(
@@ -300,7 +296,6 @@ def test_abstract_sockets_of_the_host_are_not_there(cell: Any, refused: Check) -
         assert came == []
 
 
-@BOTH
 def test_rare_socket_families_are_closed(cell: Any, refused: Check) -> None:
     told = cell.python(
         attempts("""
@@ -380,7 +375,6 @@ def test_processes_of_the_host_cannot_be_signalled(cell: Any) -> None:
         bystander.kill()
 
 
-@BOTH
 def test_a_daemon_does_not_outlive_its_job(cell: Any) -> None:
     marker = f"daemon-{os.getpid()}"
     told = cell.python(f"""
@@ -401,7 +395,6 @@ def test_a_daemon_does_not_outlive_its_job(cell: Any) -> None:
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
-@BOTH
 def test_a_fork_bomb_meets_its_limit(cell: Any) -> None:
     marker = f"bomb-{os.getpid()}"
     limits = Limits(memory_bytes=512 << 20, cpus=1.0, processes=20)
@@ -450,7 +443,6 @@ async def _drain(running: Any) -> list[bytes]:
     return [line async for line in running.lines()]
 
 
-@BOTH
 @pytest.mark.parametrize(
     ("where", "code"),
     [
@@ -584,7 +576,6 @@ def test_no_reading_of_other_processes(cell: Any, refused: Check) -> None:
     refused(told)
 
 
-@BOTH
 def test_no_mounting(cell: Any, refused: Check) -> None:
     told = cell.python(
         attempts("""

@@ -72,7 +72,6 @@ def test_scikit_learn_and_joblib(cell: Any) -> None:
     assert (work / "model.joblib").stat().st_uid >= 1_900_000_000
 
 
-@BOTH
 def test_it_can_write_where_it_should(cell: Any) -> None:
     work = cell.workdir()
     (work / "input").mkdir()
@@ -109,7 +108,6 @@ def test_binds_are_where_they_were_asked_for(cell: Any, tmp_path: Path) -> None:
     assert given.stat().st_uid == 0
 
 
-@BOTH
 def test_output_and_errors_keep_their_order(cell: Any) -> None:
     told = cell.run(["sh", "-c", "for i in 1 2 3; do echo out $i; echo err $i >&2; done; printf last"])
     assert told.lines == ["out 1", "err 1", "out 2", "err 2", "out 3", "err 3", "last"]
@@ -121,7 +119,6 @@ def test_a_long_line_comes_in_pieces(cell: Any) -> None:
     assert [len(line) for line in told.lines] == [262_144, 262_144, 600_000 - 2 * 262_144, 1]
 
 
-@BOTH
 def test_a_reader_that_waits_holds_the_job_up(cell: Any) -> None:
     async def story() -> tuple[int, int]:
         work = cell.workdir()
@@ -140,7 +137,6 @@ def test_a_reader_that_waits_holds_the_job_up(cell: Any) -> None:
     assert count == 400
 
 
-@BOTH
 @pytest.mark.parametrize(
     ("command", "code", "number"),
     [
@@ -202,7 +198,6 @@ def test_who_ignores_stopping_is_killed_after_the_grace(cell: Any) -> None:
     assert 0.25 < seconds < 3
 
 
-@BOTH
 def test_nothing_is_left_afterwards(cell: Any) -> None:
     cell.run(["true"])
     assert list((cell.folder / "run" / "sandboxes").iterdir()) == []
