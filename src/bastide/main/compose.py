@@ -11,6 +11,7 @@ import bastide
 from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.cluster import Cluster
+from bastide.engines.functions import Functions
 from bastide.engines.idp import Issuers
 from bastide.engines.images import Containers
 from bastide.engines.keys import RootKey, Safe, open_root
@@ -44,6 +45,7 @@ from bastide.services import (
     events,
     identity_center,
     kms,
+    lambda_,
     logs,
     s3,
     sagemaker,
@@ -165,6 +167,8 @@ class Platform:
             Issuers: issuers,
             LastUse: last_use,
             ecr.Place: ecr.Place(url),
+            lambda_.Place: lambda_.Place(url),
+            Functions: Functions(clock),
             Meter: meter,
         }
         calls = Calls(
@@ -186,7 +190,12 @@ class Platform:
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
         outbox = Outbox(store)
+        engines[lambda_.Runner] = lambda_.Runner(calls)
+        engines[lambda_.Events] = lambda_.Events(calls)
+        mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
         sagemaker.subscribe(outbox, calls, workflows)
+        lambda_.subscribe(outbox, calls)
+        mappings.subscribe(outbox)
         store.committed = outbox.wake
         rules = events.Rules(calls)
         scaler = application_autoscaling.Scaler(calls)
@@ -195,7 +204,7 @@ class Platform:
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
-            named = s3.files(view) | ecr.files(view)
+            named = s3.files(view) | ecr.files(view) | lambda_.files(view)
         await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
@@ -241,6 +250,9 @@ class Platform:
         await workflows.recover()
         workflows.run()
         rules.start()
+        calls.engine(Functions).start()
+        calls.engine(lambda_.Events).start()
+        await mappings.start()
         outbox.start()
         delivery.start()
         sign_in.start()
@@ -259,9 +271,14 @@ class Platform:
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
         registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
         return FrontDoor(
-            self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=(registry, *browsers)
+            self.calls,
+            hosts=hosts,
+            regions=configuration.regions,
+            health=self.health,
+            pages=(registry, code, *browsers),
         )
 
     async def open_networks(self, door: Door) -> None:
@@ -314,6 +331,9 @@ class Platform:
         await self.networks.close()
         await self.scaler.close()
         await self.sign_in.close()
+        await self.calls.engine(lambda_.Mappings).close()
+        await self.calls.engine(lambda_.Events).close()
+        await self.calls.engine(Functions).close()
         await self.workflows.close()
         await self.calls.engine(sagemaker.Trackers).close()
         await self.serving.close()

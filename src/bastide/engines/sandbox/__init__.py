@@ -145,6 +145,15 @@ class Running(Protocol):
         """Until the program and everything it started is gone. May be asked by several and more than once."""
         ...
 
+    def freeze(self) -> None:
+        """Stops all its processes where they are; they keep what they have. Does nothing where the kernel tells no
+        processes."""
+        ...
+
+    def thaw(self) -> None:
+        """They go on."""
+        ...
+
     async def stop(self, grace: float) -> None:
         """SIGTERM to every process inside; after ``grace`` seconds the whole tree is killed. Returns when it is gone.
         Asking again with a shorter grace shortens it."""

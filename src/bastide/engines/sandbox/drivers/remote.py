@@ -253,6 +253,14 @@ class _FarRunning:
         finally:
             os.close(handle)
 
+    def freeze(self) -> None:
+        """Refuses, with SandboxError: only what lives on for a next event is frozen, and that stays on this machine."""
+        raise SandboxError("what runs on a node is not frozen")
+
+    def thaw(self) -> None:
+        """See `freeze`."""
+        raise SandboxError("what runs on a node is not frozen")
+
     # -- while it runs -----------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> Ended:
