@@ -44,18 +44,22 @@ _NOBODY: Final = 65534
 TOOLS: Final = "/run/.bastide"
 """Where in the job's root the programs are that start it: an image may have none."""
 
-# The first process inside. Its standard input is the status socket: on it it says "running", is told when to send SIGTERM
+# The first process inside. Its standard input is the status socket: on it it says "running", is told when to send signals
 # to all the others, and says "ended" before it ends with the command's exit code; nobody else inside keeps it. The command
 # is its child, as bubblewrap has it, so that signals do to it what they do to any process, and what the shell would say of
 # its end is not taken for the job's own words. What the job prints goes by a pipe of gVisor's own, because into one of the
 # machine a program may write but a part, and those that count on the kernel for the rest lose it. At the end whoever is
 # left is ended before the pipe is emptied.
+_WATCH: Final = (
+    "while read -r word; do case $word in stop) kill -TERM -1; kill -CONT -1;; thaw) kill -CONT -1;; "
+    "freeze) kill -STOP -1; kill -CONT $relay;; esac; done"
+)
 _OUTPUT: Final = "/run/.output"
 FIRST: Final = (
     "exec 3<&0 4>&1 </dev/null >/dev/null 2>&1; find=$1; user=$2; group=$3; folder=$4; shift 4; "
     '[ -d "$folder" ] || mkdir -p "$folder"; cd "$folder" || exit 126; unset OLDPWD; '
     f"mkfifo -m 600 {_OUTPUT}; (trap '' TERM INT HUP; exec cat <{_OUTPUT} >&4 3<&- 4>&-) & relay=$!; "
-    f"exec 5>{_OUTPUT} 4>&-; rm {_OUTPUT}; (read -r word && kill -TERM -1) <&3 3<&- 5>&- & echo running >&3; "
+    f"exec 5>{_OUTPUT} 4>&-; rm {_OUTPUT}; ({_WATCH}) <&3 3<&- 5>&- & echo running >&3; "
     f"(exec 3<&- >&5 2>&5 5>&-; exec {TOOLS}/ld.so --library-path {TOOLS} {TOOLS}/unshare --map-user=$user "
     f'--map-group=$group -- {TOOLS}/sh -c "$find" "$@"); code=$?; exec 5>&-; kill -STOP -1; '
     "for one in /proc/[0-9]*; do case ${one#/proc/} in 1|$relay) ;; *) kill -KILL ${one#/proc/};; esac; done; "
@@ -108,6 +112,10 @@ def become(
     job's programs, as their kernel has them.
     """
     _write_bundle(told, binds, command)
+    # Not one open file for both: then writes into the full pipe came back from gVisor undone instead of waiting.
+    again = os.open("/proc/self/fd/1", os.O_WRONLY)
+    os.dup2(again, 2)
+    os.close(again)
     if not told["network"]:  # its own is in its kernel; runsc is spoken to by a socket of the namespace it is in
         unshare(CLONE_NEWNET)
     rule_a_namespace({0: told["user"], _NOBODY: told["gvisor"]["nobody"]})

@@ -14,7 +14,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,7 +116,9 @@ class Hosts:
         held.log = Stream(session, group, stream)
         told = self._variables(what, version, doc, group, stream, credentials) | dict(variables)
         spec = self._spec(id, environment, volume, code, doc, held, told | held.network.variables)
-        running = await self._calls.engine(Sandboxes).start(spec)
+        with self._calls.store.reading() as view:
+            untrusted = self._calls.organisation.untrusted(view, what.account)
+        running = await self._calls.engine(Sandboxes).start(replace(spec, untrusted=untrusted))
         first = (
             f"INIT_START Runtime Version: Bastide's Python {platform.python_version()}, for {doc['Runtime']}\t"
             f"Runtime Version ARN: {environment.digest}"

@@ -2,7 +2,7 @@
 
 Both begin in the launcher of ``bastide.jail`` and end by the same chain; here is what differs. The status channel is a
 socket that the first process inside keeps, because nothing but standard input reaches it, and signals sent from outside
-reach gVisor rather than the job: SIGTERM is asked for by a word on it. What comes from that end is the job's, and hostile.
+reach gVisor rather than the job: SIGTERM is asked for by a word on it, and so are stopping and going on. What comes from that end is the job's, and hostile.
 """
 
 from __future__ import annotations
@@ -58,10 +58,21 @@ class GvisorRunning(BubblewrapRunning):
         self._control = ours
         return os.dup(ours.fileno()), theirs.detach()
 
-    async def _terminate(self) -> None:
+    def _tell(self, word: bytes) -> None:
         if self._control is not None:
             with contextlib.suppress(OSError):
-                self._control.send(b"stop\n", socket.MSG_DONTWAIT)
+                self._control.send(word + b"\n", socket.MSG_DONTWAIT)
+
+    async def _terminate(self) -> None:
+        self._tell(b"stop")
+
+    def freeze(self) -> None:
+        """See the port. Its kernel stops them, for itself it does not bear it."""
+        self._tell(b"freeze")
+
+    def thaw(self) -> None:
+        """See the port."""
+        self._tell(b"thaw")
 
     async def abandon(self) -> None:
         """See bubblewrap's."""
