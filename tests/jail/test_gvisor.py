@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,31 @@ def test_endings_are_told_apart(apart: Cell) -> None:
     assert "not found" in told[2][0] and "BlockingIOError" in told[4][0]
     assert all(one.peak_bytes is not None and 0 < one.peak_bytes <= 97 << 20 for _, one in told)
     assert list((apart.folder / "run/sandboxes").iterdir()) == []
+
+
+def test_it_stands_still_while_it_is_frozen(apart: Cell) -> None:
+    async def story() -> tuple[bool, bool]:
+        work = apart.workdir()
+        code = "import time\nfor i in range(10**9): open('/opt/ml/n', 'w').write(str(i)); i or print(1); time.sleep(.01)"
+        running = await apart.driver.start(apart.spec(["python3", "-c", code], workdir=work))
+        lines = running.lines()
+        assert await anext(lines) == b"1"
+        running.freeze()
+        await asyncio.sleep(0.1)
+        before = (work / "n").read_text()
+        await asyncio.sleep(0.3)
+        held = (work / "n").read_text() == before
+        running.thaw()
+        until = time.monotonic() + 10
+        while (work / "n").read_text() in (before, "") and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        moved = (work / "n").read_text() != before
+        running.freeze()
+        await running.stop(5)  # who is frozen is woken to end
+        assert (await running.wait()).signal == signal.SIGTERM
+        return held, moved
+
+    assert asyncio.run(story()) == (True, True)
 
 
 def test_nothing_of_the_machine_is_reached(apart: Cell, tmp_path: Path, refused: Any) -> None:

@@ -1,8 +1,9 @@
 """Sandboxes of this machine: bubblewrap's, and for code that nobody trusts gVisor's, which has a kernel of its own.
 
 Both begin in the launcher of ``bastide.jail`` and end by the same chain; here is what differs. The status channel is a
-socket that the first process inside keeps, because nothing but standard input reaches it, and signals sent from outside
-reach gVisor rather than the job: SIGTERM is asked for by a word on it, and so are stopping and going on. What comes from that end is the job's, and hostile.
+socket that the first process inside keeps, because nothing but standard input reaches it. Signals that are sent from
+outside reach gVisor rather than the job, so SIGTERM is asked for by a word on it, and so is standing still. What comes from
+that end is the job's, and hostile.
 """
 
 from __future__ import annotations
