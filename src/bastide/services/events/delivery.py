@@ -67,12 +67,12 @@ class Rules:
 
     def subscribe(self, outbox: Outbox) -> None:
         """Hears what happened."""
-        outbox.subscribe(EVENTS, self.heard)
+        outbox.subscribe_many(EVENTS, self.heard)
         outbox.subscribe(_S3, self._s3)
 
     async def _s3(self, body: dict[str, Any]) -> None:
         if ":event-bus/" in body["destination"]:
-            await self.heard(body["message"] | {"_bus": body["destination"]})
+            await self.heard([body["message"] | {"_bus": body["destination"]}])
 
     def start(self) -> None:
         """Delivers from now on, with what an earlier run left."""
@@ -103,12 +103,27 @@ class Rules:
             where = ("events:rules", bus.account, bus.region, name)
             return view.memo(where, ((RULE.key, bus.account),), load)
 
-    async def heard(self, body: dict[str, Any]) -> None:
-        """An event came onto a bus."""
+    async def heard(self, bodies: list[dict[str, Any]]) -> None:
+        """Events came onto buses. What is to be done for all of them is one transaction."""
+        found = [one for one in map(self._matched, bodies) if one is not None]
+        if not found:
+            return
+
+        def work(tx: Transaction) -> list[Any]:
+            made = []
+            for event, rules, archives, hops in found:
+                archive.keep(self._calls, tx, archives, event)
+                made += self._put(tx, rules, event, hops)
+            return made
+
+        await self._kept(work)
+
+    def _matched(self, body: dict[str, Any]) -> tuple[Event, list[Row], list[Row], int] | None:
+        """The event, and the rules and archives that want it; None if nobody does."""
         bus = Arn.parse(body.get("_bus") or BUS.arn(body["account"], body["region"], DEFAULT))
         event = {name: value for name, value in body.items() if name[0] != "_"}
         only = body.get("_rules")
-        matched = [
+        rules = [
             row
             for row in self._rules(bus)
             if "EventPattern" in row.doc
@@ -117,14 +132,7 @@ class Rules:
         ]
         with self._calls.store.reading() as view:
             archives = archive.wanting(view, bus, event)
-        if not matched and not archives:
-            return
-
-        def work(tx: Transaction) -> list[Any]:
-            archive.keep(self._calls, tx, archives, event)
-            return self._put(tx, matched, event, int(body.get("_hops", 0)))
-
-        await self._kept(work)
+        return (event, rules, archives, int(body.get("_hops", 0))) if rules or archives else None
 
     async def _kept(self, work: Callable[[Transaction], list[Any]]) -> None:
         self._deliveries.wake(await self._calls.store.write(work))
