@@ -5,6 +5,7 @@ Source: EventBridge User Guide, "API destinations as targets", "Amazon EventBrid
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any, Final
@@ -33,6 +34,8 @@ _INVOKE: Final = Operation(
 )
 """What is asked of a target's role; no request can mean it."""
 _tokens: dict[tuple[str, Instant], tuple[str, Instant]] = {}
+_fetching: dict[tuple[str, Instant], asyncio.Lock] = {}
+_MOST_TOKENS: Final = 10_000
 _rates: dict[str, tuple[int, int]] = {}
 
 
@@ -121,13 +124,14 @@ async def _authorised(parcel: Parcel, connection: Row, secret: dict[str, Any]) -
     if kind == "API_KEY":
         held = secret["ApiKeyAuthParameters"]
         return {held["ApiKeyName"]: held["ApiKeyValue"]}
-    now = parcel.calls.clock()
-    token, until = _tokens.get(_place(connection), ("", 0))
-    if until <= now:
-        token, until = await _token(parcel, secret["OAuthParameters"], now)
-        if len(_tokens) > 10_000:
-            _tokens.clear()
-        _tokens[_place(connection)] = (token, until)
+    now, place = parcel.calls.clock(), _place(connection)
+    if len(_tokens) > _MOST_TOKENS:
+        _tokens.clear()
+        _fetching.clear()
+    async with _fetching.setdefault(place, asyncio.Lock()):  # of several events one fetches it
+        token, until = _tokens.get(place, ("", 0))
+        if until <= now:
+            token, until = _tokens[place] = await _token(parcel, secret["OAuthParameters"], now)
     return {"Authorization": f"Bearer {token}"}
 
 
