@@ -189,7 +189,8 @@ _POLICY = json.dumps(
 _ROWS = (
     Row("organizations:Organization", "", "", "o-zzzzzzzzzz", {"Id": "o-zzzzzzzzzz", "MasterAccountId": ACCOUNT}),
     Row("kms:Alias", ACCOUNT, REGION, "alias/name", {"TargetKeyId": _TEXTS["targetkeyid"]}),
-    Row("ec2:Subnet", ACCOUNT, REGION, "name", {"VpcId": "vpc-00000000000000007"}),
+    Row("ec2:Subnet", ACCOUNT, REGION, "name", {"VpcId": "vpc-00000000000000007", "Zone": f"{REGION}a"}),
+    Row("lambda:EventSourceMapping", ACCOUNT, REGION, "name", {"FunctionArn": _TEXTS["lambda.resource"]}),
     Row("lambda:Function", ACCOUNT, REGION, "name", {"_policies": {"name": {"text": _POLICY, "principals": {}}}}),
     Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import json
 import uuid
 from typing import Any
@@ -193,15 +194,16 @@ def _text(shape: Any, name: str, account: str) -> str:
     return "nothing-here" if low <= 12 else "x" * low
 
 
-def send(
-    running: Running, service: str, operation: str, keys: Keys | None, account: str, *, spoil: bool = False
-) -> tuple[int, str, str]:
-    """The operation as a client would send it, signed by `keys` or not at all; status, error code and request id."""
-    client = running.client(service, keys)
-    model = botocore.model.ServiceModel(_LOADER.load_service_model(service, "service-2"), service).operation_model(
-        operation
-    )
-    given = example(model.input_shape, "", account) if model.input_shape is not None else {}
+@functools.cache
+def _model(service: str) -> botocore.model.ServiceModel:
+    return botocore.model.ServiceModel(_LOADER.load_service_model(service, "service-2"), service)
+
+
+_CLIENTS: dict[tuple[str, str, Keys | None, bool], Any] = {}
+
+
+def _client(running: Running, service: str, keys: Keys | None, spoil: bool) -> Any:
+    """A client that does not sign, signs, or signs and spoils it; making one takes longer than a call."""
 
     def capture(request: Any, **_: Any) -> Any:
         if keys is None:
@@ -214,7 +216,20 @@ def send(
             del request.headers["Authorization"]
             request.headers["Authorization"] = f"{head}Signature={signature[::-1]}"
 
-    client.meta.events.register_last("before-send", capture)
+    known = (running.url, service, keys, spoil)
+    if known not in _CLIENTS:
+        _CLIENTS[known] = running.client(service, keys)
+        _CLIENTS[known].meta.events.register_last("before-send", capture)
+    return _CLIENTS[known]
+
+
+def send(
+    running: Running, service: str, operation: str, keys: Keys | None, account: str, *, spoil: bool = False
+) -> tuple[int, str, str]:
+    """The operation as a client would send it, signed by `keys` or not at all; status, error code and request id."""
+    shape = _model(service).operation_model(operation).input_shape
+    given = example(shape, "", account) if shape is not None else {}
+    client = _client(running, service, keys, spoil)
     method = botocore.xform_name(operation)
     try:
         answer = getattr(client, method)(**given)
@@ -321,9 +336,7 @@ def test_without_any_permission(
 
 def _names(service: str, operation: str, account: str) -> bool:
     """Whether the example of an operation names something of that account."""
-    model = botocore.model.ServiceModel(_LOADER.load_service_model(service, "service-2"), service).operation_model(
-        operation
-    )
+    model = _model(service).operation_model(operation)
     if model.input_shape is None:
         return False
     return account in json.dumps(example(model.input_shape, "", account), default=str)

@@ -6,6 +6,7 @@ from bastide.kernel import Service
 from bastide.services import (
     accessanalyzer,
     application_autoscaling,
+    cloudformation,
     cloudtrail,
     cloudwatch,
     ec2,
@@ -33,6 +34,7 @@ from bastide.services import (
 SERVICES: tuple[Service, ...] = (
     accessanalyzer.SERVICE,
     application_autoscaling.SERVICE,
+    cloudformation.SERVICE,
     cloudtrail.SERVICE,
     cloudwatch.SERVICE,
     ec2.SERVICE,

@@ -43,6 +43,7 @@ from bastide.main.objects import open_artifacts, owner_of
 from bastide.registry import RegistryPages
 from bastide.services import (
     application_autoscaling,
+    cloudformation,
     cloudwatch,
     ec2,
     ecr,
@@ -187,6 +188,7 @@ class Platform:
             Outgoing: outgoing or Outgoing(directory.authority),
             Mail: mail or Mail(),
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
+            cloudformation.Door: cloudformation.Door(url, (*configuration.hosts, str(urlsplit(url).hostname))),
             lambda_.Place: lambda_.Place(url),
             Functions: Functions(clock),
             Meter: meter,
@@ -207,13 +209,14 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        workflows = Workflows(store, clock, sagemaker.flows(calls))
+        workflows = Workflows(store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls)])
         engines[Workflows] = workflows
         outbox = Outbox(store)
         engines[lambda_.Runner] = lambda_.Runner(calls)
         engines[lambda_.Events] = lambda_.Events(calls)
         mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
         sagemaker.subscribe(outbox, calls, workflows)
+        cloudformation.subscribe(outbox, calls, workflows)
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake
@@ -306,9 +309,10 @@ class Platform:
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
         registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        signals = cloudformation.Signals(self.calls)
         code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
-        pages = (registry, code, sns.Links(self.calls), *browsers)
+        pages = (registry, code, signals, sns.Links(self.calls), *browsers)
         return FrontDoor(
             self.calls,
             hosts=hosts,

@@ -51,7 +51,7 @@ def policy(client: Any, account: str) -> str:
     return f"arn:aws:autoscaling:us-east-1:{account}:{what}"
 
 
-@pytest.mark.control("MON-01", lacking="pipelines")
+@pytest.mark.control("MON-01")
 def test_an_alarm_goes_off_and_back_and_says_why(here: Moved) -> None:
     client = here.client("cloudwatch")
     asked: list[dict[str, Any]] = []
