@@ -128,6 +128,8 @@ class Calls:
                         if first is not None:
                             a.staged = first.staged
                     output = call.operation.handle(a, tx)
+                    if call.also is not None:
+                        call.also(tx, output)
                     events += self._told(call, a, output, None)
             except Refused as refused:
                 # What was allowed on the way is undone; that it was asked stays on record.

@@ -23,6 +23,7 @@ from bastide.services import (
     sagemaker_runtime,
     secretsmanager,
     ssm,
+    states,
     sts,
 )
 
@@ -47,5 +48,6 @@ SERVICES: tuple[Service, ...] = (
     sagemaker_runtime.SERVICE,
     secretsmanager.SERVICE,
     ssm.SERVICE,
+    states.SERVICE,
     sts.SERVICE,
 )

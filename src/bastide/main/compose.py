@@ -43,6 +43,7 @@ from bastide.services import (
     logs,
     s3,
     sagemaker,
+    states,
 )
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
@@ -82,6 +83,7 @@ class Platform:
     watch: cloudwatch.Watch
     retention: logs.Retention
     rules: events.Rules
+    executions: states.Executions
 
     @classmethod
     async def start(
@@ -169,6 +171,7 @@ class Platform:
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
         workflows = Workflows(store, clock, sagemaker.flows(calls))
         engines[Workflows] = workflows
+        executions = engines[states.Executions] = states.Executions(calls)
         outbox = Outbox(store)
         sagemaker.subscribe(outbox, calls, workflows)
         store.committed = outbox.wake
@@ -176,6 +179,7 @@ class Platform:
         scaler = application_autoscaling.Scaler(calls)
         outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
+        executions.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
@@ -218,6 +222,7 @@ class Platform:
             watch,
             retention,
             rules,
+            executions,
         )
         journal.start()
         meter.start()
@@ -234,6 +239,8 @@ class Platform:
         capture.start()
         platform.scaler.start()
         await sagemaker.recover(calls)
+        await executions.start()
+        await states.recover(executions)
         return platform
 
     def door(self) -> FrontDoor:
@@ -297,6 +304,7 @@ class Platform:
         await self.networks.close()
         await self.scaler.close()
         await self.sign_in.close()
+        await self.executions.close()
         await self.workflows.close()
         await self.calls.engine(sagemaker.Trackers).close()
         await self.serving.close()
