@@ -133,8 +133,10 @@ async def _poll(a: Authorised) -> None:
 
 
 async def _poked(a: Authorised, output: Output) -> Output:
-    if a.staged:
-        a.engine(Executions).poke(a.staged)
+    token = a.input.get("taskToken") or output.get("taskToken")
+    if token:
+        told = a.calls.sealer.open(token, "states-task").decode()
+        a.engine(Executions).poke(told.rpartition("|")[0])
     return output
 
 
@@ -143,7 +145,6 @@ async def _poked(a: Authorised, output: Output) -> Output:
 )
 def get_task(a: Authorised, tx: Transaction) -> Output:
     task = _waiting(a, tx)
-    a.staged = None
     if task is None:
         return {"taskToken": None}
     arn, serial = task.doc["execution"], int(task.doc["serial"])
@@ -152,7 +153,6 @@ def get_task(a: Authorised, tx: Transaction) -> Output:
     told = {"kind": "taken", "serial": serial, "worker": a.input.get("workerName")}
     tasks.put_letter(tx, arn, cipher, told)
     tx.delete(task, keep=False)
-    a.staged = arn
     return {"taskToken": call["token"], "input": call["given"]}
 
 
@@ -183,7 +183,6 @@ def _report(a: Authorised, tx: Transaction, told: dict[str, Any]) -> Output:
     tasks.put_letter(tx, arn, cipher, {**told, "serial": serial})
     if told["kind"] != "beat":
         tasks.forget(tx, arn, serial)
-    a.staged = arn
     return {}
 
 

@@ -46,6 +46,8 @@ class Start:
     cipher: Cipher
     revision: str
     qualified: Row | None
+    live: Live | None = None
+    """The execution, once it is begun."""
 
 
 def given_input(a: Authorised) -> str:
@@ -83,7 +85,7 @@ async def prepared(a: Authorised) -> Start:
 
 async def _started(a: Authorised, output: Output) -> Output:
     runner = a.engine(Executions)
-    live = a.staged[1] if isinstance(a.staged, tuple) else None
+    live = a.staged.live
     if live is not None:
         runner.live[live.arn] = live
         runner.count(live.machine_arn, "ExecutionsStarted")
@@ -98,13 +100,14 @@ async def _started(a: Authorised, output: Output) -> Output:
     "StartExecution", asks=[ask("StartExecution", "stateMachineArn", qualified=True)], before=prepared, after=_started
 )
 def start(a: Authorised, tx: Transaction) -> Output:
-    given, found = a.input, a.staged[0] if isinstance(a.staged, tuple) else a.staged
+    given, found = a.input, a.staged
+    found.live = None
     row = machine(a, tx, given["stateMachineArn"], standing=True)
     text = given_input(a)
     name = check_name(given["name"]) if given.get("name") else new_id()
     if found.machine.doc["type"] == "EXPRESS":
         live = express.begin(a, tx, row, found, name, text)
-        a.staged = (found, live)
+        found.live = live
         return {"executionArn": live.arn, "startDate": live.m.about.started}
     where = (f"{a.account}/{row.name}", a.region, name)
     held = tx.get(RUN, *where)
@@ -126,7 +129,7 @@ def start(a: Authorised, tx: Transaction) -> Output:
         else:
             doc["version"] = f"{base}:{found.qualified.doc['number']}"
     live = launch(a.engine(Executions), tx, keeping.new_row(where, doc), found.machine, found.cipher, text)
-    a.staged = (found, live)
+    found.live = live
     return {"executionArn": live.arn, "startDate": doc["start"]}
 
 
