@@ -58,7 +58,7 @@ def holds(rule: dict[str, Any], value: Any, scope: Scope) -> bool:
     if name == "IsPresent":
         return bool(wanted)
     if name in _KINDS:
-        return _KINDS[name](found) == wanted
+        return bool(_KINDS[name](found) == wanted)
     if name == "StringMatches":
         return isinstance(found, str) and fits(found, wanted)
     if name.endswith("Path"):

@@ -49,7 +49,7 @@ class Confined:
                 raise core.Wrong("the platform is being stopped")
             process = self._free.pop() if self._free else None
         if process is None:
-            process = subprocess.Popen(  # noqa: S603 - our own program
+            process = subprocess.Popen(
                 [sys.executable, "-I", str(_PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, cwd="/"
             )
             os.set_blocking(process.stdin.fileno(), False)  # type: ignore[union-attr]
@@ -60,16 +60,18 @@ class Confined:
             raise core.Wrong(
                 f"the expression took more than {SECONDS:.0f} seconds, or more memory than it may"
             ) from None
-        with self._lock:
-            closed = self._closed
-            if not closed:
-                self._free.append(process)
-        if closed:
+        if not self._kept(process):
             self._end(process)
         answer = orjson.loads(told)
         if "wrong" in answer:
             raise core.Wrong(answer["wrong"])
         return core.NOTHING if "nothing" in answer else answer["value"]
+
+    def _kept(self, process: subprocess.Popen[bytes]) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._free.append(process)
+            return not self._closed
 
     def _exchange(self, process: subprocess.Popen[bytes], data: bytes) -> bytes:
         until = time.monotonic() + SECONDS

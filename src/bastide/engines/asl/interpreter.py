@@ -1,9 +1,10 @@
-"""Takes an execution from one transition to the next. It knows time and tokens as it is given them, and does nothing itself:
-what is to be done elsewhere (calls, runs of a distributed map) stands in the frames as `call`, and is told as an effect.
+"""Takes an execution from one transition to the next. It knows time and tokens as it is given them, and does nothing
+itself: what is to be done elsewhere (calls, runs of a distributed map) stands in the frames as `call`, and is told as an
+effect.
 
-`advance` works until everything waits for something or enough was done at once; `succeeded`, `failed` and their kin tell how
-what was under way ended. After each, `events` are new lines of history, and whoever keeps them keeps the memory with them, in
-one piece: then a process that dies takes nothing along.
+`advance` works until everything waits for something or enough was done at once; `succeeded`, `failed` and their kin tell
+how what was under way ended. After each, `events` are new lines of history, and whoever keeps them keeps the memory with
+them, in one piece: then a process that dies takes nothing along.
 
 Source: Amazon States Language; Step Functions API Reference, HistoryEvent; what the recorded histories of the service show.
 """
@@ -226,6 +227,8 @@ class Interpreter:
             if frame is None or frame.phase not in READY:
                 continue
             self._guarded(frame, Interpreter._step)
+            if self.once:
+                return
 
     def _guarded(self, frame: Frame, work: Callable[..., None], *given: Any) -> None:
         try:
@@ -276,7 +279,9 @@ class Interpreter:
                 self._ready.append(frame.id)
             elif frame.phase == WAIT and frame.due <= self.now:
                 self._guarded(frame, working.waited)
-            elif frame.phase == TASK and (late := [one for one in (frame.ends, frame.beats) if one and one <= self.now]):
+            elif frame.phase == TASK and (
+                late := [one for one in (frame.ends, frame.beats) if one and one <= self.now]
+            ):
                 name = TIMEOUT if frame.ends in late else HEARTBEAT
                 self._guarded(frame, working.timed_out, Problem(name, None))
 
@@ -321,7 +326,7 @@ class Interpreter:
     def _failed(self, frame: Frame, problem: Problem) -> None:
         """Looks for whoever planned for it: the state's own Retry and Catch, then those of the states around it."""
         if problem.evaluation or problem.error == "States.QueryEvaluationError":
-            details = {"error": problem.error, "cause": problem.cause, "state": frame.state}
+            details: dict[str, Any] = {"error": problem.error, "cause": problem.cause, "state": frame.state}
             if problem.place:
                 details["location"] = problem.place
             frame.prev = self.event("EvaluationFailed", frame.before, details)

@@ -29,7 +29,7 @@ _NAME: Final = re.compile(r"States\.[A-Za-z0-9]+")
 _HASHES: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 
 
-class BadCall(ValueError):
+class BadCall(ValueError):  # noqa: N818
     """A text is no call of an intrinsic function."""
 
 
@@ -186,14 +186,15 @@ class _Parser:
         return text
 
 
-class _Wrong(Exception):
+class _Wrong(Exception):  # noqa: N818
     pass
 
 
 def _whole(value: Any, what: str) -> int:
     if not number(value) or not math.isfinite(value):
         raise _Wrong(f"The {what} must be a number.")
-    return math.floor(value + 0.5)
+    whole: int = math.floor(value + 0.5)
+    return whole
 
 
 def _list(value: Any, what: str = "first argument") -> list[Any]:
@@ -298,7 +299,8 @@ def _random(start: Any, end: Any, seed: Any = None) -> int:
     if last <= first:
         raise _Wrong("The end must be greater than the start.")
     chosen = random.Random(None if seed is None else _whole(seed, "seed"))  # noqa: S311 - the language's, no secret
-    return chosen.randrange(first, last)
+    found: int = chosen.randrange(first, last)
+    return found
 
 
 def _add(left: Any, right: Any) -> int:

@@ -5,12 +5,15 @@ Started by path, with nothing but what it imports here; it gives up all privileg
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import struct
 import sys
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 _MEMORY = 1 << 30
 _NOBODY = 65534
@@ -35,8 +38,7 @@ def _write(data: bytes) -> None:
 def main() -> None:
     """Requests and answers, one at a time, until the pipe is closed."""
     sys.path.insert(0, str(Path(__file__).parent))
-    import expression_core as core  # beside this file, without the package around it
-    import orjson
+    core = importlib.import_module("expression_core")  # beside this file, without the package around it
 
     if os.geteuid() == 0:
         os.setgroups([])

@@ -177,7 +177,7 @@ def _begin_run(m: Interpreter, frame: Frame, state: dict[str, Any], scope: Scope
     """Asks for the items to be read, or for the run itself where they are at hand."""
     if "ItemReader" in state:
         frame.call = {"map": "read", "reader": arguments(state["ItemReader"], scope, value, "ItemReader")}
-        width, *_ = limits(m, state, scope, value)
+        limits(m, state, scope, value)
         frame.phase, frame.serial = TASK, frame.entered * 100_000 + frame.retried
         m.effects.append(("call", frame.id))
         return

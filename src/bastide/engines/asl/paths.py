@@ -21,7 +21,7 @@ _INDEX: Final = re.compile(r"-?\d+\Z")
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
-class BadPath(ValueError):
+class BadPath(ValueError):  # noqa: N818
     """A text is no path."""
 
 
@@ -261,8 +261,8 @@ class _Parser:
 
     def steps(self) -> tuple[list[Step], bool, list[str | int] | None, bool]:
         steps: list[Step] = []
-        definite, keys, length = True, [], False
-        plain: list[str | int] | None = keys
+        definite, length = True, False
+        plain: list[str | int] | None = []
         while True:
             if self.take(".."):
                 definite, plain = False, None
@@ -378,16 +378,20 @@ class _Parser:
         if self.deep > 50:
             raise self.fail("a filter is nested too deeply")
         tests = [self.both()]
-        while self.blanks() or self.take("||"):
+        while self.joined("||"):
             tests.append(self.both())
         self.deep -= 1
         if len(tests) == 1:
             return tests[0]
         return lambda item, root, budget: any(one(item, root, budget) not in (_NOTHING, False) for one in tests)
 
+    def joined(self, sign: str) -> bool:
+        self.blanks()
+        return self.take(sign)
+
     def both(self) -> Test:
         tests = [self.one()]
-        while self.blanks() or self.take("&&"):
+        while self.joined("&&"):
             tests.append(self.one())
         if len(tests) == 1:
             return tests[0]
@@ -440,7 +444,7 @@ class _Parser:
             return read
         for word, value in (("true", True), ("false", False), ("null", None)):
             if self.take(word):
-                return lambda *_, value=value: value  # type: ignore[misc]
+                return lambda *_, value=value: value
         match = _NUMBER.match(self.text, self.at)
         if match is None:
             raise self.fail("a value is missing")

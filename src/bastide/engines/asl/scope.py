@@ -125,7 +125,9 @@ class Scope:
         except KeyError:
             raise self._absent(text, name, value) from None
         except (paths.BadPath, paths.TooMuch) as error:
-            raise self.runtime(f"The JSONPath '{text}' specified for the field '{name}' is not valid: {error}") from None
+            raise self.runtime(
+                f"The JSONPath '{text}' specified for the field '{name}' is not valid: {error}"
+            ) from None
 
     def placed(self, text: str | None, value: Any, result: Any) -> Any:
         """ResultPath: the input with the result where it belongs."""
@@ -138,7 +140,7 @@ class Scope:
         except (KeyError, paths.BadPath):
             raise Problem(
                 "States.ResultPathMatchFailure",
-                f"{self.prefix}Unable to apply step \"{text.rpartition('.')[2]}\" to input {dumps(value)[:_SHOWN]}",
+                f'{self.prefix}Unable to apply step "{text.rpartition(".")[2]}" to input {dumps(value)[:_SHOWN]}',
             ) from None
 
     # -- JSONata ---------------------------------------------------------------------------------------------------------
@@ -195,13 +197,12 @@ def _missing(text: str, error: KeyError, value: Any) -> str:
     if not path.keys:
         return f"No results for path: {text}"
     keys = [f"[{key}]" if isinstance(key, int) else f"['{key}']" for key in path.keys]
-    here, depth = value, 0
+    here: Any = value
+    depth = 0
     for key in path.keys:
-        if isinstance(here, dict) and key in here:
-            here = here[key]  # type: ignore[index]
-        elif isinstance(here, list) and isinstance(key, int) and -len(here) <= key < len(here):
+        try:
             here = here[key]
-        else:
+        except (KeyError, IndexError, TypeError):
             break
         depth += 1
     if depth >= len(keys) - 1:

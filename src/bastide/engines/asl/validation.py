@@ -70,7 +70,13 @@ _JSONATA: Final[dict[str, frozenset[str]]] = {
 }
 _REQUIRED: Final = {"Task": ("Resource",), "Choice": ("Choices",), "Parallel": ("Branches",)}
 _READ_PATHS: Final = ("InputPath", "OutputPath", "ItemsPath", "SecondsPath", "TimestampPath", "TimeoutSecondsPath")
-_NUMBERS: Final = {"TimeoutSeconds": 1, "HeartbeatSeconds": 1, "Seconds": 0, "MaxConcurrency": 0, "ToleratedFailureCount": 0}
+_NUMBERS: Final = {
+    "TimeoutSeconds": 1,
+    "HeartbeatSeconds": 1,
+    "Seconds": 0,
+    "MaxConcurrency": 0,
+    "ToleratedFailureCount": 0,
+}
 _RETRY: Final = frozenset(
     {"ErrorEquals", "IntervalSeconds", "MaxAttempts", "BackoffRate", "MaxDelaySeconds", "JitterStrategy", "Comment"}
 )

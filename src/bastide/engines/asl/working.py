@@ -54,7 +54,9 @@ def _exit(m: Interpreter, frame: Frame, state: State, result: Any, has_result: b
     m.leave(frame, state, output, following(state), assigned)
 
 
-def _plain_exit(m: Interpreter, frame: Frame, state: State, scope: Scope, value: Any, to: str | None, how: State) -> None:
+def _plain_exit(
+    m: Interpreter, frame: Frame, state: State, scope: Scope, value: Any, to: str | None, how: State
+) -> None:
     """Of states without a result. how: whose Assign and Output count, a choice's rule or the state itself."""
     if scope.jsonata:
         source = how if "Output" in how else state
@@ -135,7 +137,9 @@ def _timestamp(state: State, scope: Scope, value: Any) -> int:
         name, said = "Timestamp", str(given)
     at = instant(given)
     if at is None:
-        cause = f"The {name} parameter does not reference a valid ISO-8601 extended offset date-time format string: {said}"
+        cause = (
+            f"The {name} parameter does not reference a valid ISO-8601 extended offset date-time format string: {said}"
+        )
         if scope.jsonata:
             raise Problem(QUERY, scope.prefix + cause, place="Timestamp", evaluation=True)
         raise scope.runtime(cause)
@@ -188,7 +192,11 @@ def _fail(m: Interpreter, frame: Frame, state: State) -> None:
         if f"{name}Path" in state:
             text = state[f"{name}Path"]
             try:
-                given = scope.intrinsic(text, frame.input, f"{name}Path") if text[:1] != "$" else scope.find(text, frame.input)
+                given = (
+                    scope.intrinsic(text, frame.input, f"{name}Path")
+                    if text[:1] != "$"
+                    else scope.find(text, frame.input)
+                )
             except KeyError:
                 raise scope.runtime(f"The {name}Path field does not reference an input value: {text}") from None
             if not isinstance(given, str):

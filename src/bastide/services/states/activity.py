@@ -59,12 +59,20 @@ def create(a: Authorised, tx: Transaction) -> Output:
     if configuration["type"] == sealing.CUSTOMER:
         raise Refused(
             "InvalidEncryptionConfiguration",
-            "Invalid Encryption Configuration: 'an activity's input is kept under the key of the state machine that it comes "
-            "from; a key of the activity's own is not supported by Bastide'",
+            "Invalid Encryption Configuration: 'an activity's input is kept under the key of the state machine that it "
+            "comes from; a key of the activity's own is not supported by Bastide'",
         )
     held = ACTIVITY.get(tx, a.account, a.region, name)
     if held is None:
-        held = Row(ACTIVITY.key, a.account, a.region, name, {"encryptionConfiguration": configuration}, "", tags(a.input.get("tags")))
+        held = Row(
+            ACTIVITY.key,
+            a.account,
+            a.region,
+            name,
+            {"encryptionConfiguration": configuration},
+            "",
+            tags(a.input.get("tags")),
+        )
         ACTIVITY.insert(tx, held, a.operation.name, a.request.id)
     return {"activityArn": arn, "creationDate": held.created}
 
@@ -140,9 +148,7 @@ async def _poked(a: Authorised, output: Output) -> Output:
     return output
 
 
-@ACTIVITY.operation(
-    "GetActivityTask", asks=[ask("GetActivityTask", "activityArn")], before=_poll, after=_poked
-)
+@ACTIVITY.operation("GetActivityTask", asks=[ask("GetActivityTask", "activityArn")], before=_poll, after=_poked)
 def get_task(a: Authorised, tx: Transaction) -> Output:
     task = _waiting(a, tx)
     if task is None:
@@ -177,7 +183,7 @@ def _held(a: Authorised, tx: Transaction) -> tuple[str, int, Row, Row]:
 
 
 def _report(a: Authorised, tx: Transaction, told: dict[str, Any]) -> Output:
-    arn, serial, token, row = _held(a, tx)
+    arn, serial, _, row = _held(a, tx)
     account, name = account_of(row)
     cipher = sealing.opened(a, tx, machine_arn(account, row.region, name), row.doc["key"])
     tasks.put_letter(tx, arn, cipher, {**told, "serial": serial})

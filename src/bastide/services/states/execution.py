@@ -5,14 +5,12 @@ Source: Step Functions API Reference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from bastide.domain import Refused, new_id
 from bastide.engines.asl import Interpreter, Memory
-from bastide.engines.asl.values import LARGEST, loads
 from bastide.kernel import Authorised, Output, pages
-from bastide.services.states import express, keeping, sealing, tasks, version
+from bastide.services.states import express, keeping, sealing, tasks
 from bastide.services.states.machine import CONFIGURED
 from bastide.services.states.machine import definition as definition_of
 from bastide.services.states.noun import (
@@ -22,6 +20,7 @@ from bastide.services.states.noun import (
     MAP,
     REVISION,
     RUN,
+    VERSION,
     account_of,
     ask,
     check_name,
@@ -34,53 +33,9 @@ from bastide.services.states.noun import (
     split,
 )
 from bastide.services.states.runner import Executions, Live, Machine, begin_live
-from bastide.services.states.sealing import CUSTOMER, Cipher
+from bastide.services.states.sealing import Cipher
+from bastide.services.states.starting import given_input, prepared
 from bastide.store import Row, Transaction, View
-
-
-@dataclass(slots=True)
-class Start:
-    """What was found out before an execution is begun."""
-
-    machine: Machine
-    cipher: Cipher
-    revision: str
-    qualified: Row | None
-    live: Live | None = None
-    """The execution, once it is begun."""
-
-
-def given_input(a: Authorised) -> str:
-    """An execution's input; raises InvalidExecutionInput."""
-    text = a.input.get("input")
-    text = "{}" if text is None else text
-    if len(text.encode("utf-8", "surrogatepass")) > LARGEST:
-        raise Refused("InvalidExecutionInput", f"Invalid State Machine Execution Input: 'more than {LARGEST} bytes'")
-    try:
-        loads(text)
-    except ValueError as error:
-        raise Refused("InvalidExecutionInput", f"Invalid State Machine Execution Input: '{error}'") from None
-    return text
-
-
-async def prepared(a: Authorised) -> Start:
-    """Reads the definition that is to run, and gets the key for what it will carry, as the machine's role."""
-    runner, given = a.engine(Executions), a.input["stateMachineArn"]
-    with a.calls.store.reading() as view:
-        row = machine(a, view, given, standing=True)
-        revision, qualified = version.chosen(a, view, row, given)
-    found = await runner.machine(a.account, a.region, revision.name)
-    who = machine_arn(a.account, a.region, row.name)
-    configuration = found.doc["encryptionConfiguration"]
-    if configuration["type"] != CUSTOMER:
-        cipher = sealing.plain(a.calls, who)
-    else:
-        try:
-            caller = await runner.session(who, found.doc["roleArn"])
-        except Refused as refused:
-            raise Refused("KmsAccessDeniedException", f"The role cannot be assumed: {refused.message}") from None
-        cipher = await sealing.by_role(a.calls, caller, a.region, who, key=configuration["kmsKeyId"])
-    return Start(found, cipher, revision.name, qualified)
 
 
 async def _started(a: Authorised, output: Output) -> Output:
@@ -136,7 +91,7 @@ def start(a: Authorised, tx: Transaction) -> Output:
 def _number_of(view: View, row: Row, revision: str, otherwise: int) -> int:
     """The number of the version that a revision is."""
     wanted = revision.rpartition("/")[2]
-    for held in view.scan(version.VERSION, f"{row.account}/{row.name}", row.region, descending=True, limit=1000):
+    for held in view.scan(VERSION, f"{row.account}/{row.name}", row.region, descending=True, limit=1000):
         if held.doc["revision"] == wanted:
             return int(held.doc["number"])
     return otherwise
@@ -219,15 +174,11 @@ def end(a: Authorised, tx: Transaction, row: Row, error: str | None, cause: str 
     runner.count(m.about.machine, "ExecutionsAborted")
 
 
-def _interpreter(
-    runner: Executions, view: View, row: Row, cipher: Cipher, definition: dict[str, Any]
-) -> Interpreter:
+def _interpreter(runner: Executions, view: View, row: Row, cipher: Cipher, definition: dict[str, Any]) -> Interpreter:
     text = keeping.input_of(view, row, cipher)
     arn = execution_arn(row)
     memory = Memory.read(cipher.read(row.doc["state"]))
-    return Interpreter(
-        definition, memory, runner.about(row, text), runner.evaluate, lambda f, s: runner.token(arn, s)
-    )
+    return Interpreter(definition, memory, runner.about(row, text), runner.evaluate, lambda f, s: runner.token(arn, s))
 
 
 async def _redriven(a: Authorised, output: Output) -> Output:
@@ -272,7 +223,9 @@ def redrive(a: Authorised, tx: Transaction) -> Output:
 def describe(a: Authorised, view: View) -> Output:
     given = a.input["executionArn"]
     if ":express:" in given:
-        raise Refused("InvalidArn", f"Invalid Arn: '{given[:300]}' is of an EXPRESS state machine, whose log tells of it.")
+        raise Refused(
+            "InvalidArn", f"Invalid Arn: '{given[:300]}' is of an EXPRESS state machine, whose log tells of it."
+        )
     row = execution(a, view, given)
     account, name = account_of(row)
     status, reason = keeping.redrivable(row, a.now)
@@ -368,7 +321,9 @@ def listed(a: Authorised, view: View) -> Output:
             again = row.doc.get("redrives", 0) > 0
             if redriven and again != (redriven == "REDRIVEN"):
                 continue
-            if qualifier and not str(row.doc.get("version" if qualifier.isdigit() else "alias")).endswith(f":{qualifier}"):
+            if qualifier and not str(row.doc.get("version" if qualifier.isdigit() else "alias")).endswith(
+                f":{qualifier}"
+            ):
                 continue
             found.append(_summary(row))
         if len(rows) <= limit:
@@ -428,4 +383,3 @@ def _bare(event: dict[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in one.items() if key not in hidden} if isinstance(one, dict) else one
         for name, one in event.items()
     }
-

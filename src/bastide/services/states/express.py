@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from bastide.domain import MICROS, Refused, new_id
 from bastide.engines.asl import About, Interpreter, Memory
@@ -16,11 +16,9 @@ from bastide.engines.asl.values import loads
 from bastide.kernel import Authorised, Output
 from bastide.services.states import sealing
 from bastide.services.states.noun import MACHINE, ask, check_name, machine, machine_arn
-from bastide.services.states.runner import Executions, Live, Machine, begin_live
+from bastide.services.states.runner import AGAIN, Executions, Live, Machine, begin_live
+from bastide.services.states.starting import Start, given_input, prepared
 from bastide.store import Row, Transaction
-
-if TYPE_CHECKING:
-    from bastide.services.states.execution import Start
 
 _log = logging.getLogger("bastide.states")
 _LONGEST: Final = 300 * MICROS
@@ -29,11 +27,26 @@ _LEFT_SECONDS: Final = 330.0
 
 
 def _live(
-    runner: Executions, machine_row: Row, found: Machine, cipher: sealing.Cipher, arn: str, name: str, text: str, now: int
+    runner: Executions,
+    machine_row: Row,
+    found: Machine,
+    cipher: sealing.Cipher,
+    arn: str,
+    name: str,
+    text: str,
+    now: int,
 ) -> Live:
     who = machine_arn(machine_row.account, machine_row.region, machine_row.name)
     about = About(
-        arn, name, found.doc["roleArn"], now // 1000 * 1000, who, machine_row.name, loads(text), text, machine_row.region
+        arn,
+        name,
+        found.doc["roleArn"],
+        now // 1000 * 1000,
+        who,
+        machine_row.name,
+        loads(text),
+        text,
+        machine_row.region,
     )
     m = Interpreter(
         found.definition, Memory(), about, runner.evaluate, lambda f, s: runner.token(arn, s), most_events=_MOST_EVENTS
@@ -75,13 +88,9 @@ async def again(runner: Executions, held: Row) -> None:
 
 
 async def _run(a: Authorised) -> Output:
-    from bastide.services.states.execution import given_input, prepared
-
     found = await prepared(a)
     if found.machine.doc["type"] != "EXPRESS":
-        raise Refused(
-            "StateMachineTypeNotSupported", "This operation is not supported by this type of state machine"
-        )
+        raise Refused("StateMachineTypeNotSupported", "This operation is not supported by this type of state machine")
     text = given_input(a)
     name = check_name(a.input["name"]) if a.input.get("name") else new_id()
     runner = a.engine(Executions)
@@ -123,3 +132,6 @@ async def _run(a: Authorised) -> Output:
 def start_sync(a: Authorised, _: Any) -> Output:
     output: Output = a.staged
     return output
+
+
+AGAIN.append(again)

@@ -1,7 +1,7 @@
 """Which operation a task's resource means, and how its data become an operation's input and back.
 
-Names of members begin with a capital letter on this side, as in AWS's SDK for Java; times are texts (optimised integrations:
-numbers of milliseconds). Source: Step Functions developer guide, "Integrating services with Step Functions".
+Names of members begin with a capital letter on this side, as in AWS's SDK for Java; times are texts (optimised
+integrations: numbers of milliseconds). Source: Step Functions developer guide, "Integrating services with Step Functions".
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ _OPTIMISED: Final = {
 _CALLBACKS: Final = ("lambda", "sns", "sqs", "events", "states", "ecs", "bedrock", "batch", "glue", "codebuild")
 _SYNCS: Final = {
     "sagemaker": (
-        "createTrainingJob", "createTransformJob", "createProcessingJob", "createHyperParameterTuningJob", "createLabelingJob",
+        "createTrainingJob", "createTransformJob", "createProcessingJob", "createHyperParameterTuningJob",
+        "createLabelingJob",
     ),
     "states": ("startExecution",),
     "codebuild": ("startBuild", "startBuildBatch"),
@@ -69,7 +70,8 @@ _SDK_NAMES: Final = {
 }
 _PREFIXES: Final = {
     "sagemaker": "SageMaker", "secretsmanager": "SecretsManager", "cloudwatchlogs": "CloudWatchLogs", "sns": "Sns",
-    "eventbridge": "EventBridge", "cloudwatch": "CloudWatch", "cloudtrail": "CloudTrail", "cloudformation": "CloudFormation",
+    "eventbridge": "EventBridge", "cloudwatch": "CloudWatch", "cloudtrail": "CloudTrail",
+    "cloudformation": "CloudFormation",
     "sagemakerruntime": "SageMakerRuntime", "accessanalyzer": "AccessAnalyzer", "ssoadmin": "SsoAdmin",
     "identitystore": "Identitystore", "applicationautoscaling": "ApplicationAutoScaling", "dynamodb": "DynamoDb",
     "resourcegroupstaggingapi": "ResourceGroupsTaggingApi", "sagemakermetrics": "SageMakerMetrics", "ssooidc": "SsoOidc",
@@ -86,7 +88,7 @@ _OPTIMISED_PREFIXES: Final = {
 }
 
 
-class Unknown(ValueError):
+class Unknown(ValueError):  # noqa: N818
     """A resource that means no operation, or none that exists here."""
 
 
@@ -112,7 +114,7 @@ class Target:
     def error(self, refused: Refused) -> str:
         """The error's name, as AWS's SDK has it."""
         code = refused.code.rpartition(".")[2]
-        if codec(self.service).error_shape(code) is not None or code == "ValidationException" and not self.unmodelled:
+        if codec(self.service).error_shape(code) is not None or (code == "ValidationException" and not self.unmodelled):
             return f"{self.prefix}.{code if code.endswith('Exception') else code + 'Exception'}"
         if not self.sdk:
             return _OPTIMISED_PREFIXES.get(self.named, ("", f"{self.prefix}.{self.prefix}Exception"))[1]

@@ -20,7 +20,7 @@ LIVE: Final = "states:Live"
 """Under account "": ARNs of executions that run."""
 INBOX: Final = "states:Inbox"
 """Under account "": ``EXECUTION ARN|ID``, what an execution is to be told."""
-TOKEN: Final = "states:Token"
+TOKEN: Final = "states:Token"  # noqa: S105
 """Under account "": ``EXECUTION ARN|SERIAL``, tasks that somebody else reports about."""
 OVER: Final = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 RETENTION: Final = 90 * 86400 * MICROS

@@ -59,7 +59,7 @@ class Logs:
                 continue
             if self._denied or len(self._waiting) >= _MOST_WAITING:
                 return
-            details = next((one for name, one in event.items() if name.endswith("EventDetails")), {})
+            details: dict[str, Any] = next((one for name, one in event.items() if name.endswith("EventDetails")), {})
             if not self._whole:
                 details = {name: one for name, one in details.items() if name.removesuffix("Details") not in _DATA}
             line = {

@@ -14,15 +14,22 @@ from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
 from bastide.services.states import integrations, keeping, sealing, version
 from bastide.services.states.logs import LEVELS
 from bastide.services.states.noun import (
+    ACTIVITY,
+    ALIAS,
     MACHINE,
     PRINCIPAL,
     REVISION,
     RUN,
+    VERSION,
     ask,
     check_name,
+    execution_arn,
+    invalid_arn,
     machine,
     machine_arn,
     named,
+    own,
+    parsed,
     passing,
     split,
     tags,
@@ -52,7 +59,9 @@ def lacking(registry: Any, resource: str, a: Authorised | None = None) -> str:
     if len(parts) >= 7 and parts[2] == "states" and parts[5] == "activity":
         return ""
     if len(parts) >= 7 and parts[2] == "lambda" and parts[5] == "function":
-        return "" if "lambda" in registry.services else f"The resource {resource} is not there: Lambda is not in Bastide."
+        return (
+            "" if "lambda" in registry.services else f"The resource {resource} is not there: Lambda is not in Bastide."
+        )
     return integrations.lacking(registry, resource)
 
 
@@ -62,9 +71,15 @@ def _logging(given: dict[str, Any] | None) -> dict[str, Any]:
         raise Refused("InvalidLoggingConfiguration", f"Invalid Logging Configuration: '{level} is not a level'")
     destinations = (given or {}).get("destinations") or []
     if level == "OFF":
-        return {"level": "OFF", "includeExecutionData": bool((given or {}).get("includeExecutionData")), "destinations": destinations}
+        return {
+            "level": "OFF",
+            "includeExecutionData": bool((given or {}).get("includeExecutionData")),
+            "destinations": destinations,
+        }
     if len(destinations) != 1:
-        raise Refused("InvalidLoggingConfiguration", "Invalid Logging Configuration: 'Must specify exactly one Log Destination.'")
+        raise Refused(
+            "InvalidLoggingConfiguration", "Invalid Logging Configuration: 'Must specify exactly one Log Destination.'"
+        )
     arn = str((destinations[0].get("cloudWatchLogsLogGroup") or {}).get("logGroupArn") or "")
     parts = arn.split(":")
     if parts[:3] != ["arn", "aws", "logs"] or len(parts) != 8 or parts[5] != "log-group" or parts[7] != "*":
@@ -72,14 +87,18 @@ def _logging(given: dict[str, Any] | None) -> dict[str, Any]:
             "InvalidLoggingConfiguration",
             "Invalid Logging Configuration: 'the log group is named by its ARN, which ends in :*'",
         )
-    return {"level": level, "includeExecutionData": bool((given or {}).get("includeExecutionData")), "destinations": destinations}
+    return {
+        "level": level,
+        "includeExecutionData": bool((given or {}).get("includeExecutionData")),
+        "destinations": destinations,
+    }
 
 
 def _tracing(given: dict[str, Any] | None) -> dict[str, Any]:
     if given and given.get("enabled"):
         raise Refused(
             "InvalidTracingConfiguration",
-            "Invalid Tracing Configuration: 'X-Ray does not exist in Bastide, so nothing would be traced; leave enabled false'",
+            "Invalid Tracing Configuration: 'X-Ray is not in Bastide, so nothing would be traced; leave enabled false'",
         )
     return {"enabled": False}
 
@@ -214,7 +233,9 @@ def update(a: Authorised, tx: Transaction) -> Output:
     row = machine(a, tx, given["stateMachineArn"], standing=True)
     changes = {"definition", "roleArn", "loggingConfiguration", "tracingConfiguration", "encryptionConfiguration"}
     if not changes & {name for name, one in given.items() if one is not None} and not given.get("publish"):
-        raise Refused("MissingRequiredParameter", "Either the definition, the role ARN, or a configuration must be specified")
+        raise Refused(
+            "MissingRequiredParameter", "Either the definition, the role ARN, or a configuration must be specified"
+        )
     text = given.get("definition") or definition(a, tx, row, revision(tx, row))
     if given.get("roleArn"):
         row.doc["roleArn"] = given["roleArn"]
@@ -286,7 +307,10 @@ async def _clean(a: Authorised, output: Output) -> Output:
 def delete(a: Authorised, tx: Transaction) -> Output:
     arn, name, qualifier = split(a.input["stateMachineArn"])
     if qualifier:
-        raise Refused("ValidationException", "DeleteStateMachine takes a state machine; versions and aliases are deleted by themselves.")
+        raise Refused(
+            "ValidationException",
+            "DeleteStateMachine takes a state machine; versions and aliases are deleted by themselves.",
+        )
     row = MACHINE.get(tx, a.account, a.region, name) if (arn.account, arn.region) == (a.account, a.region) else None
     if row is None or row.status == "DELETING":
         return {}
@@ -312,8 +336,6 @@ async def clean(runner: Executions, account: str, region: str, name: str) -> Non
                 held = tx.get(RUN, row.account, row.region, row.name)
                 if held is None:
                     continue
-                from bastide.services.states.noun import execution_arn
-
                 arn = execution_arn(held)
                 if held.status == "RUNNING":
                     held.status, held.doc["stop"] = "ABORTED", tx.now
@@ -331,14 +353,14 @@ async def clean(runner: Executions, account: str, region: str, name: str) -> Non
     def last(tx: Transaction) -> None:
         for kind, prefix, place in (
             (REVISION, f"{name}/", account),
-            (version.VERSION, "", where),
-            (version.ALIAS, "", where),
+            (VERSION, "", where),
+            (ALIAS, "", where),
         ):
             for row in tx.scan(kind, place, region, prefix=prefix, limit=_MOST):
                 tx.delete(row, keep=False)
-        row = MACHINE.get(tx, account, region, name)
-        if row is not None:
-            MACHINE.remove(tx, row, "StateMachineDeleted")
+        gone = MACHINE.get(tx, account, region, name)
+        if gone is not None:
+            MACHINE.remove(tx, gone, "StateMachineDeleted")
         held = tx.get(DELETING, "", "", machine_arn(account, region, name))
         if held is not None:
             tx.delete(held, keep=False)
@@ -379,8 +401,6 @@ def validate(a: Authorised, view: View) -> Output:
 
 def tagged(a: Authorised, view: View) -> tuple[Any, Row]:
     """The machine or activity that a call about tags names."""
-    from bastide.services.states.noun import ACTIVITY, invalid_arn, own, parsed
-
     given = str(a.input["resourceArn"])
     for kind, name in ((MACHINE, "stateMachine"), (ACTIVITY, "activity")):
         if f":{name}:" in given:

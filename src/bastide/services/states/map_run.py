@@ -1,7 +1,7 @@
 """Map runs: the children of a distributed Map state, each an execution of its own.
 
-The row of a run counts; inputs and results are sealed blobs, by number. Whoever takes a run up (`step`) starts children until
-as many run as may, and when none is left tells the execution that began it.
+The row of a run counts; inputs and results are sealed blobs, by number. Whoever takes a run up (`step`) starts children
+until as many run as may, and when none is left tells the execution that began it.
 
 Source: Step Functions API Reference, DescribeMapRun; developer guide, "Using Map state in Distributed mode".
 """
@@ -19,6 +19,7 @@ from bastide.engines.asl.problems import PERMISSIONS, TOLERANCE
 from bastide.engines.asl.values import LARGEST, dumps, loads
 from bastide.kernel import Authorised, Output, pages
 from bastide.services.states import keeping, reading, tasks
+from bastide.services.states.execution import launch
 from bastide.services.states.noun import (
     EXECUTION,
     MAP,
@@ -232,11 +233,7 @@ def _child_place(row: Row, index: int) -> tuple[str, str, str]:
     return f"{row.account}:{row.name[:23]}", row.region, name
 
 
-def _launch(
-    runner: Executions, tx: Transaction, arn: str, machine: Machine, cipher: Cipher, count: int
-) -> list[Live]:
-    from bastide.services.states.execution import launch
-
+def _launch(runner: Executions, tx: Transaction, arn: str, machine: Machine, cipher: Cipher, count: int) -> list[Live]:
     row = _find(tx, arn)
     if row is None or row.status != "RUNNING":
         return []
@@ -553,7 +550,9 @@ def update(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     if row.status != "RUNNING":
         raise Refused("ValidationException", f"The Map Run is {row.status} and cannot be updated.")
-    if all(given.get(name) is None for name in ("maxConcurrency", "toleratedFailurePercentage", "toleratedFailureCount")):
+    if all(
+        given.get(name) is None for name in ("maxConcurrency", "toleratedFailurePercentage", "toleratedFailureCount")
+    ):
         raise Refused("ValidationException", "Nothing is given that could be updated.")
     if given.get("maxConcurrency") is not None:
         row.doc["width"] = int(given["maxConcurrency"])
@@ -564,3 +563,5 @@ def update(a: Authorised, tx: Transaction) -> Output:
     tx.update(row, keep=False)
     return {}
 
+
+tasks.BY_MAP.update(make=make, abort=abort, step=step, child_over=child_over)

@@ -1,7 +1,8 @@
 """State machines, their executions, activities and map runs: how they are named and what is asked about them.
 
-Rows of executions stand under an account of their own, ``ACCOUNT/MACHINE``, so that a machine's executions are a walk along
-the index of creation or of status. Source: Step Functions API Reference; Service Authorization Reference, "AWS Step Functions".
+Rows of executions stand under an account of their own, ``ACCOUNT/MACHINE``, so that a machine's executions are a walk
+along the index of creation or of status. Source: Step Functions API Reference; Service Authorization Reference, "AWS Step
+Functions".
 """
 
 from __future__ import annotations

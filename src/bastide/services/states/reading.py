@@ -59,9 +59,7 @@ async def _object(runner: Executions, caller: Caller, region: str, given: dict[s
     return bytes(found)
 
 
-async def _listed(
-    runner: Executions, caller: Caller, region: str, given: dict[str, Any], most: int
-) -> list[Any]:
+async def _listed(runner: Executions, caller: Caller, region: str, given: dict[str, Any], most: int) -> list[Any]:
     found: list[Any] = []
     asked = {name: given[name] for name in ("Bucket", "Prefix", "StartAfter") if given.get(name)}
     while True:

@@ -1,9 +1,9 @@
 """Runs executions: takes what is ready from transition to transition, keeps each with its history in one transaction, makes
 the calls, waits.
 
-One runner a process. An execution in memory is a copy of its row: whoever changes the row meanwhile (StopExecution) wins, and
-the copy is dropped. A call is made once its event is on the disk; a call that changes something leaves its answer in the
-transaction in which it does, so that a process which dies in between does not make it twice.
+One runner a process. An execution in memory is a copy of its row: whoever changes the row meanwhile (StopExecution) wins,
+and the copy is dropped. A call is made once its event is on the disk; a call that changes something leaves its answer in
+the transaction in which it does, so that a process which dies in between does not make it twice.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _SLICE: Final = 200
 _PAUSE_SECONDS: Final = 15.0
 _IDLE: Final = 60 * MICROS
 Mail = Callable[[Interpreter, Instant], Any]
+AGAIN: Final[list[Callable[[Executions, Row], Any]]] = []
+"""How an express execution is begun anew, which stands above this module."""
 
 
 class Machine:
@@ -150,9 +152,7 @@ class Executions:
     async def resume(self, live: Row) -> None:
         """An execution that an earlier process ran goes on; an express one from its beginning."""
         if "express" in live.doc:
-            from bastide.services.states import express
-
-            await express.again(self, live)
+            await AGAIN[0](self, live)
             return
         await self.take_up(live.name)
 
@@ -399,9 +399,7 @@ class Executions:
         told = {"input": m.about.text, "output": memory.output, "error": memory.error, "cause": memory.cause}
         keeping.status_event(tx, row, told)
         if row.doc.get("run"):
-            from bastide.services.states import map_run
-
-            map_run.child_over(tx, row, m)
+            tasks.BY_MAP["child_over"](tx, row, m)
 
     def _after(self, live: Live, events: list[dict[str, Any]], effects: list[tuple[str, int]]) -> None:
         if live.logs is not None:
@@ -465,9 +463,7 @@ class Executions:
             self.aside(live.logs.close())
         self.job_over(live.arn)
         if live.row is not None and live.row.doc.get("run"):
-            from bastide.services.states import map_run
-
-            self.aside(map_run.step(self, live.row.doc["run"]))
+            self.aside(tasks.BY_MAP["step"](self, live.row.doc["run"]))
         if live.row is None:
             await self.forget_express(live.arn)
 

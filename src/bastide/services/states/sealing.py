@@ -28,7 +28,7 @@ OWNED: Final = "AWS_OWNED_KEY"
 
 
 class Cipher:
-    """Seals JSON for one owner of data. wrapped: the customer's data key as KMS gave it, base64; empty for the platform's."""
+    """Seals JSON for one owner of data. wrapped: the customer's data key as KMS gave it, base64; else empty."""
 
     __slots__ = ("_key", "_who", "wrapped")
 
@@ -93,7 +93,12 @@ def _context(who: str) -> dict[str, str]:
 
 def refusal(refused: Refused) -> Refused:
     """What Step Functions makes of a refusal of KMS."""
-    if refused.code in ("DisabledException", "KMSInvalidStateException", "NotFoundException", "InvalidKeyUsageException"):
+    if refused.code in (
+        "DisabledException",
+        "KMSInvalidStateException",
+        "NotFoundException",
+        "InvalidKeyUsageException",
+    ):
         state = {"DisabledException": "DISABLED", "KMSInvalidStateException": "PENDING_DELETION"}.get(refused.code)
         return Refused(
             "KmsInvalidStateException",
@@ -114,7 +119,9 @@ def new(a: Authorised, view: View, who: str, configuration: dict[str, Any]) -> C
         return plain(a.calls, who)
     given = {"KeyId": configuration["kmsKeyId"], "KeySpec": "AES_256", "EncryptionContext": _context(who)}
     try:
-        made = a.forward(view, "kms", "GenerateDataKey", given, PRINCIPAL, kms__ViaService=f"states.{a.region}.amazonaws.com")
+        made = a.forward(
+            view, "kms", "GenerateDataKey", given, PRINCIPAL, kms__ViaService=f"states.{a.region}.amazonaws.com"
+        )
     except Refused as refused:
         raise refusal(refused) from None
     return Cipher(made["Plaintext"], who, base64.b64encode(made["CiphertextBlob"]).decode())
@@ -134,11 +141,10 @@ def opened(a: Authorised, view: View, who: str, wrapped: str) -> Cipher:
 
 async def by_role(calls: Calls, caller: Caller, region: str, who: str, *, key: str = "", wrapped: str = "") -> Cipher:
     """A cipher that a machine's role gets from KMS: a new one of a key, or one that was wrapped; raises Refused."""
-    operation, given = (
-        ("Decrypt", {"CiphertextBlob": base64.b64decode(wrapped)})
-        if wrapped
-        else ("GenerateDataKey", {"KeyId": key, "KeySpec": "AES_256"})
-    )
+    operation = "Decrypt" if wrapped else "GenerateDataKey"
+    given: dict[str, Any] = {"KeyId": key, "KeySpec": "AES_256"}
+    if wrapped:
+        given = {"CiphertextBlob": base64.b64decode(wrapped)}
     given["EncryptionContext"] = _context(who)
     try:
         made = await calls.act(

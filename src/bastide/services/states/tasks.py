@@ -1,7 +1,7 @@
 """Tasks under way: the call that each makes with the machine's role, the end of what a call began, and giving up.
 
-A call of an operation that changes something leaves a receipt in that operation's own transaction: whoever takes the task up
-after a crash finds the answer and does not call again.
+A call of an operation that changes something leaves a receipt in that operation's own transaction: whoever takes the task
+up after a crash finds the answer and does not call again.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ _JOBS: Final = {
     ),
 }  # fmt: skip
 TOPICS: Final = tuple(f"sagemaker:{one[0]}" for one in _JOBS.values())
+
+BY_MAP: Final[dict[str, Any]] = {}
+"""What map runs do, which stand above this module: make, abort, step, child_over."""
 
 
 class Failed(Exception):  # noqa: N818
@@ -100,10 +103,10 @@ def callbacks(
         resource = frame.call["resource"]
         if ":activity:" in resource:
             where = Arn.parse(resource)
-            name = f"{tx.now:020d}|{arn}|{frame.serial}"
+            queued = f"{tx.now:020d}|{arn}|{frame.serial}"
             doc = {"execution": arn, "serial": frame.serial, "sealed": cipher.text(frame.call), "key": cipher.wrapped}
             doc["machine"] = m.about.machine
-            task = Row(ACTIVITY_TASK, f"{where.account}/{where.name}", where.region, name, doc)
+            task = Row(ACTIVITY_TASK, f"{where.account}/{where.name}", where.region, queued, doc)
             tx.insert(task, keep=False)
             held["task"] = [task.account, task.region, task.name]
         with contextlib.suppress(Taken):
@@ -134,11 +137,10 @@ def forget(tx: Transaction, arn: str, serial: int) -> None:
 
 async def make(runner: Executions, live: Live, frame: Frame) -> Mail | None:
     """Begins a task; gives what is to be told at once, None if that comes later. Raises Failed."""
-    from bastide.services.states import map_run
-
     call, serial = dict(frame.call or {}), frame.serial
     if "map" in call:
-        return await map_run.make(runner, live, frame)
+        letter: Mail | None = await BY_MAP["make"](runner, live, frame)
+        return letter
     resource = call["resource"]
     if ":activity:" in resource:
         return None
@@ -196,7 +198,9 @@ async def act(
         kept = await _received(runner, live, serial)
         if kept is not None:
             return kept
-        also = _receipt(live, serial, shapes.output_shape, found.sdk) if operation.mutates and live is not None else None
+        also = (
+            _receipt(live, serial, shapes.output_shape, found.sdk) if operation.mutates and live is not None else None
+        )
         region_of = "us-east-1" if operation.global_ else where
         call = Call(operation, params, caller, caller.account, region_of, request, body)
         call.also = also
@@ -260,9 +264,7 @@ async def _received(runner: Executions, live: Live | None, serial: int) -> Any:
     return None if kept is None else live.cipher.open(kept)
 
 
-async def _function(
-    runner: Executions, live: Live, caller: Caller, serial: int, resource: str, given: Any
-) -> Any:
+async def _function(runner: Executions, live: Live, caller: Caller, serial: int, resource: str, given: Any) -> Any:
     """A Lambda function named by its ARN: the result is what it gives."""
     found = Target("lambda", "Invoke", False, 0, False, "lambda")
     output = await act(runner, live, caller, serial, found, {"FunctionName": resource, "Payload": given})
@@ -368,9 +370,7 @@ async def stop(runner: Executions, job: dict[str, Any]) -> None:
     if job["operation"] == "StartExecution":
         found, given = Target("stepfunctions", "StopExecution", False, 0, False, "states"), {"ExecutionArn": job["arn"]}
     elif job["operation"] == "MapRun":
-        from bastide.services.states import map_run
-
-        await map_run.abort(runner, job["arn"])
+        await BY_MAP["abort"](runner, job["arn"])
         return
     else:
         _, _, operation, name, _ = _JOBS[job["operation"]]
@@ -380,4 +380,3 @@ async def stop(runner: Executions, job: dict[str, Any]) -> None:
         await act(runner, None, caller, 0, found, given, region=arn.region)
     except Failed as failed:
         _log.warning("%s, begun by %s, could not be stopped: %s", job["arn"], job.get("execution"), failed.error)
-

@@ -146,7 +146,7 @@ def _routing(a: Authorised, view: View, given: Any) -> tuple[Row, list[dict[str,
     row: Row | None = None
     found: list[dict[str, Any]] = []
     for way in ways:
-        arn, name, number = split(way["stateMachineVersionArn"])
+        arn, _, number = split(way["stateMachineVersionArn"])
         if not number.isdigit():
             raise Refused("ValidationException", f"'{arn}' is not the ARN of a version.")
         held = machine(a, view, way["stateMachineVersionArn"], standing=True)
