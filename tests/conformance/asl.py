@@ -82,7 +82,7 @@ class Bench:
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        self.states = account.client("stepfunctions", inject_host_prefix=False)
+        self.states = account.client("stepfunctions")
         self.role = account.role(
             "conformance", allow("*"), trust={"Service": "states.amazonaws.com"}, MaxSessionDuration=3600
         )

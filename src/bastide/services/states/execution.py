@@ -5,6 +5,7 @@ Source: Step Functions API Reference.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bastide.domain import Refused, new_id
@@ -285,7 +286,16 @@ def describe_machine(a: Authorised, view: View) -> Output:
     return output
 
 
-@EXECUTION.reads("ListExecutions", asks=[ask("ListExecutions", "stateMachineArn", qualified=True)])
+@EXECUTION.reads(
+    "ListExecutions",
+    asks=[
+        replace(
+            ask("ListExecutions", "stateMachineArn", qualified=True),
+            when=lambda asked: bool(asked.input.get("stateMachineArn")) or not asked.input.get("mapRunArn"),
+        ),
+        replace(ask("ListExecutions", "mapRunArn"), when=lambda asked: bool(asked.input.get("mapRunArn"))),
+    ],
+)
 def listed(a: Authorised, view: View) -> Output:
     given = a.input
     if bool(given.get("stateMachineArn")) == bool(given.get("mapRunArn")):

@@ -187,16 +187,12 @@ def named(kind: Kind, member: str = "name") -> About:
     return lambda asked: (kind.arn(asked.call.account, asked.call.region, str(asked.input.get(member) or "*")),)
 
 
-def passing(about_machine: About) -> Ask:
-    """May the caller hand this role to Step Functions?"""
-    return Ask(
-        "iam:PassRole",
-        lambda asked: [asked.input["roleArn"]] if asked.input.get("roleArn") else [],
-        given={
-            "iam:PassedToService": lambda _: PRINCIPAL,
-            "iam:AssociatedResourceArn": lambda asked: next(iter(about_machine(asked)), None),
-        },
-    )
+def passing(about_machine: About | None = None) -> Ask:
+    """May the caller hand this role to Step Functions (for a state machine)?"""
+    given: dict[str, Given] = {"iam:PassedToService": lambda _: PRINCIPAL}
+    if about_machine is not None:
+        given["iam:AssociatedResourceArn"] = lambda asked: next(iter(about_machine(asked)), None)
+    return Ask("iam:PassRole", lambda asked: [asked.input["roleArn"]] if asked.input.get("roleArn") else [], given=given)
 
 
 def tags(given: Any) -> dict[str, str]:

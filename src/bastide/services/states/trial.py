@@ -296,7 +296,7 @@ def _told(m: Interpreter, frame: Frame, given: dict[str, Any], text: str, raw: d
     asks=[
         Ask("states:TestState", anything),
         Ask("states:RevealSecrets", anything, when=lambda asked: bool(asked.input.get("revealSecrets"))),
-        passing(lambda _: ()),
+        passing(),
     ],
     before=_test,
 )
