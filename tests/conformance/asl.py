@@ -25,7 +25,7 @@ GAPS = Path(__file__).with_name("asl_gaps.txt")
 _ANYTHING = {
     "snf_role_arn", "sfn_role_arn", "timestamp", "date", "start-time", "entered-time", "datetime", "table-name",
 }  # fmt: skip
-_AT_ONCE = 50
+_AT_ONCE = 500
 
 
 def gaps() -> dict[str, str]:
@@ -220,22 +220,27 @@ def _details(event: dict[str, Any]) -> Any:
     return next((one for name, one in event.items() if name.endswith("EventDetails")), {})
 
 
-def run(folder: Path, report: bool = False, account: Account | None = None) -> tuple[int, int]:
-    """Runs all cases; how many passed and failed. Without an account, on a platform of its own."""
+def run(folder: Path, report: bool = False, account: Account | None = None, every: int = 1) -> tuple[int, int]:
+    """Runs all cases; how many passed and failed. Without an account, on a platform of its own. every: of comparisons, of
+    which there are hundreds alike, every so many only."""
     if account is not None:
-        return _run(folder, report, account)
+        return _run(folder, report, account, every)
     with TemporaryDirectory() as place:
         running = Running(Path(place) / "data")
         running.start()
         try:
             running.found()
-            return _run(folder, report, running.account())
+            return _run(folder, report, running.account(), every)
         finally:
             running.stop()
 
 
-def _run(folder: Path, report: bool, account: Account) -> tuple[int, int]:
-    cases = [json.loads(line) for line in (folder / "cases.jsonl").open()]
+def _run(folder: Path, report: bool, account: Account, every: int) -> tuple[int, int]:
+    with (folder / "cases.jsonl").open() as lines:
+        cases = [json.loads(line) for line in lines]
+    alike = [case for case in cases if "/choice_operators/" in case["id"] or "/math_operations" in case["id"]]
+    left_out = {case["id"] for place, case in enumerate(alike) if place % every}
+    cases = [case for case in cases if case["id"] not in left_out]
     bench, known = Bench(account), gaps()
     ended: Counter[str] = Counter()
     levels: Counter[str] = Counter()

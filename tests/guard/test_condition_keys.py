@@ -308,7 +308,11 @@ def test_tags_that_a_request_brings_or_names_are_seen(place: Place, service: str
 
 def _tag_key(given: dict[str, Any]) -> str:
     tags = next(given[member] for member in TAG_MEMBERS if member in given)
-    return next(iter(tags)) if isinstance(tags, dict) else str(tags[0].get("Key") or tags[0].get("key") or tags[0]["TagKey"])
+    return (
+        next(iter(tags))
+        if isinstance(tags, dict)
+        else str(tags[0].get("Key") or tags[0].get("key") or tags[0]["TagKey"])
+    )
 
 
 OWN = [(service, name) for service, name in REGISTRY.operations if service in ("s3", "sagemaker", "sagemaker-runtime")]

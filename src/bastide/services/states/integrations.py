@@ -114,6 +114,8 @@ class Target:
     def error(self, refused: Refused) -> str:
         """The error's name, as AWS's SDK has it."""
         code = refused.code.rpartition(".")[2]
+        if self.service == "s3" and code == "AccessDenied":
+            return "S3.S3Exception"
         if codec(self.service).error_shape(code) is not None or (code == "ValidationException" and not self.unmodelled):
             return f"{self.prefix}.{code if code.endswith('Exception') else code + 'Exception'}"
         if not self.sdk:

@@ -63,7 +63,9 @@ def keep(tx: Transaction, row: Row, memory: Memory, events: list[dict[str, Any]]
 
 
 def status_event(tx: Transaction, row: Row, told: dict[str, Any]) -> None:
-    """Tells EventBridge how an execution stands. told: input, output, error and cause, as far as they are to be told."""
+    """Tells EventBridge how an execution stands. told: input, output, error and cause. What lies under the customer's key
+    stays there: an event would carry it away from under it."""
+    told = {} if row.doc.get("key") else told
     account, name = account_of(row)
     arn = execution_arn(row)
     over = row.status != "RUNNING"

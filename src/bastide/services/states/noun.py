@@ -192,7 +192,9 @@ def passing(about_machine: About | None = None) -> Ask:
     given: dict[str, Given] = {"iam:PassedToService": lambda _: PRINCIPAL}
     if about_machine is not None:
         given["iam:AssociatedResourceArn"] = lambda asked: next(iter(about_machine(asked)), None)
-    return Ask("iam:PassRole", lambda asked: [asked.input["roleArn"]] if asked.input.get("roleArn") else [], given=given)
+    return Ask(
+        "iam:PassRole", lambda asked: [asked.input["roleArn"]] if asked.input.get("roleArn") else [], given=given
+    )
 
 
 def tags(given: Any) -> dict[str, str]:
