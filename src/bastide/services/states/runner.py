@@ -108,6 +108,8 @@ class Executions:
         self._timer: asyncio.Task[None] | None = None
         self._asides: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self._kept = 0
+        """Transactions of executions in this process: where the crash tests end it."""
 
     # -- beginning and ending --------------------------------------------------------------------------------------------
 
@@ -359,8 +361,9 @@ class Executions:
         m, letters = live.m, list(live.letters)
         waiting = {frame.serial for frame in m.memory.frames.values() if frame.phase == "task"}
         done = live.begun - waiting if m.memory.status == "RUNNING" else set(live.begun)
-        point = events[-1]["type"] if events else "nothing"
-        reach(f"states/{point}:before")
+        self._kept += 1
+        number = self._kept
+        reach(f"states/{number}:before")
 
         def work(tx: Transaction) -> Row:
             assert live.row is not None
@@ -386,7 +389,7 @@ class Executions:
         live.row = await self.calls.store.write(work)
         live.letters = [name for name in live.letters if name not in letters]
         live.begun -= done
-        reach(f"states/{point}:after")
+        reach(f"states/{number}:after")
 
     def ended(self, tx: Transaction, row: Row, m: Interpreter) -> None:
         """An execution is over: it runs no more, and EventBridge is told."""
