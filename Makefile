@@ -9,11 +9,11 @@ export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SUITE ?=
 SDK ?=
-# How many tests run at a time, each beside a platform of its process.
-WORKERS ?= 2
+# How many tests run at a time, each beside a platform of its process. Many wait for jobs, so they may be more than the processors.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash laws
+.PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash cluster laws
 .PHONY: fuzz clean
 
 help: ## what can be made
@@ -37,7 +37,7 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 
 .PHONY: environments
 environments: $(VENV)/.ready
-	@$(BIN)/bastide environments build scikit-learn xgboost
+	@$(BIN)/bastide environments build lambda scikit-learn xgboost
 
 .PHONY: tracking
 tracking: $(VENV)/.ready
@@ -75,6 +75,9 @@ conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE;
 crash: setup ## kills the platform at every step, and lets its power go, at length
 	@BASTIDE_CRASH_ROUNDS=$${BASTIDE_CRASH_ROUNDS:-2000} BASTIDE_POWER_ROUNDS=$${BASTIDE_POWER_ROUNDS:-2000} \
 		$(BIN)/python -m pytest -q -s tests/crash tests/power
+
+cluster: setup ## jobs on a Ray cluster of this machine: every story, machines that are killed too
+	@$(BIN)/python -m pytest -q tests/cluster/test_cluster.py tests/cluster/stories.py
 
 laws: $(VENV)/.ready ## the laws of the policy engine, at length
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/laws

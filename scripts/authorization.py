@@ -129,6 +129,10 @@ _TEXTS = {
     "executionrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "handshakeid": "h-" + "0" * 32,
     "instancearn": "arn:aws:sso:::instance/ssoins-0000000000000007",
+    "lambda.arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:name:1",
+    "lambda.layers": f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:name:1",
+    "lambda.resource": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:name",
+    "lambda.role": f"arn:aws:iam::{ACCOUNT}:role/name",
     "keyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
     "modelpackagearnlist": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/name/1",
     "modelpackagename": f"arn:aws:sagemaker:{REGION}:444455556666:model-package/name/1",
@@ -136,6 +140,7 @@ _TEXTS = {
     "parentid": "r-zzzz",
     "permissionsboundary": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "permissionsetarn": "arn:aws:sso:::permissionSet/ssoins-0000000000000007/ps-0000000000000007",
+    "pipelineexecutionarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/name/execution/id",
     "policyarn": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "policyid": "p-zzzzzzzz",
     "policysourcearn": f"arn:aws:iam::{ACCOUNT}:role/name",
@@ -158,9 +163,27 @@ _TEXTS = {
 
 
 _CIPHERTEXT = encrypt(new_material(), _TEXTS["keyid"], 1, b"text", {})
+_POLICY = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "name",
+                "Effect": "Allow",
+                "Principal": {"Service": "s3.amazonaws.com"},
+                "Action": "lambda:InvokeFunction",
+                "Resource": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:name:name",
+            }
+        ],
+    }
+)
 _ROWS = (
     Row("organizations:Organization", "", "", "o-zzzzzzzzzz", {"Id": "o-zzzzzzzzzz", "MasterAccountId": ACCOUNT}),
     Row("kms:Alias", ACCOUNT, REGION, "alias/name", {"TargetKeyId": _TEXTS["targetkeyid"]}),
+    Row("ec2:Subnet", ACCOUNT, REGION, "name", {"VpcId": "vpc-00000000000000007", "Zone": f"{REGION}a"}),
+    Row("lambda:EventSourceMapping", ACCOUNT, REGION, "name", {"FunctionArn": _TEXTS["lambda.resource"]}),
+    Row("lambda:Function", ACCOUNT, REGION, "name", {"_policies": {"name": {"text": _POLICY, "principals": {}}}}),
+    Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""

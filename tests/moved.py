@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bastide.domain import MICROS, Instant, wall
 from bastide.frontdoor import Listener
 from bastide.kernel.happened import EVENTS
 from bastide.main.compose import Platform
 from bastide.main.run import Doors, _bind, _configured, _Protocol, _server
+from bastide.store import View
 from bastide.store.directory import DataDirectory
 from tests.platform import HOME, PROGRAM, Running
+
+T = TypeVar("T")
 
 
 class Moved(Running):
@@ -87,6 +90,15 @@ class Moved(Running):
     def client(self, service: str, *given: Any, **more: Any) -> Any:
         """A boto3 client at the plain listener."""
         return super().client(service, *given, **{"plain": True, **more})
+
+    def look(self, at: Callable[[View], T]) -> T:
+        """What is in the store, seen from the platform's own thread: its reader is no other's."""
+
+        async def looked() -> T:
+            with self.running.store.reading() as view:
+                return at(view)
+
+        return asyncio.run_coroutine_threadsafe(looked(), self.loop).result(30)
 
     def stop(self) -> None:
         """Ends it as a SIGTERM would."""

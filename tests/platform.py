@@ -46,12 +46,13 @@ class Running:
     process: subprocess.Popen[str] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    program: list[str] = field(default_factory=lambda: PROGRAM)
 
     def start(self, **environment: str) -> None:
         """Initialises if needed, starts, and waits for the line `ready`."""
         if not (self.data / "bastide.json").exists():
             subprocess.run(
-                [*PROGRAM, "init", "--data", str(self.data), "--account-id", HOME], check=True, capture_output=True
+                [*self.program, "init", "--data", str(self.data), "--account-id", HOME], check=True, capture_output=True
             )
         self.launch(**environment)
 
@@ -60,7 +61,7 @@ class Running:
         self.log = (self.data.parent / "up.log").open("a")
         self.process = subprocess.Popen(
             [
-                *PROGRAM,
+                *self.program,
                 "up",
                 "--data",
                 str(self.data),

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from tests.crash.points import around
 from tests.platform import Account, Running
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
 
 SCRIPT = "print('begin')\nopen('/opt/ml/model/m.txt','w').write('the model')\nprint('end')"
-STEPS = ("assume", "reserve", "pin", "stage", "run", "watch", "collect", "settle")
-POINTS = [f"training/{step}:{when}" for step in STEPS for when in ("before", "after")]
+POINTS = around("training", "assume", "reserve", "pin", "stage", "run", "watch", "collect", "settle")
 
 
 @pytest.fixture(scope="module")

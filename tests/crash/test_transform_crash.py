@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.crash.points import around
 from tests.platform import Account, Running
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
 from tests.stories.sagemaker.serving import container, model
 from tests.stories.sagemaker.test_transform import CSV, SCRIPT, begin, ended, outputs, put
 
-STEPS = ("assume", "reserve", "pin", "deploy", "transform", "settle")
-POINTS = [f"transform/{step}:{when}" for step in STEPS for when in ("before", "after")]
+POINTS = around("transform", "assume", "reserve", "pin", "deploy", "transform", "settle")
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def test_a_transformer_answers_by_its_pipeline(workshop: Workshop) -> None:
     assert told["label"].startswith("LABEL_") and 0 < told["score"] < 1
 
 
-@pytest.mark.control("EXP-10", lacking="containers of one's own are another matter")
+@pytest.mark.control("EXP-10")
 def test_spark_sums_a_table(workshop: Workshop) -> None:
     s3, bucket = workshop.s3, workshop.bucket
     s3.put_object(Bucket=bucket, Key="code/count.py", Body=COUNT)

@@ -122,9 +122,10 @@ def _call(caller: Caller, **request: object) -> Call:
 
 def _contexts() -> dict[str, dict[str, object]]:
     arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/role/session"
+    own = {"x:sub": "ann", "lambda:sourcefunctionarn": "arn"}
     session = Session(
         "id", "ASIA", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:role/role", "AROA", "session", 0, 9, source_identity="ann",
-        mfa=999_000 * MICROS, provider="arn:aws:iam::111122223333:oidc-provider/x", keys={"x:sub": "ann"},
+        mfa=999_000 * MICROS, provider="arn:aws:iam::111122223333:oidc-provider/x", keys=own,
     )  # fmt: skip
     role = Caller("AssumedRole", ACCOUNT, arn, session.role, "AROA:session", "session", "", {"Team": "red"}, session)
     user = Caller("User", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/u", f"arn:aws:iam::{ACCOUNT}:user/u", "AIDA", "u")

@@ -39,6 +39,16 @@ _TUNING = (
 )
 _TRANSFORM = ("CreateTransformJob", "DescribeTransformJob")
 _RUNS = ("CreateExperiment", "CreateTrial", "CreateTrialComponent", "AssociateTrialComponent", "UpdateTrialComponent")
+_PIPELINE = (
+    "CreatePipeline",
+    "UpdatePipeline",
+    "StartPipelineExecution",
+    "ListPipelineExecutionSteps",
+    "CreateProcessingJob",
+    "CreateTrainingJob",
+    "CreateModelPackage",
+    "DeletePipeline",
+)
 _LINEAGE = ("CreateArtifact", "AddAssociation", "QueryLineage")
 
 PROGRAMS = (
@@ -62,6 +72,7 @@ PROGRAMS = (
     Program("v2/transformer", _TRANSFORM),
     Program("v2/experiments", _RUNS),
     Program("v2/lineage", (*_LINEAGE, "CreateAction", "CreateContext")),
+    Program("v2/pipeline", _PIPELINE, short=True),
     Program("v2/async_inference", _SERVING),
     Program("v2/multi_model", _SERVING),
     Program("v2/data_capture", _SERVING),
@@ -84,5 +95,6 @@ PROGRAMS = (
     Program("v3/transformer", _TRANSFORM),
     Program("v3/experiments", _RUNS),
     Program("v3/lineage", _LINEAGE),
+    Program("v3/pipeline", tuple(one for one in _PIPELINE if one != "UpdatePipeline")),
     Program("v3/async_inference", _SERVING),
 )

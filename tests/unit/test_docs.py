@@ -13,7 +13,19 @@ ROOT = Path(__file__).parents[2]
 _STEP = re.compile(r"^\| [^|]+ \| `([^`]+)` \|(?: `([^`]+)`)? ?\|$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["request.md", "job.md", "network.md", "access.md", "tuning.md", "debugger.md"])
+_WALKS = [
+    "request.md",
+    "job.md",
+    "network.md",
+    "access.md",
+    "tuning.md",
+    "debugger.md",
+    "functions.md",
+    "pipelines.md",
+]
+
+
+@pytest.mark.parametrize("page", _WALKS)
 def test_every_step_names_a_file_and_a_name_in_it(page: str) -> None:
     steps = _STEP.findall((ROOT / "docs" / page).read_text())
     assert len(steps) >= 8

@@ -68,6 +68,7 @@ def cli() -> None:
       bastide jobs                          what trains and processes, and why it waits or failed
       bastide logs -f JOB                   what a job writes, until it is over
       bastide executions [NAME|ARN]         what state machines run, and where one of them stands
+      bastide pipelines NAME                where the newest execution of a pipeline stands
       bastide environments list             what images mean here, and what is built
       bastide why REQUEST-ID                why a call was refused, and what would have allowed it
       bastide policy test FILE              cases in YAML, decided before a policy is attached
@@ -91,6 +92,7 @@ for _module, *_names in (
     ("jobs", "jobs", "logs"),
     ("login", "login"),
     ("network", "network"),
+    ("pipelines", "pipelines"),
     ("policy", "policy"),
     ("reproduce", "reproduce"),
     ("sdk", "sdk"),

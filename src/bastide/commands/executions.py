@@ -45,7 +45,9 @@ def _listed(client: Any, machine: str | None, most: int) -> list[dict[str, Any]]
 
 
 def _seconds(row: dict[str, Any]) -> float:
-    return max(0.0, ((row.get("stopDate") or datetime.now(UTC)) - row["startDate"]).total_seconds())
+    until: datetime = row.get("stopDate") or datetime.now(UTC)
+    start: datetime = row["startDate"]
+    return max(0.0, (until - start).total_seconds())
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def stands(events: list[dict[str, Any]]) -> tuple[dict[str, Counter[str]], dict[
     for event in events:
         kind = event["type"]
         before = by_id.get(event["previousEventId"], "")
-        details = next((one for name, one in event.items() if name.endswith("EventDetails")), {})
+        details: dict[str, Any] = next((one for name, one in event.items() if name.endswith("EventDetails")), {})
         name = before
         if kind.endswith("StateEntered"):
             name = event["stateEnteredEventDetails"]["name"]

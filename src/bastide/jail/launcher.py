@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -89,13 +90,17 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     parent: process id of who waits for us. user: host uid and gid of the job. group: folders of its control groups.
     own: folders that become the job's. scratch: an empty folder to mount over, in the launcher's own view. readonly,
     writable: [[source, path inside]]. hostname, hosts: name inside and the names of 127.0.0.1. addresses: further names.
-    network: a network namespace to be in, empty for one of its own. resolver: the address of its DNS. environment:
-    variables of the command. root: the folder of an image's root, empty for the machine's own system; files: contents by
-    path below it that stand in place of its own. inside: uid and gid that the job believes to have. folder: where it
-    starts. command. limits: rlimit names with values. scratch_bytes: size of
-    /tmp, /run and /dev/shm each.
+    network: a network namespace to be in, empty for one of its own. resolver: the address of its DNS. devices: below
+    /dev, to be seen and used. environment: variables of the command. root: the folder of an image's root, empty for the
+    machine's own system; files: contents by path below it that stand in place of its own. inside: uid and gid that the job
+    believes to have. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of /tmp, /run
+    and /dev/shm each.
     """
     os.umask(0o022)
+    # Whoever started us may block or ignore signals, which is inherited; the job is to get those that it is sent.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     arguments = _arguments(told)
     cgroups.Group(dict(told["group"]), frozenset()).join()
     _own(told["own"], told["user"])
@@ -192,6 +197,10 @@ def _lay_out(told: Mapping[str, Any]) -> list[str]:
     for name in _DEVICES:
         _write(f"{base}/dev/{name}", "")
         mount(f"/dev/{name}", f"{base}/dev/{name}", None, MS_BIND)
+    for path in told["devices"]:
+        _write(f"{base}{path}", "")
+        mount(path, f"{base}{path}", None, MS_BIND)
+        words += ["--dev-bind", path, path]
     os.chdir(base)
     pivot_root(".", "old")
     os.chdir("/")

@@ -121,7 +121,14 @@ def _sandbox() -> Finding:
     with tempfile.TemporaryDirectory(prefix="bastide-probe-") as scratch, tempfile.TemporaryFile() as told:
         limits = {"RLIMIT_NPROC": 16}
         words = {"parent": os.getpid(), "user": _TRIAL_USER, "group": {}, "own": [], "scratch": scratch}
-        more = {"readonly": [], "writable": [], "hostname": "probe", "hosts": ["probe"], "environment": {}}
+        more = {
+            "readonly": [],
+            "writable": [],
+            "devices": [],
+            "hostname": "probe",
+            "hosts": ["probe"],
+            "environment": {},
+        }
         more |= {"network": "", "addresses": {}, "resolver": ""}
         image = {"root": "", "files": {}, "inside": [1000, 1000]}
         last = {"folder": "/", "command": ["/bin/true"], "limits": limits, "scratch_bytes": 1 << 20}

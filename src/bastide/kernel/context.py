@@ -59,6 +59,7 @@ GLOBAL: Final[Mapping[str, str]] = {
     "aws:VpceOrgID": "through a VPC endpoint of an account in an organisation",
     "aws:VpceOrgPaths": "through a VPC endpoint of an account in an organisation",
     "aws:VpcSourceIp": "through a VPC endpoint",
+    "lambda:SourceFunctionArn": "a session that Lambda began for a function",
 }
 """The keys that the kernel fills for every operation, and when. Source: IAM User Guide, "AWS global condition context
 keys"."""

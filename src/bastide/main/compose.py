@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import bastide
 from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
+from bastide.engines.cluster import Cluster
+from bastide.engines.functions import Functions
 from bastide.engines.idp import Issuers
 from bastide.engines.images import Containers
 from bastide.engines.keys import RootKey, Safe, open_root
@@ -18,9 +20,12 @@ from bastide.engines.lazy.fuse import Fuse
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.placement import Placement
+from bastide.engines.placement.machine import Machine
+from bastide.engines.placement.nodes import Nodes
 from bastide.engines.sandbox import Sandboxes, Volumes
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
+from bastide.engines.sandbox.drivers.remote import Spread
 from bastide.engines.serving import Serving, Standing
 from bastide.engines.spool import Spools
 from bastide.engines.telemetry import Meter
@@ -40,6 +45,7 @@ from bastide.services import (
     events,
     identity_center,
     kms,
+    lambda_,
     logs,
     s3,
     sagemaker,
@@ -84,6 +90,7 @@ class Platform:
     retention: logs.Retention
     rules: events.Rules
     executions: states.Executions
+    cluster: Cluster | None
 
     @classmethod
     async def start(
@@ -94,13 +101,17 @@ class Platform:
         root: RootKey | None = None,
         development: bool = False,
         clock: Clock = wall,
+        cluster: str | None = None,
     ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
         url: where people reach it. root: the platform's key, if it was opened already. development: with the development
-        identity provider. clock: the time, which only tests move.
+        identity provider. clock: the time, which only tests move. cluster: HOST:PORT of Ray, instead of the
+        configuration's. Raises ClusterError where that cannot be used.
         """
         configuration = directory.load()
+        if cluster is not None:
+            configuration = replace(configuration, cluster=cluster)
         root = root or open_root(directory.root)
         store = SqliteStore(directory.database, clock)
         safe = Safe(directory.safe, root)
@@ -118,7 +129,14 @@ class Platform:
         with store.reading() as view:
             owner = owner_of(view)
         artifacts = await asyncio.to_thread(open_artifacts, directory, configuration, owner)
-        placement = Placement(quotas=configuration.quotas)
+        placement: Placement = Machine(quotas=configuration.quotas)
+        ray: Cluster | None = None
+        if configuration.cluster:
+            ray = Cluster(configuration.cluster, directory.cluster_secret())
+            await ray.start()
+            placement = nodes = Nodes(placement, ray, configuration.quotas)
+            await nodes.start()
+            sandboxes = volumes = Spread(sandboxes, volumes, ray)
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
         network = ec2.Ec2Network(registry.services)
@@ -151,6 +169,8 @@ class Platform:
             Issuers: issuers,
             LastUse: last_use,
             ecr.Place: ecr.Place(url),
+            lambda_.Place: lambda_.Place(url),
+            Functions: Functions(clock),
             Meter: meter,
         }
         calls = Calls(
@@ -173,7 +193,12 @@ class Platform:
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)
         outbox = Outbox(store)
+        engines[lambda_.Runner] = lambda_.Runner(calls)
+        engines[lambda_.Events] = lambda_.Events(calls)
+        mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
         sagemaker.subscribe(outbox, calls, workflows)
+        lambda_.subscribe(outbox, calls)
+        mappings.subscribe(outbox)
         store.committed = outbox.wake
         rules = events.Rules(calls)
         scaler = application_autoscaling.Scaler(calls)
@@ -183,7 +208,7 @@ class Platform:
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
-            named = s3.files(view) | ecr.files(view)
+            named = s3.files(view) | ecr.files(view) | lambda_.files(view)
         await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
@@ -223,12 +248,16 @@ class Platform:
             retention,
             rules,
             executions,
+            ray,
         )
         journal.start()
         meter.start()
         await workflows.recover()
         workflows.run()
         rules.start()
+        calls.engine(Functions).start()
+        calls.engine(lambda_.Events).start()
+        await mappings.start()
         outbox.start()
         delivery.start()
         sign_in.start()
@@ -249,9 +278,14 @@ class Platform:
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
         registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
         return FrontDoor(
-            self.calls, hosts=hosts, regions=configuration.regions, health=self.health, pages=(registry, *browsers)
+            self.calls,
+            hosts=hosts,
+            regions=configuration.regions,
+            health=self.health,
+            pages=(registry, code, *browsers),
         )
 
     async def open_networks(self, door: Door) -> None:
@@ -305,12 +339,17 @@ class Platform:
         await self.scaler.close()
         await self.sign_in.close()
         await self.executions.close()
+        await self.calls.engine(lambda_.Mappings).close()
+        await self.calls.engine(lambda_.Events).close()
+        await self.calls.engine(Functions).close()
         await self.workflows.close()
         await self.calls.engine(sagemaker.Trackers).close()
         await self.serving.close()
         await self.capture.close()
         await self.calls.engine(Optimiser).close()
         await self.volumes.close_all()
+        if self.cluster is not None:
+            await self.cluster.close()
         await self.expiry.close()
         await self.delivery.close()
         await self.rules.close()

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from bastide.commands import DATA_OPTION
 from bastide.domain import wall
 from bastide.engines.artifacts import Place, PlaceError, Unavailable
+from bastide.engines.cluster import ClusterError
 from bastide.engines.keys import RootKey, SourceError, create_keyring, open_root, rotate_root
 from bastide.frontdoor import Listener
 from bastide.frontdoor.receive import server_context
@@ -173,10 +174,19 @@ def _address(text: str) -> tuple[str, int]:
     is_flag=True,
     help="People sign in at a provider that comes along, for development only; on loopback only.",
 )
+@click.option("--cluster", help="HOST:PORT of the Ray cluster whose nodes run jobs (docs/cluster.md).")
 @click.option(
     "--log-level", default="warning", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
-def up(data: Path, listen: str, plain: str | None, public_url: str | None, development: bool, log_level: str) -> None:
+def up(
+    data: Path,
+    listen: str,
+    plain: str | None,
+    public_url: str | None,
+    development: bool,
+    cluster: str | None,
+    log_level: str,
+) -> None:
     """Run the platform until it is told to stop (SIGTERM or Ctrl-C drain).
 
     Prints how enforcement stands, and one line `ready` with the URLs once it serves.
@@ -203,6 +213,8 @@ def up(data: Path, listen: str, plain: str | None, public_url: str | None, devel
         )
     if loopback is not None and loopback[0] not in _LOOPBACK:
         raise click.ClickException("the plain listener may stand on loopback only (127.0.0.1, ::1 or localhost)")
+    if cluster is not None:
+        _address(cluster)
     try:
         directory.lock()
     except RuntimeError as error:
@@ -213,7 +225,7 @@ def up(data: Path, listen: str, plain: str | None, public_url: str | None, devel
         root = open_root(directory.root)
     except (SourceError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    uvloop.run(_run(directory, root, address, loopback, public_url, development))
+    uvloop.run(_run(directory, root, address, loopback, public_url, development, cluster))
 
 
 _PUBLIC = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?")
@@ -319,6 +331,7 @@ async def _run(
     plain: tuple[str, int] | None,
     public_url: str | None,
     development: bool,
+    cluster: str | None,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -330,8 +343,8 @@ async def _run(
     host = "localhost" if development else directory.load().hosts[-1]
     url = public_url or f"https://{host}:{ports[0]}"
     try:
-        platform = await Platform.start(directory, url, root=root, development=development)
-    except (PlaceError, Unavailable) as error:
+        platform = await Platform.start(directory, url, root=root, development=development, cluster=cluster)
+    except (PlaceError, Unavailable, ClusterError) as error:
         raise click.ClickException(str(error)) from None
     platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)
     door = platform.door()

@@ -18,7 +18,7 @@ class Configuration:
     """account: the management account's id. regions: those that exist, the default first. objects: the URL of the store
     where objects lie; empty if they lie with the other files. metrics_bytes, metrics_days: room for measured values, and
     after how many days they go at the latest. quotas: instances that an account's jobs may have at a time, by type (see
-    ``engines.placement``)."""
+    ``engines.placement``). cluster: HOST:PORT of a Ray cluster whose nodes run jobs; empty without one."""
 
     account: str
     regions: tuple[str, ...] = REGIONS
@@ -28,6 +28,7 @@ class Configuration:
     metrics_bytes: int = 2 << 30
     metrics_days: int = 455
     quotas: Mapping[str, int] = field(default_factory=dict)
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,17 @@ class DataDirectory:
     def run(self) -> Path:
         """Mounts and sockets of running sandboxes; empty when nothing runs."""
         return self.root / "run"
+
+    @property
+    def cluster_key(self) -> Path:
+        """The secret that the platform and the nodes of its cluster share; each node gets a copy."""
+        return self.root / "cluster.key"
+
+    def cluster_secret(self) -> bytes:
+        """32 bytes, made at the first use. Raises ValueError for a file that does not hold them."""
+        if not self.cluster_key.exists():
+            write_private(self.cluster_key, os.urandom(32).hex().encode() + b"\n")
+        return secret_in(self.cluster_key)
 
     @property
     def attaching(self) -> Path:
@@ -129,7 +141,7 @@ class DataDirectory:
     def load(self) -> Configuration:
         """What `init` wrote; raises FileNotFoundError if it never ran here."""
         told = json.loads(self.configuration.read_text())
-        names = ("objects", "metrics_bytes", "metrics_days", "quotas")
+        names = ("objects", "metrics_bytes", "metrics_days", "quotas", "cluster")
         more = {name: told[name] for name in names if name in told}
         return Configuration(told["account"], tuple(told["regions"]), tuple(told["hosts"]), told["version"], **more)
 
@@ -146,6 +158,14 @@ class DataDirectory:
             os.close(held)
             raise RuntimeError(f"another bastide already runs on {self.root}") from None
         return held
+
+
+def secret_in(path: Path) -> bytes:
+    """32 bytes that a file holds in hexadecimal, which its owner alone may read; raises OSError and ValueError."""
+    text = path.read_text().strip()
+    if path.stat().st_mode & 0o077 or not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError(f"{path} has to hold 64 hexadecimal digits and to be readable by its owner alone (chmod 600)")
+    return bytes.fromhex(text)
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -310,7 +310,7 @@ def test_datasets_of_trainings_are_versioned_released_and_the_only_ones(workshop
     assert elsewhere["FailureReason"].startswith("ClientError: Data download failed: AccessDenied")
 
 
-@pytest.mark.control("DAT-09", lacking="lineage: QueryLineage, and what a training job records of itself in it")
+@pytest.mark.control("DAT-09")
 def test_a_registered_models_archive_is_there_as_it_was_trained(workshop: Workshop) -> None:
     account, bucket = workshop.account, f"models-{workshop.account.id}"
     s3 = _released(account, bucket)
@@ -343,6 +343,16 @@ def test_a_registered_models_archive_is_there_as_it_was_trained(workshop: Worksh
     assert container["ModelDataUrl"] == url and container["ModelDataETag"].strip('"') == head["ETag"].strip('"')
     archive = s3.get_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])["Body"].read()
     assert hashlib.md5(archive).hexdigest() == head["ETag"].strip('"')
+
+    # Lineage leads from it to the job that wrote it, and to what that read.
+    [held] = client.list_artifacts(SourceUri=package)["ArtifactSummaries"]
+    before = client.query_lineage(StartArns=[held["ArtifactArn"]], Direction="Ascendants")["Vertices"]
+    assert [
+        one["Arn"] for one in before if one["LineageType"] == "TrialComponent" and job["TrainingJobName"] in one["Arn"]
+    ]
+    [data] = [one["Arn"] for one in before if one.get("Type") == "DataSet"]
+    read = client.describe_artifact(ArtifactArn=data)["Source"]["SourceUri"]
+    assert read.startswith(f"s3://{workshop.bucket}/data/")
 
     human = account.client("s3", account.as_role("Human"))
     for who in (human, s3):

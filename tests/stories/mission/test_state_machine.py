@@ -111,7 +111,9 @@ def test_the_printed_machine_trains_and_deploys(workshop: Workshop, printed: dic
     ]
     arn = machines.started(machine, name="first")
     found = machines.ended(arn, 120)
-    assert found["status"] == "SUCCEEDED", workshop.sagemaker.describe_endpoint(EndpointName="test-first")["FailureReason"]
+    assert found["status"] == "SUCCEEDED", workshop.sagemaker.describe_endpoint(EndpointName="test-first")[
+        "FailureReason"
+    ]
     output = found["output"]
     assert output["processing"]["ProcessingJobStatus"] == "Completed"
     assert output["training"]["TrainingJobStatus"] == "Completed"

@@ -43,8 +43,7 @@ def put(client: Any, name: str, *rules: dict[str, Any]) -> None:
 
 def removals(timed: Moved, name: str) -> dict[str, tuple[str, str]]:
     """What the record says S3 removed by itself: by key the call it stands for, and the rule."""
-    with timed.running.store.reading() as view:
-        kept = [orjson.loads(one.body) for one in view.events_after(0, limit=1000)]
+    kept = timed.look(lambda view: [orjson.loads(one.body) for one in view.events_after(0, limit=1000)])
     return {
         one["requestParameters"]["key"]: (one["eventName"], one["serviceEventDetails"]["ruleId"])
         for one in kept
@@ -197,12 +196,13 @@ def test_versions_and_delete_markers(timed: Moved) -> None:
 
     def shape() -> list[tuple[str, bool]]:
         # By the rows, because nothing may be called while the clock is moved.
-        with timed.running.store.reading() as view:
-            rows = [
+        rows = timed.look(
+            lambda view: [
                 row
                 for kind in ("s3:Object", "s3:ObjectVersion")
                 for row in view.scan(kind, "111122223333", "us-east-1", prefix=f"{name}/", limit=100)
             ]
+        )
         return sorted((row.name.partition("\0")[0].removeprefix(f"{name}/"), bool(row.doc.get("dm"))) for row in rows)
 
     with timed.days_later(5):

@@ -124,7 +124,7 @@ def test_no_administrator_removes_what_compliance_holds(home: Account, s3: Any, 
 
 
 def test_retention_ends_by_itself(s3: Any, bucket: str) -> None:
-    it = put(s3, bucket, ObjectLockRetainUntilDate=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1))
+    it = put(s3, bucket, ObjectLockRetainUntilDate=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3))
     assert refused(s3.delete_object, **it) == DENIED
     end = s3.get_object_retention(**it)["Retention"]["RetainUntilDate"]
     time.sleep(max(0.0, (end - datetime.datetime.now(datetime.UTC)).total_seconds()) + 0.05)

@@ -148,7 +148,7 @@ def answer(workshop: Workshop, name: str, image: str, job: dict[str, Any], body:
 
 
 @pytest.mark.control("EXP-12", lacking=SOME)
-@pytest.mark.control("PRM-10", "STG-06", "LIN-04")
+@pytest.mark.control("PRM-10", "STG-06", "LIN-04", "MON-07")
 def test_boosted_trees_of_mortgages_are_the_librarys(workshop: Workshop) -> None:
     parts = plain("xgboost", MORTGAGES, applications())
     expected = plain("xgboost", BOOSTED, json.dumps(parts).encode())

@@ -46,7 +46,7 @@ def sums(client: Any, namespace: str, name: str, dimensions: dict[str, str], *st
     return {one: found[0][one] for one in stats or ("SampleCount",)} if found else {}
 
 
-@pytest.mark.control("MON-07", lacking="built-in algorithms")
+@pytest.mark.control("MON-07")
 @pytest.mark.control("PRM-12")
 def test_a_job_s_metrics_and_its_machine_s_are_in_cloudwatch(workshop: Workshop) -> None:
     account = workshop.account
@@ -74,7 +74,7 @@ def test_a_job_s_metrics_and_its_machine_s_are_in_cloudwatch(workshop: Workshop)
         account.client("logs", account.as_role("Blind")).filter_log_events(logGroupName=group)
 
 
-@pytest.mark.control("MON-07", lacking="built-in algorithms")
+@pytest.mark.control("MON-07")
 def test_a_metric_whose_expression_is_none_is_refused(workshop: Workshop) -> None:
     algorithm = {"TrainingImage": IMAGE, "TrainingInputMode": "File"}
     with pytest.raises(ClientError, match="ValidationException"):

@@ -64,7 +64,7 @@ def _in(vpc: Vpc) -> dict[str, Any]:
 @pytest.mark.control("XVE-02")
 @pytest.mark.control("GRD-07", lacking="notebooks and tuning jobs")
 @pytest.mark.control("EXP-17", lacking="containers of your own")
-@pytest.mark.control("PRM-15", lacking="images that are pulled")
+@pytest.mark.control("PRM-15")
 @pytest.mark.control("ENC-04", lacking="monitoring outputs")
 def test_a_model_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc: Vpc, mission: Path) -> None:
     administrator, ec2 = workshop.sagemaker, vpc.ec2

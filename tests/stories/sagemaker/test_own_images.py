@@ -116,7 +116,7 @@ def test_a_container_trains(own: tuple[Workshop, Registry]) -> None:
     assert "exit code: 3" in again["FailureReason"]
 
 
-@pytest.mark.control("PRM-14", "EXP-21", "STG-06")
+@pytest.mark.control("PRM-14", "PRM-15", "INV-04", "EXP-21", "STG-06")
 def test_the_role_pulls_and_nobody_else(own: tuple[Workshop, Registry], neighbour: Account, tmp_path: Path) -> None:
     workshop, registry = own
     tagged = registry.create("team/tagged", tags=[{"Key": "CreatedBy", "Value": "SageMaker"}])
@@ -212,6 +212,7 @@ def processed(workshop: Workshop, image: str, **application: Any) -> dict[str, A
     raise AssertionError(f"{name} does not end")
 
 
+@pytest.mark.control("EXP-10")
 def test_a_container_processes_with_its_own_entrypoint_and_command(own: tuple[Workshop, Registry]) -> None:
     workshop, registry = own
     uri = registry.create("tools")

@@ -50,6 +50,12 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
     store = f"s3://{workshop.bucket}/mlflow"
     tracks = {"TrackingServerName": f"tracks-{workshop.account.id}"}
     admin.create_mlflow_tracking_server(**tracks, ArtifactStoreUri=store, RoleArn=workshop.role)
+    step = {"Name": "s", "Type": "Fail", "Arguments": {"ErrorMessage": "x"}}
+    definition = json.dumps({"Version": "2020-12-01", "Steps": [step]})
+    lines: dict[str, Any] = {"PipelineName": "lines", "ClientRequestToken": "t" * 32}
+    pipeline = admin.create_pipeline(**lines, PipelineDefinition=definition, RoleArn=workshop.role)["PipelineArn"]
+    execution = admin.start_pipeline_execution(PipelineName="lines")["PipelineExecutionArn"]
+    lines |= {"PipelineArn": pipeline, "PipelineVersionId": 1, "PipelineExecutionArn": execution}
     tuning, transform = tune(workshop, config()), begin(workshop, workshop.name("transform"))
     named = {
         "ExperimentName": "x", "TrialName": "t", "TrialComponentName": "tc", "ModelCardName": "card", "Content": "{}",
@@ -60,13 +66,14 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
         "ModelPackageName": package, "ModelName": "m", "EndpointConfigName": "c", "EndpointName": "e",
         "ResourceArn": package, "ModelPackageArn": package, "HyperParameterTuningJobName": tuning,
         "TransformJobName": transform, **tracks, "ArtifactStoreUri": store,
+        **lines, "CallbackToken": "0" * 10,
     }  # fmt: skip
     looker = role(workshop.account, "Looker", look=policy(mission, "01-console-read-only.json"))
     narrow = role(workshop.account, "Narrow", look=allow("sagemaker:ListTrainingJobs", "sagemaker:DescribeTrainingJob"))
     service = next(one for one in SERVICES if one.name == "sagemaker")
     known = {one.name for kind in service.kinds for one in kind.operations}
     looks = {name for name in known if name.startswith(("List", "Describe", "Get"))}
-    verbs = ("Create", "Update", "Delete", "Start", "Stop", "Put", "Add", "Associate", "Disassociate")
+    verbs = ("Create", "Update", "Delete", "Start", "Stop", "Put", "Add", "Associate", "Disassociate", "Retry", "Send")
     changes = {name for name in known if name.startswith(verbs)}
     beyond = {"Search", "QueryLineage", "BatchDescribeModelPackage"}  # looks, of which the policy says nothing
     assert known == looks | changes | beyond and len(looks) >= 16 and len(changes) >= 18

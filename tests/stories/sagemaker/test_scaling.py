@@ -53,7 +53,7 @@ def _count(workshop: Workshop) -> int:
     return int(found["ProductionVariants"][0]["CurrentInstanceCount"])
 
 
-@pytest.mark.control("PRM-15", lacking="interfaces, and images that are pulled")
+@pytest.mark.control("PRM-15")
 def test_a_variant_grows_under_load_and_shrinks_by_schedule(workshop: Workshop, endpoint: Any) -> None:
     account = workshop.account
     linked = "sagemaker.application-autoscaling.amazonaws.com"
@@ -98,7 +98,7 @@ def test_a_variant_grows_under_load_and_shrinks_by_schedule(workshop: Workshop, 
         scaling.delete_scaling_policy(**WHAT, PolicyName="load")
 
 
-@pytest.mark.control("PRM-15", lacking="interfaces, and images that are pulled")
+@pytest.mark.control("PRM-15")
 def test_without_its_statement_nobody_scales(workshop: Workshop, endpoint: Any) -> None:
     account = workshop.account
     account.role("Other", allow("sagemaker:*", "application-autoscaling:Describe*"))

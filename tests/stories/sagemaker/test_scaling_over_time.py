@@ -54,7 +54,7 @@ def workshop(here: Moved) -> Iterator[Workshop]:
     made.sagemaker.delete_endpoint(EndpointName="e")
 
 
-@pytest.mark.control("PRM-15", lacking="images that are pulled")
+@pytest.mark.control("PRM-15")
 def test_steps_are_taken_for_alarms_and_cool_down(here: Moved, workshop: Workshop) -> None:
     model(workshop, "m", container(workshop, "A"))
     invoke = serve(workshop, config(workshop, "c", variant("m")))

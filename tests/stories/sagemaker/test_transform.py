@@ -368,7 +368,7 @@ def test_a_role_that_may_not_read_or_write_says_which_object(served: Workshop) -
     assert "no objects found at" in job["FailureReason"]
 
 
-@pytest.mark.control("GRD-05", lacking="jobs that a pipeline starts")
+@pytest.mark.control("GRD-05")
 def test_guardrails_see_the_keys_the_model_and_the_type_of_a_job(served: Workshop, mission: Path) -> None:
     free = allow("sagemaker:*", "iam:PassRole")
     model(served, "other", container(served, "other", SCRIPT))

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from bastide.domain import Refused
-from bastide.engines.placement import Placement, instance_type
+from bastide.engines.placement import instance_type
+from bastide.engines.placement.machine import Machine
 
 GIB = 1 << 30
 
@@ -34,12 +35,12 @@ def test_types_have_what_ec2_says(name: str, cpus: int, memory: int) -> None:
 @pytest.mark.parametrize("name", ["ml.p3.2xlarge", "ml.g5.xlarge", "ml.inf2.xlarge", "ml.nothing.large"])
 def test_a_type_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(Refused, match="ResourceLimitExceeded"):
-        instance_type(name)
+        Machine(gpus=()).grant(name)
 
 
 def test_who_finds_no_room_waits_in_order() -> None:
     async def story() -> None:
-        place = Placement(memory_bytes=16 * GIB, cpus=2, times=1, keep_bytes=0)
+        place = Machine(memory_bytes=16 * GIB, cpus=2, times=1, keep_bytes=0)
         order: list[str] = []
 
         async def job(name: str, type_name: str) -> None:
@@ -57,7 +58,7 @@ def test_who_finds_no_room_waits_in_order() -> None:
 
 def test_a_claim_that_a_newer_one_replaced_is_stale() -> None:
     async def story() -> None:
-        place = Placement(memory_bytes=16 * GIB, cpus=2, times=1, keep_bytes=0)
+        place = Machine(memory_bytes=16 * GIB, cpus=2, times=1, keep_bytes=0)
         old = await place.claim("a", "ml.m5.large")
         new = await place.claim("a", "ml.m5.large")
         assert not place.release(old)
@@ -69,7 +70,7 @@ def test_a_claim_that_a_newer_one_replaced_is_stale() -> None:
 
 def test_a_booking_is_handed_over_ahead_of_who_waits() -> None:
     async def story() -> None:
-        place = Placement(memory_bytes=8 * GIB, cpus=2, times=1, keep_bytes=0)
+        place = Machine(memory_bytes=8 * GIB, cpus=2, times=1, keep_bytes=0)
         held = await place.claim("a", "ml.m5.large")
         waits = asyncio.create_task(place.claim("b", "ml.m5.large"))
         await asyncio.sleep(0)
@@ -84,7 +85,7 @@ def test_a_booking_is_handed_over_ahead_of_who_waits() -> None:
 
 def test_who_gives_up_waiting_holds_nobody_up() -> None:
     async def story() -> None:
-        place = Placement(memory_bytes=8 * GIB, cpus=2, times=1, keep_bytes=0)
+        place = Machine(memory_bytes=8 * GIB, cpus=2, times=1, keep_bytes=0)
         held = await place.claim("a", "ml.m5.large")
         gone = asyncio.create_task(place.claim("b", "ml.m5.large"))
         last = asyncio.create_task(place.claim("c", "ml.t3.medium"))

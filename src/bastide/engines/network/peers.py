@@ -26,9 +26,9 @@ PORT: Final = 51820
 _PLAIN: Final = "10.77"
 _INNER: Final = "10.78"
 _MOST: Final = 250
-_PROGRAM: Final = "wireguard-go"
-_OWN: Final = "/run/bastide-peers"
-_PACKET: Final = 1420  # bytes, that an encrypted one still fits into 1500
+PROGRAM: Final = "wireguard-go"
+OWN: Final = "/run/bastide-peers"
+PACKET: Final = 1420  # bytes, that an encrypted one still fits into 1500
 
 
 @dataclass
@@ -91,9 +91,9 @@ class Peers:
                     await asyncio.sleep(0.005)
 
     async def _encrypt(self) -> None:
-        program = shutil.which(_PROGRAM, path=kernel.PATH)
+        program = shutil.which(PROGRAM, path=kernel.PATH)
         if program is None:
-            raise NetworkError(f"the program {_PROGRAM} is not installed (apt-get install {_PROGRAM})")
+            raise NetworkError(f"the program {PROGRAM} is not installed (apt-get install {PROGRAM})")
         keys = [X25519PrivateKey.generate() for _ in self._members]
         public = [key.public_key().public_bytes_raw().hex() for key in keys]
         outer = ", ".join(one.outer for one in self._members)
@@ -114,7 +114,7 @@ class Peers:
                 member.process = await asyncio.create_subprocess_exec(
                     "/usr/bin/setpriv", "--pdeathsig", "KILL", "--", "/usr/bin/nsenter", f"--net={member.namespace}",
                     "--", "/usr/bin/unshare", "--mount", "--propagation", "private", "--", "/bin/sh", "-c",
-                    f"mount -t tmpfs -o mode=0700 none /run && : >{_OWN} && mkdir -p /var/run && exec {program} -f eth1",
+                    f"mount -t tmpfs -o mode=0700 none /run && : >{OWN} && mkdir -p /var/run && exec {program} -f eth1",
                     stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                     stderr=asyncio.subprocess.DEVNULL, env={"PATH": kernel.PATH, "LOG_LEVEL": "silent"}, cwd="/",
                 )  # fmt: skip
@@ -124,35 +124,16 @@ class Peers:
                     for peer, other in enumerate(self._members)
                     if peer != number
                 ]
-                await self._configure(member.process, "\n".join(told) + "\n\n")
+                await configure(member.process, "eth1", "\n".join(told) + "\n\n")
                 await kernel.ip(
                     handle,
-                    f"link set eth1 mtu {_PACKET} up",
+                    f"link set eth1 mtu {PACKET} up",
                     f"address add {_INNER}.0.{number + 1}/16 dev eth1",
                 )
             finally:
                 os.close(handle)
 
         await asyncio.gather(*(one(number, member) for number, member in enumerate(self._members)))
-
-    @staticmethod
-    async def _configure(process: asyncio.subprocess.Process, text: str) -> None:
-        """Tells WireGuard over its socket, which is in the process's own view of the file system."""
-        root = f"/proc/{process.pid}/root"
-        async with asyncio.timeout(kernel.SECONDS):
-            while True:
-                if process.returncode is not None:
-                    raise NetworkError(f"{_PROGRAM} ended with status {process.returncode}")
-                if Path(root + _OWN).exists():  # otherwise it still sees the machine's own /run
-                    with contextlib.suppress(OSError):
-                        reader, writer = await asyncio.open_unix_connection(f"{root}/run/wireguard/eth1.sock")
-                        break
-                await asyncio.sleep(0.003)
-            writer.write(text.encode())
-            said = await reader.readuntil(b"\n\n")
-            writer.close()
-        if b"errno=0" not in said:
-            raise NetworkError(f"{_PROGRAM}: {said.decode(errors='replace').strip()}")
 
     def stands(self) -> bool:
         """See the port."""
@@ -171,3 +152,22 @@ class Peers:
         if self._switch >= 0:
             os.close(self._switch)
             self._switch = -1
+
+
+async def configure(process: asyncio.subprocess.Process, interface: str, text: str) -> None:
+    """Tells WireGuard's process of an interface over its socket, which is in the process's own view of the file system."""
+    root = f"/proc/{process.pid}/root"
+    async with asyncio.timeout(kernel.SECONDS):
+        while True:
+            if process.returncode is not None:
+                raise NetworkError(f"{PROGRAM} ended with status {process.returncode}")
+            if Path(root + OWN).exists():  # otherwise it still sees the machine's own /run
+                with contextlib.suppress(OSError):
+                    reader, writer = await asyncio.open_unix_connection(f"{root}/run/wireguard/{interface}.sock")
+                    break
+            await asyncio.sleep(0.003)
+        writer.write(text.encode())
+        said = await reader.readuntil(b"\n\n")
+        writer.close()
+    if b"errno=0" not in said:
+        raise NetworkError(f"{PROGRAM}: {said.decode(errors='replace').strip()}")

@@ -6,31 +6,14 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from bastide.engines.placement.types import GIB, instance_type
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a job on a type may use here."""
-
-    cpus: float
-    memory_bytes: int
+from bastide.domain import Refused
+from bastide.engines.placement import Claim, Grant, Place, quota_of
+from bastide.engines.placement.types import GIB, gpus_here, instance_type, lacks_gpus
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A booking. generation: grows with every booking; a claim whose generation is not the holder's newest is stale and
-    frees nothing."""
-
-    holder: str
-    generation: int
-    grant: Grant
-
-
-class Placement:
-    """This machine's capacity. Bookings are this process's, as the sandboxes that use them are."""
+class Machine:
+    """The driver: this machine's capacity. Bookings are this process's, as the sandboxes that use them are."""
 
     def __init__(
         self,
@@ -40,66 +23,77 @@ class Placement:
         times: float = 4.0,
         keep_bytes: int | None = None,
         quotas: Mapping[str, int] | None = None,
+        gpus: Sequence[int] | None = None,
     ) -> None:
         """memory_bytes, cpus: the machine's, found out by default. times: how often memory may be booked. keep_bytes:
-        memory that no job gets, an eighth by default. quotas: see `quota`."""
+        memory that no job gets, an eighth by default. quotas: see `quota`. gpus: the numbers of
+        the machine's, found out by default."""
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         memory = memory_bytes or found
         self._most = memory - (memory // 8 if keep_bytes is None else keep_bytes)
         self._cpus = cpus or os.cpu_count() or 1
         self._total = self._free = int(self._most * times)
         self._held: dict[str, Claim] = {}
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Grant, asyncio.Future[None]]] = deque()
         self._quotas = dict(quotas or {})
+        self._gpus = len(gpus_here() if gpus is None else gpus)
+        self._free_gpus = list(gpus_here() if gpus is None else gpus)
+        self._kept_gpus = 0  # of these, for those whose turn has come and who have not taken them yet
         self._generation = 0
         self._yielding: dict[str, Callable[[], None]] = {}
 
     def quota(self, what: str, type_name: str) -> int | None:
-        """How many instances of a type an account's jobs may have at a time; None for as many as it likes. what: the kind
-        of job, whose quota is ``training/ml.m5.large``; one for all kinds is ``ml.m5.large``, one for all types ``*``."""
-        for name in (f"{what}/{type_name}", type_name, f"{what}/*", "*"):
-            if name in self._quotas:
-                return self._quotas[name]
-        return None
+        """See the port."""
+        return quota_of(self._quotas, what, type_name)
 
-    def grant(self, type_name: str) -> Grant:
-        """What a type grants here; raises Refused for a type that is not there."""
+    def grant(self, type_name: str, *, here: bool = False) -> Grant:
+        """See the port."""
         found = instance_type(type_name)
-        return Grant(float(min(found.cpus, self._cpus)), min(found.memory_bytes, self._most))
+        if found.gpus > self._gpus:
+            raise lacks_gpus(found, self._gpus)
+        return Grant(float(min(found.cpus, self._cpus)), min(found.memory_bytes, self._most), found.gpus)
 
     def part(self, memory_bytes: int, cpus: float) -> Grant:
-        """What a piece of the machine grants that is no instance type."""
+        """See the port."""
         return Grant(min(cpus, float(self._cpus)), min(memory_bytes, self._most))
 
-    def _wanted(self, wanted: Sequence[str | Grant]) -> Grant:
-        grants = [self.grant(one) if isinstance(one, str) else one for one in wanted]
+    def _grants(self, wanted: Sequence[str | Grant]) -> list[Grant]:
+        return [self.grant(one) if isinstance(one, str) else one for one in wanted]
+
+    def _wanted(self, grants: Sequence[Grant]) -> Grant:
         # Who wants more than there is gets it alone.
         memory = min(sum(one.memory_bytes for one in grants), self._total)
-        return Grant(sum(one.cpus for one in grants), memory)
+        gpus = sum(one.gpus for one in grants)
+        if gpus > self._gpus:
+            raise Refused("ResourceLimitExceeded", f"The job wants {gpus} GPUs, and this machine has {self._gpus}.")
+        return Grant(sum(one.cpus for one in grants), memory, gpus)
 
-    def busy(self, *wanted: str | Grant) -> str:
-        """Why a claim would have to wait now; empty if it would not."""
-        memory = self._wanted(wanted).memory_bytes
+    def _fits(self, wanted: Grant) -> bool:
+        return wanted.memory_bytes <= self._free and wanted.gpus <= len(self._free_gpus) - self._kept_gpus
+
+    async def busy(self, *wanted: str | Grant, here: bool = False) -> str:
+        """See the port."""
+        grant = self._wanted(self._grants(wanted))
         if self.waiting:
             return f"{self.waiting} that asked before"
-        if memory > self._free:
-            return f"{memory / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
+        if grant.gpus > len(self._free_gpus):
+            return f"{grant.gpus} GPUs, of which {len(self._free_gpus)} are free"
+        if not self._fits(grant):
+            return f"{grant.memory_bytes / GIB:.1f} GiB of memory, of which {self._free / GIB:.1f} GiB are free"
         return ""
 
-    async def claim(self, holder: str, *wanted: str | Grant, yields: Callable[[], None] | None = None) -> Claim:
-        """Books types, or what `part` gave, for all of a holder's instances or none, in the order of asking, when there is
-        room. The holder's earlier claim becomes stale.
-
-        yields: the booking may be taken back. It is called when somebody whose booking may not waits for the room, and the
-        holder then is to release it soon.
-        """
-        grant = self._wanted(wanted)
+    async def claim(
+        self, holder: str, *wanted: str | Grant, yields: Callable[[], None] | None = None, here: bool = False
+    ) -> Claim:
+        """See the port."""
+        grants = self._grants(wanted)
+        grant = self._wanted(grants)
         earlier = self._held.get(holder)
         if earlier is not None:
             self.release(earlier)
-        if self._waiting or grant.memory_bytes > self._free:
+        if self._waiting or not self._fits(grant):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((grant.memory_bytes, turn))
+            self._waiting.append((grant, turn))
             if yields is None:
                 self._press(grant.memory_bytes)
             try:
@@ -107,12 +101,15 @@ class Placement:
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self._free += grant.memory_bytes
+                    self._kept_gpus -= grant.gpus
                 self._next()
                 raise
+            self._kept_gpus -= grant.gpus
         else:
             self._free -= grant.memory_bytes
         self._generation += 1
-        claim = Claim(holder, self._generation, grant)
+        places = tuple(Place(one, gpus=tuple(self._free_gpus.pop(0) for _ in range(one.gpus))) for one in grants)
+        claim = Claim(holder, self._generation, grant, places)
         self._held[holder] = claim
         if yields is not None:
             self._yielding[holder] = yields
@@ -128,7 +125,7 @@ class Placement:
             self._yielding.pop(holder)()
 
     def hand_over(self, claim: Claim, holder: str) -> Claim | None:
-        """Makes somebody else the holder of a booking, ahead of all who wait; None if it is stale. It no longer yields."""
+        """See the port."""
         if self._held.get(claim.holder) != claim:
             return None
         del self._held[claim.holder]
@@ -136,16 +133,17 @@ class Placement:
         if (earlier := self._held.get(holder)) is not None:
             self.release(earlier)
         self._generation += 1
-        made = self._held[holder] = Claim(holder, self._generation, claim.grant)
+        made = self._held[holder] = Claim(holder, self._generation, claim.grant, claim.places)
         return made
 
     def release(self, claim: Claim) -> bool:
-        """Frees a booking; False, and nothing happens, if it is stale."""
+        """See the port."""
         if self._held.get(claim.holder) != claim:
             return False
         del self._held[claim.holder]
         self._yielding.pop(claim.holder, None)
         self._free += claim.grant.memory_bytes
+        self._free_gpus = sorted([*self._free_gpus, *(gpu for place in claim.places for gpu in place.gpus)])
         self._next()
         return True
 
@@ -154,9 +152,10 @@ class Placement:
             wanted, turn = self._waiting[0]
             if turn.done():
                 self._waiting.popleft()
-            elif wanted <= self._free:
+            elif self._fits(wanted):
                 self._waiting.popleft()
-                self._free -= wanted
+                self._free -= wanted.memory_bytes
+                self._kept_gpus += wanted.gpus
                 turn.set_result(None)
             else:
                 return

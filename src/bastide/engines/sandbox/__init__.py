@@ -29,8 +29,14 @@ class Limits:
 class Image(Protocol):
     """What a sandbox needs of an image; ``engines.images.Environment`` is one.
 
-    readonly: (source on this machine, path inside). path: the PATH inside. variables: what the image sets.
+    name, digest: which one it is. readonly: (source on this machine, path inside). path: the PATH inside. variables: what
+    the image sets.
     """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
 
     @property
     def readonly(self) -> Sequence[tuple[Path, str]]: ...
@@ -70,7 +76,9 @@ class Spec:
     (source, path inside), files, folders or unix sockets; the workdir and the writable folders become the job's user's,
     with all that lies in them. hosts: names for 127.0.0.1 beside ``localhost``. addresses: further names. network: a path
     for setns(2) of the network namespace to be in, which the job cannot change; without one it gets its own, where there
-    is only itself. resolver: the address of its DNS. Nothing else of the machine is seen.
+    is only itself. resolver: the address of its DNS. interface: the network's, by which the peers in `addresses` reach it.
+    group: the names of all sandboxes of the job. gpus: how many
+    it may use; devices: those of this machine. Nothing else of the machine is seen.
     """
 
     name: str
@@ -86,6 +94,10 @@ class Spec:
     addresses: Mapping[str, str] = field(default_factory=dict)
     network: str = ""
     resolver: str = ""
+    interface: str = "lo"
+    group: Sequence[str] = ()
+    gpus: int = 0
+    devices: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,15 @@ class Running(Protocol):
         """Until the program and everything it started is gone. May be asked by several and more than once."""
         ...
 
+    def freeze(self) -> None:
+        """Stops all its processes where they are; they keep what they have. Does nothing where the kernel tells no
+        processes."""
+        ...
+
+    def thaw(self) -> None:
+        """They go on."""
+        ...
+
     async def stop(self, grace: float) -> None:
         """SIGTERM to every process inside; after ``grace`` seconds the whole tree is killed. Returns when it is gone.
         Asking again with a shorter grace shortens it."""
@@ -154,9 +175,13 @@ class Sandboxes(Protocol):
 class Volumes(Protocol):
     """Encrypted folders."""
 
-    async def create(self, name: str, key: bytes, size_limit_bytes: int | None = None) -> Path:
+    async def create(self, name: str, key: bytes, size_limit_bytes: int | None = None, node: str = "") -> Path:
         """A new empty folder whose content reaches the disk encrypted under ``key`` (32 bytes) only. Keeping within
-        the limit is the disk's: a write beyond it fails with ENOSPC. Raises SandboxError when it cannot be had."""
+        the limit is the disk's: a write beyond it fails with ENOSPC.
+
+        node: the volume is for a sandbox of the same name, which runs on that node; empty for this machine.
+        What is in it goes there when the sandbox starts, and what the sandbox left is in it when it has ended. Raises
+        SandboxError when it cannot be had."""
         ...
 
     async def keep(self, name: str, key: bytes, place: Path) -> Path:
@@ -164,8 +189,9 @@ class Volumes(Protocol):
         closed, and is there again under the same key. Raises SandboxError when it cannot be had."""
         ...
 
-    def stands(self, name: str) -> bool:
-        """Whether the volume is there and can be used; False from the moment that what keeps its key has ended."""
+    def lost(self, name: str) -> str:
+        """Why the volume cannot be used any more, a sentence: what keeps its key has ended, or its node is gone. Empty
+        while it can."""
         ...
 
     async def close(self, name: str) -> None:

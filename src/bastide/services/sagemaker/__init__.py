@@ -13,7 +13,7 @@ from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
 from bastide.policy import Attached, Document, Form
-from bastide.services.sagemaker import model_package, state_changes
+from bastide.services.sagemaker import model_package, pipeline_flow, state_changes
 from bastide.services.sagemaker.association import ASSOCIATION
 from bastide.services.sagemaker.async_flow import AsyncFlow
 from bastide.services.sagemaker.capture import Capture
@@ -27,6 +27,8 @@ from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.model_card import MODEL_CARD
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
+from bastide.services.sagemaker.pipeline import PIPELINE
+from bastide.services.sagemaker.pipeline_step import PIPELINE_EXECUTION
 from bastide.services.sagemaker.processing_flow import ProcessingFlow
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB
 from bastide.services.sagemaker.search import SEARCH
@@ -55,6 +57,8 @@ _ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAn
 def _facts(view: View, arn: Arn, action: str) -> Facts | None:
     if arn.resource.startswith(MODEL_PACKAGE.type):
         return model_package.facts(view, arn)
+    if arn.resource.startswith(PIPELINE_EXECUTION.type) and "/execution/" in arn.resource:
+        return PIPELINE_EXECUTION.facts(view, arn)
     if action in ("sagemaker:CreateTrainingJob", "sagemaker:StopTrainingJob"):
         found = TRAINING_JOB.facts(view, arn) if arn.resource.startswith(TRAINING_JOB.type) else None
         return None if found is None else replace(found, policy=_TUNERS)
@@ -97,6 +101,8 @@ SERVICE = Service(
         ENDPOINT_CONFIG,
         ENDPOINT,
         TRANSFORM_JOB,
+        PIPELINE,
+        PIPELINE_EXECUTION,
         EXPERIMENT,
         TRIAL,
         TRIAL_COMPONENT,
@@ -130,6 +136,7 @@ def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
         EndpointFlow(calls).flow(),
         AsyncFlow(calls).flow(),
         TransformFlow(calls).flow(),
+        pipeline_flow.PipelineFlow(calls).flow(),
     ]
 
 
@@ -195,6 +202,7 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
     outbox.subscribe(TRANSFORM_JOB.key, transform)
     outbox.subscribe(ENDPOINT.key, endpoint)
     outbox.subscribe(TRACKING_SERVER.key, events(calls.engine(Trackers)))
+    pipeline_flow.subscribe(outbox, calls, workflows)
 
 
 async def _remove(calls: Calls, kind: Kind, where: dict[str, str]) -> None:

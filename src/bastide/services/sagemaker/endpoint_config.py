@@ -142,7 +142,7 @@ def _variant(a: Authorised, tx: Transaction, variant: dict[str, Any], seen: set[
         return {"InitialVariantWeight": 1.0, **variant}
     if not variant.get("InstanceType"):
         raise Refused("ValidationException", f"InstanceType or ServerlessConfig is needed (variant {name}).")
-    a.engine(Placement).grant(variant["InstanceType"])
+    a.engine(Placement).grant(variant["InstanceType"], here=True)
     check_count(variant.get("InitialInstanceCount", 1))
     return {"InitialInstanceCount": 1, "InitialVariantWeight": 1.0, **variant}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bastide.domain import Refused
 from bastide.engines.lazy import Folders
+from bastide.engines.placement import Grant, Place
 from bastide.engines.sandbox import Ended, Running, Volumes
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
@@ -27,7 +28,8 @@ class Host:
     """number: from 0. type: its instance type. group: its instance group. place: the name of its volume and sandbox.
     ml: its ``/opt/ml``. lazy: names and places of FastFile inputs, and the paths they have inside. folders: descriptors of
     those that pipes are in. received: files of inputs, by the input's name. faults: why inputs could not be read. tail: the
-    last lines. interface: the network's, by which it reaches the other hosts."""
+    last lines. interface: the network's, by which it reaches the other hosts. granted: where it runs and
+    what it may use."""
 
     number: int
     type: str
@@ -46,6 +48,7 @@ class Host:
     tail: list[bytes] = field(default_factory=list)
 
     interface: str = "lo"
+    granted: Place = field(default_factory=lambda: Place(Grant(1.0, 1 << 30)))
 
     @property
     def name(self) -> str:

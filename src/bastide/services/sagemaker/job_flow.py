@@ -24,6 +24,7 @@ from bastide.engines import images
 from bastide.engines.lazy import LazyError
 from bastide.engines.network import NetworkError
 from bastide.engines.placement import Claim, Grant, Placement
+from bastide.engines.placement.types import devices_of
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls, Kind, Unforeseen
@@ -138,6 +139,23 @@ class JobFlow(ABC):
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
         """Adds to the outcome what the job left in the folder of the host that decided it."""
 
+    def bound(self, row: Row) -> str:
+        """What of the job only the platform's own machine can do; empty for a job that a cluster's node can run."""
+        config, isolated, _ = self.network(row)
+        if config and not isolated:
+            return "VpcConfig"
+        if self.further(row):
+            return "DebugRuleConfigurations"
+        with self.calls.store.reading() as view:
+            if own_image.named(self.calls, view, self.image(row), row.account) is not None:
+                return "an image of one's own"
+        modes = sorted({one.mode for one in self.sources(row) if one.mode != channels.FILE})
+        return modes[0] if modes else "EnableManagedSpotTraining" if self.spot(row) else self.follows(row)
+
+    def follows(self, row: Row) -> str:
+        """The member by which S3 is to follow folders of the job while it runs; empty if there is none."""
+        return ""
+
     def spot(self, row: Row) -> bool:
         """Whether others may take the job's place."""
         return False
@@ -227,10 +245,11 @@ class JobFlow(ABC):
         row = self.row(run)
         placement = self.calls.engine(Placement)
         types: list[str | Grant] = [*(host.type for host in self.hosts(row)), *self.further(row)]
-        if why := placement.busy(*types):
+        here = bool(self.bound(row))
+        if why := await placement.busy(*types, here=here):
             await self.show(run, "Pending", f"Pending: waiting for {why}")
         interrupt = asyncio.Event()
-        claiming = placement.claim(run.id, *types, yields=interrupt.set if self.spot(row) else None)
+        claiming = placement.claim(run.id, *types, yields=interrupt.set if self.spot(row) else None, here=here)
         try:
             async with asyncio.timeout(self._wait_left(run, row)):
                 run.held["claim"] = await self.unless_stopped(run, claiming)
@@ -279,7 +298,6 @@ class JobFlow(ABC):
     async def _persevere(self, run: Run, *works: Callable[[Run], Awaitable[None]]) -> None:
         """Does the last of `works`; after an internal error all of them, with a new booking, as often as RetryStrategy
         says."""
-        most = int((self.row(run).doc.get("RetryStrategy") or {}).get("MaximumRetryAttempts") or 0)
         doing = works[-1:]
         while True:
             try:
@@ -287,15 +305,24 @@ class JobFlow(ABC):
                     await work(run)
                 return
             except (SandboxError, NetworkError, LazyError, OSError, Failed) as error:
-                tries = run.held["tries"] = run.held.get("tries", 0) + 1
-                if tries > most or (isinstance(error, Failed) and error.code != "InternalServerError"):
+                if not self._again(run, error):
                     raise
-                _log.warning("%s is tried again: %s", run.id, error)
             await self.show(run, "Restarting", "Restarting the training job after an internal error")
             await self.release(run)
             await self.unless_stopped(run, asyncio.sleep(_PAUSE))
             await self.reserve(run)
             doing = works
+
+    def _again(self, run: Run, error: Exception) -> bool:
+        """Whether the job is tried again after an error: one that was not its own, as often as RetryStrategy says."""
+        if isinstance(error, Failed) and error.code != "InternalServerError":
+            return False
+        most = int((self.row(run).doc.get("RetryStrategy") or {}).get("MaximumRetryAttempts") or 0)
+        tries: int = run.held.get("tries", 0) + 1
+        run.held["tries"] = tries
+        if tries <= most:
+            _log.warning("%s is tried again: %s", run.id, error)
+        return tries <= most
 
     async def _staged(self, run: Run) -> None:
         row = self.row(run)
@@ -304,6 +331,9 @@ class JobFlow(ABC):
 
     async def _stage(self, run: Run, row: Row) -> None:
         hosts = run.held["hosts"] = self.hosts(row)
+        claim: Claim = run.held["claim"]
+        for host, granted in zip(hosts, claim.places, strict=False):  # what is booked beside comes behind
+            host.granted = granted
         key = await volume_key(run.held["session"], self.resources(row).get("VolumeKmsKeyId"))
         network = run.held["network"] = job_network.Network()
         config, isolated, encrypted = self.network(row)
@@ -331,7 +361,7 @@ class JobFlow(ABC):
         await volumes.close(host.place)
         host.volume = True
         try:
-            volume = await volumes.create(host.place, key, size)
+            volume = await volumes.create(host.place, key, size, host.granted.node)
         except SandboxError as error:
             _log.error("no volume for %s: %s", run.id, error)
             raise
@@ -354,12 +384,14 @@ class JobFlow(ABC):
             raise Failed(STOPPED, "The job was stopped before it ran.")
         row = self.row(run)
         hosts: list[Host] = run.held["hosts"]
-        await self.show(run, "Training", "Training image download completed. Training in progress.")
+        nodes = sorted({host.granted.name for host in hosts if host.granted.name})
+        where = f" It runs on {' and '.join(nodes)} of the cluster." if nodes else ""
+        await self.show(run, "Training", f"Training image download completed. Training in progress.{where}")
         await together(self._start(run, row, host, hosts) for host in hosts)
 
     async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:
         environment: images.Environment = run.held["environment"]
-        grant: Grant = self.calls.engine(Placement).grant(host.type)
+        grant = host.granted.grant
         epoch = run.held.get("epoch") or run.state["epoch"]
         host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{epoch}")
         network: job_network.Network = run.held["network"]
@@ -386,11 +418,18 @@ class JobFlow(ABC):
             addresses=addresses,
             network=namespace,
             resolver=network.resolver,
+            interface=host.interface,
+            group=[one.place for one in hosts],
+            gpus=grant.gpus,
+            devices=devices_of(host.granted.gpus),
         )
         try:
             _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
         except ValueError as error:
             raise Failed("ClientError", str(error)) from None
+        except SandboxError:
+            self._unless_lost(run, [host])
+            raise
 
     async def watch(self, run: Run) -> dict[str, Any]:
         """Until it ends. A spot job whose place others took waits in line again, and begins anew from its checkpoints."""
@@ -519,18 +558,20 @@ class JobFlow(ABC):
 
     def _usages(self, measures: Measures, row: Row, host: Host) -> Usages:
         assert host.running is not None
-        memory = self.calls.engine(Placement).grant(host.type).memory_bytes
+        memory = host.granted.grant.memory_bytes
         usages = Usages(measures, host.running, memory, host.ml, (("Host", f"{row.name}/{host.name}"),))
         usages.start()
         return usages
 
     def _missing(self, run: Run, hosts: Sequence[Host]) -> str:
-        """What the job needs and has not any more; empty while everything is there."""
+        """Why the job cannot go on: what it needs and has not any more. Empty while everything is there."""
         volumes = self.calls.engine(Volumes)
-        if not all(volumes.stands(host.place) for host in hosts if host.ml != Path()):
-            return "encrypted volume"
+        left = (volumes.lost(host.place) for host in hosts if host.ml != Path())
+        if why := next(filter(None, left), ""):
+            return why
         network: job_network.Network = run.held["network"]
-        return "network between its hosts" if network.joined and not network.joined.stands() else ""
+        whole = not network.joined or network.joined.stands()
+        return "" if whole else "The network between its hosts of the job was lost."
 
     async def _lost(self, run: Run, hosts: Sequence[Host]) -> None:
         """Returns when something of the job is gone under it."""
@@ -539,8 +580,8 @@ class JobFlow(ABC):
 
     def _unless_lost(self, run: Run, hosts: Sequence[Host]) -> None:
         """Raises Failed if something of the job is gone: what it said of its files and peers then is not its fault."""
-        if missing := self._missing(run, hosts):
-            raise Failed("InternalServerError", f"The {missing} of the job was lost. Please try again.")
+        if why := self._missing(run, hosts):
+            raise Failed("InternalServerError", f"{why.rstrip('.')}. Please try again.")
 
     def _full(self, row: Row, what: str, content: str) -> Failed:
         size = self.resources(row).get("VolumeSizeInGB") or 30

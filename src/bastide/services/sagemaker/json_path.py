@@ -53,8 +53,10 @@ _Step = _Names | _Places | _Every
 class Path:
     """A path that was understood. text: as it was written."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, longest: int = LONGEST) -> None:
         """Raises Unreadable."""
+        if len(text) > longest:
+            raise Unreadable(f"has more than {longest} characters")
         self.text = text
         self._steps = _read(text)
 
@@ -89,15 +91,13 @@ class Path:
 
 
 def _read(text: str) -> tuple[_Step, ...]:
-    if len(text) > LONGEST:
-        raise Unreadable(f"has more than {LONGEST} characters")
     if not text.startswith("$"):
         raise Unreadable("has to begin with $")
     steps: list[_Step] = []
     at = 1
     while at < len(text):
         if text.startswith("..", at):
-            raise Unreadable("has .., which batch transform does not know")
+            raise Unreadable("has .., which is not known here")
         dot = text[at] == "."
         at += dot
         if text.startswith("[", at):
@@ -159,7 +159,7 @@ def _bracket(text: str, at: int) -> tuple[_Step, int]:
         step = _Places(tuple(parts))
     end = _blank(text, end)
     if not text.startswith("]", end):
-        raise Unreadable("has a bracket that does not end, or something in it that batch transform does not know")
+        raise Unreadable("has a bracket that does not end, or something in it that is not known here")
     return step, end + 1
 
 

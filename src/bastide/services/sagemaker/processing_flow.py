@@ -71,6 +71,10 @@ class ProcessingFlow(JobFlow):
         names = {"current_host": host.name, "hosts": [one.name for one in hosts]}
         (config / "resourceconfig.json").write_bytes(orjson.dumps(names))
 
+    def follows(self, row: Row) -> str:
+        modes = (one["S3Output"]["S3UploadMode"] for one in self._outputs(row))
+        return "S3UploadMode" if "Continuous" in modes else ""
+
     async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
         most = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
         found = []

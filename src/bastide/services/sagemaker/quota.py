@@ -33,7 +33,7 @@ def check(
     placement = a.engine(Placement)
     asked: Counter[str] = Counter()
     for name, count in wanted:
-        placement.grant(name)
+        placement.grant(name, here=what == "transform")
         asked[name] += count
     if asked.total() > MOST_HOSTS:
         name, count = asked.most_common(1)[0]

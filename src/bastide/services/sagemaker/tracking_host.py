@@ -225,7 +225,7 @@ class _Building:
 
     async def _launch(self, spec: Spec) -> Running:
         volumes = self._calls.engine(Volumes)
-        if not volumes.stands(self._name):
+        if volumes.lost(self._name):
             raise SandboxError(f"the volume of {spec.name} is gone")
         running = await self._calls.engine(Sandboxes).start(spec)
 

@@ -54,7 +54,8 @@ class TrainingFlow(JobFlow):
 
     async def reserve(self, run: Run) -> dict[str, Any]:
         """On the instances that a job like it left, if there are such, ahead of all who wait."""
-        claim = await self._pools.take(self.row(run), run.id)
+        row = self.row(run)
+        claim = await self._pools.take(row, run.id, here=bool(self.bound(row)))
         if claim is None:
             return await super().reserve(run)
         run.held["claim"], run.held["interrupt"] = claim, asyncio.Event()
@@ -152,6 +153,9 @@ class TrainingFlow(JobFlow):
 
     def spot(self, row: Row) -> bool:
         return bool(row.doc.get("EnableManagedSpotTraining"))
+
+    def follows(self, row: Row) -> str:
+        return "CheckpointConfig" if row.doc.get("CheckpointConfig") else ""
 
     async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
         config = row.doc.get("CheckpointConfig")

@@ -93,7 +93,7 @@ class TransformFlow:
         """Room for all instances, or none."""
         resources = self._row(run).doc["TransformResources"]
         types = [resources["InstanceType"]] * int(resources["InstanceCount"])
-        claiming = self.calls.engine(Placement).claim(run.id, *types)
+        claiming = self.calls.engine(Placement).claim(run.id, *types, here=True)
         run.held["claim"] = await JobFlow.unless_stopped(run, claiming)
         return {"started": run.state.get("started") or run.clock()}
 
@@ -132,7 +132,7 @@ class TransformFlow:
         doc, session = row.doc, run.held["session"]
         resources = doc["TransformResources"]
         model = doc["_model"]
-        grant = self.calls.engine(Placement).grant(resources["InstanceType"])
+        claim: Claim = run.held["claim"]
         epoch = run.clock() // 1000
         kms = resources.get("VolumeKmsKeyId")
         host = VariantHost(self.calls, run.id, account=row.account, region=row.region, name=row.name, kms=kms)
@@ -152,7 +152,7 @@ class TransformFlow:
                 "vpc": model.get("vpc"),
                 "arn": self._arn(run),
                 "containers": containers,
-                "grant": grant,
+                "granted": claim.places[number],
                 "most": MOST_ANSWER,
                 "log": (_GROUP, f"{row.name}/{name}-{epoch}"),
                 "measured": (_GROUP, (("Host", f"{row.name}/{name}"),)),

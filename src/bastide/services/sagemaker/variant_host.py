@@ -13,7 +13,8 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.network import Networks
-from bastide.engines.placement import Claim, Grant, Placement
+from bastide.engines.placement import Claim, Place, Placement
+from bastide.engines.placement.types import devices_of
 from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
 from bastide.engines.serving import MOST_ANSWER, Container, Instance, Serving
 from bastide.engines.telemetry import Dimensions
@@ -104,7 +105,7 @@ class _Building:
         self._vpc = variant.get("vpc") if not variant["isolated"] else None
         self._log: JobLog | None = None
         self._claim: Claim | None = None
-        self._grant: Grant | None = variant.get("grant")
+        self._granted: Place | None = variant.get("granted")
         self._volume = False
         self._folders: list[Any] = []
         self._bridges: list[own_image.Bridge] = []
@@ -164,15 +165,15 @@ class _Building:
         job_network.go_by_vpc(self._session, self._vpc, isolated=variant["isolated"])
         placement = self._calls.engine(Placement)
         serverless = variant.get("ServerlessConfig")
-        if self._grant is not None:
+        if self._granted is not None:
             gib = int(variant.get("VolumeSizeInGB") or 30)
         elif serverless:
             memory = serverless["MemorySizeInMB"]
             part = placement.part(memory * _MIB, max(1.0, memory / _CPU_OF_MIB))
-            self._claim = await placement.claim(self._place, part)
+            self._claim = await placement.claim(self._place, part, here=True)
             gib = _SERVERLESS_GIB
         else:
-            self._claim = await placement.claim(self._place, variant["InstanceType"])
+            self._claim = await placement.claim(self._place, variant["InstanceType"], here=True)
             gib = int(variant.get("VolumeSizeInGB") or 30)
         volumes = self._calls.engine(Volumes)
         await volumes.close(self._place)
@@ -180,7 +181,7 @@ class _Building:
         key = await volume_key(self._session, kms)
         volume = await volumes.create(self._place, key, gib * GIB)
         if self._claim is not None:
-            self._grant = self._claim.grant
+            [self._granted] = self._claim.places
         stream = f"{variant['VariantName']}/i-{digest[:17]}"
         group, stream = variant.get("log") or (f"/aws/sagemaker/Endpoints/{self._endpoint}", stream)
         self._log = JobLog(self._session, group, stream)
@@ -232,8 +233,8 @@ class _Building:
 
     async def _container(self, digest: str, number: int, container: dict[str, Any], placed: _Placed) -> Container:
         environment = await own_image.environment(self._session, container["Image"], container.get("ImageDigest", ""))
-        grant = self._grant
-        assert grant is not None
+        assert self._granted is not None
+        grant = self._granted.grant
         [(namespace, _, _)] = job_network.peers(self._network, [self._place])
         sockets = await asyncio.to_thread(self._calls.engine(Serving).place, f"{digest}-{number}")
         self._folders.append(sockets)
@@ -266,6 +267,8 @@ class _Building:
             writable=[] if bridged else [(sockets, _SOCKET_FOLDER)],
             hostname="model",
             hosts=("model",),
+            gpus=grant.gpus,
+            devices=devices_of(self._granted.gpus),
             network=namespace,
             resolver=self._network.resolver,
         )

@@ -87,10 +87,13 @@ class WarmPools:
         if kept:
             WARM.add(tx, row.account, row.region, AVAILABLE, row.name)
 
-    async def take(self, row: Row, arn: str) -> Claim | None:
-        """The booking of a pool that fits a job, which then holds it; None if there is none."""
+    async def take(self, row: Row, arn: str, *, here: bool = False) -> Claim | None:
+        """The booking of a pool that fits a job, which then holds it; None if there is none. here: on the platform's own
+        machine only."""
         where = TRAINING_JOB.arn(row.account, row.region, "")
         for left in [one for one in self._held if one.startswith(where)]:
+            if here and any(place.node for place in self._held[left].places):
+                continue
 
             def work(tx: Transaction, name: str = left.removeprefix(where)) -> bool:
                 found = TRAINING_JOB.get(tx, row.account, row.region, name)

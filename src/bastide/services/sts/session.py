@@ -111,14 +111,17 @@ def _given() -> dict[str, Any]:
 
 
 _ROLE_ARN = member("RoleArn")
+_LAMBDA: Final = "lambda.amazonaws.com"
 _IDENTITY_CENTER: Final = "arn:aws:iam::aws:contextProvider/IdentityCenter"
 
 
 def _provided(a: Authorised) -> dict[str, Any]:
-    """What a session knows of the person it is for: the caller's own origin, or what Identity Center provides."""
+    """What a session knows of whom it is for: the caller's own origin, a person of Identity Center's, a function."""
     before = a.caller.session
     contexts = a.input.get("ProvidedContexts")
     if not contexts:
+        if a.caller.kind == "Service" and a.caller.arn == _LAMBDA and a.caller.source_arn:
+            return {"keys": {"lambda:sourcefunctionarn": a.caller.source_arn}}
         return {"origin": before.origin} if before is not None else {}
     if a.caller.kind != "Service" or len(contexts) != 1 or contexts[0].get("ProviderArn") != _IDENTITY_CENTER:
         raise invalid("ProvidedContexts are taken from IAM Identity Center only.")

@@ -38,6 +38,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _LONGEST_LINE: Final = 256 * 1024  # an event of CloudWatch Logs; its API reference, PutLogEvents
 _SETUP_SECONDS: Final = 30.0
+_ROUNDS: Final = 8
 
 # Users of jobs: above what systemd gives out (its UIDS-GIDS.md ends at 1,879,048,191) and below the sign bit. Each
 # platform on a machine has a stretch of its own, found from its run folder.
@@ -229,6 +230,22 @@ class BubblewrapRunning:
         assert self._settled is not None
         return await asyncio.shield(self._settled)
 
+    def freeze(self) -> None:
+        """See the port. By signal and not by the kernel's freezer: what that of version 1 holds cannot be killed, and would
+        outlive the platform."""
+        group, stopped = self._group, frozenset[int]()
+        for _ in range(_ROUNDS):
+            found = frozenset() if group is None else frozenset(group.processes())
+            if group is None or found <= stopped:
+                return
+            group.signal(signal.SIGSTOP, stopped)
+            stopped |= found  # one that was begun meanwhile is seen in the next round
+
+    def thaw(self) -> None:
+        """See the port."""
+        if self._group is not None:
+            self._group.signal(signal.SIGCONT)
+
     async def stop(self, grace: float) -> None:
         """See the port."""
         assert self._settled is not None and self._process is not None and self._group is not None
@@ -315,6 +332,7 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
         "scratch": str(scratch),
         "readonly": [[str(s), t] for s, t in (*spec.image.readonly, *spec.readonly)],
         "writable": [[str(s), t] for s, t in writable],
+        "devices": [str(one) for one in spec.devices],
         "hostname": spec.hostname,
         "hosts": list(spec.hosts),
         "addresses": dict(spec.addresses),

@@ -46,8 +46,10 @@ class Gocryptfs:
         self._volumes: dict[str, _Volume] = {}
         self._making: set[str] = set()
 
-    async def create(self, name: str, key: bytes, size_limit_bytes: int | None = None) -> Path:
+    async def create(self, name: str, key: bytes, size_limit_bytes: int | None = None, node: str = "") -> Path:
         """See the port."""
+        if node:
+            raise ValueError("this driver's volumes are on this machine")
 
         def cipher(folder: Path) -> None:
             if size_limit_bytes is not None:
@@ -94,8 +96,12 @@ class Gocryptfs:
             self._making.discard(name)
         return clear
 
-    def stands(self, name: str) -> bool:
+    def lost(self, name: str) -> str:
         """See the port."""
+        return "" if self.stands(name) else "The encrypted volume of the job was lost."
+
+    def stands(self, name: str) -> bool:
+        """Whether what keeps the volume's key is there."""
         volume = self._volumes.get(name)
         return volume is not None and volume.process.poll() is None
 

@@ -1,0 +1,57 @@
+"""Lambda: functions that run in sealed sandboxes, under their role, when somebody who may invokes them.
+
+Source: AWS Lambda API Reference and Developer Guide.
+"""
+
+from __future__ import annotations
+
+from bastide.kernel import Service
+from bastide.services.lambda_ import alias as _alias  # these declare their operations
+from bastide.services.lambda_ import concurrency as _concurrency
+from bastide.services.lambda_ import event_config as _event_config
+from bastide.services.lambda_ import invocation as _invocation
+from bastide.services.lambda_ import layer as _layer
+from bastide.services.lambda_ import mapping as _mapping
+from bastide.services.lambda_ import permission as _permission
+from bastide.services.lambda_ import tagging as _tagging
+from bastide.services.lambda_.asynchronous import Events
+from bastide.services.lambda_.function import Place
+from bastide.services.lambda_.noun import (
+    FUNCTION,
+    HOLDER,
+    LAYER,
+    LAYER_VERSION,
+    MAPPING,
+    VERSION,
+    facts,
+)
+from bastide.services.lambda_.pages import CodePages
+from bastide.services.lambda_.polling import Mappings
+from bastide.services.lambda_.runner import Runner
+from bastide.services.lambda_.settling import subscribe
+from bastide.store import View
+
+__all__ = ["SERVICE", "CodePages", "Events", "Mappings", "Place", "Runner", "files", "subscribe"]
+
+SERVICE = Service("lambda", kinds=[FUNCTION, LAYER, MAPPING], facts=facts)
+
+
+def files(view: View) -> set[bytes]:
+    """The ids of the files that archives are in. Reads all rows once: for a start, or a backup."""
+    used: set[bytes] = set()
+    holders: str | None = None
+    while held := view.scan(HOLDER, "", "", after=holders, limit=1000):
+        for holder in held:
+            account, _, region = holder.name.partition("|")
+            for kind in (FUNCTION.key, VERSION, LAYER_VERSION):
+                after: str | None = None
+                while rows := view.scan(kind, account, region, after=after, limit=1000):
+                    for row in rows:
+                        for one in (row.doc, *(row.doc.get("Layers") or ())):
+                            used.add(bytes.fromhex(one["_code"]["id"]))
+                    after = rows[-1].name
+        holders = held[-1].name
+    return used
+
+
+del _alias, _concurrency, _event_config, _invocation, _layer, _mapping, _permission, _tagging

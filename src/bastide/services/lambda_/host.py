@@ -1,0 +1,292 @@
+"""What an execution environment of a function is made of: a sandbox with the function's code, a network, a folder /tmp.
+
+Everything that is the function's lies on encrypted volumes whose keys are in memory only: one for the code of a version,
+which its environments share and nobody writes, and one for each environment's /tmp. Credentials of the role are in the
+environment's variables, as on AWS; an environment gets no event that could outlive them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bastide.domain import MICROS, Refused, iso
+from bastide.engines import images
+from bastide.engines.functions import Functions, Launched, Runtime, Unavailable
+from bastide.engines.network import Networks
+from bastide.engines.placement import Claim, Placement
+from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
+from bastide.kernel import Calls
+from bastide.services.lambda_ import code as codes
+from bastide.services.lambda_ import network as networks
+from bastide.services.lambda_.function import Place
+from bastide.services.lambda_.log import Stream
+from bastide.services.lambda_.network import Network
+from bastide.services.lambda_.noun import Named
+from bastide.services.lambda_.session import Credentials, RoleSession
+
+ENVIRONMENT: Final = "lambda"
+_INSIDE: Final = Path(images.__file__).parent / "environments" / ENVIRONMENT / "inside"
+"""What stands in /var/runtime."""
+_MIB: Final = 1 << 20
+_CPU_OF_MIB: Final = 1769.0
+"""Memory that comes with one whole processor (Lambda Developer Guide, "Configure Lambda function memory")."""
+_SPARE: Final = 30 * MICROS
+
+
+@dataclass(slots=True)
+class _Code:
+    """A version's code, unpacked. users: environments that have it."""
+
+    name: str
+    ready: asyncio.Future[Path]
+    users: int = 0
+
+
+@dataclass(slots=True)
+class _Held:
+    """What an environment holds, to be freed."""
+
+    network: Network = field(default_factory=Network)
+    log: Stream | None = None
+    claim: Claim | None = None
+    volume: str = ""
+    code: str = ""
+
+
+class Hosts:
+    """Makes execution environments."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._codes: dict[str, _Code] = {}
+        self._seen: set[str] = set()
+
+    async def launch(self, what: Named, version: str, doc: Mapping[str, Any], variables: Mapping[str, str]) -> Launched:
+        """Starts an environment of a version of a function. Raises Unavailable, and Refused in Lambda's words, when nothing
+        of it is left."""
+        session = RoleSession(
+            self._calls, str(doc["Role"]), what.name,
+            account=what.account, region=what.region, source_arn=what.function,
+        )  # fmt: skip
+        held = _Held()
+        try:
+            return await self._launched(what, version, doc, variables, session, held)
+        except BaseException as error:
+            await asyncio.shield(self._free(held, session))
+            if isinstance(error, SandboxError | OSError | ValueError):
+                raise Unavailable(f"The execution environment could not be made: {error}") from error
+            raise
+
+    async def _launched(
+        self,
+        what: Named,
+        version: str,
+        doc: Mapping[str, Any],
+        variables: Mapping[str, str],
+        session: RoleSession,
+        held: _Held,
+    ) -> Launched:
+        environment = self._environment()
+        id = uuid.uuid4().hex
+        await self._book(held, id, int(doc["MemorySize"]))
+        credentials = await session.begin()
+        config = doc.get("VpcConfig")
+        if networks.wanted(config) and what.function not in self._seen:
+            self._seen.add(what.function)
+            with contextlib.suppress(Refused):
+                await networks.left(session)
+        runtime = Runtime()
+        volume, code, _ = await _together(
+            self._scratch(held, id, int(doc["EphemeralStorage"]["Size"]) * _MIB),
+            self._code(held, doc, environment),
+            networks.connect(session, held.network, runtime, config, self._calls.engine(Place).url),
+        )
+        group = str(doc["LoggingConfig"]["LogGroup"])
+        now = self._calls.clock()
+        stream = f"{iso(now)[:10].replace('-', '/')}/[{version}]{id}"
+        held.log = Stream(session, group, stream)
+        told = self._variables(what, version, doc, group, stream, credentials) | dict(variables)
+        spec = self._spec(id, environment, volume, code, doc, held, told | held.network.variables)
+        running = await self._calls.engine(Sandboxes).start(spec)
+        first = (
+            f"INIT_START Runtime Version: Bastide's Python {platform.python_version()}, for {doc['Runtime']}\t"
+            f"Runtime Version ARN: {environment.digest}"
+        )
+        return Launched(
+            running, runtime, held.log.tell, lambda: self._free(held, session), version, int(doc["MemorySize"]), first,
+            credentials.until - int(doc["Timeout"]) * MICROS - _SPARE,
+        )  # fmt: skip
+
+    def _environment(self) -> images.Environment:
+        try:
+            return images.located(ENVIRONMENT)
+        except Refused as refused:
+            raise Unavailable(refused.message) from None
+
+    async def _book(self, held: _Held, id: str, memory_mib: int) -> None:
+        """Books memory; environments that wait make room, and whoever finds none is told at once."""
+        placement, functions = self._calls.engine(Placement), self._calls.engine(Functions)
+        wanted = placement.part(memory_mib * _MIB, 1.0)
+        while await placement.busy(wanted, here=True):
+            if not functions.spare():
+                raise Unavailable("This machine has no room for another execution environment now.")
+        held.claim = await placement.claim(f"lambda-{id}", wanted, here=True)
+
+    async def _scratch(self, held: _Held, id: str, size: int) -> Path:
+        held.volume = f"lambda-{id}"
+        return await self._calls.engine(Volumes).create(held.volume, os.urandom(32), size)
+
+    async def _code(self, held: _Held, doc: Mapping[str, Any], environment: images.Environment) -> Path:
+        """The folder with ``task``, ``opt`` and ``runtime`` of a version; made once for all its environments."""
+        build = str(doc["_build"])
+        found = self._codes.get(build)
+        if found is None:
+            found = self._codes[build] = _Code(f"lambda-code-{build}", asyncio.get_running_loop().create_future())
+            try:
+                place = await self._unpacked(found.name, doc, environment)
+            except BaseException as error:
+                del self._codes[build]
+                found.ready.set_exception(error if isinstance(error, Exception) else Unavailable("It was given up."))
+                found.ready.exception()  # somebody may wait for it, or nobody
+                await asyncio.shield(self._calls.engine(Volumes).close(found.name))
+                raise
+            found.ready.set_result(place)
+        place = await asyncio.shield(found.ready)
+        if self._codes.get(build) is not found:
+            return await self._code(held, doc, environment)  # its last user has gone meanwhile
+        found.users += 1
+        held.code = build
+        return place
+
+    async def _unpacked(self, name: str, doc: Mapping[str, Any], environment: images.Environment) -> Path:
+        volume = await self._calls.engine(Volumes).create(name, os.urandom(32))
+        authority = self._calls.engine(Networks).authority
+        own = await codes.content(self._calls, doc["_code"])
+        layers = [await codes.content(self._calls, one["_code"]) for one in doc.get("Layers") or ()]
+
+        def fill() -> None:
+            for part in ("task", "opt", "runtime"):
+                (volume / part).mkdir(mode=0o755)
+                (volume / part).chmod(0o755)
+            volume.chmod(0o755)
+            codes.unpack(own, volume / "task")
+            for layer in layers:
+                codes.unpack(layer, volume / "opt", layer=True)
+            for _, inside in environment.readonly:
+                if layers and inside.startswith("/opt/"):
+                    (volume / inside[1:]).mkdir(parents=True, exist_ok=True)
+            if layers:
+                (volume / "opt" / "ml").mkdir(exist_ok=True)
+            shutil.copyfile(authority, volume / "authority.pem")
+            (volume / "authority.pem").chmod(0o644)
+            for source in _INSIDE.glob("*.py"):
+                shutil.copyfile(source, volume / "runtime" / source.name)
+                (volume / "runtime" / source.name).chmod(0o644)
+
+        await asyncio.to_thread(fill)
+        return volume
+
+    @staticmethod
+    def _variables(
+        what: Named, version: str, doc: Mapping[str, Any], group: str, stream: str, credentials: Credentials
+    ) -> dict[str, str]:
+        return {
+            "_HANDLER": str(doc["Handler"]),
+            "AWS_REGION": what.region,
+            "AWS_DEFAULT_REGION": what.region,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{doc['Runtime']}",
+            "AWS_LAMBDA_FUNCTION_NAME": what.name,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(doc["MemorySize"]),
+            "AWS_LAMBDA_FUNCTION_VERSION": version,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": group,
+            "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+            "LAMBDA_TASK_ROOT": "/var/task",
+            "LAMBDA_RUNTIME_DIR": "/var/runtime",
+            "TZ": ":UTC",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LD_LIBRARY_PATH": "/var/task:/var/task/lib:/opt/lib",
+            **credentials.variables,
+        }
+
+    @staticmethod
+    def _spec(
+        id: str,
+        environment: images.Environment,
+        volume: Path,
+        code: Path,
+        doc: Mapping[str, Any],
+        held: _Held,
+        variables: Mapping[str, str],
+    ) -> Spec:
+        memory = int(doc["MemorySize"])
+        work, scratch = volume / "work", volume / "tmp"
+        for folder in (work, scratch):
+            folder.mkdir()
+        readonly = [
+            (code / "task", "/var/task"),
+            (code / "runtime", "/var/runtime"),
+            (code / "authority.pem", networks.AUTHORITY),
+        ]
+        if doc.get("Layers"):
+            readonly.append((code / "opt", "/opt"))
+        return Spec(
+            name=f"lambda-{id}",
+            image=environment,
+            command=["python3", "/var/runtime/bootstrap.py", str(doc["Handler"])],
+            workdir=work,
+            limits=Limits(memory * _MIB, max(1.0, memory / _CPU_OF_MIB), processes=1024, open_files=1024),
+            env={"PATH": f"{environment.path}:/opt/bin", **variables},
+            readonly=readonly,
+            writable=[(scratch, "/tmp")],  # noqa: S108
+            hostname="function",
+            hosts=("function", *held.network.hosts),
+            network=held.network.namespace,
+            resolver=held.network.resolver,
+        )
+
+    async def _free(self, held: _Held, session: RoleSession) -> None:
+        """Frees what an environment held; bears repeating."""
+        log, held.log = held.log, None
+        if log is not None:
+            await log.close()
+        await held.network.close(session)
+        volumes = self._calls.engine(Volumes)
+        volume, held.volume = held.volume, ""
+        if volume:
+            await volumes.close(volume)
+        code, held.code = held.code, ""
+        found = self._codes.get(code)
+        if found is not None:
+            found.users -= 1
+            if found.users <= 0:
+                del self._codes[code]
+                await volumes.close(found.name)
+        claim, held.claim = held.claim, None
+        if claim is not None:
+            self._calls.engine(Placement).release(claim)
+
+
+async def _together(*work: Any) -> list[Any]:
+    """Does all at once; when one fails the others are ended before that is told."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def key_of(what: Named, version: str, doc: Mapping[str, Any]) -> str:
+    """What an environment may be reused for: events of this version as it is configured now."""
+    return f"{what.function}:{version}|{doc['_build']}"
