@@ -12,6 +12,7 @@ from bastide.domain import Refused, new_id
 from bastide.engines.asl import Interpreter, Memory
 from bastide.kernel import Authorised, Output, pages
 from bastide.services.states import express, keeping, sealing, tasks
+from bastide.services.states.holding import Machine
 from bastide.services.states.machine import CONFIGURED
 from bastide.services.states.machine import definition as definition_of
 from bastide.services.states.noun import (
@@ -33,7 +34,7 @@ from bastide.services.states.noun import (
     parsed,
     split,
 )
-from bastide.services.states.runner import Executions, Live, Machine, begin_live
+from bastide.services.states.runner import Executions, Live, begin_live
 from bastide.services.states.sealing import Cipher
 from bastide.services.states.starting import given_input, prepared
 from bastide.store import Row, Transaction, View

@@ -15,8 +15,9 @@ from bastide.engines.asl import About, Interpreter, Memory
 from bastide.engines.asl.values import loads
 from bastide.kernel import Authorised, Output
 from bastide.services.states import sealing
+from bastide.services.states.holding import Machine
 from bastide.services.states.noun import MACHINE, ask, check_name, machine, machine_arn
-from bastide.services.states.runner import AGAIN, Executions, Live, Machine, begin_live
+from bastide.services.states.runner import AGAIN, Executions, Live, begin_live
 from bastide.services.states.starting import Start, given_input, prepared
 from bastide.store import Row, Transaction
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from bastide.domain import Refused, new_id, tag_list
 from bastide.engines import asl
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
-from bastide.services.states import integrations, keeping, sealing, version
+from bastide.services.states import integrations, keeping, sealing, tasks, version
 from bastide.services.states.logs import LEVELS
 from bastide.services.states.noun import (
     ACTIVITY,
@@ -349,6 +349,8 @@ async def clean(runner: Executions, account: str, region: str, name: str) -> Non
 
         for arn in await store.write(work):
             runner.stopped(arn)
+        for row in rows:
+            await tasks.BY_MAP["forget"](runner, execution_arn(row), region)
 
     def last(tx: Transaction) -> None:
         for kind, prefix, place in (

@@ -17,51 +17,29 @@ from typing import Any, Final
 
 from bastide.domain import MICROS, Arn, Instant, Refused
 from bastide.engines.asl.confined import Confined
-from bastide.engines.asl.expression_core import harmless
 from bastide.engines.asl.frame import Frame, Memory
 from bastide.engines.asl.interpreter import About, Interpreter
-from bastide.engines.asl.scope import is_expression
 from bastide.engines.asl.values import loads
 from bastide.engines.telemetry import Meter
 from bastide.engines.workflow import reach
-from bastide.kernel import Caller, Calls
+from bastide.kernel import Calls
 from bastide.kernel.outbox import Outbox
-from bastide.services.states import keeping, sealing, tasks
+from bastide.services.states import keeping, tasks
+from bastide.services.states.holding import Holding, Machine
 from bastide.services.states.logs import Logs
-from bastide.services.states.noun import PRINCIPAL, REVISION, RUN, account_of, execution_arn, machine_arn, place
+from bastide.services.states.noun import RUN, account_of, execution_arn, machine_arn, place
 from bastide.services.states.sealing import Cipher
 from bastide.services.states.tasks import Failed
 from bastide.store import Row, Stale, Taken, Transaction
 
 _log = logging.getLogger("bastide.states")
-_SPARE: Final = 600 * MICROS
-_MOST_CALLS: Final = 64
+_MOST_CALLS: Final = 512
 _SLICE: Final = 200
 _PAUSE_SECONDS: Final = 15.0
 _IDLE: Final = 60 * MICROS
 Mail = Callable[[Interpreter, Instant], Any]
 AGAIN: Final[list[Callable[[Executions, Row], Any]]] = []
 """How an express execution is begun anew, which stands above this module."""
-
-
-class Machine:
-    """A revision of a definition, as executions need it."""
-
-    __slots__ = ("definition", "doc", "heavy")
-
-    def __init__(self, definition: dict[str, Any], doc: dict[str, Any]) -> None:
-        self.definition = definition
-        self.doc = doc
-        self.heavy = _heavy(definition)
-
-
-def _heavy(value: Any) -> bool:
-    """Whether expressions in it are evaluated elsewhere, which takes time."""
-    if isinstance(value, dict):
-        return any(map(_heavy, value.values()))
-    if isinstance(value, list):
-        return any(map(_heavy, value))
-    return is_expression(value) and not harmless(value[2:-2].strip())
 
 
 class Live:
@@ -89,19 +67,16 @@ class Live:
         return self.m.about.machine
 
 
-class Executions:
+class Executions(Holding):
     """The runner, an engine behind the port of this name."""
 
     def __init__(self, calls: Calls) -> None:
-        self.calls = calls
+        super().__init__(calls)
         self.live: dict[str, Live] = {}
         self.evaluate = Confined()
         self.jobs: dict[str, tuple[str, int]] = {}
         """What a task waits for the end of: ARN of a job or an execution, and who waits."""
         self.activities = asyncio.Condition()
-        self._machines: dict[tuple[str, str, str], Machine] = {}
-        self._sessions: dict[tuple[str, str], Caller] = {}
-        self._ciphers: dict[str, tuple[Cipher, Instant]] = {}
         self._due: list[tuple[Instant, str]] = []
         self._more = asyncio.Event()
         self._room = asyncio.Semaphore(_MOST_CALLS)
@@ -180,54 +155,6 @@ class Executions:
             if live.logs is not None:
                 await live.logs.close()
         self.evaluate.close()
-
-    # -- roles and keys --------------------------------------------------------------------------------------------------
-
-    async def session(self, machine: str, role: str) -> Caller:
-        """A session of a role for a state machine; raises Refused."""
-        held = self._sessions.get((machine, role))
-        if held is None or held.session is None or held.session.expires - _SPARE < self.calls.clock():
-            arn = Arn.parse(machine)
-            held = await self.calls.assume(
-                PRINCIPAL, role, "StepFunctions", account=arn.account, region=arn.region, source_arn=machine
-            )
-            if len(self._sessions) > 1000:
-                self._sessions.clear()
-            self._sessions[machine, role] = held
-        return held
-
-    async def cipher(self, machine: str, role: str, wrapped: str, seconds: int) -> Cipher:
-        """The cipher of data that are kept, as the role gets it; it is held for as long as its machine says."""
-        if not wrapped:
-            return sealing.plain(self.calls, machine)
-        held = self._ciphers.get(wrapped)
-        if held is None or held[1] < self.calls.clock():
-            caller = await self.session(machine, role)
-            made = await sealing.by_role(self.calls, caller, Arn.parse(machine).region, machine, wrapped=wrapped)
-            held = self._ciphers[wrapped] = (made, self.calls.clock() + seconds * MICROS)
-            if len(self._ciphers) > 1000:
-                self._ciphers.clear()
-        return held[0]
-
-    async def machine(self, account: str, region: str, revision: str, role: str = "") -> Machine:
-        """A revision (``MACHINE/ID``) of a definition; raises Refused if its key cannot be used."""
-        known = self._machines.get((account, region, revision))
-        if known is not None:
-            return known
-        with self.calls.store.reading() as view:
-            row = view.get(REVISION, account, region, revision)
-        if row is None:
-            raise Refused("StateMachineDoesNotExist", f"The revision {revision} is gone.")
-        arn = machine_arn(account, region, revision.rpartition("/")[0])
-        configuration = row.doc["encryptionConfiguration"]
-        seconds = int(configuration.get("kmsDataKeyReusePeriodSeconds") or 300)
-        cipher = await self.cipher(arn, role or row.doc["roleArn"], row.doc["key"], seconds)
-        made = Machine(loads(cipher.read(row.doc["definition"])), row.doc)
-        if not row.doc["key"]:
-            if len(self._machines) > 500:
-                self._machines.clear()
-            self._machines[account, region, revision] = made
-        return made
 
     # -- taking up -------------------------------------------------------------------------------------------------------
 
@@ -482,13 +409,6 @@ class Executions:
             known = view.get(keeping.LIVE, "", "", arn)
         if known is not None:
             await self.calls.store.write(work)
-
-    def forget_machine(self, account: str, region: str, name: str) -> None:
-        """A state machine is gone."""
-        for key in [key for key in self._machines if key[:2] == (account, region) and key[2].startswith(f"{name}/")]:
-            del self._machines[key]
-        for held in [one for one in self._sessions if one[0] == machine_arn(account, region, name)]:
-            del self._sessions[held]
 
     def measure(self, live: Live) -> None:
         """Metrics of an execution that is over. Source: developer guide, "Step Functions metrics"."""

@@ -8,8 +8,9 @@ from bastide.domain import Refused
 from bastide.engines.asl.values import LARGEST, loads
 from bastide.kernel import Authorised
 from bastide.services.states import sealing, version
+from bastide.services.states.holding import Machine
 from bastide.services.states.noun import machine, machine_arn
-from bastide.services.states.runner import Executions, Live, Machine
+from bastide.services.states.runner import Executions, Live
 from bastide.services.states.sealing import CUSTOMER, Cipher
 from bastide.store import Row
 

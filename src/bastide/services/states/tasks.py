@@ -146,11 +146,13 @@ async def make(runner: Executions, live: Live, frame: Frame) -> Mail | None:
         return None
     if "job" in call:
         return await look(runner, live, frame)
-    role = call.get("role") or live.m.about.role
+    if frame.submitted:
+        return None  # it waits for a token
+    role, further = live.m.about.role, call.get("role") or ""
     try:
-        caller = await runner.session(live.machine_arn, role)
+        caller = await runner.session(live.machine_arn, role, further)
     except Refused as refused:
-        raise Failed(PERMISSIONS, f"The role {role} cannot be assumed by {PRINCIPAL}: {refused.message}") from None
+        raise Failed(PERMISSIONS, f"The role {further or role} cannot be assumed: {refused.message}") from None
     given = loads(call["given"])
     if ":lambda:" in resource and ":function:" in resource:
         result = await _function(runner, live, caller, serial, resource, given)
@@ -163,11 +165,13 @@ async def make(runner: Executions, live: Live, frame: Frame) -> Mail | None:
         given = {**given, "Name": str(uuid5(NAMESPACE_URL, f"{live.arn}/{serial}"))}
     output = await act(runner, live, caller, serial, found, given)
     if found.sync:
-        return _wait_for(runner, live, frame, found, given, output, role)
+        return _wait_for(runner, live, frame, found, given, output, further)
     if found.callback:
         return lambda m, now: m.submitted(serial, now, dumps(output))
     if found.service == "lambda" and found.operation == "Invoke" and not found.sdk:
         output = _invoked(output)
+    if found.service == "events" and not found.sdk and output.get("FailedEntryCount"):
+        raise Failed("EventBridge.FailedEntry", dumps(output))
     return lambda m, now: m.succeeded(serial, now, output)
 
 
@@ -290,7 +294,7 @@ def _invoked(output: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wait_for(
-    runner: Executions, live: Live, frame: Frame, found: Target, given: Any, output: Any, role: str
+    runner: Executions, live: Live, frame: Frame, found: Target, given: Any, output: Any, further: str
 ) -> Mail | None:
     serial = frame.serial
     if found.service == "stepfunctions":
@@ -304,7 +308,7 @@ def _wait_for(
             "operation": found.operation,
             "name": given[name],
         }
-    job |= {"form": found.sync, "role": role, "machine": live.machine_arn}
+    job |= {"form": found.sync, "role": live.m.about.role, "further": further, "machine": live.machine_arn}
     runner.jobs[job["arn"]] = (live.arn, serial)
 
     def tell(m: Interpreter, now: Instant) -> None:
@@ -352,7 +356,7 @@ async def look(runner: Executions, live: Live, frame: Frame) -> Mail | None:
 
 async def _session(runner: Executions, job: dict[str, Any]) -> Caller:
     try:
-        return await runner.session(job["machine"], job["role"])
+        return await runner.session(job["machine"], job["role"], job.get("further", ""))
     except Refused as refused:
         raise Failed(PERMISSIONS, f"The role {job['role']} cannot be assumed: {refused.message}") from None
 

@@ -17,9 +17,10 @@ from bastide.engines.asl.values import dumps, loads
 from bastide.kernel import Ask, Authorised, Output, anything
 from bastide.protocol import codec
 from bastide.services.states import integrations, sealing, tasks
+from bastide.services.states.holding import Machine
 from bastide.services.states.machine import lacking
 from bastide.services.states.noun import MACHINE, machine_arn, passing
-from bastide.services.states.runner import Executions, Live, Machine
+from bastide.services.states.runner import Executions, Live
 from bastide.services.states.starting import given_input
 
 _MOCKED: Final = ("Task", "Map", "Parallel")
