@@ -15,7 +15,7 @@ from tests.stories.states.conftest import Machines, machines_of
 
 LONG = "BASTIDE_CRASH_ROUNDS" in os.environ
 POINTS = [f"states/{number}:{when}" for number in range(1, 40) for when in ("before", "after")]
-SHORT = ["states/3:after", "states/6:before"]
+SHORT = ["states/6:before"]
 
 
 @pytest.fixture(scope="module")
