@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.stories.states.conftest import Machines
+from tests.platform import allow
+from tests.stories.states.conftest import STATES, Machines
 
 ITEM = {"StartAt": "I", "States": {"I": {"Type": "Pass", "End": True}}}
 
@@ -166,3 +167,20 @@ def test_hostile_definitions_are_bounded(machines: Machines) -> None:
     assert (over["status"], over["error"]) == ("FAILED", "States.Runtime")
     last = machines.states.get_execution_history(executionArn=endless, reverseOrder=True, maxResults=2)["events"]
     assert last[0]["id"] == 25_000 and last[0]["type"] == "ExecutionFailed"
+
+
+def test_a_log_that_the_role_may_not_write_is_refused(machines: Machines) -> None:
+    account = machines.account
+    account.client("logs").create_log_group(logGroupName="/states/y")
+    lame = account.role("Lame", allow("s3:*"), trust=STATES)
+
+    def made(role: str, where: str) -> str:
+        destination = {"cloudWatchLogsLogGroup": {"logGroupArn": f"arn:aws:logs:us-east-1:{where}:*"}}
+        configuration = {"level": "ERROR", "destinations": [destination]}
+        with pytest.raises(ClientError) as caught:
+            machines.made({"A": {"Type": "Pass", "End": True}}, roleArn=role, loggingConfiguration=configuration)
+        return str(caught.value.response["Error"]["Code"])
+
+    assert made(lame, f"{account.id}:log-group:/states/y") == "AccessDeniedException"
+    assert made(machines.role, f"{account.id}:log-group:/states/none") == "InvalidLoggingConfiguration"
+    assert made(machines.role, "444455556666:log-group:/states/y") == "InvalidLoggingConfiguration"

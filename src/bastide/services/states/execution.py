@@ -371,14 +371,8 @@ def history(a: Authorised, view: View) -> Output:
     last = int(row.doc["events"])
     at = pages.position(a, given.get("nextToken"), code="InvalidToken")
     at = int(at) if at is not None else (last if backwards else 1)
-    firsts = row.doc["firsts"]
     low, high = (max(1, at - limit + 1), at) if backwards else (at, min(last, at + limit - 1))
-    pieces = [
-        number
-        for number, first in enumerate(firsts)
-        if first <= high and (number + 1 == len(firsts) or firsts[number + 1] > low)
-    ]
-    events = [one for one in keeping.history(view, row, cipher, pieces) if low <= one["id"] <= high]
+    events = keeping.between(view, row, cipher, low, high)
     if backwards:
         events.reverse()
     if given.get("includeExecutionData") is False:

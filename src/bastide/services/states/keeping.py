@@ -47,7 +47,6 @@ def keep(tx: Transaction, row: Row, memory: Memory, events: list[dict[str, Any]]
     doc = row.doc
     if events:
         tx.put_blob(blob(row, doc["pieces"]), cipher.seal(events))
-        doc["firsts"] = [*doc.get("firsts", ()), events[0]["id"]]
         doc["pieces"] += 1
         doc["events"] = memory.events
     doc["state"] = cipher.text(memory.told())
@@ -126,6 +125,25 @@ def history(view: View, row: Row, cipher: Cipher, pieces: Iterable[int]) -> list
         kept = view.blob(blob(row, number))
         if kept is not None:
             found += cipher.open(kept)
+    return found
+
+
+def between(view: View, row: Row, cipher: Cipher, low: int, high: int) -> list[dict[str, Any]]:
+    """The events from one id to another, both included: found by halving, for pieces have no index."""
+    first, last = 0, int(row.doc["pieces"]) - 1
+    while first < last:
+        middle = (first + last + 1) // 2
+        [one, *_] = history(view, row, cipher, (middle,))
+        if one["id"] <= low:
+            first = middle
+        else:
+            last = middle - 1
+    found: list[dict[str, Any]] = []
+    for number in range(first, int(row.doc["pieces"])):
+        events = history(view, row, cipher, (number,))
+        found += [one for one in events if low <= one["id"] <= high]
+        if events and events[-1]["id"] >= high:
+            break
     return found
 
 

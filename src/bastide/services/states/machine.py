@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from bastide.domain import Refused, new_id, tag_list
+from bastide.domain import Arn, Refused, new_id, tag_list
 from bastide.engines import asl
-from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
+from bastide.kernel import Ask, Asked, Authorised, Caller, Output, anything, pages
 from bastide.services.states import integrations, keeping, sealing, tasks, version
 from bastide.services.states.logs import LEVELS
 from bastide.services.states.noun import (
@@ -41,6 +41,7 @@ _FIRST: Final = "INITIAL"
 DELETING: Final = "states:Deleting"
 """Under account "": state machines that are being deleted."""
 _MOST: Final = 10_000
+_TRIAL: Final = "log_stream_created_by_aws_to_validate_log_delivery_subscriptions"
 CONFIGURED: Final = ("roleArn", "type", "loggingConfiguration", "tracingConfiguration", "encryptionConfiguration")
 
 
@@ -104,15 +105,21 @@ def _tracing(given: dict[str, Any] | None) -> dict[str, Any]:
 
 
 async def _check_role(a: Authorised) -> None:
-    role = a.input.get("roleArn")
-    if role:
+    """Raises Refused, as AWS does at once and not when an execution runs, if the role cannot be taken on, or may not write
+    the log that is asked for."""
+    role, name = a.input.get("roleArn"), a.input.get("name")
+    if name is None:
+        with a.calls.store.reading() as view:
+            row = machine(a, view, a.input["stateMachineArn"])
+        role, name = role or row.doc["roleArn"], row.name
+    if a.input.get("roleArn") or a.input.get("loggingConfiguration"):
+        assert role is not None
         if not role.startswith("arn:aws:iam::") or ":role/" not in role:
             raise Refused("InvalidArn", f"Invalid Role Arn: '{role}'")
         if f"::{a.account}:" not in role:
             raise Refused("AccessDeniedException", "Cross-account pass role is not allowed.")
-        name = str(a.input.get("name") or str(a.input.get("stateMachineArn")).split(":")[6])
         try:
-            await a.calls.assume(
+            caller = await a.calls.assume(
                 PRINCIPAL, role, "StepFunctions", account=a.account, region=a.region,
                 source_arn=machine_arn(a.account, a.region, name),
             )  # fmt: skip
@@ -122,6 +129,32 @@ async def _check_role(a: Authorised) -> None:
                 f"Neither the global service principal {PRINCIPAL}, nor the regional one is authorized to assume the "
                 f"provided role.",
             ) from None
+        await _check_log(a, caller)
+
+
+async def _check_log(a: Authorised, caller: Caller) -> None:
+    configuration = _logging(a.input.get("loggingConfiguration"))
+    if configuration["level"] == "OFF":
+        return
+    arn = Arn.parse(configuration["destinations"][0]["cloudWatchLogsLogGroup"]["logGroupArn"])
+    if (arn.account, arn.region) != (a.account, a.region):
+        raise Refused(
+            "InvalidLoggingConfiguration",
+            "Invalid Logging Configuration: 'the log group is of another account or region'",
+        )
+    where = {"logGroupName": arn.resource.removeprefix("log-group:").removesuffix(":*"), "logStreamName": _TRIAL}
+    try:
+        await a.calls.act(caller, "logs", "CreateLogStream", where, region=a.region, source=PRINCIPAL)
+    except Refused as refused:
+        if refused.code == "ResourceAlreadyExistsException":
+            return
+        if refused.code == "ResourceNotFoundException":
+            raise Refused(
+                "InvalidLoggingConfiguration", "Invalid Logging Configuration: 'the log group does not exist'"
+            ) from None
+        raise Refused(
+            "AccessDeniedException", "The state machine IAM Role is not authorized to access the Log Destination"
+        ) from None
 
 
 async def _before(a: Authorised) -> None:
@@ -234,7 +267,9 @@ def update(a: Authorised, tx: Transaction) -> Output:
     changes = {"definition", "roleArn", "loggingConfiguration", "tracingConfiguration", "encryptionConfiguration"}
     if not changes & {name for name, one in given.items() if one is not None} and not given.get("publish"):
         raise Refused(
-            "MissingRequiredParameter", "Either the definition, the role ARN, or a configuration must be specified"
+            "MissingRequiredParameter",
+            "Either the definition, the role ARN, the LoggingConfiguration, or the "
+            "TracingConfiguration must be specified",
         )
     text = given.get("definition") or definition(a, tx, row, revision(tx, row))
     if given.get("roleArn"):
