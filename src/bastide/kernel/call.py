@@ -86,7 +86,8 @@ class Call:
     prepared: Any = None
     """What `Operation.prepare` found."""
     also: Callable[[Transaction, dict[str, Any]], None] | None = None
-    """What a caller within the platform keeps in the transaction of the call, of its output: that it was made."""
+    """Done with the output in the handler's transaction: what a workflow remembers of a call it made, so that it is made
+    once whenever a process ends."""
 
 
 @dataclass(slots=True)
