@@ -121,7 +121,9 @@ class Hosts:
         held.log = Stream(session, group, stream)
         told = self._variables(what, version, doc, group, stream, credentials) | dict(variables)
         spec = self._spec(id, environment, volume, code, doc, held, told | held.network.variables)
-        running = await self._calls.engine(Sandboxes).start(spec)
+        with self._calls.store.reading() as view:
+            untrusted = self._calls.organisation.untrusted(view, what.account)
+        running = await self._calls.engine(Sandboxes).start(replace(spec, untrusted=untrusted))
         python = f"Bastide's Python {platform.python_version()}, for {doc.get('Runtime')}"
         if isinstance(environment, images.Container):
             python = "of the function's image"
