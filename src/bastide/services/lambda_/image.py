@@ -1,8 +1,8 @@
 """Images of one's own as functions: found when a function is made, pulled by Lambda when it runs.
 
 Lambda itself pulls, and the repository's policy lets it: where the repository is of the function's account and whoever
-makes the function may change that policy, Lambda adds what it needs, as on AWS. Source: Lambda Developer Guide, "Create a Lambda
-function using a container image", "Amazon ECR permissions".
+makes the function may change that policy, Lambda adds what it needs, as on AWS. Source: Lambda Developer Guide, "Create a
+Lambda function using a container image", "Amazon ECR permissions".
 """
 
 from __future__ import annotations
