@@ -8,7 +8,7 @@ from __future__ import annotations
 from bastide.domain import Arn
 from bastide.engines.workflow import Flow
 from bastide.kernel import Calls, Facts, Service
-from bastide.services.cloudformation import change_set, looking, stack, type_description
+from bastide.services.cloudformation import change_set, drift, looking, stack, type_description
 from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.record import STACK
 from bastide.services.cloudformation.signals import Signals
@@ -17,7 +17,7 @@ from bastide.store import View
 
 __all__ = ["SERVICE", "Door", "Signals", "flows", "subscribe"]
 
-_DECLARED = (change_set, looking, stack, type_description)
+_DECLARED = (change_set, drift, looking, stack, type_description)
 
 
 def _facts(view: View, arn: Arn, action: str) -> Facts | None:
