@@ -66,8 +66,9 @@ _PATTERNS = {
     "LayerPermissionAllowedPrincipal": "*",
     "TaggableResource": "arn:aws:lambda:{region}:{account}:function:nothing-here",
     "LayerVersionArn": "arn:aws:lambda:{region}:{account}:layer:nothing-here:1",
+    "Account": "{account}",
 }
-"""What Lambda's model allows, by its shapes."""
+"""What the models of Lambda and CloudFormation allow, by their shapes."""
 
 
 def _text(shape: Any, name: str, account: str) -> str:
