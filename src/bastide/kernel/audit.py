@@ -26,6 +26,7 @@ _SECRET_MEMBERS = frozenset(
         "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode",
         "AuthenticationCode1", "AuthenticationCode2", "Base32StringSeed", "QRCodePNG", "AddPrivateKey",
         "ContextAssertion", "ParameterValue", "TemplateBody", "deviceCode", "userCode", "verificationUriComplete", "code",
+        "MessageBody", "MessageAttributes", "MessageSystemAttributes", "ReceiptHandle",
     }
 )  # fmt: skip
 _CONTENT_MEMBERS = frozenset({"logEvents"})

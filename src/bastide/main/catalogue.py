@@ -23,7 +23,10 @@ from bastide.services import (
     sagemaker,
     sagemaker_mlflow,
     sagemaker_runtime,
+    scheduler,
     secretsmanager,
+    sns,
+    sqs,
     ssm,
     sts,
 )
@@ -49,7 +52,10 @@ SERVICES: tuple[Service, ...] = (
     sagemaker.SERVICE,
     sagemaker_mlflow.SERVICE,
     sagemaker_runtime.SERVICE,
+    scheduler.SERVICE,
     secretsmanager.SERVICE,
+    sns.SERVICE,
+    sqs.SERVICE,
     ssm.SERVICE,
     sts.SERVICE,
 )
