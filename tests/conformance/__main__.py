@@ -7,8 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-SUITES = {"protocols": "tests.conformance.protocols", "iam": "tests.conformance.iam", "s3": "tests.conformance.s3"}
-FETCHED = {"s3"}
+SUITES = {
+    "protocols": "tests.conformance.protocols",
+    "iam": "tests.conformance.iam",
+    "s3": "tests.conformance.s3",
+    "stacks": "tests.conformance.stacks",
+}
+FETCHED = {"s3", "stacks"}
 """Suites that are a checkout of their own, not a folder of cases; they run when they are named."""
 
 

@@ -68,8 +68,9 @@ _PATTERNS = {
     "TaggableResource": "arn:aws:lambda:{region}:{account}:function:nothing-here",
     "LayerVersionArn": "arn:aws:lambda:{region}:{account}:layer:nothing-here:1",
     "Account": "{account}",
+    "TagResourceArn": "arn:aws:scheduler:{region}:{account}:schedule-group/nothing-here",
 }
-"""What the models of Lambda and CloudFormation allow, by their shapes."""
+"""What the models of Lambda, Scheduler and CloudFormation allow, by their shapes."""
 
 
 def _text(shape: Any, name: str, account: str) -> str:
@@ -347,6 +348,12 @@ _OWN |= {("ssm", f"{verb}Resource") for verb in ("AddTagsTo", "RemoveTagsFrom", 
 """Here a ResourceId is a name in the caller's own account, not an account."""
 _OWN |= {("events", "PutTargets"), ("events", "ListRuleNamesByTarget")}
 """They are about a rule of the caller's own account, and only mention a target; what may be one, the stories show."""
+_OWN |= {
+    ("cloudformation", f"{verb}StackInstance{more}")
+    for verb, more in (("Describe", ""), ("Create", "s"), ("Update", "s"))
+}
+_OWN |= {("cloudformation", "DeleteStackInstances"), ("cloudformation", "UpdateStackSet")}
+"""They are about a stack set of the caller's own account, and only mention the accounts that it reaches."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 
