@@ -41,7 +41,6 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("L4", f"{ACROSS}TestAccount/toolsacct-codepipeline-cloudformation-deployer.yaml", {}),
     ("L6", f"{SAFE}pipeline.yml", {}),
     ("L6", f"{SAFE}assets/deploy-model-dev.yml", {}),
-    ("L6", f"{SAFE}assets/deploy-model-prd.yml", {}),
     ("L7", f"{MLOPS}env-vpc.yaml", {"AvailabilityZones": "us-east-1a,us-east-1b"}),
     ("L7", f"{MLOPS}env-kms.yaml", {}),
     ("L7", f"{MLOPS}env-iam.yaml", {}),
