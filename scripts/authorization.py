@@ -144,6 +144,9 @@ _TEXTS = {
     "parentid": "r-zzzz",
     "permissionsboundary": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "permissionsetarn": "arn:aws:sso:::permissionSet/ssoins-0000000000000007/ps-0000000000000007",
+    "events.arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
+    "events.eventbusarn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
+    "events.archivearn": f"arn:aws:events:{REGION}:{ACCOUNT}:archive/name",
     "queueurl": f"https://localhost/{ACCOUNT}/name",
     "sqs.sourcearn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
     "sqs.destinationarn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
@@ -204,7 +207,7 @@ def _text(shape: Any, member: str, kinds: Mapping[str, Kind]) -> str:
         return str(shape.enum[0])
     lower = member.lower()
     service = next(iter(kinds.values())).service if kinds else ""
-    for name in (f"{service}.{lower}", lower):
+    for name in (f"{service}.{lower}", f"{service}.{shape.name.lower()}", lower):
         if name in _TEXTS:
             return _TEXTS[name]
     if lower.endswith("s3uri") or lower in ("artifactstoreuri", "s3outputpath", "modeldataurl"):

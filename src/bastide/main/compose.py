@@ -25,8 +25,8 @@ from bastide.engines.placement import Placement
 from bastide.engines.placement.machine import Machine
 from bastide.engines.placement.nodes import Nodes
 from bastide.engines.sandbox import Sandboxes, Volumes
-from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
+from bastide.engines.sandbox.drivers.gvisor import Gvisor
 from bastide.engines.sandbox.drivers.remote import Spread
 from bastide.engines.serving import Serving, Standing
 from bastide.engines.spool import Spools
@@ -136,7 +136,7 @@ class Platform:
         await journal.recover()
         run = directory.run
         run.mkdir(mode=0o711, parents=True, exist_ok=True)
-        sandboxes: Sandboxes = Bubblewrap(run)
+        sandboxes: Sandboxes = Gvisor(run)
         volumes: Volumes = Gocryptfs(run / "volumes")
         folders: Folders = Fuse(run / "lazy")
         await sandboxes.recover()
