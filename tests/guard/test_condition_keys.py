@@ -196,9 +196,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def _written(place: Place, service: str) -> samples.Samples:
     if service == "s3":
         return samples.s3(place.version, place.upload, place.held)
-    return {"sagemaker": samples.SAGEMAKER, "sagemaker-runtime": samples.RUNTIME, "events": samples.EVENTS}.get(
-        service, {}
-    )
+    return {
+        "sagemaker": samples.SAGEMAKER,
+        "sagemaker-runtime": samples.RUNTIME,
+        "events": samples.EVENTS,
+        "sns": samples.SNS,
+    }.get(service, {})
 
 
 def _inputs(place: Place, service: str, name: str, action: str) -> Iterator[dict[str, Any]]:

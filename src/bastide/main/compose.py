@@ -48,6 +48,7 @@ from bastide.services import (
     ec2,
     ecr,
     events,
+    firehose,
     identity_center,
     kms,
     lambda_,
@@ -99,6 +100,7 @@ class Platform:
     queues: sqs.Upkeep
     post: sns.Post
     clockwork: scheduler.Clockwork
+    streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
     cluster: Cluster | None
@@ -274,6 +276,7 @@ class Platform:
             sqs.Upkeep(calls),
             post,
             scheduler.Clockwork(calls),
+            firehose.Flusher(calls),
             telling,
             notifications,
             ray,
@@ -286,6 +289,7 @@ class Platform:
         platform.queues.start()
         post.start()
         platform.clockwork.start()
+        platform.streams.start()
         telling.start()
         notifications.start()
         calls.engine(Functions).start()
@@ -388,6 +392,7 @@ class Platform:
         await self.queues.close()
         await self.post.close()
         await self.clockwork.close()
+        await self.streams.close()
         await self.telling.close()
         await self.notifications.close()
         await self.outbox.close()
