@@ -41,7 +41,9 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
         if shape.metadata.get("union") and shape.members:
             chosen = [next(iter(shape.members))]
         if shape.name == "Tag" and not chosen:
-            chosen = ["Key"]  # an empty structure in a list is not even sent by the ec2 protocol
+            chosen = [
+                "Key" if "Key" in shape.members else "key"
+            ]  # an empty structure in a list is not even sent by the ec2 protocol
         return {one: example(shape.members[one], one, account, depth + 1) for one in chosen}
     if kind == "list":
         return [example(shape.member, name, account, depth + 1) for _ in range(max(1, shape.metadata.get("min", 1)))]

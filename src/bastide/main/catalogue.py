@@ -29,6 +29,7 @@ from bastide.services import (
     sns,
     sqs,
     ssm,
+    states,
     sts,
 )
 
@@ -59,5 +60,6 @@ SERVICES: tuple[Service, ...] = (
     sns.SERVICE,
     sqs.SERVICE,
     ssm.SERVICE,
+    states.SERVICE,
     sts.SERVICE,
 )
