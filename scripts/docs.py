@@ -1,5 +1,6 @@
 """Writes docs/services/<service>.md from the registry: what is there, what each operation asks, and what is missing; and
-docs/authorization.md, where that stands key by key beside the published reference."""
+docs/authorization.md, where that stands key by key beside the published reference; and docs/stacks.md, the types that
+stacks have."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import authorization
+import stacks
 
 from bastide.kernel import Operation, Service
 from bastide.main.catalogue import SERVICES
@@ -47,6 +49,7 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     pages = {FOLDER / f"{service.name}.md": page(service) for service in SERVICES}
     pages[FOLDER.parent / "authorization.md"] = authorization.page(SERVICES)
+    pages[FOLDER.parent / "stacks.md"] = stacks.page()
     for path, text in pages.items():
         if "--check" in sys.argv[1:]:
             if not path.exists() or path.read_text() != text:

@@ -69,6 +69,8 @@ class Running:
                 "127.0.0.1:0",
                 "--http",
                 "127.0.0.1:0",
+                "--deliver-to",
+                "127.0.0.0/8",
                 *self.arguments,
             ],
             stdout=subprocess.PIPE,

@@ -5,6 +5,7 @@ A new operation is guarded before its author thinks of it: these tests walk the 
 
 from __future__ import annotations
 
+import base64
 import datetime
 import functools
 import json
@@ -26,7 +27,7 @@ _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
     "InvalidSignatureException", "403", "Forbidden", "InvalidIdentityToken", "UnauthorizedOperation", "AuthFailure",
-    "UnauthorizedException", "InvalidClientException",
+    "UnauthorizedException", "InvalidClientException", "AuthorizationError",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
 _LOADER.search_paths.append(str(MODELS))
@@ -66,8 +67,9 @@ _PATTERNS = {
     "LayerPermissionAllowedPrincipal": "*",
     "TaggableResource": "arn:aws:lambda:{region}:{account}:function:nothing-here",
     "LayerVersionArn": "arn:aws:lambda:{region}:{account}:layer:nothing-here:1",
+    "TagResourceArn": "arn:aws:scheduler:{region}:{account}:schedule-group/nothing-here",
 }
-"""What Lambda's model allows, by its shapes."""
+"""What the models of Lambda and Scheduler allow, by their shapes."""
 
 
 def _text(shape: Any, name: str, account: str) -> str:
@@ -83,6 +85,17 @@ def _text(shape: Any, name: str, account: str) -> str:
         or str(shape.metadata.get("pattern", "")).startswith("arn:(aws[a-zA-Z-]*)?:iam")
     ):
         return f"arn:aws:iam::{account}:role/nothing-here"
+    if lower == "queueurl":
+        return f"https://localhost/{account}/nothing-here"
+    if lower == "taskhandle":
+        told = {"taskId": "nothing-here", "sourceArn": f"arn:aws:sqs:{REGION}:{account}:nothing-here"}
+        return base64.b64encode(json.dumps(told).encode()).decode()
+    if lower in ("sourcearn", "destinationarn") and shape.name == "String":
+        return f"arn:aws:sqs:{REGION}:{account}:nothing-here"
+    if lower in ("topicarn", "targetarn") or shape.name == "AmazonResourceName":
+        return f"arn:aws:sns:{REGION}:{account}:nothing-here"
+    if lower == "subscriptionarn":
+        return f"arn:aws:sns:{REGION}:{account}:nothing-here:{uuid.UUID(int=7)}"
     if lower in ("principalarn", "samlproviderarn"):
         return f"arn:aws:iam::{account}:saml-provider/nothing-here"
     if lower == "openidconnectproviderarn":

@@ -147,6 +147,18 @@ def _jobs(bench: Bench, tx: Transaction, numbers: Iterable[int]) -> None:
         )
 
 
+def _executions(bench: Bench, tx: Transaction, numbers: Iterable[int]) -> None:
+    """Of one pipeline, and as many of another one."""
+    if tx.get("sagemaker:Pipeline", HOME, REGION, "pages") is None:
+        tx.insert(Row("sagemaker:Pipeline", HOME, REGION, "pages", {"_latest": 1}), keep=False)
+    for one in numbers:
+        for pipeline in ("others", "pages"):
+            name, doc = f"{pipeline}/execution/{one:012d}", {"PipelineVersionId": 1, "_started": 1000 + one}
+            run = f"{pipeline}|{1000 + one:020d}|{one:012d}"
+            tx.insert(Row("sagemaker:PipelineExecution", HOME, REGION, name, doc, "Succeeded"), keep=False)
+            tx.insert(Row("sagemaker:PipelineRun", HOME, REGION, run, {}), keep=False)
+
+
 def _keys(bench: Bench, tx: Transaction, numbers: Iterable[int]) -> None:
     _like(tx, "kms:Key", bench.names["key"], ((one, f"00000000-0000-4000-8000-{one:012d}") for one in numbers))
 
@@ -221,6 +233,10 @@ LISTS = [
            {"StatusEquals": "Failed"}),
     Listed("sagemaker", "ListTrainingJobs", _jobs, "MaxResults", TOKEN, ("TrainingJobSummaries",),
            {"CreationTimeAfter": 900, "CreationTimeBefore": 10**15}),
+    Listed("sagemaker", "ListPipelineExecutions", _executions, "MaxResults", TOKEN, ("PipelineExecutionSummaries",),
+           {"PipelineName": "pages", "CreatedAfter": 900, "CreatedBefore": 10**15}),
+    Listed("sagemaker", "ListPipelineExecutions", _executions, "MaxResults", TOKEN, ("PipelineExecutionSummaries",),
+           {"PipelineName": "pages", "SortBy": "PipelineExecutionArn", "SortOrder": "Ascending"}),
     Listed("kms", "ListKeys", _keys, "Limit", (("Marker", "NextMarker"),), ("Keys",)),
     Listed("kms", "ListGrants", _grants, "Limit", (("Marker", "NextMarker"),), ("Grants",), {"KeyId": "key"}),
     Listed("kms", "ListAliases", _aliases, "Limit", (("Marker", "NextMarker"),), ("Aliases",)),

@@ -25,7 +25,8 @@ _SECRET_MEMBERS = frozenset(
         "OldPassword", "SecretString", "SecretBinary", "SSECustomerKey", "CopySourceSSECustomerKey", "AuthorizationToken",
         "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode",
         "AuthenticationCode1", "AuthenticationCode2", "Base32StringSeed", "QRCodePNG", "AddPrivateKey",
-        "ContextAssertion", "deviceCode", "userCode", "verificationUriComplete", "code",
+        "ContextAssertion", "ParameterValue", "TemplateBody", "deviceCode", "userCode", "verificationUriComplete", "code",
+        "MessageBody", "MessageAttributes", "MessageSystemAttributes", "ReceiptHandle",
     }
 )  # fmt: skip
 _CONTENT_MEMBERS = frozenset({"logEvents"})

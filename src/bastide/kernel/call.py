@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -12,7 +12,7 @@ from bastide.kernel.kind import Operation
 
 if TYPE_CHECKING:
     from bastide.kernel.calls import Calls
-    from bastide.store import Event, View
+    from bastide.store import Event, Transaction, View
 
 T = TypeVar("T")
 
@@ -85,6 +85,9 @@ class Call:
     context: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     prepared: Any = None
     """What `Operation.prepare` found."""
+    also: Callable[[Transaction, dict[str, Any]], None] | None = None
+    """Done with the output in the handler's transaction: what a workflow remembers of a call it made, so that it is made
+    once whenever a process ends."""
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ authorise -> handle -> record, in one transaction where something changes. There
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -128,6 +128,8 @@ class Calls:
                         if first is not None:
                             a.staged = first.staged
                     output = call.operation.handle(a, tx)
+                    if call.also is not None:
+                        call.also(tx, output)
                     events += self._told(call, a, output, None)
             except Refused as refused:
                 # What was allowed on the way is undone; that it was asked stays on record.
@@ -267,17 +269,24 @@ class Calls:
         body: Body | None = None,
         context: Mapping[str, str | tuple[str, ...]] | None = None,
         vpce: str = "",
+        via: tuple[str, ...] = (),
+        prepared: Any = None,
+        also: Callable[[Transaction, Output], None] | None = None,
     ) -> Output:
         """A call by `caller` that came over no wire: a workflow acting with a role's session, a service by itself.
 
         source: the service on whose behalf, which the record names as address. vpce: the VPC endpoint whose way it is to
-        go. Raises Refused as the operation does.
+        go. via: services that forward the caller's own session, as ``aws:CalledVia``. prepared, also: as the call's
+        (`Call`); what changes nothing knows no `also`. Raises Refused as the operation does.
         """
         held = self.registry.operations[service, operation]
         now = self.clock()
-        request = Request(timed_id(now), now, source, source, True, self._protocol(service), vpce=vpce)
+        request = Request(timed_id(now), now, source, source, True, self._protocol(service), vpce=vpce, via=via)
         where = "us-east-1" if held.global_ else region
-        return await self.run(Call(held, input, caller, caller.account, where, request, body, dict(context or {})))
+        given = dict(context or {})
+        return await self.run(
+            Call(held, input, caller, caller.account, where, request, body, given, prepared=prepared, also=also)
+        )
 
     async def assume(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bastide.store.directory import write_private
@@ -64,6 +64,38 @@ def certificate(folder: Path, common: str, hosts: Sequence[str]) -> tuple[bytes,
     made = _server(ca, ca_key, key, common, [x509.DNSName(host) for host in hosts])
     pem = serialization.Encoding.PEM
     return made.public_bytes(pem) + ca.public_bytes(pem), _private(key)
+
+
+def signing(folder: Path) -> tuple[bytes, bytes]:
+    """The certificate that messages are signed with, with its chain, and its key, in PEM; made when there is none yet, or
+    it will not be good for long."""
+    chain, own = folder / "messages.pem", folder / "messages.key"
+    now = datetime.datetime.now(datetime.UTC)
+    if chain.exists() and own.exists():
+        held = x509.load_pem_x509_certificate(chain.read_bytes())
+        if held.not_valid_after_utc - now > datetime.timedelta(days=30):
+            return chain.read_bytes(), own.read_bytes()
+    ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(_name("sns.amazonaws.com"))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + _SERVER)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write_private(own, private)
+    write_private(chain, made.public_bytes(pem) + ca.public_bytes(pem))
+    return chain.read_bytes(), private
 
 
 def create(folder: Path, hosts: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from bastide.kernel import Service
 from bastide.services import (
     accessanalyzer,
     application_autoscaling,
+    cloudformation,
     cloudtrail,
     cloudwatch,
     ec2,
@@ -22,7 +23,10 @@ from bastide.services import (
     sagemaker,
     sagemaker_mlflow,
     sagemaker_runtime,
+    scheduler,
     secretsmanager,
+    sns,
+    sqs,
     ssm,
     sts,
 )
@@ -30,6 +34,7 @@ from bastide.services import (
 SERVICES: tuple[Service, ...] = (
     accessanalyzer.SERVICE,
     application_autoscaling.SERVICE,
+    cloudformation.SERVICE,
     cloudtrail.SERVICE,
     cloudwatch.SERVICE,
     ec2.SERVICE,
@@ -47,7 +52,10 @@ SERVICES: tuple[Service, ...] = (
     sagemaker.SERVICE,
     sagemaker_mlflow.SERVICE,
     sagemaker_runtime.SERVICE,
+    scheduler.SERVICE,
     secretsmanager.SERVICE,
+    sns.SERVICE,
+    sqs.SERVICE,
     ssm.SERVICE,
     sts.SERVICE,
 )

@@ -17,8 +17,10 @@ from bastide.engines.images import Containers
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
+from bastide.engines.mail import Mail
 from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
 from bastide.engines.network.namespaces import Namespaces
+from bastide.engines.outgoing import Outgoing
 from bastide.engines.placement import Placement
 from bastide.engines.placement.machine import Machine
 from bastide.engines.placement.nodes import Nodes
@@ -33,12 +35,15 @@ from bastide.engines.tuning import Optimiser
 from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
+from bastide.kernel.address import Address
 from bastide.kernel.outbox import Outbox
+from bastide.main import authority
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
 from bastide.registry import RegistryPages
 from bastide.services import (
     application_autoscaling,
+    cloudformation,
     cloudwatch,
     ec2,
     ecr,
@@ -49,6 +54,9 @@ from bastide.services import (
     logs,
     s3,
     sagemaker,
+    scheduler,
+    sns,
+    sqs,
 )
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
@@ -88,6 +96,11 @@ class Platform:
     watch: cloudwatch.Watch
     retention: logs.Retention
     rules: events.Rules
+    queues: sqs.Upkeep
+    post: sns.Post
+    clockwork: scheduler.Clockwork
+    telling: cloudwatch.Telling
+    notifications: s3.Notifications
     cluster: Cluster | None
 
     @classmethod
@@ -98,14 +111,17 @@ class Platform:
         *,
         root: RootKey | None = None,
         development: bool = False,
+        outgoing: Outgoing | None = None,
+        mail: Mail | None = None,
         clock: Clock = wall,
         cluster: str | None = None,
     ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
         url: where people reach it. root: the platform's key, if it was opened already. development: with the development
-        identity provider. clock: the time, which only tests move. cluster: HOST:PORT of Ray, instead of the
-        configuration's. Raises ClusterError where that cannot be used.
+        identity provider. outgoing: what reaches addresses elsewhere. mail: what takes letters. clock: the time, which only
+        tests move. cluster: HOST:PORT of Ray, instead of the configuration's. Raises ClusterError where that cannot be
+        used.
         """
         configuration = directory.load()
         if cluster is not None:
@@ -167,6 +183,12 @@ class Platform:
             Issuers: issuers,
             LastUse: last_use,
             ecr.Place: ecr.Place(url),
+            Address: Address(url),
+            sqs.Queues: sqs.Queues(),
+            Outgoing: outgoing or Outgoing(directory.authority),
+            Mail: mail or Mail(),
+            sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
+            cloudformation.Door: cloudformation.Door(url, (*configuration.hosts, str(urlsplit(url).hostname))),
             lambda_.Place: lambda_.Place(url),
             Functions: Functions(clock),
             Meter: meter,
@@ -187,20 +209,26 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        workflows = Workflows(store, clock, sagemaker.flows(calls))
+        workflows = Workflows(store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls)])
         engines[Workflows] = workflows
         outbox = Outbox(store)
         engines[lambda_.Runner] = lambda_.Runner(calls)
         engines[lambda_.Events] = lambda_.Events(calls)
         mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
         sagemaker.subscribe(outbox, calls, workflows)
+        cloudformation.subscribe(outbox, calls, workflows)
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake
         rules = events.Rules(calls)
+        post = sns.Post(calls)
+        engines[sns.Sender] = post.sender
         scaler = application_autoscaling.Scaler(calls)
         outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
+        telling, notifications = cloudwatch.Telling(calls), s3.Notifications(calls)
+        telling.subscribe(outbox)
+        notifications.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
@@ -243,6 +271,11 @@ class Platform:
             watch,
             retention,
             rules,
+            sqs.Upkeep(calls),
+            post,
+            scheduler.Clockwork(calls),
+            telling,
+            notifications,
             ray,
         )
         journal.start()
@@ -250,6 +283,11 @@ class Platform:
         await workflows.recover()
         workflows.run()
         rules.start()
+        platform.queues.start()
+        post.start()
+        platform.clockwork.start()
+        telling.start()
+        notifications.start()
         calls.engine(Functions).start()
         calls.engine(lambda_.Events).start()
         await mappings.start()
@@ -271,14 +309,16 @@ class Platform:
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
         registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        signals = cloudformation.Signals(self.calls)
         code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
+        pages = (registry, code, signals, sns.Links(self.calls), *browsers)
         return FrontDoor(
             self.calls,
             hosts=hosts,
             regions=configuration.regions,
             health=self.health,
-            pages=(registry, code, *browsers),
+            pages=pages,
         )
 
     async def open_networks(self, door: Door) -> None:
@@ -345,6 +385,11 @@ class Platform:
         await self.expiry.close()
         await self.delivery.close()
         await self.rules.close()
+        await self.queues.close()
+        await self.post.close()
+        await self.clockwork.close()
+        await self.telling.close()
+        await self.notifications.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()

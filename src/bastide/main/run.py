@@ -29,6 +29,8 @@ from bastide.domain import wall
 from bastide.engines.artifacts import Place, PlaceError, Unavailable
 from bastide.engines.cluster import ClusterError
 from bastide.engines.keys import RootKey, SourceError, create_keyring, open_root, rotate_root
+from bastide.engines.mail import Mail
+from bastide.engines.outgoing import Outgoing
 from bastide.frontdoor import Listener
 from bastide.frontdoor.receive import server_context
 from bastide.main import authority
@@ -167,6 +169,18 @@ def _address(text: str) -> tuple[str, int]:
 @DATA_OPTION
 @click.option("--listen", default="127.0.0.1:4566", show_default=True, help="HOST:PORT of the TLS listener.")
 @click.option("--http", "plain", help="HOST:PORT of a plain listener besides, on loopback only; marked as not secure.")
+@click.option(
+    "--deliver-to",
+    "networks",
+    multiple=True,
+    help="A network beside the public ones that topics and API destinations may reach, as 10.1.0.0/16. May be repeated.",
+)
+@click.option(
+    "--smtp",
+    default="",
+    help="A mail server, as smtp://[USER@]HOST[:PORT] or smtps://...; its user's password in BASTIDE_SMTP_PASSWORD.",
+)
+@click.option("--mail-from", "sender", default="", help="The address that letters are from.")
 @click.option("--public-url", help="Where people reach it, as https://HOST:PORT, if not at the listener itself.")
 @click.option(
     "--development-identity-provider",
@@ -186,6 +200,9 @@ def up(
     development: bool,
     cluster: str | None,
     log_level: str,
+    networks: tuple[str, ...],
+    smtp: str,
+    sender: str,
 ) -> None:
     """Run the platform until it is told to stop (SIGTERM or Ctrl-C drain).
 
@@ -216,6 +233,10 @@ def up(
     if cluster is not None:
         _address(cluster)
     try:
+        outgoing, mail = Outgoing(directory.authority, networks), Mail(smtp, sender)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    try:
         directory.lock()
     except RuntimeError as error:
         raise click.ClickException(str(error)) from None
@@ -225,7 +246,7 @@ def up(
         root = open_root(directory.root)
     except (SourceError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    uvloop.run(_run(directory, root, address, loopback, public_url, development, cluster))
+    uvloop.run(_run(directory, root, address, loopback, public_url, development, outgoing, mail, cluster))
 
 
 _PUBLIC = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?")
@@ -331,6 +352,8 @@ async def _run(
     plain: tuple[str, int] | None,
     public_url: str | None,
     development: bool,
+    outgoing: Outgoing,
+    mail: Mail,
     cluster: str | None,
 ) -> None:
     stop = asyncio.Event()
@@ -343,7 +366,10 @@ async def _run(
     host = "localhost" if development else directory.load().hosts[-1]
     url = public_url or f"https://{host}:{ports[0]}"
     try:
-        platform = await Platform.start(directory, url, root=root, development=development, cluster=cluster)
+        outgoing.ports.update(ports)
+        platform = await Platform.start(
+            directory, url, root=root, development=development, outgoing=outgoing, mail=mail, cluster=cluster
+        )
     except (PlaceError, Unavailable, ClusterError) as error:
         raise click.ClickException(str(error)) from None
     platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)

@@ -63,6 +63,12 @@ _STRUCTURED = ("json", CBOR)
 _SQS_CODES = {
     "QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQueue",
     "QueueNameExists": "QueueAlreadyExists",
+    "AccessDeniedException": "AccessDenied",
+    "KmsAccessDenied": "KMS.AccessDeniedException",
+    "KmsDisabled": "KMS.DisabledException",
+    "KmsInvalidKeyUsage": "KMS.InvalidKeyUsageException",
+    "KmsInvalidState": "KMS.InvalidStateException",
+    "KmsNotFound": "KMS.NotFoundException",
     **{
         name: f"AWS.SimpleQueueService.{name}"
         for name in (
@@ -477,6 +483,8 @@ class OperationCodec:
                 # The modelled status of a custom code is the former query service's.
                 status = 400 if status < 500 else 500
         xml_code = str(trait.get("code") or (shape.name if shape is not None else refused.code))
+        if self.service.service == "sqs":
+            xml_code = _SQS_CODES.get(xml_code, xml_code)
         headers: list[tuple[str, str]] = []
         members: dict[str, Any] = dict(refused.members)
         if shape is not None and protocol.startswith("rest-"):
@@ -485,8 +493,6 @@ class OperationCodec:
             answer = self._structured_error(protocol, refused, shape, members, status, request_id)
             if self.service.query_compatible and protocol in _STRUCTURED:
                 blame = "Receiver" if status >= 500 else "Sender"
-                if self.service.service == "sqs":
-                    xml_code = _SQS_CODES.get(xml_code, xml_code)
                 answer.headers.append(("x-amzn-query-error", f"{xml_code};{blame}"))
         else:
             inner = self._xml_members(shape, members)

@@ -100,6 +100,10 @@ class View(Protocol):
         """
         ...
 
+    def count(self, kind: str, account: str, region: str, *, at_or_after: str = "", before: str, limit: int) -> int:
+        """How many rows have a name in a range, counted up to `limit`: along an index, no row is read."""
+        ...
+
     def tagged(
         self,
         kind: str,

@@ -171,21 +171,20 @@ class _View:
         if status is not None:
             where.append("status=? AND status<>''")
             values.append(status)
-        if prefix:
+        # Of several bounds on one side SQLite seeks by one it likes: it is given the narrowest, as one.
+        ends = [prefix + _LAST] if prefix else []
+        if isinstance(after, str) and descending:
+            ends.append(after)
+        if ends:
             where.append("name<?")
-            values.append(prefix + _LAST)
-        # Of several lower bounds SQLite seeks by one it likes: it is given the greatest, as one.
+            values.append(min(ends))
         least = max(prefix, at_or_after or "")
         if isinstance(after, str) and not descending and after >= least:
             where.append("name>?")
             values.append(after)
-        else:
-            if least:
-                where.append("name>=?")
-                values.append(least)
-            if isinstance(after, str) and descending:
-                where.append("name<?")
-                values.append(after)
+        elif least:
+            where.append("name>=?")
+            values.append(least)
         if isinstance(after, tuple):
             # The same of creation times: what lies on the walked side of the position is no bound any more.
             if descending and (created_to is None or after[0] <= created_to):
@@ -212,6 +211,14 @@ class _View:
             values,
         ).fetchall()
         return [_row(one) for one in found]
+
+    def count(self, kind: str, account: str, region: str, *, at_or_after: str = "", before: str, limit: int) -> int:
+        found = self._db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM resource INDEXED BY resource_name "
+            "WHERE kind=? AND account=? AND region=? AND name>=? AND name<? LIMIT ?)",
+            (kind, account, region, at_or_after, before, limit),
+        ).fetchone()
+        return int(found[0]) if found is not None else 0
 
     def tagged(
         self,

@@ -51,7 +51,7 @@ def policy(client: Any, account: str) -> str:
     return f"arn:aws:autoscaling:us-east-1:{account}:{what}"
 
 
-@pytest.mark.control("MON-01", lacking="pipelines")
+@pytest.mark.control("MON-01")
 def test_an_alarm_goes_off_and_back_and_says_why(here: Moved) -> None:
     client = here.client("cloudwatch")
     asked: list[dict[str, Any]] = []
@@ -194,7 +194,7 @@ def test_what_is_no_alarm_is_refused(account: Account) -> None:
     client.untag_resource(ResourceARN=arn, TagKeys=["x"])
     assert client.list_tags_for_resource(ResourceARN=arn)["Tags"] == [{"Key": "team", "Value": "blue"}]
     for more, code in (
-        ({"AlarmActions": [f"arn:aws:sns:us-east-1:{account.id}:topic"]}, "ValidationError"),
+        ({"AlarmActions": [f"arn:aws:swf:us-east-1:{account.id}:action/x"]}, "ValidationError"),
         ({"AlarmActions": [policy(client, "444455556666")]}, "ValidationError"),
         ({"AlarmActions": ["nonsense"]}, "ValidationError"),
         ({"ComparisonOperator": "GreaterThanUpperThreshold"}, "ValidationError"),

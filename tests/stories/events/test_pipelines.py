@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ EXECUTION = "SageMaker Model Building Pipeline Execution Status Change"
 STEP = "SageMaker Model Building Pipeline Execution Step Status Change"
 
 
+@pytest.mark.control("MON-01")
 @pytest.mark.control("MON-06", lacking="tuning and labeling jobs")
 def test_executions_and_steps_are_told_and_counted(account: Account) -> None:
     shop = workshop_of(account)
@@ -59,3 +61,13 @@ def test_executions_and_steps_are_told_and_counted(account: Account) -> None:
     assert count("ExecutionDuration") >= count("StepDuration", StepName="Make") > 0
     assert [count(f"Step{one}", StepName="Make") for one in ("Started", "Succeeded", "Failed")] == [1, 1, 0]
     assert count("StepFailed", StepName="Enough") == 1
+    metric = {"Namespace": space, "MetricName": "StepFailed"}
+    dimensions = [{"Name": "PipelineName", "Value": "lines"}, {"Name": "StepName", "Value": "Enough"}]
+    stat = {"Metric": {**metric, "Dimensions": dimensions}, "Period": 60, "Stat": "Sum"}
+    now = datetime.datetime.now(datetime.UTC)
+    [series] = watch.get_metric_data(
+        MetricDataQueries=[{"Id": "failed", "MetricStat": stat}],
+        StartTime=now - datetime.timedelta(minutes=10),
+        EndTime=now + datetime.timedelta(minutes=2),
+    )["MetricDataResults"]
+    assert series["Values"] == [1]

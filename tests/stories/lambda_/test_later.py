@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from bastide.domain import MICROS, Refused
+from bastide.domain import Refused
 from bastide.kernel import service_caller
 from tests.moved import Moved, moved, until
 from tests.platform import REGION, Account
@@ -45,22 +45,15 @@ def _lines(bench: Bench, name: str, word: str) -> list[str]:
     return [one["message"] for one in found if word in one["message"]]
 
 
-def _left(clocked: Moved) -> int:
-    return len(_attempts(clocked))
-
-
-def _wait(clocked: Moved, done: Any, ahead: float) -> None:
-    """Until the queue has taken up what is due so much later: nothing is called meanwhile."""
-    events = clocked.running.calls
-    clocked.ahead = int(ahead * MICROS)
-    try:
-        until(lambda: done(events))
-    finally:
-        clocked.ahead = 0
-
-
 def _attempts(clocked: Moved) -> list[int]:
+    """How often the events that wait have been tried."""
     return clocked.look(lambda view: [row.doc["attempts"] for row in view.scan("lambda:Event", "", "", limit=100)])
+
+
+def _wait(clocked: Moved, wanted: list[int], ahead: float) -> None:
+    """Until the queue has taken up what is due so many seconds later: nothing is called meanwhile."""
+    with clocked.days_later(ahead / 86400):
+        until(lambda: _attempts(clocked) == wanted)
 
 
 def test_an_event_is_tried_three_times_and_then_told_about(clocked: Moved, shop: Bench) -> None:
@@ -85,8 +78,8 @@ def test_an_event_is_tried_three_times_and_then_told_about(clocked: Moved, shop:
 
     shop.invoke(name, {"n": 2, "fail": True}, InvocationType="Event", LogType="None")
     until(lambda: _attempts(clocked) == [1])
-    _wait(clocked, lambda _: _attempts(clocked) == [2], 61)
-    _wait(clocked, lambda _: not _left(clocked), 61 + 121)
+    _wait(clocked, [2], 61)
+    _wait(clocked, [], 61 + 121)
     until(lambda: len(_lines(shop, keeper, "told")) == 2)
     told = json.loads(_lines(shop, keeper, "told")[1].partition(" ")[2])
     assert told["requestContext"]["condition"] == "RetriesExhausted"
@@ -105,8 +98,8 @@ def test_an_event_that_is_too_old_is_given_up(clocked: Moved, shop: Bench) -> No
     assert len(shop.client.list_function_event_invoke_configs(FunctionName=name)["FunctionEventInvokeConfigs"]) == 1
     shop.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     shop.invoke(name, {"n": 3}, InvocationType="Event", LogType="None")
-    assert _left(clocked) == 1, "what is throttled waits"
-    _wait(clocked, lambda _: not _left(clocked), 500)
+    assert _attempts(clocked) == [0], "what is throttled waits"
+    _wait(clocked, [], 500)
     assert not _lines(shop, name, "tried")
     shop.client.delete_function_event_invoke_config(FunctionName=name)
     with pytest.raises(ClientError, match="EventInvokeConfig"):

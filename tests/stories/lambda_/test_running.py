@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import Account, Running, below, lies_in
+from tests.moved import until
+from tests.platform import Account, Running, allow, below, lies_in
 from tests.stories.lambda_.conftest import LAMBDA, Bench, archive
 
 EVERYTHING = """
@@ -121,6 +121,56 @@ def test_what_is_said_reaches_the_log_group(shop: Bench, everything: str) -> Non
     )
 
 
+def test_logs_in_json_and_in_a_group_of_ones_own(shop: Bench) -> None:
+    code = """
+import logging
+def handler(event, context):
+    logging.getLogger().info("quiet"); logging.getLogger().warning("loud")
+    raise ValueError("wrong")
+"""
+    config = {"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "LogGroup": "/own/group"}
+    name = shop.make(code, LoggingConfig=config)
+    said = shop.invoke(name)
+    assert said.error == "Unhandled"
+    lines = [json.loads(one) for one in shop.lines(name, "platform.report", "/own/group")]
+    [loud] = [one for one in lines if one.get("message") == "loud"]
+    assert (loud["level"], loud["requestId"]) == ("WARNING", said.payload["requestId"])
+    assert not any(one.get("message") == "quiet" for one in lines)
+    assert [one["type"] for one in lines if "type" in one] == [
+        "platform.initStart",
+        "platform.start",
+        "platform.report",
+    ]
+    assert any(one.get("errorMessage") == "wrong" for one in lines)
+
+
+def test_an_answer_as_a_stream(shop: Bench, everything: str) -> None:
+    answer = shop.client.invoke_with_response_stream(FunctionName=everything, Payload=b'{"a": 1}', LogType="Tail")
+    one, two = list(answer["EventStream"])
+    assert json.loads(one["PayloadChunk"]["Payload"])["event"] == {"a": 1}
+    assert "REPORT" in base64.b64decode(two["InvokeComplete"]["LogResult"]).decode()
+    [failed] = shop.client.invoke_with_response_stream(FunctionName=everything, Payload=b'{"do": "raise"}')[
+        "EventStream"
+    ]
+    assert failed["InvokeComplete"]["ErrorCode"] == "ValueError"
+
+
+def test_policies_know_which_function_calls(shop: Bench) -> None:
+    code = """
+import boto3, botocore.exceptions
+def handler(event, context):
+    try:
+        return len(boto3.client("iam").list_users()["Users"])
+    except botocore.exceptions.ClientError as error:
+        return error.response["Error"]["Code"]
+"""
+    arn = f"arn:aws:lambda:us-east-1:{shop.account.id}:function:this-one"
+    condition = {"ArnEquals": {"lambda:SourceFunctionArn": arn}}
+    role = shop.account.role("by-source", allow("iam:ListUsers", Condition=condition), trust=LAMBDA)
+    assert shop.invoke(shop.make(code, "this-one", Role=role)).payload == 0
+    assert shop.invoke(shop.make(code, "that-one", Role=role)).payload == "AccessDenied"
+
+
 def test_a_presigned_address_is_good_inside(shop: Bench, everything: str) -> None:
     s3 = shop.account.client("s3", signature_version="s3v4")
     bucket = f"told-{shop.account.id}"
@@ -153,8 +203,7 @@ def handler(event, context):
 def test_metrics_are_counted(shop: Bench, everything: str) -> None:
     import datetime
 
-    shop.invoke(everything, {"do": "echo"})
-    shop.invoke(everything, {"do": "raise"})
+    assert not shop.invoke(everything).error and shop.invoke(everything, {"do": "raise"}).error
     cloudwatch = shop.account.client("cloudwatch")
     now = datetime.datetime.now(datetime.UTC)
     where = [{"Name": "FunctionName", "Value": everything}]
@@ -166,10 +215,19 @@ def test_metrics_are_counted(shop: Bench, everything: str) -> None:
         )  # fmt: skip
         return float(sum(one["Sum"] for one in found["Datapoints"]))
 
-    until = time.monotonic() + 20
-    while not (sums("Invocations") > sums("Errors") >= 1 and sums("Duration")) and time.monotonic() < until:
-        time.sleep(0.1)
+    until(lambda: sums("Errors") and sums("Duration"))
     assert sums("Invocations") > sums("Errors") >= 1 and sums("Duration") > 0 and sums("ConcurrentExecutions") > 0
+
+
+def test_the_record_has_no_payloads(shop: Bench) -> None:
+    code = "def handler(event, context): return event['word']"
+    name = shop.make(code, "recorded", Environment={"Variables": {"WORD": "sesame-of-the-record"}})
+    assert shop.invoke(name, {"word": "sesame-of-the-record"}).payload == "sesame-of-the-record"
+    found = shop.account.client("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "CreateFunction20150331"}]
+    )["Events"]
+    [made] = [one for one in found if '"recorded"' in one["CloudTrailEvent"]]
+    assert "HIDDEN" in made["CloudTrailEvent"] and "sesame" not in made["CloudTrailEvent"]
 
 
 def test_requests_that_are_none(shop: Bench, everything: str) -> None:
@@ -188,28 +246,34 @@ def test_requests_that_are_none(shop: Bench, everything: str) -> None:
 
 
 def test_concurrency_has_limits(shop: Bench) -> None:
-    name = shop.make("import time\ndef handler(event, context): time.sleep(event)", "slow")
+    code = """
+import boto3, time
+def handler(event, context):
+    s3 = boto3.client("s3")
+    s3.put_object(Bucket=event["bucket"], Key="begun", Body=b"")
+    while not s3.list_objects_v2(Bucket=event["bucket"], Prefix="go")["KeyCount"]:
+        time.sleep(0.05)
+"""
+    name, s3, bucket = shop.make(code, "slow"), shop.account.client("s3"), f"slow-{shop.account.id}"
+    s3.create_bucket(Bucket=bucket)
     shop.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
     assert shop.client.get_function_concurrency(FunctionName=name)["ReservedConcurrentExecutions"] == 1
     settings = shop.client.get_account_settings()["AccountLimit"]
     assert settings["ConcurrentExecutions"] - settings["UnreservedConcurrentExecutions"] == 1
     with ThreadPoolExecutor(1) as others:
-        running = others.submit(shop.invoke, name, 1)
-        until = time.monotonic() + 20
-        while True:
-            try:
-                shop.invoke(name, 0)
-            except ClientError as error:
-                assert error.response["Error"]["Code"] == "TooManyRequestsException"
-                assert error.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
-                break
-            assert time.monotonic() < until
+        running = others.submit(shop.invoke, name, {"bucket": bucket})
+        until(lambda: s3.list_objects_v2(Bucket=bucket)["KeyCount"])
+        with pytest.raises(ClientError) as refused:
+            shop.invoke(name, {"bucket": bucket})
+        s3.put_object(Bucket=bucket, Key="go", Body=b"")
         assert running.result().error == ""
+    assert refused.value.response["Error"]["Code"] == "TooManyRequestsException"
+    assert refused.value.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
     shop.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     with pytest.raises(ClientError, match="TooManyRequests"):
-        shop.invoke(name, 0)
+        shop.invoke(name, {"bucket": bucket})
     shop.client.delete_function_concurrency(FunctionName=name)
-    assert shop.invoke(name, 0).error == ""
+    assert shop.invoke(name, {"bucket": bucket}).error == ""
     with pytest.raises(ClientError, match="minimum value"):
         shop.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=950)
 

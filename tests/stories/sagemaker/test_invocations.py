@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
+from tests.platform import allow
 from tests.stories.sagemaker.conftest import Workshop
 from tests.stories.sagemaker.serving import config, container, model, serve, until, variant
 
@@ -43,6 +46,38 @@ def test_an_answer_is_streamed_as_the_server_gives_it(workshop: Workshop) -> Non
     assert whole["Body"].read() == b"A0A1A2A3"
 
 
+def _topics(workshop: Workshop) -> tuple[dict[str, str], Callable[[], dict[str, dict[str, Any]]]]:
+    """Two topics that the model's role may tell, and how to hear what they were told, by inference."""
+    account = workshop.account
+    sns, sqs = account.client("sns"), account.client("sqs")
+    topics = {kind: sns.create_topic(Name=kind)["TopicArn"] for kind in ("SuccessTopic", "ErrorTopic")}
+    queue = sqs.create_queue(QueueName="told")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": list(topics.values())}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+    for topic in topics.values():
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
+    may = json.dumps(allow("sns:Publish", resource=list(topics.values())))
+    account.client("iam").put_role_policy(RoleName="Execution", PolicyName="tell", PolicyDocument=may)
+    told: dict[str, dict[str, Any]] = {}
+
+    def hear() -> dict[str, dict[str, Any]]:
+        for one in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
+            message = json.loads(one["Body"])
+            told[message["inferenceId"]] = message
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=one["ReceiptHandle"])
+        return told
+
+    return topics, hear
+
+
 def test_asynchronous_invocations_are_answered_in_s3(workshop: Workshop) -> None:
     model(workshop, "m", container(workshop, "A"))
     output = {
@@ -50,7 +85,11 @@ def test_asynchronous_invocations_are_answered_in_s3(workshop: Workshop) -> None
         "S3FailurePath": f"s3://{workshop.bucket}/failed/",
         "KmsKeyId": workshop.account.client("kms").create_key()["KeyMetadata"]["Arn"],
     }
-    asked = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}}
+    topics, hear = _topics(workshop)
+    asked = {
+        "OutputConfig": {**output, "NotificationConfig": topics},
+        "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},
+    }
     serve(workshop, config(workshop, "c", variant("m"), AsyncInferenceConfig=asked))
     runtime = _runtime(workshop)
 
@@ -85,6 +124,15 @@ def test_asynchronous_invocations_are_answered_in_s3(workshop: Workshop) -> None
     assert b"NoSuchKey" in until(lambda: got(missing["FailureLocation"]))
     late = ask(b"slow", InvocationTimeoutSeconds=1)
     assert b"did not answer within 1 s" in until(lambda: got(late["FailureLocation"]))
+    # Topics are told how each ended.
+    heard = until(lambda: len(hear()) >= 6 and hear())
+    assert [heard[f"i-{number}"]["invocationStatus"] for number in range(3)] == ["Completed"] * 3
+    assert heard["i-0"]["responseParameters"]["outputLocation"] == answers[0]["OutputLocation"]
+    assert heard["i-0"]["requestParameters"]["endpointName"] == "e"
+    for one in (refused, missing, late):
+        failed = heard[one["InferenceId"]]
+        assert failed["invocationStatus"] == "Failed" and "responseParameters" not in failed
+    assert "did not answer within 1 s" in heard[late["InferenceId"]]["failureReason"]
     # Each kind of endpoint answers its kind of call.
     with pytest.raises(ClientError, match="call InvokeEndpointAsync"):
         runtime.invoke_endpoint(EndpointName="e", Body=b"x")

@@ -45,7 +45,8 @@ def shop(workshop: Workshop) -> Iterator[Workshop]:
     yield workshop
 
 
-@pytest.mark.control("EXP-18", "STG-07", "PIP-05")
+@pytest.mark.control("STG-07", lacking="Airflow's operators")
+@pytest.mark.control("EXP-18", "PIP-05")
 def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: Workshop) -> None:
     client = shop.sagemaker
     pipeline = create(shop, "lines", governed(shop), Tags=[{"Key": "team", "Value": "risk"}])
@@ -59,6 +60,10 @@ def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: 
     assert found["Check"]["Metadata"] == {"Condition": {"Outcome": "True"}}
     for first, then in (("Prepare", "Train"), ("Train", "Judge"), ("Judge", "Check"), ("Check", "Model")):
         assert found[first]["EndTime"] <= found[then]["StartTime"]
+    team = [{"Key": "team", "Value": "risk"}]
+    assert client.list_tags(ResourceArn=arn)["Tags"] == client.list_tags(ResourceArn=pipeline)["Tags"] == team
+    client.add_tags(ResourceArn=arn, Tags=[{"Key": "kept", "Value": "yes"}])
+    assert len(client.list_tags(ResourceArn=arn)["Tags"]) == 2
     id = arn.rpartition("/")[2]
     job = client.describe_training_job(
         TrainingJobName=found["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
@@ -141,7 +146,8 @@ def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: 
     assert hit["Pipeline"]["PipelineArn"] == pipeline
 
 
-@pytest.mark.control("EXP-18", "STG-07")
+@pytest.mark.control("STG-07", lacking="Airflow's operators")
+@pytest.mark.control("EXP-18")
 def test_what_is_no_definition_is_refused_with_what_to_change(shop: Workshop) -> None:
     client = shop.sagemaker
     first, second = process(shop, "First", ""), process(shop, "Second", "", DependsOn=["First"])

@@ -143,9 +143,9 @@ def test_without_its_statement_nobody_scales(workshop: Workshop, endpoint: Any) 
         ),
         (
             lambda: scaling.put_scheduled_action(
-                **WHAT, ScheduledActionName="n", Schedule="cron(0 1 * * ? *)", ScalableTargetAction={"MaxCapacity": 1}
+                **WHAT, ScheduledActionName="n", Schedule="cron(0 1 * * * *)", ScalableTargetAction={"MaxCapacity": 1}
             ),
-            "not supported by Bastide yet",
+            "Exactly one of day-of-month and day-of-week",
         ),
     ):
         with pytest.raises(ClientError, match=why):

@@ -232,14 +232,17 @@ def test_what_a_configuration_asks_for_in_vain_is_refused_by_name(workshop: Work
     ):
         with pytest.raises(ClientError, match=why):
             config(workshop, "wrong", variant("m", **more))
-    topics = {"SuccessTopic": f"arn:aws:sns:us-east-1:{workshop.account.id}:t"}
+    topics = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}
     output = {"S3OutputPath": f"s3://{workshop.bucket}/out"}
     for given, why in (
         (
             {"ExplainerConfig": {"ClarifyExplainerConfig": {"ShapConfig": {"ShapBaselineConfig": {}}}}},
             "ExplainerConfig",
         ),
-        ({"AsyncInferenceConfig": {"OutputConfig": {**output, "NotificationConfig": topics}}}, "NotificationConfig"),
+        (
+            {"AsyncInferenceConfig": {"OutputConfig": {**output, "NotificationConfig": topics}}},
+            "IncludeInferenceResponseIn",
+        ),
         ({"AsyncInferenceConfig": {"OutputConfig": {}}}, "S3OutputPath"),
     ):
         with pytest.raises(ClientError, match=why):

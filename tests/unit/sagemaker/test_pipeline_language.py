@@ -221,6 +221,15 @@ def test_parameters_are_read_as_their_type_says() -> None:
     ]
     found = parse(document(step("A"), Parameters=parameters))
     assert found.values({"I": "7", "B": "False"}, {"F": 2.5, "I": 3}) == {"I": 7, "F": 2.5, "B": False, "S": "x"}
-    for wrong in ({"I": "1.5"}, {"F": "nan"}, {"B": "yes"}, {"S": "z"}, {"X": "1"}, {"S": "x" * 1025}):
+    for wrong in (
+        {"I": "1.5"},
+        {"I": "1_0"},
+        {"I": "9" * 19},
+        {"F": "nan"},
+        {"B": "yes"},
+        {"S": "z"},
+        {"X": "1"},
+        {"S": "x" * 1025},
+    ):
         with pytest.raises(Malformed):
             found.values(wrong, {})

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -59,7 +59,7 @@ class Process(Protocol):
 class Launched:
     """What whoever invokes has started. tell: writes a line of log. close: frees what it holds, once it has ended. version:
     of the function, as its log says it. first: the log's first line. until: when its credentials are too old for another
-    event, on the platform's clock."""
+    event, on the platform's clock. json: the platform's own lines are JSON."""
 
     process: Process
     runtime: Runtime
@@ -69,6 +69,7 @@ class Launched:
     memory_mib: int
     first: str
     until: int
+    json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Environment:
         self._tail_size = 0
         self._peak = 0
         self._frozen = False
-        self._over = False
+        self._over = self._late = False
         self.idle_since = 0.0
         loop = asyncio.get_running_loop()
         launched.tell(launched.first)
@@ -148,7 +149,11 @@ class Environment:
         if self._init is None:
             failed = await self._initialise(call)
             init, began = (self._init or 0.0), time.perf_counter()
-        self._say(f"START RequestId: {call.id} Version: {self._launched.version}")
+        self._tell(
+            f"START RequestId: {call.id} Version: {self._launched.version}",
+            "platform.start",
+            {"requestId": call.id, "version": self._launched.version},
+        )
         answer = failed or await self._run(call)
         spent = (time.perf_counter() - began) * 1000
         if not self._over:
@@ -157,8 +162,10 @@ class Environment:
         ended = self._ended.done() and not self._ended.cancelled()
         used = self._ended.result().peak_bytes if ended else self._launched.process.usage().memory_bytes
         self._peak = max(self._peak, used or 0)
-        self._say(f"END RequestId: {call.id}")
-        self._say(self._report(call, spent, init))
+        status = "timeout" if self._late else "error" if answer.failed and self._over else "success"
+        if not self._launched.json:
+            self._say(f"END RequestId: {call.id}")
+        self._tell(self._report(call, spent, init), "platform.report", self._measured(call, spent, init, status))
         tail, self._tail = b"".join(self._tail)[-_TAIL:], None
         return Outcome(answer.payload, "Unhandled" if answer.failed else "", tail, spent, init)
 
@@ -207,7 +214,7 @@ class Environment:
             task.cancel()
 
     async def _slow(self, call: Invocation) -> Answer:
-        self._over = True
+        self._over = self._late = True
         await self._launched.process.stop(0)
         said = f"Task timed out after {call.seconds:.2f} seconds"
         self._say(f"{iso(self._clock(), fraction=True)} {call.id} {said}")
@@ -242,6 +249,24 @@ class Environment:
             return
         for _ in range(3):  # what lies in the pipe is read, cut into lines, and told
             await asyncio.sleep(0)
+
+    def _tell(self, text: str, kind: str, record: dict[str, Any]) -> None:
+        """A line of the platform's own, as the function wants its log (Lambda Developer Guide, "Structured JSON logs")."""
+        if self._launched.json:
+            told = {"time": f"{iso(self._clock(), fraction=True)[:-4]}Z", "type": kind, "record": record}
+            text = orjson.dumps(told).decode()
+        self._say(text)
+
+    def _measured(self, call: Invocation, spent: float, init: float, status: str) -> dict[str, Any]:
+        metrics = {
+            "durationMs": round(spent, 3),
+            "billedDurationMs": math.ceil(spent + init),
+            "memorySizeMB": self._launched.memory_mib,
+            "maxMemoryUsedMB": math.ceil(self._peak / _MIB),
+        }
+        if init:
+            metrics["initDurationMs"] = round(init, 3)
+        return {"requestId": call.id, "metrics": metrics, "status": status}
 
     def _report(self, call: Invocation, spent: float, init: float) -> str:
         words = [

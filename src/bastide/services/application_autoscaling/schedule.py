@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from datetime import datetime
-from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any
 
-from bastide.domain import MICROS, Instant, Refused
+from bastide.domain import Instant, Refused
+from bastide.domain.schedule import NoSchedule, Schedule, zone
 from bastide.kernel import Ask, Authorised, Kind, Output, anything
 from bastide.services.application_autoscaling.target import KEYS, bounds, found, of_resource, page, shown, this
 from bastide.store import Transaction, View
@@ -29,28 +27,19 @@ ACTION = Kind(
 )
 """Beside what the API shows a row keeps `_due`, when it is to act next; none when it has acted for the last time."""
 
-_AT: Final = re.compile(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)")
-_RATE: Final = re.compile(r"rate\((\d+) (minutes?|hours?|days?)\)")
-_SECONDS: Final = {"minute": 60, "hour": 3600, "day": 86400}
-
 
 def following(doc: dict[str, Any], now: Instant) -> Instant | None:
     """When an action is to act next, after `now`; None if never again."""
-    schedule = doc["Schedule"]
     start, end = doc.get("StartTime"), doc.get("EndTime")
-    if (match := _AT.fullmatch(schedule)) is not None:
-        at = datetime.fromisoformat(match[1]).replace(tzinfo=ZoneInfo(doc.get("Timezone") or "UTC"))
-        due: Instant = int(at.timestamp() * MICROS)
-    elif (match := _RATE.fullmatch(schedule)) is not None:
-        every = int(match[1]) * _SECONDS[match[2].rstrip("s")] * MICROS
-        first = start if start is not None else doc["_made"] + every
-        due = first if first > now else first + ((now - first) // every + 1) * every
-    else:
-        raise Refused(
-            "ValidationException",
-            f"The schedule `{schedule[:100]}` is not supported by Bastide yet: it has at(...) and rate(N unit).",
-        )
-    return due if due > now and (end is None or due <= end) else None
+    try:
+        held = Schedule.of(doc["Schedule"])
+        where = zone(doc.get("Timezone") or "UTC")
+    except NoSchedule as wrong:
+        raise Refused("ValidationException", f"The schedule `{doc['Schedule'][:100]}` is not valid: {wrong}") from None
+    first = start if start is not None else doc["_made"] + held.every
+    begins = now if start is None or held.every else max(now, start - 1)
+    due = held.following(begins, start=first, zone=where)
+    return due if due is not None and (end is None or due <= end) else None
 
 
 @ACTION.operation("PutScheduledAction", asks=[Ask("application-autoscaling:PutScheduledAction", this, given=KEYS)])
@@ -78,10 +67,6 @@ def put(a: Authorised, tx: Transaction) -> Output:
     if not action:
         raise Refused("ValidationException", "ScalableTargetAction has a MinCapacity, a MaxCapacity, or both.")
     bounds({"MinCapacity": 1, "MaxCapacity": 1 << 30, **action})
-    try:
-        ZoneInfo(doc.get("Timezone") or "UTC")
-    except (ZoneInfoNotFoundError, ValueError):
-        raise Refused("ValidationException", f"There is no time zone {doc['Timezone'][:100]}.") from None
     doc["_made"] = a.now
     doc["_due"] = following(doc, a.now)
     if doc["_due"] is None:

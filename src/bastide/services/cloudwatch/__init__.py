@@ -10,8 +10,9 @@ from bastide.services.cloudwatch.dashboard import DASHBOARD
 from bastide.services.cloudwatch.evaluation import Watch
 from bastide.services.cloudwatch.metric import METRIC
 from bastide.services.cloudwatch.state import ACTION
+from bastide.services.cloudwatch.telling import Telling
 
 SERVICE = Service("cloudwatch", kinds=[METRIC, ALARM, DASHBOARD], event_source="monitoring.amazonaws.com")
 
-__all__ = ["ACTION", "SERVICE", "Watch"]
+__all__ = ["ACTION", "SERVICE", "Telling", "Watch"]
 del _query

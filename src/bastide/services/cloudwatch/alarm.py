@@ -44,6 +44,7 @@ _UNSUPPORTED: Final = (
     "ActionConfiguration", "ActionsSuppressor", "ActionsSuppressorWaitPeriod", "ActionsSuppressorExtensionPeriod",
 )  # fmt: skip
 ACTIONS: Final = {"OK": "OKActions", "ALARM": "AlarmActions", INSUFFICIENT: "InsufficientDataActions"}
+_ACTIONS_OF: Final = {"autoscaling": "scalingPolicy:", "sns": "", "lambda": "function:"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f]")
 
 
@@ -88,12 +89,15 @@ def _check_actions(a: Authorised) -> None:
                 arn = Arn.parse(text)
             except ValueError:
                 raise _wrong(f"Invalid arn syntax: {text}") from None
-            if arn.service != "autoscaling" or not arn.resource.startswith("scalingPolicy:"):
+            begins = _ACTIONS_OF.get(arn.service)
+            if begins is None or arn.service not in ("autoscaling", *a.calls.registry.services):
                 raise _wrong(
-                    f"{member}: actions of {arn.service} do not exist in Bastide yet; scaling policies do. A rule of "
-                    f"EventBridge for `CloudWatch Alarm State Change` reaches what exists: {text}"
+                    f"{member}: actions of {arn.service} do not exist in Bastide yet; topics, functions and scaling "
+                    f"policies do. A rule of EventBridge for `CloudWatch Alarm State Change` reaches what exists: {text}"
                 )
-            if (arn.region, arn.account) != (a.region, a.account):
+            if not arn.resource.startswith(begins) or arn.resource.endswith(".fifo"):
+                raise _wrong(f"{member}: {text} cannot be an action.")
+            if arn.region != a.region or (arn.account != a.account and arn.service == "autoscaling"):
                 raise _wrong(f"{member}: {text} is of another account or region.")
 
 

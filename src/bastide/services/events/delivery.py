@@ -1,50 +1,51 @@
 """Events find their rules, and rules their targets.
 
 What is to be delivered is a row before the event is forgotten by the outbox, so nothing is lost by a crash; a target may
-be given an event twice, as on AWS. Source: EventBridge User Guide, "How EventBridge retries delivering events".
+be given an event twice, as on AWS. Source: EventBridge User Guide, "How EventBridge retries delivering events", "Using
+dead-letter queues to process undelivered events".
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import json
 import logging
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
-
-import orjson
 
 from bastide.domain import MICROS, Arn, Instant, Refused, iso, new_id
 from bastide.engines.telemetry import Dimensions, Meter
 from bastide.kernel import Calls, service_caller
+from bastide.kernel.deliveries import Deliveries
 from bastide.kernel.happened import EVENTS
 from bastide.kernel.outbox import Outbox
-from bastide.services.events.bus import BUS, DEFAULT, FORWARDED
-from bastide.services.events.matching import Pattern
+from bastide.kernel.pattern import Pattern
+from bastide.services.events.bus import BUS, DEFAULT
 from bastide.services.events.rule import RULE, SCHEDULES
 from bastide.services.events.schedule import Schedule
-from bastide.store import Row, Taken, Transaction
+from bastide.services.events.ways import PRINCIPAL, Event, Parcel, deliver, queue_url
+from bastide.store import Row, Transaction
 
 _log = logging.getLogger("bastide.events")
 _DELIVERY: Final = "events:Delivery"
 """Under account "": ``EVENT/RULE ARN/TARGET``, what is still to be delivered."""
-_PRINCIPAL: Final = "events.amazonaws.com"
 _S3: Final = "s3:Notification"
-_MOST_AT_ONCE: Final = 16
-_MOST_HOPS: Final = 3
 _AGE_SECONDS: Final = 86400
 _ATTEMPTS: Final = 185
 _LONGEST_PAUSE: Final = 300
-_QUOTE: Final = re.compile(r'(?<!\\)"')
-_FINAL: Final = ("AccessDenied", "ResourceNotFound", "ValidationException", "InvalidParameter", "NotAuthorized")
+_PERMISSIONS: Final = ("AccessDenied", "AuthorizationError", "KMS", "Kms", "NotAuthorized")
+_MISSING: Final = (
+    "ResourceNotFound",
+    "NotFound",
+    "QueueDoesNotExist",
+    "NoSuch",
+    "StateMachineDoesNotExist",
+    "NoResource",
+)
+_WRONG: Final = ("ValidationException", "Invalid", "HopDetected", "ParameterValueInvalid", "MissingParameter")
 """Beginnings of codes that trying again does not help."""
-
-Event = dict[str, Any]
-Deliver = Callable[[Calls, Event, Mapping[str, Any], str], Awaitable[None]]
 
 
 @lru_cache(4096)
@@ -58,10 +59,8 @@ class Rules:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._meter = calls.engine(Meter)
-        self._due: list[tuple[Instant, str]] = []
-        self._more = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._flying: set[asyncio.Task[None]] = set()
+        self._deliveries = Deliveries(calls, _DELIVERY, self._attempt, self._pause, self._give_up)
+        self._task: asyncio.Task[None] | None = None
 
     def subscribe(self, outbox: Outbox) -> None:
         """Hears what happened."""
@@ -74,24 +73,16 @@ class Rules:
 
     def start(self) -> None:
         """Delivers from now on, with what an earlier run left."""
-        after: str | None = None
-        while True:
-            with self._calls.store.reading() as view:
-                rows = view.scan(_DELIVERY, "", "", after=after, limit=500)
-            for row in rows:
-                heapq.heappush(self._due, (row.doc["due"], row.name))
-            if len(rows) < 500:
-                break
-            after = rows[-1].name
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._run()), loop.create_task(self._schedules())]
+        self._deliveries.start()
+        self._task = asyncio.get_running_loop().create_task(self._schedules())
 
     async def close(self) -> None:
         """Stops; what is not delivered waits for the next start."""
-        for task in [*self._tasks, *self._flying]:
-            task.cancel()
+        await self._deliveries.close()
+        if self._task is not None:
+            self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await task
+                await self._task
 
     # -- matching ------------------------------------------------------------------------------------------------------
 
@@ -120,26 +111,19 @@ class Rules:
             hops = int(body.get("_hops", 0))
             await self._kept(lambda tx: self._put(tx, matched, event, hops))
 
-    async def _kept(self, work: Callable[[Transaction], list[str]]) -> None:
-        for name in await self._calls.store.write(work):
-            heapq.heappush(self._due, (self._calls.clock(), name))
-        self._more.set()
+    async def _kept(self, work: Callable[[Transaction], list[Any]]) -> None:
+        self._deliveries.wake(await self._calls.store.write(work))
 
-    def _put(self, tx: Transaction, rows: list[Row], event: Event, hops: int) -> list[str]:
-        """Rows of what is to be delivered; their names."""
+    def _put(self, tx: Transaction, rows: list[Row], event: Event, hops: int) -> list[Any]:
+        """Rows of what is to be delivered, for `Deliveries.wake`."""
         made = []
         for row in rows:
             arn = RULE.arn(row.account, row.region, row.name)
             self._count(arn, "MatchedEvents", "TriggeredRules")
             for id, target in row.doc["targets"].items():
                 name = f"{event['id']}/{arn}/{id}"
-                doc = {"event": event, "target": target, "rule": arn, "hops": hops, "attempts": 0}
-                doc |= {"due": tx.now, "since": tx.now}
-                try:
-                    tx.insert(Row(_DELIVERY, "", "", name, doc), keep=False)
-                except Taken:
-                    continue  # told twice
-                made.append(name)
+                doc = {"event": event, "target": target, "rule": arn, "hops": hops, "account": row.account}
+                made.append(self._deliveries.put(tx, name, doc))
         return made
 
     def _count(self, rule: str, *names: str) -> None:
@@ -177,7 +161,7 @@ class Rules:
                 break
             after = rows[-1].name
 
-        def work(tx: Transaction, held: Row, row: Row) -> list[str]:
+        def work(tx: Transaction, held: Row, row: Row) -> list[Any]:
             current = tx.get(SCHEDULES, "", "", held.name)
             if current is None or current.generation != held.generation:
                 return []
@@ -194,151 +178,68 @@ class Rules:
 
     # -- delivering ----------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        while True:
-            self._more.clear()
-            now = self._calls.clock()
-            while self._due and self._due[0][0] <= now:
-                _, name = heapq.heappop(self._due)
-                while len(self._flying) >= _MOST_AT_ONCE:
-                    await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
-                task = asyncio.get_running_loop().create_task(self._deliver(name))
-                self._flying.add(task)
-                task.add_done_callback(self._flying.discard)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._more.wait(), 1.0)
+    def _parcel(self, doc: dict[str, Any]) -> Parcel:
+        return Parcel(self._calls, doc["event"], doc["target"], doc["rule"], doc["hops"], doc["since"])
 
-    async def _deliver(self, name: str) -> None:
-        with self._calls.store.reading() as view:
-            row = view.get(_DELIVERY, "", "", name)
-        if row is None:
-            return
-        doc, final, failed = row.doc, False, ""
-        self._count(doc["rule"], "Invocations")
-        try:
-            await deliver(self._calls, doc)
-        except Refused as refused:
-            failed, final = f"{refused.code}: {refused.message}", refused.code.startswith(_FINAL)
-        except Exception:
-            _log.exception("the event %s could not be delivered", name)
-            failed = "an internal error"
-        retry = doc["target"].get("RetryPolicy") or {}
-        now, attempts = self._calls.clock(), doc["attempts"] + 1
-        age = (now - doc["since"]) / MICROS
-        over = attempts > retry.get("MaximumRetryAttempts", _ATTEMPTS)
-        over = over or age > retry.get("MaximumEventAgeInSeconds", _AGE_SECONDS)
-
-        def settle(tx: Transaction) -> Instant | None:
-            held = tx.get(_DELIVERY, "", "", name)
-            if held is None:
-                return None
-            if not failed or final or over:
-                tx.delete(held, keep=False)
-                return None
-            due: Instant = now + min(2 ** min(attempts, 20), _LONGEST_PAUSE) * MICROS
-            held.doc |= {"attempts": attempts, "due": due}
-            tx.update(held, keep=False)
-            return due
-
-        again = await self._calls.store.write(settle)
-        if again is not None:
-            heapq.heappush(self._due, (again, name))
-        elif failed:
-            self._count(doc["rule"], "FailedInvocations")
-            _log.warning("an event of %s was not delivered to %s: %s", doc["rule"], doc["target"]["Arn"], failed)
-
-
-async def deliver(calls: Calls, doc: Mapping[str, Any]) -> None:
-    """Delivers to a target once; raises Refused as what stands behind it does."""
-    target, event = doc["target"], doc["event"]
-    way = _WAYS[Arn.parse(target["Arn"]).service]
-    await way(calls, {**event, "_hops": doc["hops"]}, target, doc["rule"])
-
-
-def shaped(event: Mapping[str, Any], target: Mapping[str, Any]) -> str:
-    """What a target is given of an event: text."""
-    plain = {name: value for name, value in event.items() if name[0] != "_"}
-    if target.get("Input"):
-        return str(target["Input"])
-    if target.get("InputPath"):
-        return json.dumps(_at(plain, target["InputPath"]))
-    change = target.get("InputTransformer")
-    if not change:
-        return json.dumps(plain)
-    found = {name: _at(plain, path) for name, path in (change.get("InputPathsMap") or {}).items()}
-
-    def fill(match: re.Match[str]) -> str:
-        name = match[1]
-        if name in ("aws.events.event.json", "aws.events.event"):
-            return json.dumps(plain)
-        if name == "aws.events.rule-arn":
-            return str(event.get("_rule", ""))
-        if name not in found:
-            return match[0]
-        value = found[name]
-        if len(_QUOTE.findall(match.string[: match.start()])) % 2:  # within a text of the template
-            return json.dumps(value if isinstance(value, str) else json.dumps(value))[1:-1]
-        return json.dumps(value)
-
-    return re.sub(r"<([A-Za-z0-9._-]+)>", fill, change["InputTemplate"])
-
-
-def _at(event: Any, path: str) -> Any:
-    for name, number in re.findall(r"\.([\w-]+)|\[(\d+)\]", path):
-        if number:
-            event = event[int(number)] if isinstance(event, list) and int(number) < len(event) else None
+    async def _attempt(self, doc: dict[str, Any]) -> None:
+        self._count(doc["rule"], "InvocationAttempts")
+        if doc["attempts"] == 1:
+            self._count(doc["rule"], "Invocations")
         else:
-            event = event.get(name) if isinstance(event, dict) else None
-    return event
+            self._count(doc["rule"], "RetryInvocationAttempts")
+        await deliver(self._parcel(doc))
+        self._count(doc["rule"], "SuccessfulInvocationAttempts")
+
+    def _pause(self, doc: dict[str, Any], refused: Refused, now: Instant) -> float | None:
+        if refused.code.startswith((*_PERMISSIONS, *_MISSING, *_WRONG)):
+            return None
+        retry = doc["target"].get("RetryPolicy") or {}
+        if doc["attempts"] > retry.get("MaximumRetryAttempts", _ATTEMPTS):
+            doc["over"] = "MaximumRetryAttempts"
+            return None
+        if (now - doc["since"]) / MICROS > retry.get("MaximumEventAgeInSeconds", _AGE_SECONDS):
+            doc["over"] = "MaximumEventAgeInSeconds"
+            return None
+        return float(min(2 ** min(doc["attempts"], 20), _LONGEST_PAUSE))
+
+    async def _give_up(self, doc: dict[str, Any], refused: Refused) -> None:
+        self._count(doc["rule"], "FailedInvocations")
+        _log.warning("an event of %s was not delivered to %s: %s", doc["rule"], doc["target"]["Arn"], refused)
+        queue = (doc["target"].get("DeadLetterConfig") or {}).get("Arn")
+        if not queue:
+            return
+        arn = Arn.parse(queue)
+        told = {
+            "RULE_ARN": doc["rule"], "TARGET_ARN": doc["target"]["Arn"], "ERROR_CODE": _told(refused),
+            "ERROR_MESSAGE": f"{refused.code}: {refused.message}"[:1000], "RETRY_ATTEMPTS": str(doc["attempts"] - 1),
+            "EXHAUSTED_RETRY_CONDITION": doc.get("over"),
+        }  # fmt: skip
+        letter = {
+            "QueueUrl": queue_url(self._calls, arn), "MessageBody": json.dumps(doc["event"]),
+            "MessageAttributes": {
+                name: {"DataType": "String", "StringValue": value} for name, value in told.items() if value is not None
+            },
+        }  # fmt: skip
+        caller = service_caller(PRINCIPAL, Arn.parse(doc["rule"]).account, doc["rule"])
+        try:
+            await self._calls.act(caller, "sqs", "SendMessage", letter, region=arn.region, source=PRINCIPAL)
+        except Refused as error:
+            self._count(doc["rule"], "InvocationsFailedToBeSentToDlq")
+            _log.warning("the dead letter could not be left in %s: %s", queue, error)
+        else:
+            self._count(doc["rule"], "InvocationsSentToDlq")
 
 
-async def _to_logs(calls: Calls, event: Event, target: Mapping[str, Any], rule: str) -> None:
-    """A stream of its own for each event, as EventBridge does; the account's resource policy of Logs decides."""
-    arn = Arn.parse(target["Arn"])
-    group = arn.resource.removeprefix("log-group:").removesuffix(":*")
-    caller = service_caller(_PRINCIPAL, arn.account, rule)
-    where = {"logGroupName": group, "logStreamName": event["id"]}
-    with contextlib.suppress(_There):
-        await _act(calls, caller, "logs", "CreateLogStream", where, arn.region)
-    line = {"timestamp": calls.clock() // 1000, "message": shaped({**event, "_rule": rule}, target)}
-    await _act(calls, caller, "logs", "PutLogEvents", {**where, "logEvents": [line]}, arn.region)
-
-
-class _There(Exception):  # noqa: N818
-    """It was made by an attempt before."""
-
-
-async def _act(calls: Calls, caller: Any, service: str, operation: str, given: dict[str, Any], region: str) -> Any:
-    try:
-        return await calls.act(caller, service, operation, given, region=region, source=_PRINCIPAL)
-    except Refused as refused:
-        if refused.code == "ResourceAlreadyExistsException":
-            raise _There from None
-        raise
-
-
-async def _to_bus(calls: Calls, event: Event, target: Mapping[str, Any], rule: str) -> None:
-    """With the target's role; the other bus's policy decides, too. An event goes on a few times, and then no more."""
-    if event["_hops"] >= _MOST_HOPS:
-        raise Refused("ValidationException", f"The event has been sent on {_MOST_HOPS} times.")
-    own = Arn.parse(rule)
-    session = await calls.assume(
-        _PRINCIPAL, target["RoleArn"], "events", account=own.account, region=own.region, source_arn=rule
-    )
-    sent = {**event, "_hops": event["_hops"] + 1}
-    entry = {"Source": event["source"], "DetailType": event["detail-type"], "Detail": json.dumps(event["detail"])}
-    answer = await calls.act(
-        session,
-        "events",
-        "PutEvents",
-        {"Entries": [entry | {"EventBusName": target["Arn"]}]},
-        region=own.region,
-        source=_PRINCIPAL,
-        context={FORWARDED: orjson.dumps(sent).decode()},
-    )
-    [one] = answer["Entries"]
-    if "ErrorCode" in one:
-        raise Refused(one["ErrorCode"], one["ErrorMessage"])
-
-
-_WAYS: Final[dict[str, Deliver]] = {"logs": _to_logs, "events": _to_bus}
+def _told(refused: Refused) -> str:
+    """An error as dead letters name it."""
+    if refused.code.startswith(_PERMISSIONS):
+        return "NO_PERMISSIONS"
+    if refused.code.startswith(_MISSING):
+        return "NO_RESOURCE"
+    if refused.code.startswith("HopDetected"):
+        return "THIRD_ACCOUNT_HOP_DETECTED"
+    if refused.code.startswith(_WRONG):
+        return "INVALID_PARAMETER"
+    if refused.code.startswith("Throttl"):
+        return "THROTTLING"
+    return "CONNECTION_FAILURE" if refused.code == "Unreachable" else "SDK_CLIENT_ERROR"

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import orjson
 
-from bastide.domain import Arn, Refused
+from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, each, pages, tags_of
 from bastide.kernel.kind import Given
+from bastide.kernel.pattern import Pattern
 from bastide.services.events.bus import DEFAULT, bus_arn, bus_name
-from bastide.services.events.matching import Pattern
 from bastide.services.events.schedule import Schedule
+from bastide.services.events.target import checked
 from bastide.store import Row, Transaction, View
 
 RULE: Final = Kind(
@@ -30,8 +31,6 @@ SCHEDULES: Final = "events:ScheduleIndex"
 """Under account "": ARNs of rules with a schedule, and when each was last due."""
 _MOST_RULES: Final = 300
 _MOST_TARGETS: Final = 5
-TARGETS: Final = ("logs", "events")
-"""Services whose resources can be targets; `delivery` has a way to each."""
 
 
 def _key(bus: str, name: str) -> str:
@@ -208,41 +207,6 @@ def test(a: Authorised, view: View) -> Output:
 
 # -- targets -----------------------------------------------------------------------------------------------------------
 
-_KEPT: Final = ("Id", "Arn", "RoleArn", "Input", "InputPath", "InputTransformer", "RetryPolicy")
-
-
-def _target(a: Authorised, one: dict[str, Any]) -> dict[str, Any]:
-    for member, value in one.items():
-        if value is not None and member not in _KEPT:
-            raise Refused("ValidationException", f"{member} of a target is not supported by Bastide yet.")
-    try:
-        arn = Arn.parse(one["Arn"])
-    except ValueError:
-        raise Refused("ValidationException", f"Parameter {one['Arn']} is not valid. Reason: it is no ARN.") from None
-    if arn.service not in TARGETS:
-        raise Refused(
-            "ValidationException",
-            f"{arn.service} does not exist in Bastide yet, so nothing could be delivered to {one['Arn']}. Log groups and "
-            "event buses can be targets.",
-        )
-    if arn.region != a.region:
-        raise Refused("ValidationException", "Targets are of the rule's region.")
-    if arn.service == "logs" and (not arn.resource.startswith("log-group:") or arn.account != a.account):
-        raise Refused("ValidationException", f"{one['Arn']} is no log group of this account.")
-    if arn.service == "events":
-        if not arn.resource.startswith("event-bus/"):
-            raise Refused("ValidationException", f"{one['Arn']} is no event bus.")
-        if not one.get("RoleArn"):
-            raise Refused("ValidationException", f"RoleArn is required for target {one['Arn']}.")
-    if sum(bool(one.get(member)) for member in ("Input", "InputPath", "InputTransformer")) > 1:
-        raise Refused("ValidationException", "Only one of Input, InputPath and InputTransformer must be provided.")
-    if one.get("Input"):
-        try:
-            orjson.loads(one["Input"])
-        except orjson.JSONDecodeError:
-            raise Refused("ValidationException", "Input must be JSON.") from None
-    return {member: one[member] for member in _KEPT if one.get(member) is not None}
-
 
 @RULE.operation(
     "PutTargets",
@@ -262,7 +226,7 @@ def put_targets(a: Authorised, tx: Transaction) -> Output:
     row = _row(a, tx, a.input["Rule"])
     targets = dict(row.doc["targets"])
     for one in a.input["Targets"]:
-        targets[one["Id"]] = _target(a, one)
+        targets[one["Id"]] = checked(a, one)
     if len(targets) > _MOST_TARGETS:
         raise Refused("LimitExceededException", f"A rule has at most {_MOST_TARGETS} targets.")
     row.doc["targets"] = targets

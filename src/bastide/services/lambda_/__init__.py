@@ -33,6 +33,29 @@ from bastide.store import View
 
 __all__ = ["SERVICE", "CodePages", "Events", "Mappings", "Place", "Runner", "files", "subscribe"]
 
+_RECORDED = {
+    "20150331": (
+        "CreateFunction", "DeleteFunction", "CreateEventSourceMapping", "UpdateEventSourceMapping",
+        "DeleteEventSourceMapping", "GetEventSourceMapping", "ListEventSourceMappings", "ListFunctions", "PublishVersion",
+        "CreateAlias", "UpdateAlias", "DeleteAlias", "GetAlias", "ListAliases", "ListVersionsByFunction",
+    ),
+    "20150331v2": (
+        "AddPermission", "RemovePermission", "GetPolicy", "GetFunction", "GetFunctionConfiguration", "UpdateFunctionCode",
+        "UpdateFunctionConfiguration",
+    ),
+    "20170331v2": ("TagResource", "UntagResource"),
+    "20170331": ("ListTags",),
+    "20171031": ("PutFunctionConcurrency", "DeleteFunctionConcurrency"),
+    "20181031": ("PublishLayerVersion", "DeleteLayerVersion", "GetLayerVersion", "ListLayers", "ListLayerVersions"),
+}  # fmt: skip
+"""CloudTrail names Lambda's events with their API's version (Lambda Developer Guide, "Logging AWS Lambda API calls using
+AWS CloudTrail")."""
+for _kind in (FUNCTION, LAYER, MAPPING):
+    for _operation in _kind.operations:
+        for _version, _names in _RECORDED.items():
+            if _operation.name in _names:
+                _operation.event_name = f"{_operation.name}{_version}"
+
 SERVICE = Service("lambda", kinds=[FUNCTION, LAYER, MAPPING], facts=facts)
 
 

@@ -109,18 +109,20 @@ class Events:
                     await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
                 task = asyncio.get_running_loop().create_task(self._handle(name))
                 self._flying.add(task)
-                task.add_done_callback(self._over)
+                task.add_done_callback(self._flying.discard)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._more.wait(), 0.5)
-
-    def _over(self, task: asyncio.Task[None]) -> None:
-        self._flying.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("an event could not be handled; it waits for the next start", exc_info=error)
 
     # -- one event -------------------------------------------------------------------------------------------------------
 
     async def _handle(self, name: str) -> None:
+        try:
+            await self._one(name)
+        except Exception:
+            _log.exception("an event could not be handled, and is taken up again soon")
+            self._push(self._calls.clock() + 5 * MICROS, name)
+
+    async def _one(self, name: str) -> None:
         with self._calls.store.reading() as view:
             row = view.get(EVENT, "", "", name)
         if row is None:

@@ -169,12 +169,16 @@ def _dead_letters(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _logging(given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    if given.get("LogFormat") not in (None, "Text") or given.get("SystemLogLevel") or given.get("ApplicationLogLevel"):
-        raise invalid("LoggingConfig: LogFormat is Text; JSON and log levels are not supported by Bastide yet.")
+    form, level = given.get("LogFormat") or "Text", given.get("ApplicationLogLevel")
+    if given.get("SystemLogLevel") not in (None, "INFO"):
+        raise invalid("LoggingConfig: SystemLogLevel is INFO; other levels are not supported by Bastide yet.")
+    if level and form != "JSON":
+        raise invalid("LoggingConfig: ApplicationLogLevel belongs to the LogFormat JSON.")
     group = str(given.get("LogGroup") or f"/aws/lambda/{name}")
     if not _GROUP.fullmatch(group) or group.startswith("aws/"):
         raise invalid("LoggingConfig: LogGroup is the name of a log group.")
-    return {"LogFormat": "Text", "LogGroup": group}
+    found = {"LogFormat": form, "LogGroup": group}
+    return found | {"ApplicationLogLevel": level or "INFO", "SystemLogLevel": "INFO"} if form == "JSON" else found
 
 
 def layer_version(view: View, arn: str) -> Row | None:

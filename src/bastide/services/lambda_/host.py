@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from bastide.domain import MICROS, Refused, iso
 from bastide.engines import images
 from bastide.engines.functions import Functions, Launched, Runtime, Unavailable
@@ -115,17 +117,23 @@ class Hosts:
         stream = f"{iso(now)[:10].replace('-', '/')}/[{version}]{id}"
         held.log = Stream(session, group, stream)
         told = self._variables(what, version, doc, group, stream, credentials) | dict(variables)
+        if doc["LoggingConfig"]["LogFormat"] == "JSON":
+            told["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+            told["AWS_LAMBDA_LOG_LEVEL"] = str(doc["LoggingConfig"]["ApplicationLogLevel"])
         spec = self._spec(id, environment, volume, code, doc, held, told | held.network.variables)
         with self._calls.store.reading() as view:
             untrusted = self._calls.organisation.untrusted(view, what.account)
         running = await self._calls.engine(Sandboxes).start(replace(spec, untrusted=untrusted))
-        first = (
-            f"INIT_START Runtime Version: Bastide's Python {platform.python_version()}, for {doc['Runtime']}\t"
-            f"Runtime Version ARN: {environment.digest}"
-        )
+        python = f"Bastide's Python {platform.python_version()}, for {doc['Runtime']}"
+        first = f"INIT_START Runtime Version: {python}\tRuntime Version ARN: {environment.digest}"
+        if doc["LoggingConfig"]["LogFormat"] == "JSON":
+            record = {"initializationType": "on-demand", "phase": "init", "runtimeVersion": python}
+            record |= {"functionName": what.name, "functionVersion": version}
+            begun = f"{iso(now, fraction=True)[:-4]}Z"
+            first = orjson.dumps({"time": begun, "type": "platform.initStart", "record": record}).decode()
         return Launched(
             running, runtime, held.log.tell, lambda: self._free(held, session), version, int(doc["MemorySize"]), first,
-            credentials.until - int(doc["Timeout"]) * MICROS - _SPARE,
+            credentials.until - int(doc["Timeout"]) * MICROS - _SPARE, doc["LoggingConfig"]["LogFormat"] == "JSON",
         )  # fmt: skip
 
     def _environment(self) -> images.Environment:
@@ -141,7 +149,7 @@ class Hosts:
         while await placement.busy(wanted, here=True):
             if not functions.spare():
                 raise Unavailable("This machine has no room for another execution environment now.")
-        held.claim = await placement.claim(f"lambda-{id}", wanted, here=True)
+        held.claim = await placement.claim(f"lambda-{id}", wanted, here=True, yields=lambda: _let_go(functions))
 
     async def _scratch(self, held: _Held, id: str, size: int) -> Path:
         held.volume = f"lambda-{id}"
@@ -276,6 +284,11 @@ class Hosts:
         claim, held.claim = held.claim, None
         if claim is not None:
             self._calls.engine(Placement).release(claim)
+
+
+def _let_go(functions: Functions) -> None:
+    """A job waits for room: whatever function waits for an event gives its own."""
+    functions.spare()
 
 
 async def _together(*work: Any) -> list[Any]:

@@ -9,6 +9,7 @@ alone; who may not decrypt does not see them, and where the key is disabled noth
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -88,6 +89,8 @@ def sealed(a: Authorised, tx: Transaction, arn: str, role: str, key: str, variab
             "GranteePrincipal": role,
             "Operations": ["Decrypt", "RetireGrant"],
             "Constraints": {"EncryptionContextEquals": context},
+            # The same name and the same grant are one grant, however often variables change.
+            "Name": f"lambda-{hashlib.sha256(f'{arn} {role}'.encode()).hexdigest()[:32]}",
         }
         a.forward(tx, "kms", "CreateGrant", granted, PRINCIPAL, kms__ViaService=_via(a.region))
     except Refused as refused:

@@ -22,11 +22,12 @@ from bastide.services.s3 import tagging as _tagging  # declares the tags of obje
 from bastide.services.s3.bucket import BUCKET, NAME, facts
 from bastide.services.s3.examine import examine
 from bastide.services.s3.expiry import Expiry
+from bastide.services.s3.telling import Notifications
 from bastide.services.s3.upload import PART, UPLOAD
 from bastide.services.s3.versions import MANIFEST, OBJECT, VERSION
 from bastide.store import View
 
-__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "Expiry", "examine", "files"]
+__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "Expiry", "Notifications", "examine", "files"]
 
 SERVICE = Service("s3", kinds=[BUCKET, NAME, OBJECT, VERSION, MANIFEST, UPLOAD, PART], facts=facts)
 

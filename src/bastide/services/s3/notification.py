@@ -1,9 +1,9 @@
 """Event notifications: what is set on a bucket, and the events of its objects, which leave through the outbox.
 
-What is told, and to whom, is written in the transaction of the change under the topic `TOPIC`. Nobody delivers it yet:
-topics, queues, functions and event buses do not exist here, so a destination is accepted only by who asks for it not to
-be validated. Source: S3 User Guide, "Amazon S3 Event Notifications", "Event message structure", "EventBridge event message
-structure"; S3 API Reference, PutBucketNotificationConfiguration.
+What is told, and to whom, is written in the transaction of the change under the topic `TOPIC`; `telling` delivers it. A new
+destination is sent a test message first, unless it is not to be validated. Source: S3 User Guide, "Amazon S3 Event
+Notifications", "Event message structure", "EventBridge event message structure"; S3 API Reference,
+PutBucketNotificationConfiguration.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from bastide.domain import Arn, Instant, Refused, iso, new_id
 from bastide.kernel import Ask, Authorised, Output
 from bastide.services.s3.asking import bucket_asked, keys
 from bastide.services.s3.bucket import BUCKET, Bucket, bucket_of, canonical_id, fresh
+from bastide.services.s3.telling import TOPIC, validate
 from bastide.store import Transaction, View
 
-TOPIC: Final = "s3:Notification"
 _KINDS: Final = {
     "TopicConfigurations": ("TopicArn", "sns"),
     "QueueConfigurations": ("QueueArn", "sqs"),
@@ -80,7 +80,13 @@ def tell(
         for one in found.get(member) or ():
             if _wants(one, event, key):
                 told = _record(bucket, event, key, doc, version, now, request_id, who, source, one["Id"], sequencer)
-                tx.emit(TOPIC, {"destination": one[destination], "message": {"Records": [told]}})
+                where = {
+                    "id": new_id(),
+                    "account": bucket.account,
+                    "bucket": bucket.arn,
+                    "destination": one[destination],
+                }
+                tx.emit(TOPIC, {**where, "message": {"Records": [told]}})
     if "EventBridgeConfiguration" in found and event in _DETAIL:
         tx.emit(
             TOPIC,
@@ -251,11 +257,30 @@ def _all(given: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
 _MOST: Final = 100
 
 
-@BUCKET.operation("PutBucketNotificationConfiguration", asks=[Ask("s3:PutBucketNotification", bucket_asked, more=keys)])
-def put(a: Authorised, tx: Transaction) -> Output:
-    given = a.input["NotificationConfiguration"]
-    bucket = bucket_of(a, tx)
-    found = list(_all(given))
+async def _validate(a: Authorised) -> None:
+    """Sends each destination that is new a test message; raises InvalidArgument where that cannot be."""
+    with a.calls.store.reading() as view:
+        bucket = bucket_of(a, view)
+        known = {one[name] for name, _, one in _all(bucket.row.doc.get("Notification") or {})}
+    found = _checked(a, bucket)
+    if a.input.get("SkipDestinationValidation"):
+        return
+    for name, _, one in found:
+        if one[name] in known:
+            continue
+        try:
+            await validate(a, bucket, one[name])
+        except Refused as refused:
+            raise _invalid(
+                "Unable to validate the following destination configurations",
+                one[name],
+                f"The destination does not exist or Amazon S3 may not publish to it: {refused.code}",
+            ) from None
+        known.add(one[name])
+
+
+def _checked(a: Authorised, bucket: Bucket) -> list[tuple[str, str, dict[str, Any]]]:
+    found = list(_all(a.input["NotificationConfiguration"]))
     if len(found) > _MOST:
         raise _invalid("There are more than 100 configurations.")
     for place, (destination, service, one) in enumerate(found):
@@ -267,13 +292,18 @@ def put(a: Authorised, tx: Transaction) -> Output:
         one["Id"] = one.get("Id") or secrets.token_urlsafe(36)
     if len({one["Id"] for _, _, one in found}) != len(found):
         raise _invalid("Same ID used for multiple configurations. IDs must be unique")
-    if found and not a.input.get("SkipDestinationValidation"):
-        # None of these destinations can exist here yet, so none can be validated.
-        raise _invalid(
-            "Unable to validate the following destination configurations",
-            found[0][2][found[0][0]],
-            "The destination does not exist or Amazon S3 may not publish to it",
-        )
+    return found
+
+
+@BUCKET.operation(
+    "PutBucketNotificationConfiguration",
+    asks=[Ask("s3:PutBucketNotification", bucket_asked, more=keys)],
+    before=_validate,
+)
+def put(a: Authorised, tx: Transaction) -> Output:
+    given = a.input["NotificationConfiguration"]
+    bucket = bucket_of(a, tx)
+    _checked(a, bucket)
     row = fresh(tx, bucket)
     row.doc["Notification"] = {name: value for name, value in given.items() if value is not None and value != []}
     if not row.doc["Notification"]:

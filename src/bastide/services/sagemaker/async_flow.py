@@ -7,9 +7,12 @@ Source: SageMaker developer guide, "Asynchronous inference"; API reference, Invo
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import logging
 from typing import Any, Final
 
-from bastide.domain import MICROS, Refused, iso
+from bastide.domain import MICROS, Arn, Refused, iso
 from bastide.engines.serving import (
     Answer,
     Invocation,
@@ -27,12 +30,9 @@ from bastide.kernel import Bytes, Calls
 from bastide.services.sagemaker import job_network, objects
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.model import MODEL
-from bastide.services.sagemaker.session import RoleSession
-from bastide.store import Transaction
+from bastide.services.sagemaker.session import SAGEMAKER, RoleSession
 
-TOPIC: Final = "sagemaker:AsyncInference"
-"""Of the outbox: one event for each answer, worded as AWS words its notification."""
-
+_log = logging.getLogger("bastide.sagemaker")
 _AGAIN: Final = MICROS
 _AT_ONCE: Final = 4
 _MOST_INPUT: Final = 256 << 20
@@ -126,22 +126,28 @@ class AsyncFlow:
             raise Failed("ClientError", f"{uri} cannot be written ({refused.code}: {refused.message}).") from None
 
     async def tell(self, run: Run) -> dict[str, Any]:
-        """Writes why there is no answer, where the configuration has a place for that, and tells how it ended."""
+        """Writes why there is no answer, where the configuration has a place for that, and tells a topic how it ended; a
+        topic may be told twice when the process ends in between."""
         failure = run.failure
         message = "" if failure is None else failure.message if failure.foreseen else "Internal server error."
+        try:
+            session = self._session(run)
+        except Failed:
+            return {}  # the endpoint is gone, and its role with it
         if failure is not None and run.state.get("failure"):
+            with contextlib.suppress(Failed):  # nobody can be told there
+                await self._put(session, run.state["failure"], message.encode(), "text/plain", run.state["config"])
+        topics = run.state["config"]["OutputConfig"].get("NotificationConfig") or {}
+        topic = topics.get("SuccessTopic" if failure is None else "ErrorTopic")
+        if topic:
+            told = {"TopicArn": topic, "Message": json.dumps(_notification(run, message))}
             try:
-                body = message.encode()
-                await self._put(self._session(run), run.state["failure"], body, "text/plain", run.state["config"])
-            except Failed:
-                pass  # nobody can be told there; the event says it
-        told = _notification(run, message)
-        run.also(lambda tx: _emit(tx, told))
+                await self._calls.act(
+                    await session.caller(), "sns", "Publish", told, region=Arn.parse(topic).region, source=SAGEMAKER
+                )
+            except Refused as refused:
+                _log.warning("%s could not be told of %s: %s", topic, run.id, refused.code)
         return {}
-
-
-def _emit(tx: Transaction, told: dict[str, Any]) -> None:
-    tx.emit(TOPIC, told)
 
 
 async def _whole(body: Any) -> bytes:
@@ -161,18 +167,19 @@ async def _whole(body: Any) -> bytes:
 def _notification(run: Run, message: str) -> dict[str, Any]:
     state = run.state
     headers = dict(state["headers"])
+    parameters = {
+        "accept": headers.get("accept"),
+        "contentType": headers.get("content-type"),
+        "customAttributes": headers.get("x-amzn-sagemaker-custom-attributes"),
+        "endpointName": state["name"],
+        "inputLocation": state["input"],
+    }
     told: dict[str, Any] = {
         "awsRegion": state["region"],
         "eventTime": iso(run.clock()),
         "receivedTime": iso(state["received"]),
         "invocationStatus": "Failed" if run.failure is not None else "Completed",
-        "requestParameters": {
-            "accept": headers.get("accept"),
-            "contentType": headers.get("content-type"),
-            "customAttributes": headers.get("x-amzn-sagemaker-custom-attributes"),
-            "endpointName": state["name"],
-            "inputLocation": state["input"],
-        },
+        "requestParameters": {name: value for name, value in parameters.items() if value},
         "inferenceId": state["inference"],
         "eventVersion": "1.0",
         "eventSource": "aws:sagemaker",

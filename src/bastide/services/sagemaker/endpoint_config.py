@@ -155,8 +155,12 @@ def check_count(count: int) -> None:
 
 def _check_async(a: Authorised, config: dict[str, Any]) -> None:
     output = config["OutputConfig"]
-    if output.get("NotificationConfig") and ("sns", "Publish") not in a.calls.registry.operations:
-        raise Refused("ValidationException", "NotificationConfig is not supported by Bastide yet: there are no topics.")
+    topics = output.get("NotificationConfig") or {}
+    if topics.get("IncludeInferenceResponseIn"):
+        raise Refused(
+            "ValidationException",
+            "IncludeInferenceResponseIn is not supported by Bastide: topics are told where it lies.",
+        )
     if not output.get("S3OutputPath"):
         raise Refused("ValidationException", "S3OutputPath is needed: the answers are written there.")
     split(output["S3OutputPath"])

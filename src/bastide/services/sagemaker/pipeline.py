@@ -5,7 +5,9 @@ Source: Amazon SageMaker API Reference; developer guide, "Pipelines".
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from itertools import islice
 from typing import Any, Final
 
 from bastide.domain import Refused
@@ -25,14 +27,21 @@ _OWN: Final = ("PipelineDisplayName", "PipelineDescription", "RoleArn", "Paralle
 _NEEDS: Final = {"Callback": ("sqs", "SendMessage"), "Lambda": ("lambda", "Invoke")}
 
 
-async def _before(a: Authorised) -> str | None:
-    """The definition's text, from the request or from S3, where it is read with the caller's own permissions."""
+async def _before(a: Authorised) -> tuple[str, Definition | Refused] | None:
+    """The definition's text, from the request or from S3, where it is read with the caller's own permissions; and what it
+    means, or why it is none: whoever makes a pipeline whose name is taken is told that first."""
     place, text = a.input.get("PipelineDefinitionS3Location"), a.input.get("PipelineDefinition")
     if place and text:
         raise Refused(
             "ValidationException", "Please give a PipelineDefinition or a PipelineDefinitionS3Location, not both."
         )
-    return await _fetched(a, place) if place else text
+    text = await _fetched(a, place) if place else text
+    if text is None:
+        return None
+    try:
+        return text, await asyncio.to_thread(understood, text)
+    except Refused as refused:
+        return text, refused
 
 
 async def _fetched(a: Authorised, place: dict[str, str]) -> str:
@@ -62,8 +71,10 @@ async def _fetched(a: Authorised, place: dict[str, str]) -> str:
         raise Refused("ValidationException", f"{where} is no text in UTF-8.") from None
 
 
-def _check(a: Authorised, definition: Definition) -> None:
-    """Raises Refused for steps that call a service which is not there."""
+def _check(a: Authorised, definition: Definition | Refused) -> None:
+    """Raises Refused for what is no definition, and for steps that call a service which is not there."""
+    if isinstance(definition, Refused):
+        raise definition
     for step in definition.steps.values():
         needed = _NEEDS.get(step.type)
         if needed is not None and a.calls.registry.operation(*needed) is None:
@@ -90,21 +101,22 @@ def _own_role(a: Authorised) -> None:
     before=_before,
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    given, text = a.input, a.staged
+    given = a.input
     name = given["PipelineName"]
 
     def make() -> Output:
         _own_role(a)
-        if text is None:
+        if a.staged is None:
             raise Refused(
                 "ValidationException", "PipelineDefinition is needed, or a PipelineDefinitionS3Location that has it."
             )
+        text, definition = a.staged
         doc: dict[str, Any] = {member: given[member] for member in _OWN if given.get(member) is not None}
         doc |= {"PipelineDisplayName": given.get("PipelineDisplayName") or name, "CreatedBy": who(a)}
         doc["LastModifiedBy"] = who(a)
         row = Row(PIPELINE.key, a.account, a.region, name, doc)
         if PIPELINE.get(tx, a.account, a.region, name) is None:  # a name that is taken is what the SDK looks for first
-            _check(a, understood(text))
+            _check(a, definition)
             pipeline_version.add(a, tx, row, text)
             pipeline_version.name_it(row, row.doc["_latest"], given.get("PipelineVersionAliases"))
         PIPELINE.create(a, tx, name, doc, status="Active", tags=tags_of(a))
@@ -120,13 +132,13 @@ def create(a: Authorised, tx: Transaction) -> Output:
 )
 def update(a: Authorised, tx: Transaction) -> Output:
     """Another definition is another version; what runs goes on with its own."""
-    given, text = a.input, a.staged
-    row = PIPELINE.named(a, tx)
+    given, row = a.input, PIPELINE.named(a, tx)
     _own_role(a)
     row.doc |= {member: given[member] for member in _OWN if given.get(member) is not None}
     row.doc["LastModifiedBy"] = who(a)
-    if text is not None:
-        _check(a, understood(text))
+    if a.staged is not None:
+        text, definition = a.staged
+        _check(a, definition)
         if pipeline_version.get(tx, row, row.doc["_latest"]).doc["PipelineDefinition"] != text:
             pipeline_version.add(a, tx, row, text)
     pipeline_version.name_it(row, row.doc["_latest"], given.get("PipelineVersionAliases"))
@@ -134,22 +146,41 @@ def update(a: Authorised, tx: Transaction) -> Output:
     return {"PipelineArn": PIPELINE.arn(row.account, row.region, row.name), "PipelineVersionId": row.doc["_latest"]}
 
 
-@PIPELINE.operation("DeletePipeline", asks=[Ask("sagemaker:DeletePipeline", PIPELINE.this)])
+_AT_ONCE: Final = 100
+"""Executions that one transaction removes: nobody else waits long for it."""
+
+
+async def _before_delete(a: Authorised) -> None:
+    """Removes the executions of a pipeline that may go, but for the last ones."""
+
+    def work(tx: Transaction) -> bool:
+        row = PIPELINE.get(tx, a.account, a.region, a.input["PipelineName"])
+        if row is None or pipeline_execution.running(tx, row):
+            return False
+        oldest = list(islice(pipeline_execution.every(tx, row), 2 * _AT_ONCE))
+        if len(oldest) <= _AT_ONCE:
+            return False
+        for one in oldest[:_AT_ONCE]:
+            pipeline_execution.forget(tx, one, a.operation.name, a.request.id)
+        return True
+
+    while await a.calls.store.write(work):
+        pass
+
+
+@PIPELINE.operation("DeletePipeline", asks=[Ask("sagemaker:DeletePipeline", PIPELINE.this)], before=_before_delete)
 def delete(a: Authorised, tx: Transaction) -> Output:
     """With all its executions, as the API has it; the jobs they ran stay."""
 
     def make() -> Output:
         row = PIPELINE.named(a, tx)
-        executions = list(pipeline_execution.every(tx, row))
-        running = [one for one in executions if one.status in pipeline_execution.RUNNING]
-        if running:
+        if pipeline_execution.running(tx, row):
             raise Refused(
                 "ConflictException",
                 f"The pipeline {row.name} has executions that run. Please stop them first (StopPipelineExecution).",
             )
-        for one in executions:
-            pipeline_step.forget(tx, one)
-            pipeline_step.PIPELINE_EXECUTION.remove(tx, one, a.operation.name, a.request.id)
+        for one in list(pipeline_execution.every(tx, row)):
+            pipeline_execution.forget(tx, one, a.operation.name, a.request.id)
         pipeline_step.forget_cached(tx, row)
         pipeline_version.forget(tx, row)
         PIPELINE.remove(tx, row, a.operation.name, a.request.id)
@@ -167,13 +198,8 @@ def describe(a: Authorised, view: View) -> Output:
         if member in version.doc:
             found[member] = version.doc[member]
     found["PipelineVersionAliases"] = pipeline_version.aliases(row, version.doc["PipelineVersionId"])
-    found["LastRunTime"] = _last_run(view, row)
+    found["LastRunTime"] = pipeline_execution.last_run(view, row)
     return found
-
-
-def _last_run(view: View, row: Row) -> int | None:
-    last = pipeline_execution.latest(view, row)
-    return None if last is None else last.created
 
 
 @PIPELINE.reads("ListPipelines", asks=[Ask("sagemaker:ListPipelines", anything)])
@@ -201,7 +227,8 @@ def listed(a: Authorised, view: View) -> Output:
     last = shown[-1] if len(rows) > limit else None
     return {
         "PipelineSummaries": [
-            {**fill(PIPELINE, summary, row), "LastExecutionTime": _last_run(view, row)} for row in shown
+            {**fill(PIPELINE, summary, row), "LastExecutionTime": pipeline_execution.last_run(view, row)}
+            for row in shown
         ],
         "NextToken": None if last is None else pages.seal(a, last.name if by_name else [last.created, last.name]),
     }

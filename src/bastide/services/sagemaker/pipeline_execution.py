@@ -5,6 +5,7 @@ Source: Amazon SageMaker API Reference; developer guide, "Run a pipeline" and "S
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import string
@@ -28,6 +29,10 @@ from bastide.store import Row, Transaction, View
 
 RUNNING: Final = ("Executing", "Stopping")
 _PAGE: Final = 500
+_RUN: Final = "sagemaker:PipelineRun"
+"""Rows ``PIPELINE|TIME|ID``: the executions of one pipeline as they began, without those of all others."""
+_MOST_EXAMINED: Final = 1000
+_LATEST: Final = 1 << 62
 _ALPHABET: Final = string.ascii_lowercase + string.digits
 _ENTITY: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,119}")
 
@@ -45,13 +50,31 @@ def every(view: View, pipeline: Row) -> Iterator[Row]:
         after = rows[-1].name
 
 
-def latest(view: View, pipeline: Row) -> Row | None:
-    """The newest execution of a pipeline."""
-    prefix = f"{pipeline.name}/execution/"
-    rows = view.scan(
-        PIPELINE_EXECUTION.key, pipeline.account, pipeline.region, order="created", descending=True, prefix=prefix, limit=1
-    )  # fmt: skip
-    return rows[0] if rows else None
+def running(view: View, pipeline: Row) -> bool:
+    """Whether any execution of a pipeline runs."""
+    where, prefix = (PIPELINE_EXECUTION.key, pipeline.account, pipeline.region), f"{pipeline.name}/execution/"
+    return any(view.scan(*where, order="created", status=status, prefix=prefix, limit=1) for status in RUNNING)
+
+
+def _run(row: Row) -> str:
+    pipeline, _, id = row.name.split("/")
+    return f"{pipeline}|{row.doc['_started']:020d}|{id}"
+
+
+def last_run(view: View, pipeline: Row) -> int | None:
+    """When the newest execution of a pipeline began."""
+    where = (pipeline.account, pipeline.region)
+    rows = view.scan(_RUN, *where, prefix=f"{pipeline.name}|", descending=True, limit=1)
+    return int(rows[0].name.split("|")[1]) if rows else None
+
+
+def forget(tx: Transaction, row: Row, event: str, request_id: str) -> None:
+    """Removes an execution with all that is kept of it."""
+    pipeline_step.forget(tx, row)
+    run = tx.get(_RUN, row.account, row.region, _run(row))
+    if run is not None:
+        tx.delete(run, keep=False)
+    PIPELINE_EXECUTION.remove(tx, row, event, request_id)
 
 
 def move(tx: Transaction, row: Row, status: str, event: str, request_id: str = "") -> None:
@@ -64,14 +87,10 @@ def move(tx: Transaction, row: Row, status: str, event: str, request_id: str = "
     PIPELINE_EXECUTION.change(tx, row, event, request_id)
 
 
-def definition_of(view: View, row: Row) -> language.Definition:
-    """What an execution runs."""
-    return understood(_version(view, row).doc["PipelineDefinition"])
-
-
-def _version(view: View, row: Row) -> Row:
+def text_of(view: View, row: Row) -> str:
+    """The definition that an execution runs."""
     pipeline = PIPELINE.find(view, row.account, row.region, row.name.partition("/")[0])
-    return pipeline_version.get(view, pipeline, row.doc["PipelineVersionId"])
+    return str(pipeline_version.get(view, pipeline, row.doc["PipelineVersionId"]).doc["PipelineDefinition"])
 
 
 def variables(row: Row, now: int) -> dict[str, str]:
@@ -94,6 +113,8 @@ async def _before_start(a: Authorised) -> str:
     """The id that the execution will have; raises Refused if the role cannot be assumed for it."""
     with a.calls.store.reading() as view:
         pipeline = PIPELINE.named(a, view)
+        text = pipeline_version.chosen(view, pipeline, a.input).doc["PipelineDefinition"]
+    await asyncio.to_thread(understood, text)  # so that the transaction finds it understood
     id = "".join(secrets.choice(_ALPHABET) for _ in range(12))
     role = a.input.get("RoleArn") or pipeline.doc["RoleArn"]
     arn = PIPELINE_EXECUTION.arn(pipeline.account, pipeline.region, f"{pipeline.name}/execution/{id}")
@@ -149,6 +170,7 @@ def start(a: Authorised, tx: Transaction) -> Output:
         if definition.experiment is not None:
             _experiment(a, tx, row, definition)
         PIPELINE_EXECUTION.insert(tx, row, a.operation.name, a.request.id)
+        tx.insert(Row(_RUN, row.account, row.region, _run(row), {}), keep=False)
         pipeline_events.execution_moved(tx, row, "")
         if given.get("SelectiveExecutionConfig"):
             _inherit(tx, row, definition, source)
@@ -246,7 +268,7 @@ def describe(a: Authorised, view: View) -> Output:
 )
 def definition_for(a: Authorised, view: View) -> Output:
     row = PIPELINE_EXECUTION.named(a, view)
-    return {"PipelineDefinition": _version(view, row).doc["PipelineDefinition"], "CreationTime": row.created}
+    return {"PipelineDefinition": text_of(view, row), "CreationTime": row.created}
 
 
 @PIPELINE_EXECUTION.reads(
@@ -264,34 +286,48 @@ def parameters(a: Authorised, view: View) -> Output:
 def listed(a: Authorised, view: View) -> Output:
     given, pipeline = a.input, PIPELINE.named(a, view)
     limit = int(given.get("MaxResults") or 10)
-    by_name = given.get("SortBy") == "PipelineExecutionArn"
     version = None
     if given.get("PipelineVersionAlias"):
         alias = {"PipelineVersionAlias": given["PipelineVersionAlias"]}
         version = pipeline_version.chosen(view, pipeline, alias).doc["PipelineVersionId"]
+    since, until = given.get("CreatedAfter", 0), given.get("CreatedBefore", _LATEST)
+    by_arn = given.get("SortBy") == "PipelineExecutionArn"
     after = pages.position(a, given.get("NextToken"))
     found: list[Row] = []
+    examined = 0
     while True:
-        rows = view.scan(
-            PIPELINE_EXECUTION.key,
-            pipeline.account,
-            pipeline.region,
-            order="name" if by_name else "created",
-            descending=given.get("SortOrder", "Descending") == "Descending",
-            prefix=f"{pipeline.name}/execution/",
-            after=tuple(after) if isinstance(after, list) else after,
-            created_from=given.get("CreatedAfter"),
-            created_to=given.get("CreatedBefore"),
-            limit=limit + 1,
-        )
-        for row in rows:
-            if len(found) == limit:
+        rows = list(_along(view, pipeline, given, after, limit + 1, by_arn))
+        for place, row in rows:
+            if len(found) == limit or examined >= _MOST_EXAMINED:
                 return _summaries(view, pipeline, found, pages.seal(a, after))
-            after = row.name if by_name else [row.created, row.name]
-            if version in (None, row.doc["PipelineVersionId"]):
+            examined += 1
+            after = place
+            if version in (None, row.doc["PipelineVersionId"]) and since <= row.doc["_started"] <= until:
                 found.append(row)
         if len(rows) <= limit:
             return _summaries(view, pipeline, found, None)
+
+
+def _along(
+    view: View, pipeline: Row, given: Mapping[str, Any], after: str | None, limit: int, by_arn: bool
+) -> Iterator[tuple[str, Row]]:
+    """Executions behind a place, each with its own; by time those within the request's bounds only."""
+    where, backwards = (pipeline.account, pipeline.region), given.get("SortOrder", "Descending") == "Descending"
+    if by_arn:
+        prefix = f"{pipeline.name}/execution/"
+        for row in view.scan(
+            PIPELINE_EXECUTION.key, *where, prefix=prefix, descending=backwards, after=after, limit=limit
+        ):
+            yield row.name, row
+        return
+    least = f"{pipeline.name}|{given.get('CreatedAfter', 0):020d}"
+    if after is None and backwards and given.get("CreatedBefore") is not None:
+        after = f"{pipeline.name}|{given['CreatedBefore'] + 1:020d}"
+    for run in view.scan(
+        _RUN, *where, prefix=f"{pipeline.name}|", at_or_after=least, descending=backwards, after=after, limit=limit
+    ):
+        name = f"{pipeline.name}/execution/{run.name.rpartition('|')[2]}"
+        yield run.name, PIPELINE_EXECUTION.find(view, *where, name)
 
 
 def _summaries(view: View, pipeline: Row, rows: list[Row], token: str | None) -> Output:
@@ -301,7 +337,7 @@ def _summaries(view: View, pipeline: Row, rows: list[Row], token: str | None) ->
         "PipelineExecutionSummaries": [
             {
                 **fill(PIPELINE_EXECUTION, shape, row),
-                "StartTime": row.created,
+                "StartTime": row.doc["_started"],
                 "PipelineExecutionFailureReason": row.doc.get("FailureReason"),
                 "PipelineVersionAliases": pipeline_version.aliases(pipeline, row.doc["PipelineVersionId"]),
             }

@@ -14,7 +14,7 @@ from typing import Any, Final
 from bastide.engines.workflow import Flow, Run, Step, Workflows
 from bastide.kernel import Calls
 from bastide.kernel.outbox import Outbox
-from bastide.services.sagemaker import pipeline_events, pipeline_execution, pipeline_step
+from bastide.services.sagemaker import pipeline_events, pipeline_execution, pipeline_step, pipeline_version
 from bastide.services.sagemaker import pipeline_language as language
 from bastide.services.sagemaker.pipeline_callback import ANSWERED
 from bastide.services.sagemaker.pipeline_job import MADE
@@ -48,13 +48,14 @@ class PipelineFlow:
         """The execution and the steps that have begun, as they stand."""
         with self.calls.store.reading() as view:
             row = PIPELINE_EXECUTION.find(view, run.state["account"], run.state["region"], run.state["name"])
-            if "definition" not in run.held:
-                run.held["definition"] = pipeline_execution.definition_of(view, row)
             return row, pipeline_step.every(view, row)
 
     async def work(self, run: Run) -> dict[str, Any]:
         """Until nothing runs and nothing more may begin."""
-        execution, _ = self._look(run)
+        with self.calls.store.reading() as view:
+            execution = PIPELINE_EXECUTION.find(view, run.state["account"], run.state["region"], run.state["name"])
+            text = pipeline_execution.text_of(view, execution)
+        run.held["definition"] = await asyncio.to_thread(pipeline_version.understood, text)
         session = RoleSession(
             self.calls,
             execution.doc["RoleArn"],
@@ -108,10 +109,10 @@ class PipelineFlow:
     async def settle(self, run: Run) -> dict[str, Any]:
         """Writes how the execution ended."""
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> Row | None:
             row = PIPELINE_EXECUTION.get(tx, run.state["account"], run.state["region"], run.state["name"])
             if row is None or row.status not in pipeline_execution.RUNNING:
-                return
+                return None
             for name, step in pipeline_step.every(tx, row).items():
                 if step.status not in OVER:
                     _break(tx, row, name)
@@ -120,9 +121,11 @@ class PipelineFlow:
                 row.doc["FailureReason"] = _FAILED if failed else _INTERNAL
             ending = "Stopped" if row.status == "Stopping" else "Failed" if "FailureReason" in row.doc else "Succeeded"
             pipeline_execution.move(tx, row, ending, _CHANGED)
-            pipeline_events.measure(self.calls, row, ending, row.doc["_started"], tx.now)
+            return row
 
-        run.also(work)
+        row = await self.calls.store.write(work)
+        if row is not None:
+            pipeline_events.measure(self.calls, row, row.status, row.doc["_started"], row.doc["_ended"])
         return {}
 
 

@@ -14,16 +14,15 @@ from typing import Any, Final
 
 import orjson
 
-from bastide.domain import MICROS, Refused
+from bastide.domain import MICROS, Refused, iso
 from bastide.engines.workflow import Run, reach
 from bastide.kernel import Calls, Output, Unforeseen
-from bastide.services.sagemaker import objects, pipeline_callback, pipeline_events, pipeline_step
+from bastide.services.sagemaker import pipeline_callback, pipeline_events, pipeline_step, pipeline_values
 from bastide.services.sagemaker import pipeline_language as language
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
-from bastide.services.sagemaker.pipeline_execution import variables
 from bastide.services.sagemaker.pipeline_job import MADE, Made, name_for, request
-from bastide.services.sagemaker.pipeline_language.expression import Reference
 from bastide.services.sagemaker.pipeline_step import PIPELINE_EXECUTION
+from bastide.services.sagemaker.pipeline_version import properties
 from bastide.services.sagemaker.session import RoleSession
 from bastide.store import Row, Transaction
 
@@ -32,14 +31,13 @@ _log = logging.getLogger("bastide.sagemaker")
 _LOOK_SECONDS: Final = 30.0
 """How often it is looked whether something is over whose end is told."""
 _OFTEN_SECONDS: Final = 1.0
-_MOST_DOCUMENT: Final = 2 << 20
-"""Bytes of a property file, as the quota has it."""
 _MOST_PAYLOAD: Final = 6 << 20
 _CALLBACK_SECONDS: Final = 7 * 86400
 _MOST_TRIALS: Final = 50
 _EXCEPTIONS: Final[Mapping[str, str]] = {
     "ThrottlingException": "Step.THROTTLING",
     "Throttling": "Step.THROTTLING",
+    "TooManyRequestsException": "Step.THROTTLING",
     "ResourceLimitExceeded": "SageMaker.RESOURCE_LIMIT",
 }
 _JOB_EXCEPTIONS: Final = (
@@ -96,15 +94,15 @@ class StepRun:
     async def _take_up(self) -> None:
         state = self.run.state
 
-        def work(tx: Transaction) -> tuple[Row, Row]:
+        def work(tx: Transaction) -> tuple[Row, Row, bool]:
             execution = PIPELINE_EXECUTION.find(tx, state["account"], state["region"], state["name"])
             row = pipeline_step.get(tx, execution, self.step.name)
-            if row is None:
-                row = pipeline_step.begin(tx, execution, self.step)
-                pipeline_events.measure(self.calls, execution, "", tx.now, tx.now, self.step.name)
-            return execution, row
+            return execution, row or pipeline_step.begin(tx, execution, self.step), row is None
 
-        self.execution, self.row = await self.calls.store.write(work)
+        self.execution, self.row, new = await self.calls.store.write(work)
+        if new:
+            now = self.row.doc["StartTime"]
+            pipeline_events.measure(self.calls, self.execution, "", now, now, self.step.name)
 
     async def _move(
         self, status: str, also: Callable[[Transaction], None] | None = None, /, drop: tuple[str, ...] = (), **doc: Any
@@ -189,35 +187,10 @@ class StepRun:
 
     async def _scope(self) -> language.Scope:
         """What the step's expressions may ask for, with the documents that they ask for."""
-        with self.calls.store.reading() as view:
-            rows = pipeline_step.every(view, self.execution)
-        known = {name: _properties(row) for name, row in rows.items() if row.status == "Succeeded"}
-        scope = language.Scope(self.execution.doc["_values"], variables(self.execution, self.run.clock()), known)
-        for value in self.step.open:
-            for key, meant in language.wanted(value, scope).items():
-                if key not in scope.documents:
-                    scope.documents[key] = await self._document(scope, meant)
-        return scope
-
-    async def _document(self, scope: language.Scope, meant: Reference | str) -> Any:
-        uri = meant if isinstance(meant, str) else self._file(scope, meant)
-        try:
-            bucket, key = objects.split(uri)
-            content, _ = await objects.read(self.session, bucket, key, most=_MOST_DOCUMENT)
-        except Refused as refused:
-            raise language.Unresolved(f"Std:JsonGet cannot read {uri[:500]}: {refused.message}") from None
-        try:
-            return orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            raise language.Unresolved(f"Std:JsonGet: {uri[:500]} is no JSON: {error}.") from None
-
-    def _file(self, scope: language.Scope, meant: Reference) -> str:
-        file = self.run.held["definition"].steps[meant.name].files[meant.file]
-        outputs = (scope.steps.get(meant.name, {}).get("ProcessingOutputConfig") or {}).get("Outputs") or ()
-        for one in outputs:
-            if one["OutputName"] == file.output and one.get("S3Output"):
-                return f"{one['S3Output']['S3Uri'].rstrip('/')}/{file.path.lstrip('/')}"
-        raise language.Unresolved(f"The step {meant.name} has no output {file.output}, where {meant.file} would be.")
+        definition: language.Definition = self.run.held["definition"]
+        return await pipeline_values.scope(
+            self.calls, self.session, self.execution, definition, self.step, self.run.clock()
+        )
 
     async def _act(self, service: str, operation: str, given: dict[str, Any]) -> Output:
         """A call with the role; raises _Fault."""
@@ -293,7 +266,7 @@ class StepRun:
         if asked and described.get("EndpointConfigName") != asked:
             raise _Fault(f"ClientError: The endpoint {name} went back to {described.get('EndpointConfigName')}.")
         await self._unexpect()
-        await self._succeed(_described=_plain(described))
+        await self._succeed(_described=_plain(properties(self.step.type), described))
 
     async def _unexpect(self) -> None:
         """Nobody is to tell the execution of what this step made any more."""
@@ -498,12 +471,6 @@ class StepRun:
         await self._succeed(_outputs=outputs, Metadata={"Callback": {**callback, "OutputParameters": _listed(outputs)}})
 
 
-def _properties(row: Row) -> dict[str, Any]:
-    """What others may ask of a step that succeeded."""
-    found = dict(row.doc.get("_described") or {})
-    return found | {"OutputParameters": row.doc["_outputs"]} if "_outputs" in row.doc else found
-
-
 def _listed(outputs: Mapping[str, Any]) -> list[dict[str, str]]:
     def text(value: Any) -> str:
         return ("true" if value else "false") if isinstance(value, bool) else str(value)
@@ -526,10 +493,16 @@ async def _bytes(body: Any) -> bytes:
     return bytes(found)
 
 
-def _plain(value: Any) -> Any:
-    """A described resource as JSON keeps it, without what is not there."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items() if one is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+def _plain(shape: Any, value: Any) -> Any:
+    """A described resource as JSON keeps it and others ask for it: times as texts, without what is not there."""
+    kind = shape.type_name
+    if kind == "structure" and isinstance(value, dict):
+        members = shape.members
+        return {key: _plain(members[key], one) for key, one in value.items() if one is not None and key in members}
+    if kind == "map" and isinstance(value, dict):
+        return {key: _plain(shape.value, one) for key, one in value.items() if one is not None}
+    if kind == "list" and isinstance(value, list | tuple):
+        return [_plain(shape.member, one) for one in value]
+    if kind == "timestamp" and isinstance(value, int):
+        return iso(value)
     return value if isinstance(value, str | int | float | bool) else str(value)

@@ -69,6 +69,11 @@ def _shapes() -> dict[str, Any]:
     return {**found, "Tuning": _Tuned()}
 
 
+def properties(type: str) -> Any:
+    """The shape of what steps of a type have as properties."""
+    return _shapes()[type]
+
+
 def understood(text: str) -> language.Definition:
     """A definition; raises Refused for what is none."""
     try:

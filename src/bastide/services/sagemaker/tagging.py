@@ -5,6 +5,8 @@ from __future__ import annotations
 from bastide.domain import Arn, Refused, tag_map
 from bastide.kernel import Ask, Authorised, Kind, Output, member, pages
 from bastide.kernel.regular import tags_shown
+from bastide.services.sagemaker.pipeline_step import PIPELINE_EXECUTION
+from bastide.services.sagemaker.pipeline_version import PIPELINE
 from bastide.store import Row, Transaction, View
 
 TAGS = Kind("Tags", service="sagemaker", arn="tags/{}", named_by="ResourceArn", tags=False)
@@ -20,6 +22,8 @@ def _row(a: Authorised, view: View) -> tuple[Kind, Row]:
     except ValueError:
         raise Refused("ValidationException", f"Invalid ARN: {given[:200]}") from None
     kind = a.calls.registry.kind(arn) if arn.service == "sagemaker" else None
+    if kind is PIPELINE and "/execution/" in arn.resource:
+        kind = PIPELINE_EXECUTION
     if kind is None or kind is TAGS or not kind.tags:
         raise Refused("ValidationException", f"`{given[:200]}` is not the ARN of something that has tags.")
     if arn.account != a.account or arn.region != a.region:

@@ -48,7 +48,7 @@ predictor = model.deploy(
 )
 try:
     # The SDK keeps looking for a failure after the answer, as often as it is told.
-    answer = predictor.predict(data=4, waiter_config=WaiterConfig(delay=1, max_attempts=30))
+    answer = predictor.predict(data=4, waiter_config=WaiterConfig(delay=1, max_attempts=60))
     print("answer", answer)
     assert answer == 40
 finally:

@@ -21,6 +21,8 @@ _DEEPEST: Final = 64
 _MOST_CHARACTERS: Final = 1024
 """Of a parameter's value, as the API has it."""
 _NAME: Final = re.compile(r"[A-Za-z0-9\-_]{1,64}")
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_MOST_INTEGER: Final = 1 << 63
 _TYPES: Final = {"String": str, "Integer": int, "Float": float, "Boolean": bool}
 JOBS: Final = ("Processing", "Training", "Tuning", "Transform")
 RESOURCES: Final = ("Model", "RegisterModel", "EndpointConfig", "Endpoint")
@@ -62,7 +64,9 @@ class Parameter:
         value: Any = text
         try:
             if self.type == "Integer":
-                value = int(text)
+                value = int(text) if _INTEGER.fullmatch(text) else None
+                if value is None or not -_MOST_INTEGER <= value < _MOST_INTEGER:
+                    raise ValueError
             elif self.type == "Float":
                 value = float(text)
                 if not math.isfinite(value):

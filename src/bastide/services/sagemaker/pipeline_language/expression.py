@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from bastide.services.sagemaker.json_path import NoMatch, Path, Unreadable
 
 EXPRESSIONS: Final = ("Get", "Std:Join", "Std:JsonGet")
@@ -237,7 +239,11 @@ def resolve(value: Any, scope: Scope) -> Any:
 
 
 def _counted(value: Any, scope: Scope) -> Any:
-    scope.characters += len(value) if isinstance(value, str) else 8
+    """The value, if all that was put in so far is bearable; raises Unresolved."""
+    if isinstance(value, dict | list):
+        scope.characters += len(orjson.dumps(value))
+    else:
+        scope.characters += len(value) if isinstance(value, str) else 8
     if scope.characters > _MOST_CHARACTERS:
         raise Unresolved(f"The arguments become more than {_MOST_CHARACTERS} characters.")
     return value

@@ -1,12 +1,14 @@
-"""Event patterns. Source: EventBridge User Guide, "Event patterns", "Comparison operators"."""
+"""Patterns of events, of EventBridge's rules and of filter policies of SNS, which have the same language.
+
+Source: EventBridge User Guide, "Event patterns", "Comparison operators"; SNS Developer Guide, "Filter policy constraints".
+"""
 
 from __future__ import annotations
 
-import fnmatch
 import ipaddress
 import operator
-import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -15,6 +17,10 @@ from bastide.domain import Refused
 
 _LONGEST: Final = 4096
 _MOST_WILDCARDS: Final = 30
+_MOST_BRANCHES: Final = 1000
+"""Ways in which the ``$or`` of a pattern can be combined: more is what exploding patterns are."""
+_DEEPEST: Final = 100
+_NUMBERS: Final = 5.0e9
 _MISSING: Final = object()
 _NUMERIC: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,
@@ -31,16 +37,17 @@ def _wrong(text: str) -> Refused:
 class Pattern:
     """A checked pattern. Raises Refused InvalidEventPatternException for what is none."""
 
-    def __init__(self, text: str) -> None:
-        if len(text.encode()) > _LONGEST:
-            raise _wrong(f"it has more than {_LONGEST} bytes")
+    def __init__(self, text: str, *, most_bytes: int = _LONGEST) -> None:
+        if len(text.encode("utf-8", "surrogatepass")) > most_bytes:
+            raise _wrong(f"it has more than {most_bytes} bytes")
         try:
             self._held = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise _wrong(f"it is no JSON: {error}") from None
         if not isinstance(self._held, dict) or not self._held:
             raise _wrong("it must be an object with fields")
-        _check(self._held)
+        if _check(self._held) > _MOST_BRANCHES:
+            raise _wrong(f"its $or can be combined in more than {_MOST_BRANCHES} ways")
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -53,17 +60,20 @@ class Pattern:
         return _object(self._held, event)
 
 
-def _check(held: Mapping[str, Any]) -> None:
+def _check(held: Mapping[str, Any], depth: int = 0) -> int:
+    """In how many ways its ``$or`` can be combined; raises Refused."""
+    branches = 1
+    if depth > _DEEPEST:
+        raise _wrong("it is nested too deeply")
     for name, value in held.items():
         if name == "$or":
             if not isinstance(value, list) or len(value) < 2 or not all(isinstance(one, dict) and one for one in value):
                 raise _wrong("$or takes an array of at least two objects")
-            for one in value:
-                _check(one)
+            branches *= sum(_check(one, depth + 1) for one in value)
         elif isinstance(value, dict):
             if not value:
                 raise _wrong(f"{name}: empty objects are not allowed")
-            _check(value)
+            branches *= _check(value, depth + 1)
         elif isinstance(value, list):
             if not value:
                 raise _wrong(f"{name}: empty arrays are not allowed")
@@ -71,12 +81,25 @@ def _check(held: Mapping[str, Any]) -> None:
                 _check_one(name, one)
         else:
             raise _wrong(f'"{name}" must be an object or an array')
+    return branches
 
 
 def _texts(name: str, kind: str, value: Any) -> None:
     many = value if isinstance(value, list) else [value]
     if not many or not all(isinstance(one, str) for one in many):
         raise _wrong(f"{name}: {kind} takes text")
+
+
+def _wild(name: str, text: str) -> None:
+    plain = text.replace("\\\\", "").replace("\\*", "")
+    if "\\" in plain:
+        raise _wrong(f"{name}: a backslash of a wildcard stands before * or another backslash")
+    if "**" in plain or plain.count("*") > _MOST_WILDCARDS:
+        raise _wrong(f"{name}: too many or consecutive wildcards")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _NUMBERS
 
 
 def _check_one(name: str, one: Any) -> None:
@@ -98,8 +121,8 @@ def _check_one(name: str, one: Any) -> None:
     elif kind in ("equals-ignore-case", "wildcard", "cidr"):
         if not isinstance(value, str):
             raise _wrong(f"{name}: {kind} takes text")
-        if kind == "wildcard" and ("**" in value or value.count("*") > _MOST_WILDCARDS):
-            raise _wrong(f"{name}: too many or consecutive wildcards")
+        if kind == "wildcard":
+            _wild(name, value)
         if kind == "cidr":
             try:
                 ipaddress.ip_network(value, strict=False)
@@ -111,17 +134,31 @@ def _check_one(name: str, one: Any) -> None:
     elif kind == "numeric":
         pairs = value if isinstance(value, list) else []
         if len(pairs) not in (2, 4) or not all(
-            pairs[n] in _NUMERIC and isinstance(pairs[n + 1], (int, float)) for n in range(0, len(pairs), 2)
+            isinstance(pairs[n], str) and pairs[n] in _NUMERIC and _is_number(pairs[n + 1])
+            for n in range(0, len(pairs), 2)
         ):
-            raise _wrong(f"{name}: numeric takes one or two comparisons")
+            raise _wrong(f"{name}: numeric takes one or two comparisons with numbers from -5e9 to 5e9")
+        if (
+            len(pairs) == 4
+            and not (pairs[0] in (">", ">=") and pairs[2] in ("<", "<=") and pairs[1] <= pairs[3])
+            and not (pairs[0] in ("<", "<=") and pairs[2] in (">", ">=") and pairs[3] <= pairs[1])
+        ):
+            raise _wrong(f"{name}: two comparisons of numeric are a range from a smaller to a greater number")
     elif isinstance(value, dict):
         if len(value) != 1 or next(iter(value)) not in ("prefix", "suffix", "equals-ignore-case", "wildcard"):
             raise _wrong(f"{name}: anything-but takes values, prefix, suffix, equals-ignore-case or wildcard")
         _texts(name, "anything-but", next(iter(value.values())))
+        if "wildcard" in value:
+            inner = value["wildcard"]
+            for each in inner if isinstance(inner, list) else [inner]:
+                _wild(name, each)
     else:
         many = value if isinstance(value, list) else [value]
-        if not many or not all(isinstance(each, (str, int, float)) for each in many):
-            raise _wrong(f"{name}: anything-but takes text or numbers")
+        texts = all(isinstance(each, str) for each in many)
+        if not many or not (
+            texts or all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in many)
+        ):
+            raise _wrong(f"{name}: anything-but takes texts or numbers")
 
 
 def _object(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
@@ -169,9 +206,30 @@ def _same(one: Any, value: Any) -> bool:
     return type(one) is type(value) and bool(one == value)
 
 
+@lru_cache(4096)
+def _pieces(pattern: str) -> tuple[str, ...]:
+    """The texts between the stars of a wildcard."""
+    return tuple(
+        piece.replace("\1", "*").replace("\0", "\\")
+        for piece in pattern.replace("\\\\", "\0").replace("\\*", "\1").split("*")
+    )
+
+
 def _wildcard(pattern: str, text: str) -> bool:
-    escaped = re.sub(r"([?\[])", r"[\1]", pattern.replace("\\*", "\0"))
-    return fnmatch.fnmatchcase(text, escaped.replace("\0", "[*]"))
+    """Each piece is looked for behind the one before: no text takes longer than its length times the pieces."""
+    first, *more = _pieces(pattern)
+    if not more:
+        return text == first
+    last = more.pop()
+    if not text.startswith(first) or len(text) < len(first) + len(last) or not text.endswith(last):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for piece in more:
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return at <= end
 
 
 def _text(kind: str, wanted: str, value: str) -> bool:
