@@ -7,7 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-SUITES = {"protocols": "tests.conformance.protocols", "iam": "tests.conformance.iam", "s3": "tests.conformance.s3"}
+SUITES = {
+    "protocols": "tests.conformance.protocols",
+    "iam": "tests.conformance.iam",
+    "s3": "tests.conformance.s3",
+    "asl": "tests.conformance.asl",
+}
 FETCHED = {"s3"}
 """Suites that are a checkout of their own, not a folder of cases; they run when they are named."""
 
