@@ -160,36 +160,3 @@ def test_events_topics_buckets_and_alarms_invoke_functions_that_let_them(account
         return [text for text in told if any(text in line for line in bench.lines(name, "told"))]
 
     until(lambda: len(heard()) == len(told), 20)
-
-
-TOLD = {"StartAt": "Keep", "States": {"Keep": {"Type": "Pass", "End": True}}}
-
-
-@pytest.mark.control("MON-08")
-def test_a_job_that_completed_starts_a_state_machine_if_the_role_may(account: Account) -> None:
-    workshop, states, sqs = workshop_of(account), account.client("stepfunctions"), account.client("sqs")
-    runs = account.role("Runs", allow("logs:*"), trust={"Service": "states.amazonaws.com"})
-    machine = states.create_state_machine(name="m", definition=json.dumps(TOLD), roleArn=runs)["stateMachineArn"]
-    strong = account.role("Strong", allow("states:StartExecution", resource=machine), trust=EVENTS)
-    weak = account.role("Weak", allow("states:DescribeStateMachine"), trust=EVENTS)
-    events, dead = account.client("events"), made(sqs)
-    pattern = {"source": ["aws.sagemaker"], "detail": {"TrainingJobStatus": ["Completed"]}}
-    source = events.put_rule(Name="done", EventPattern=json.dumps(pattern))["RuleArn"]
-    change = {"InputPathsMap": {"job": "$.detail.TrainingJobName"}, "InputTemplate": '{"job": <job>}'}
-    events.put_targets(
-        Rule="done", Targets=[
-            {"Id": "s", "Arn": machine, "RoleArn": strong, "InputTransformer": change},
-            {"Id": "w", "Arn": machine, "RoleArn": weak, "DeadLetterConfig": {"Arn": lets(account, dead, source)}},
-        ],
-    )  # fmt: skip
-    job = workshop.train("open('/opt/ml/model/m.txt','w').write('m')")
-    assert workshop.trained(job)["TrainingJobStatus"] == "Completed"
-    until(lambda: states.list_executions(stateMachineArn=machine)["executions"])
-    [one] = states.list_executions(stateMachineArn=machine)["executions"]
-    assert json.loads(states.describe_execution(executionArn=one["executionArn"])["input"]) == {"job": job}
-    [letter] = arrived(account, dead)
-    assert letter["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "NO_PERMISSIONS"
-    assert "states:StartExecution" in letter["MessageAttributes"]["ERROR_MESSAGE"]["StringValue"]
-    given = {"AttributeKey": "EventName", "AttributeValue": "CreateTrainingJob"}
-    found = account.client("cloudtrail").lookup_events(LookupAttributes=[given])["Events"]
-    assert json.loads(found[0]["CloudTrailEvent"])["requestParameters"]["trainingJobName"] == job
