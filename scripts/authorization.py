@@ -130,6 +130,7 @@ _TEXTS = {
     "sagemaker.destinationarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:context/name",
     "destinationparentid": "ou-zzzz-zzzzzzzz",
     "ec2.resources": "vpc-00000000000000007",
+    "administrationrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "executionrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "handshakeid": "h-" + "0" * 32,
     "instancearn": "arn:aws:sso:::instance/ssoins-0000000000000007",
