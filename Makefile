@@ -69,7 +69,7 @@ sdk: setup clients ## programs of the SageMaker SDK, v2 and v3, unchanged; SDK=v
 controls: setup clients ## every control of the mission, the tests that cite it, how they ended
 	@$(PYTEST) --controls
 
-conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam, asl or s3 for one
+conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam, asl, s3 or stacks for one
 	@$(BIN)/python -m tests.conformance $(SUITE)
 
 crash: setup ## kills the platform at every step, and lets its power go, at length

@@ -130,6 +130,7 @@ _TEXTS = {
     "sagemaker.destinationarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:context/name",
     "destinationparentid": "ou-zzzz-zzzzzzzz",
     "ec2.resources": "vpc-00000000000000007",
+    "administrationrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "executionrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "handshakeid": "h-" + "0" * 32,
     "instancearn": "arn:aws:sso:::instance/ssoins-0000000000000007",
@@ -147,6 +148,8 @@ _TEXTS = {
     "events.arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.eventbusarn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.archivearn": f"arn:aws:events:{REGION}:{ACCOUNT}:archive/name",
+    "sns.attributename": "SubscriptionRoleArn",
+    "sns.attributevalue": f"arn:aws:iam::{ACCOUNT}:role/name",
     "queueurl": f"https://localhost/{ACCOUNT}/name",
     "sqs.sourcearn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
     "sqs.destinationarn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
@@ -236,6 +239,8 @@ def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) 
     if type == "list":
         return [example(shape.member, member, kinds, depth + 1)]
     if type == "map":
+        if shape.name == "SubscriptionAttributesMap":
+            return {"SubscriptionRoleArn": _TEXTS["rolearn"]}
         return {"team": example(shape.value, member, kinds, depth + 1)}
     if type == "string":
         return _text(shape, member, kinds)

@@ -12,8 +12,9 @@ SUITES = {
     "iam": "tests.conformance.iam",
     "s3": "tests.conformance.s3",
     "asl": "tests.conformance.asl",
+    "stacks": "tests.conformance.stacks",
 }
-FETCHED = {"s3"}
+FETCHED = {"s3", "stacks"}
 """Suites that are a checkout of their own, not a folder of cases; they run when they are named."""
 
 

@@ -73,8 +73,9 @@ _PATTERNS = {
     "ArchiveArn": "arn:aws:events:{region}:{account}:archive/nothing-here",
     "ConnectionArn": "arn:aws:events:{region}:{account}:connection/nothing-here/00000000-0000-0000-0000-000000000007",
     "TagResourceArn": "arn:aws:scheduler:{region}:{account}:schedule-group/nothing-here",
+    "Account": "{account}",
 }
-"""What the models of Lambda, EventBridge and Scheduler allow, by their shapes."""
+"""What the models of Lambda, EventBridge, Scheduler and CloudFormation allow, by their shapes."""
 
 
 def _text(shape: Any, name: str, account: str) -> str:
@@ -90,6 +91,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         or str(shape.metadata.get("pattern", "")).startswith("arn:(aws[a-zA-Z-]*)?:iam")
     ):
         return f"arn:aws:iam::{account}:role/nothing-here"
+    if lower == "currentdeliverystreamversionid":
+        return "1"
     if lower == "queueurl":
         return f"https://localhost/{account}/nothing-here"
     if lower == "taskhandle":
@@ -352,6 +355,12 @@ _OWN |= {("ssm", f"{verb}Resource") for verb in ("AddTagsTo", "RemoveTagsFrom", 
 """Here a ResourceId is a name in the caller's own account, not an account."""
 _OWN |= {("events", "PutTargets"), ("events", "ListRuleNamesByTarget")}
 """They are about a rule of the caller's own account, and only mention a target; what may be one, the stories show."""
+_OWN |= {
+    ("cloudformation", f"{verb}StackInstance{more}")
+    for verb, more in (("Describe", ""), ("Create", "s"), ("Update", "s"))
+}
+_OWN |= {("cloudformation", "DeleteStackInstances"), ("cloudformation", "UpdateStackSet")}
+"""They are about a stack set of the caller's own account, and only mention the accounts that it reaches."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

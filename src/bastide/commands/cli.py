@@ -75,6 +75,7 @@ def cli() -> None:
       bastide policy replay --scp FILE      what a guardrail would have stopped last week
       bastide policy prove ...              what holds for every request there can be
       bastide reproduce MODEL-PACKAGE-ARN   a registered version, trained again and compared
+      bastide deploy TEMPLATE               a stack from a template: its plan, its progress, its cause
       bastide login                         sign in as yourself, at the identity provider
       bastide sdk                           point the SageMaker Python SDK at the platform
       bastide backup FILE                   everything, in one sealed file
@@ -85,6 +86,7 @@ def cli() -> None:
 for _module, *_names in (
     ("access", "credentials"),
     ("demo", "demo"),
+    ("deploy", "deploy"),
     ("doctor", "doctor"),
     ("environments", "environments"),
     ("executions", "executions"),

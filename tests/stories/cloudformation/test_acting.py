@@ -269,3 +269,33 @@ def test_the_aws_cli_deploys_packages_and_waits(platform: Running, stacks: Stack
     assert "No changes to deploy" in told
     id = stacks.delete("cli")["StackId"]
     aws("wait", "stack-delete-complete", "--stack-name", id)
+
+
+def test_a_serverless_template_becomes_functions_and_roles(stacks: Stacks) -> None:
+    body = template(
+        {
+            "Hello": {
+                "Type": "AWS::Serverless::Function",
+                "Properties": {
+                    "Handler": "index.handler",
+                    "Runtime": "python3.11",
+                    "InlineCode": "def handler(e, c): pass",
+                },
+            }
+        },
+        Transform="AWS::Serverless-2016-10-31",
+    )
+    asked = {
+        "TemplateBody": body,
+        "ChangeSetType": "CREATE",
+        "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    }
+    stacks.client.create_change_set(StackName="s", ChangeSetName="c", **asked)
+    told = stacks.client.describe_change_set(StackName="s", ChangeSetName="c")["Changes"]
+    assert {one["ResourceChange"]["ResourceType"] for one in told} == {"AWS::Lambda::Function", "AWS::IAM::Role"}
+    wrong = json.loads(body)
+    del wrong["Resources"]["Hello"]["Properties"]["Runtime"]
+    with pytest.raises(ClientError, match="Runtime"):
+        stacks.client.create_change_set(
+            StackName="t", ChangeSetName="c", **{**asked, "TemplateBody": json.dumps(wrong)}
+        )

@@ -337,3 +337,28 @@ def test_a_change_set_shows_and_does(stacks: Stacks) -> None:
     assert stacks.settled("s")["StackStatus"] == "UPDATE_COMPLETE"
     assert stacks.value("two") == "v" and stacks.value(stacks.physical("s")["U"]) == "two"
     assert _refused(client.execute_change_set, ChangeSetName=made["Id"])[0] == "InvalidChangeSetStatus"
+
+
+def test_drift_is_found(stacks: Stacks) -> None:
+    group = {
+        "Type": "AWS::SageMaker::ModelPackageGroup",
+        "Properties": {"ModelPackageGroupName": "g", "ModelPackageGroupDescription": "d"},
+    }
+    stacks.create("s", template({"A": parameter("a"), "B": parameter("b"), "C": parameter("c"), "G": group}))
+    physical = stacks.physical("s")
+    stacks.ssm.put_parameter(Name=physical["A"], Value="other", Overwrite=True)
+    stacks.ssm.delete_parameter(Name=physical["B"])
+    id = stacks.client.detect_stack_drift(StackName="s")["StackDriftDetectionId"]
+    told = stacks.client.describe_stack_drift_detection_status(StackDriftDetectionId=id)
+    assert (told["StackDriftStatus"], told["DriftedStackResourceCount"]) == ("DRIFTED", 2)
+    drifts = stacks.client.describe_stack_resource_drifts(StackName="s")["StackResourceDrifts"]
+    assert {one["LogicalResourceId"]: one["StackResourceDriftStatus"] for one in drifts} == {
+        "A": "MODIFIED", "B": "DELETED", "C": "IN_SYNC", "G": "IN_SYNC",
+    }  # fmt: skip
+    [changed] = [one["PropertyDifferences"] for one in drifts if one["LogicalResourceId"] == "A"]
+    assert [(one["PropertyPath"], one["ExpectedValue"], one["ActualValue"]) for one in changed] == [
+        ("/Value", "a", "other")
+    ]
+    stacks.ssm.put_parameter(Name=physical["A"], Value="a", Overwrite=True)
+    one = stacks.client.detect_stack_resource_drift(StackName="s", LogicalResourceId="A")["StackResourceDrift"]
+    assert one["StackResourceDriftStatus"] == "IN_SYNC"

@@ -15,10 +15,16 @@ from bastide.store import Transaction
 
 CLOUDFORMATION: Final = "cloudformation.amazonaws.com"
 _SPARE = 300 * MICROS
+_NAME: Final = "AWSCloudFormation"
 
 Principal = dict[str, Any]
-"""Who acts, as it is kept: ``{"role": ARN}``, ``{"user": access key}`` or ``{"session": its fields}``. No secret is
-in it."""
+"""Who acts, as it is kept: ``{"roles": [ARN, ...]}``, ``{"user": access key}`` or ``{"session": its fields}``. No secret is
+in it. roles: each is taken on by the one before it, the first by `service`, which is CloudFormation if nothing is said."""
+
+
+def as_role(role: str) -> Principal:
+    """A service role."""
+    return {"roles": [role]}
 
 
 def principal(caller: Caller) -> Principal:
@@ -55,12 +61,12 @@ class Actor:
     @property
     def via(self) -> tuple[str, ...]:
         """With a service role the calls are the role's own, and were forwarded by nobody."""
-        return () if "role" in self.principal else (CLOUDFORMATION,)
+        return () if "roles" in self.principal else (CLOUDFORMATION,)
 
     async def caller(self) -> Caller:
-        """Whoever acts; raises Refused if the role cannot be assumed, or the session or user is there no more."""
-        if "role" in self.principal:
-            return await self._role()
+        """Whoever acts; raises Refused if a role cannot be assumed, or the session or user is there no more."""
+        if "roles" in self.principal:
+            return await self._roles()
         if "session" in self.principal:
             session = _session(self.principal["session"])
             if session.expires <= self.calls.clock():
@@ -77,23 +83,38 @@ class Actor:
             raise Refused("AccessDenied", "Whoever asked for the stack has no valid credentials any more.", 403)
         return found
 
-    async def _role(self) -> Caller:
+    async def _roles(self) -> Caller:
+        """The last of the roles; the first trusts the service, and each further one the one before."""
         held = self._caller
-        if held is None or held.session is None or held.session.expires - _SPARE < self.calls.clock():
-            role = self.principal["role"]
-            try:
-                held = await self.calls.assume(
-                    CLOUDFORMATION,
-                    role,
-                    "AWSCloudFormation",
-                    account=self.account,
-                    region=self.region,
-                    source_arn=self.arn,
-                )
-            except Refused:
-                raise Refused("ValidationError", f"Role {role} is invalid or cannot be assumed") from None
-            self._caller = held
+        if held is not None and held.session is not None and held.session.expires - _SPARE >= self.calls.clock():
+            return held
+        service = self.principal.get("service", CLOUDFORMATION)
+        role = ""
+        held = None
+        try:
+            for role in self.principal["roles"]:
+                if held is None:
+                    held = await self.calls.assume(
+                        service, role, _NAME, account=self.account, region=self.region, source_arn=self.arn
+                    )
+                else:
+                    held = await self._next(held, role)
+        except Refused:
+            raise Refused("ValidationError", f"Role {role} is invalid or cannot be assumed") from None
+        assert held is not None
+        self._caller = held
         return held
+
+    async def _next(self, held: Caller, role: str) -> Caller:
+        asked = {"RoleArn": role, "RoleSessionName": _NAME, "DurationSeconds": 3600}
+        output = await self.calls.act(held, "sts", "AssumeRole", asked, region=self.region, source=CLOUDFORMATION)
+        issued = output["Credentials"]
+        session, _ = self.calls.sessions.read(issued["SessionToken"], issued["AccessKeyId"], self.calls.clock())
+        with self.calls.store.reading() as view:
+            found = self.calls.directory.by_session(view, session)
+        if found is None:
+            raise Refused("AccessDenied", f"The role {role} is gone.", 403)
+        return found
 
     async def act(
         self,

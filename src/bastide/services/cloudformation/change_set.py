@@ -11,7 +11,7 @@ from typing import Any, Final
 from bastide.domain import Refused, new_id
 from bastide.kernel import Ask, Asked, Authorised, Output, each, pages
 from bastide.services.cloudformation import planning, record
-from bastide.services.cloudformation.acting import Actor
+from bastide.services.cloudformation.acting import Actor, as_role
 from bastide.services.cloudformation.deployment import Deployment
 from bastide.services.cloudformation.intake import actor_of, intake
 from bastide.services.cloudformation.record import CHANGE_SET, SET_ID, STACK, State, active, arn_of, found, set_of, this
@@ -271,7 +271,7 @@ async def _before_execute(a: Authorised) -> Any:
         stack, row = _held(a, view)
     state = State(**record.opened(a.calls, row.doc["state"]))
     if state.role:
-        await Actor(a.calls, {"role": state.role}, account=a.account, region=a.region, arn=arn_of(stack)).caller()
+        await Actor(a.calls, as_role(state.role), account=a.account, region=a.region, arn=arn_of(stack)).caller()
     return state
 
 

@@ -211,6 +211,7 @@ class Deployment:
         return Resource(
             self.actor, self.stack, held.logical, live,
             service=type_of(thing.type).service, key=key, journal=held.journal, attempt=held.doc.get("attempt", ""),
+            run=self.operation.get("run", ""),
             save=save, stop=self.stop if stoppable else lambda: None, old=old,
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from bastide.engines import templates
 from bastide.engines.templates import Scope, Template, parameters, text
 from bastide.kernel import Authorised, Calls
 from bastide.services.cloudformation import serverless
-from bastide.services.cloudformation.acting import Actor, principal
+from bastide.services.cloudformation.acting import Actor, as_role, principal
 from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.fetching import fetched, located, template_at
 from bastide.services.cloudformation.record import EXPORT, STACK, State
@@ -138,7 +138,7 @@ async def intake(
     hosts = a.engine(Door).hosts
     body = await body_of(actor, input, earlier, hosts)
     if role:
-        acting = Actor(a.calls, {"role": role}, account=a.account, region=a.region, arn=arn)
+        acting = Actor(a.calls, as_role(role), account=a.account, region=a.region, arn=arn)
         await acting.caller()
     else:
         acting = actor

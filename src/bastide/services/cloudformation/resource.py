@@ -107,6 +107,7 @@ class Resource:
         key: str,
         journal: dict[str, Any],
         attempt: str,
+        run: str,
         save: Callable[[Transaction, dict[str, Any]], None],
         stop: Callable[[], None],
         old: dict[str, Any] | None = None,
@@ -120,6 +121,7 @@ class Resource:
         self.journal = journal
         self.key = key
         self._attempt = attempt
+        self.run = run
         self._save = save
         self.stop = stop
 

@@ -12,7 +12,7 @@ from bastide.domain import Refused, new_id
 from bastide.engines import templates
 from bastide.kernel import Ask, Authorised, Output, each, member, once
 from bastide.services.cloudformation import record, stack_policy
-from bastide.services.cloudformation.acting import CLOUDFORMATION, Principal, principal
+from bastide.services.cloudformation.acting import CLOUDFORMATION, Actor, Principal, as_role, principal
 from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.fetching import template_at
 from bastide.services.cloudformation.intake import actor_of, intake
@@ -58,7 +58,7 @@ def who(a: Authorised, role: str) -> Principal:
     parent = parent_of(a)
     if parent is not None:
         return parent.principal
-    return {"role": role} if role else principal(a.caller)
+    return as_role(role) if role else principal(a.caller)
 
 
 def role_of(a: Authorised, row: Row | None) -> str:
@@ -158,7 +158,7 @@ async def _before_create(a: Authorised) -> Any:
     role = a.input.get("RoleARN") or ""
     state = await intake(a, a.input, arn=arn, name=name, role=role)
     if parent is not None:
-        state.role = str(parent.principal.get("role", ""))
+        state.role = str((parent.principal.get("roles") or [""])[0])
     return uuid, state, await policy_text(a, "StackPolicyBody", "StackPolicyURL")
 
 
@@ -302,9 +302,7 @@ async def _before_roll(a: Authorised) -> Any:
         row = found(view, a.account, a.region, a.input["StackName"])
     role = role_of(a, row)
     if role:
-        from bastide.services.cloudformation.acting import Actor  # noqa: PLC0415
-
-        await Actor(a.calls, {"role": role}, account=a.account, region=a.region, arn=arn_of(row)).caller()
+        await Actor(a.calls, as_role(role), account=a.account, region=a.region, arn=arn_of(row)).caller()
     return role
 
 
@@ -359,11 +357,7 @@ async def _before_delete(a: Authorised) -> Any:
         row = active(view, a.account, a.region, a.input["StackName"])
     role = "" if row is None else role_of(a, row)
     if a.input.get("RoleARN"):
-        from bastide.services.cloudformation.acting import Actor  # noqa: PLC0415
-
-        await Actor(
-            a.calls, {"role": role}, account=a.account, region=a.region, arn=arn_of(row) if row else ""
-        ).caller()
+        await Actor(a.calls, as_role(role), account=a.account, region=a.region, arn=arn_of(row) if row else "").caller()
     return role
 
 

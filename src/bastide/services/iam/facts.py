@@ -60,11 +60,26 @@ _FOUNDER: Final = Attached(
                     "Action": _RESERVED,
                     "Resource": "arn:aws:iam::*:role/aws-reserved/sso.amazonaws.com/*",
                 },
+                {
+                    "Sid": "StackSets",
+                    "Effect": "Allow",
+                    "Principal": {"Service": "member.org.stacksets.cloudformation.amazonaws.com"},
+                    "Action": "iam:CreateRole",
+                    "Resource": "arn:aws:iam::*:role/stacksets-exec-*",
+                },
+                {
+                    "Sid": "StackSetsPolicy",
+                    "Effect": "Allow",
+                    "Principal": {"Service": "member.org.stacksets.cloudformation.amazonaws.com"},
+                    "Action": "iam:AttachRolePolicy",
+                    "Resource": "arn:aws:iam::*:role/stacksets-exec-*",
+                    "Condition": {"ArnEquals": {"iam:PolicyARN": ADMINISTRATOR}},
+                },
             ],
         },
         Form.RESOURCE,
     ),
-    "the trust of an account in organizations.amazonaws.com and sso.amazonaws.com",
+    "the trust of an account in Organizations, Identity Center and StackSets",
 )
 """Accounts are founded by Organizations, which gives them their first role (Organizations User Guide, "Creating a
 member account"); Identity Center makes, changes and removes the roles under its own path, and no others. Nobody but the

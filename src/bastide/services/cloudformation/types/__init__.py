@@ -6,11 +6,20 @@ from typing import Final
 
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
-from bastide.services.cloudformation.types import identity, integration, network, own, platform, storage, watching
+from bastide.services.cloudformation.types import (
+    identity,
+    integration,
+    network,
+    own,
+    platform,
+    stack_sets,
+    storage,
+    watching,
+)
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
-    for module in (identity, integration, network, own, platform, storage, watching)
+    for module in (identity, integration, network, own, platform, stack_sets, storage, watching)
     for one in module.TYPES
 }
 """All rows, by name."""

@@ -24,6 +24,30 @@ _NOT_CONFIGURED: Final = {
     "Code", "Architectures", "FunctionName", "PackageType", "Tags", "ReservedConcurrentExecutions", "CodeSigningConfigArn",
     "RuntimeManagementConfig", "RecursiveLoop", "FunctionScalingConfig", "PublishToLatestPublished", "TenancyConfig",
 }  # fmt: skip
+_RESPONSE: Final = '''"""Answers CloudFormation from a function of a custom resource."""
+import json
+import urllib.request
+
+SUCCESS = "SUCCESS"
+FAILED = "FAILED"
+
+
+def send(event, context, responseStatus, responseData, physicalResourceId=None, noEcho=False, reason=None):
+    answer = {
+        "Status": responseStatus,
+        "Reason": reason or "See the details in CloudWatch Log Stream: " + context.log_stream_name,
+        "PhysicalResourceId": physicalResourceId or context.log_stream_name,
+        "StackId": event["StackId"],
+        "RequestId": event["RequestId"],
+        "LogicalResourceId": event["LogicalResourceId"],
+        "NoEcho": noEcho,
+        "Data": responseData,
+    }
+    request = urllib.request.Request(event["ResponseURL"], json.dumps(answer).encode(), method="PUT")
+    with urllib.request.urlopen(request) as told:
+        print("Status code:", told.status)
+'''
+"""The module that functions which stand in a template may import (CloudFormation User Guide, "cfn-response module")."""
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
@@ -38,6 +62,8 @@ def _code(r: Resource) -> dict[str, Any]:
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, text(source))
+            if "cfnresponse" in text(source) and name.endswith(".py"):
+                archive.writestr(zipfile.ZipInfo("cfnresponse.py", _EPOCH), _RESPONSE)
         given["ZipFile"] = held.getvalue()
     return given
 

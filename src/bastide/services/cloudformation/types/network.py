@@ -274,7 +274,7 @@ async def _available(r: Resource) -> bool:
     held = await _endpoint(r)
     if held is None or held["State"] in ("failed", "rejected"):
         raise Refused("NotStabilized", f"The VPC endpoint {r.physical} did not become available.")
-    entries = [f"{one['HostedZoneId']}:{one['DnsName']}" for one in held.get("DnsEntries") or ()]
+    entries = [f"{one.get('HostedZoneId', '')}:{one['DnsName']}" for one in held.get("DnsEntries") or ()]
     r.thing.attributes = {
         "Id": r.physical,
         "CreationTimestamp": str(held["CreationTimestamp"]),

@@ -179,7 +179,7 @@ def _texts(value: Any) -> Any:
 async def _ask(r: Resource, kind: str) -> dict[str, Any]:
     """Sends a function, or a topic, a request, and waits for the answer; raises Refused for a failure or silence."""
     token = str(r.properties["ServiceToken"])
-    told = f"{r.stack.arn}/{r.logical}/{r.key}/{kind}"
+    told = f"{r.stack.arn}/{r.logical}/{r.run}/{r.key}/{kind}"
     digest = hashlib.sha256(told.encode()).hexdigest()
     request = f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}"
     event: dict[str, Any] = {
