@@ -125,8 +125,9 @@ def become(
     os.closerange(channel + 1, 4096)
     words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", RUNSC, "--root=/state"]
     words += ["--platform=ptrace", f"--network={'host' if told['network'] else 'none'}", "--ignore-cgroups"]
-    # Of what is bound into it, the job may make and open sockets and FIFOs, as it may without gVisor.
-    words += ["--host-uds=all", "--host-fifo=open", "run", "--bundle=/bundle", f"job-{os.getpid()}"]
+    # Of what is bound into it, the job may make and open sockets, as it may without gVisor. Not FIFOs: who opens one there
+    # waits for ever if the other end came and went meanwhile.
+    words += ["--host-uds=all", "run", "--bundle=/bundle", f"job-{os.getpid()}"]
     os.execve(_UNSHARE, words, {"PATH": "/usr/bin:/bin"})  # noqa: S606
 
 

@@ -14,8 +14,8 @@ from bastide.kernel import Calls
 from bastide.services.sagemaker import own_image
 
 NO_PIPES: Final = (
-    "code that is not trusted (the organisation's tag bastide:untrusted-code) runs under gVisor, which does not tell when "
-    "a stream is closed before its end, and the next one would never come. Please use File or FastFile."
+    "code that is not trusted (the organisation's tag bastide:untrusted-code) runs under gVisor, which does not tell "
+    "reliably when the other end of a stream comes and goes. Please use File or FastFile."
 )
 
 
