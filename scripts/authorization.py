@@ -145,6 +145,9 @@ _TEXTS = {
     "parentid": "r-zzzz",
     "permissionsboundary": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "permissionsetarn": "arn:aws:sso:::permissionSet/ssoins-0000000000000007/ps-0000000000000007",
+    "events.arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
+    "events.eventbusarn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
+    "events.archivearn": f"arn:aws:events:{REGION}:{ACCOUNT}:archive/name",
     "queueurl": f"https://localhost/{ACCOUNT}/name",
     "sqs.sourcearn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
     "sqs.destinationarn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
@@ -163,6 +166,10 @@ _TEXTS = {
     "sourceparentid": "r-zzzz",
     "trackingserverarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-tracking-server/name",
     "sourcekeyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
+    "stepfunctions.executionarn": f"arn:aws:states:{REGION}:{ACCOUNT}:execution:name:name",
+    "stepfunctions.maprunarn": f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:name/label:name",
+    "stepfunctions.statemachinealiasarn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:name:alias",
+    "stepfunctions.statemachineversionarn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:name:1",
     "targetid": "ou-zzzz-zzzzzzzz",
     "targetkeyid": "00000000-0000-0000-0000-000000000007",
     "versionid": "v1",
@@ -201,7 +208,7 @@ def _text(shape: Any, member: str, kinds: Mapping[str, Kind]) -> str:
         return str(shape.enum[0])
     lower = member.lower()
     service = next(iter(kinds.values())).service if kinds else ""
-    for name in (f"{service}.{lower}", lower):
+    for name in (f"{service}.{lower}", f"{service}.{shape.name.lower()}", lower):
         if name in _TEXTS:
             return _TEXTS[name]
     if lower.endswith("s3uri") or lower in ("artifactstoreuri", "s3outputpath", "modeldataurl"):

@@ -123,7 +123,12 @@ class Running:
     ) -> Any:
         """A boto3 client; the administrator's without keys."""
         held = keys or self.administrator
-        settings: dict[str, Any] = {"retries": {"max_attempts": 1, "mode": "standard"}, "read_timeout": 90, **config}
+        settings: dict[str, Any] = {
+            "retries": {"max_attempts": 1, "mode": "standard"},
+            "read_timeout": 90,
+            "inject_host_prefix": False,  # of operations that AWS has a host of its own for
+            **config,
+        }
         return SESSION.client(
             service,
             region_name=region,

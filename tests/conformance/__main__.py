@@ -12,6 +12,7 @@ SUITES = {
     "iam": "tests.conformance.iam",
     "s3": "tests.conformance.s3",
     "stacks": "tests.conformance.stacks",
+    "asl": "tests.conformance.asl",
 }
 FETCHED = {"s3", "stacks"}
 """Suites that are a checkout of their own, not a folder of cases; they run when they are named."""

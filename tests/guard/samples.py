@@ -489,6 +489,41 @@ EVENTS: Samples = {
     ],
 }
 
+_MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:m"
+_QUALIFIED = {"states:statemachinequalifier": "prod"}
+_UNQUALIFIED = {"states:statemachinequalifier": None}
+STATES: Samples = {
+    ("CreateStateMachine", "iam:PassRole"): [
+        (
+            {"name": "m", "definition": "{}", "roleArn": ROLE},
+            {"iam:passedtoservice": "states.amazonaws.com", "iam:associatedresourcearn": _MACHINE},
+        )
+    ],
+    ("CreateStateMachineAlias", "states:CreateStateMachineAlias"): [
+        (
+            {
+                "name": "prod",
+                "routingConfiguration": [{"stateMachineVersionArn": f"{_MACHINE}:1", "weight": 100}],
+            },
+            _QUALIFIED,
+        )
+    ],
+    **{
+        (name, f"states:{name}"): [({member: f"{_MACHINE}:prod"}, _QUALIFIED), ({member: _MACHINE}, _UNQUALIFIED)]
+        for name, member in (
+            ("StartExecution", "stateMachineArn"),
+            ("StartSyncExecution", "stateMachineArn"),
+            ("DescribeStateMachine", "stateMachineArn"),
+            ("ListExecutions", "stateMachineArn"),
+            ("ListStateMachineAliases", "stateMachineArn"),
+            ("DescribeStateMachineAlias", "stateMachineAliasArn"),
+            ("UpdateStateMachineAlias", "stateMachineAliasArn"),
+            ("DeleteStateMachineAlias", "stateMachineAliasArn"),
+            ("DeleteStateMachineVersion", "stateMachineVersionArn"),
+        )
+    },
+}
+
 _SIGNED = {
     "s3:authtype": "REST-HEADER",
     "s3:resourceaccount": ACCOUNT,

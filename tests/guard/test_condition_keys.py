@@ -196,9 +196,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def _written(place: Place, service: str) -> samples.Samples:
     if service == "s3":
         return samples.s3(place.version, place.upload, place.held)
-    return {"sagemaker": samples.SAGEMAKER, "sagemaker-runtime": samples.RUNTIME, "events": samples.EVENTS}.get(
-        service, {}
-    )
+    written = {"sagemaker": samples.SAGEMAKER, "sagemaker-runtime": samples.RUNTIME, "events": samples.EVENTS}
+    return {**written, "stepfunctions": samples.STATES}.get(service, {})
 
 
 def _inputs(place: Place, service: str, name: str, action: str) -> Iterator[dict[str, Any]]:
@@ -311,7 +310,11 @@ def test_tags_that_a_request_brings_or_names_are_seen(place: Place, service: str
 
 def _tag_key(given: dict[str, Any]) -> str:
     tags = next(given[member] for member in TAG_MEMBERS if member in given)
-    return next(iter(tags)) if isinstance(tags, dict) else str(tags[0].get("Key") or tags[0]["TagKey"])
+    return (
+        next(iter(tags))
+        if isinstance(tags, dict)
+        else str(tags[0].get("Key") or tags[0].get("key") or tags[0]["TagKey"])
+    )
 
 
 OWN = [(service, name) for service, name in REGISTRY.operations if service in ("s3", "sagemaker", "sagemaker-runtime")]

@@ -41,7 +41,9 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
         if shape.metadata.get("union") and shape.members:
             chosen = [next(iter(shape.members))]
         if shape.name == "Tag" and not chosen:
-            chosen = ["Key"]  # an empty structure in a list is not even sent by the ec2 protocol
+            chosen = [
+                "Key" if "Key" in shape.members else "key"
+            ]  # an empty structure in a list is not even sent by the ec2 protocol
         return {one: example(shape.members[one], one, account, depth + 1) for one in chosen}
     if kind == "list":
         return [example(shape.member, name, account, depth + 1) for _ in range(max(1, shape.metadata.get("min", 1)))]
@@ -68,9 +70,12 @@ _PATTERNS = {
     "TaggableResource": "arn:aws:lambda:{region}:{account}:function:nothing-here",
     "LayerVersionArn": "arn:aws:lambda:{region}:{account}:layer:nothing-here:1",
     "Account": "{account}",
+    "EventBusArn": "arn:aws:events:{region}:{account}:event-bus/nothing-here",
+    "ArchiveArn": "arn:aws:events:{region}:{account}:archive/nothing-here",
+    "ConnectionArn": "arn:aws:events:{region}:{account}:connection/nothing-here/00000000-0000-0000-0000-000000000007",
     "TagResourceArn": "arn:aws:scheduler:{region}:{account}:schedule-group/nothing-here",
 }
-"""What the models of Lambda, Scheduler and CloudFormation allow, by their shapes."""
+"""What the models of Lambda, EventBridge, Scheduler and CloudFormation allow, by their shapes."""
 
 
 def _text(shape: Any, name: str, account: str) -> str:

@@ -15,11 +15,13 @@ import pytest
 
 from bastide.engines.images import Environment, build
 from bastide.engines.sandbox import Ended, Limits, Spec
-from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
+from bastide.engines.sandbox.drivers.gvisor import Gvisor
 
 SMALL = Limits(memory_bytes=512 << 20, cpus=2.0, processes=64, open_files=1024)
 _numbers = itertools.count()
+BOTH = pytest.mark.parametrize("cell", ["bubblewrap", "gvisor"], indirect=True)
+"""For what holds on a kernel of one's own as on the machine's."""
 
 
 @dataclass
@@ -43,10 +45,11 @@ def environment() -> Environment:
 class Cell:
     """Runs Python programs and commands in sandboxes."""
 
-    def __init__(self, environment: Environment, folder: Path) -> None:
+    def __init__(self, environment: Environment, folder: Path, kind: str = "bubblewrap") -> None:
+        self.kind = kind
         self.environment = environment
         self.folder = folder
-        self.driver = Bubblewrap(folder / "run")
+        self.driver = Gvisor(folder / "run")
 
     def workdir(self) -> Path:
         path = self.folder / f"job-{next(_numbers)}"
@@ -55,6 +58,7 @@ class Cell:
 
     def spec(self, command: Sequence[str], **more: Any) -> Spec:
         values: dict[str, Any] = {"name": f"test-{next(_numbers)}", "limits": SMALL, **more}
+        values.setdefault("untrusted", self.kind == "gvisor")
         values.setdefault("workdir", self.workdir())
         return Spec(image=self.environment, command=command, **values)
 
@@ -75,9 +79,10 @@ class Cell:
 
 
 @pytest.fixture
-def cell(environment: Environment, tmp_path: Path) -> Cell:
+def cell(request: pytest.FixtureRequest, environment: Environment, tmp_path: Path) -> Cell:
+    """In bubblewrap, or as `BOTH` has it."""
     tmp_path.chmod(0o755)  # so that only the sandbox, not this folder's mode, keeps a job out
-    return Cell(environment, tmp_path)
+    return Cell(environment, tmp_path, getattr(request, "param", "bubblewrap"))
 
 
 @pytest.fixture(autouse=True)

@@ -67,6 +67,7 @@ def cli() -> None:
       bastide status                        accounts, jobs and endpoints
       bastide jobs                          what trains and processes, and why it waits or failed
       bastide logs -f JOB                   what a job writes, until it is over
+      bastide executions [NAME|ARN]         what state machines run, and where one of them stands
       bastide pipelines NAME                where the newest execution of a pipeline stands
       bastide environments list             what images mean here, and what is built
       bastide why REQUEST-ID                why a call was refused, and what would have allowed it
@@ -88,6 +89,7 @@ for _module, *_names in (
     ("deploy", "deploy"),
     ("doctor", "doctor"),
     ("environments", "environments"),
+    ("executions", "executions"),
     ("identity", "identity"),
     ("jobs", "jobs", "logs"),
     ("login", "login"),

@@ -1,11 +1,12 @@
 # Plain system calls, and paths inside the sandbox that are the job's own.
 # ruff: noqa: PTH102, PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211, S108
-"""From the platform's privileges to a sealed job, in one process that becomes bubblewrap.
+"""From the platform's privileges to a sealed job, in one process that becomes bubblewrap, or gVisor's runsc.
 
 The order matters. As root: join the control groups; in a mount namespace of our own, lay out a small root from binds
 (their sources may lie below folders that only root can enter) and pivot into it, so that nothing else of the machine
 remains in view. Then drop to the job's user, for good, and only then start bubblewrap, which makes the other
-namespaces, sets the filter and starts the command. Should any step fail the command does not start.
+namespaces, sets the filter and starts the command. Should any step fail the command does not start. A job on a kernel of
+its own goes the same way until the root is laid out, and then as ``gvisor`` says.
 
 What the launcher is told comes as one JSON object on standard input and never as arguments, which every user of the
 machine can read. What went wrong is answered as one JSON object on the status descriptor; a line ``running`` there says
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from bastide.jail import cgroups, seccomp
+from bastide.jail import cgroups, gvisor, seccomp
 from bastide.jail.namespaces import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -44,6 +45,9 @@ from bastide.jail.namespaces import (
     unshare,
 )
 
+Bind = tuple[str, str, bool]
+"""Where it lies, where it is seen inside, and whether it can only be read."""
+
 STATUS: Final = 3
 _FILTER: Final = 10
 _ARGUMENTS: Final = 11
@@ -62,11 +66,12 @@ _SHELL: Final = "/run/.bastide/sh"
 _FIRST: Final = f'echo running >&{STATUS}; exec {STATUS}>&-; exec "$0" "$@"'
 # The same in an image, which may have no shell: by a static one, which looks for the command itself, because it would take
 # its own applets for programs of the image.
-_FIRST_OF_IMAGE: Final = (
-    f'echo running >&{STATUS}; exec {STATUS}>&-; case "$0" in */*) exec "$0" "$@";; esac; IFS=:; '
+_FIND: Final = (
+    'case "$0" in */*) exec "$0" "$@";; esac; IFS=:; '
     'for folder in $PATH; do [ -f "$folder/$0" ] && [ -x "$folder/$0" ] && exec "$folder/$0" "$@"; done; '
     'echo "$0: not found" >&2; exit 127'
 )
+_FIRST_OF_IMAGE: Final = f"echo running >&{STATUS}; exec {STATUS}>&-; {_FIND}"
 
 
 def main() -> NoReturn:
@@ -94,14 +99,14 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     /dev, to be seen and used. environment: variables of the command. root: the folder of an image's root, empty for the
     machine's own system; files: contents by path below it that stand in place of its own. inside: uid and gid that the job
     believes to have. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of /tmp, /run
-    and /dev/shm each.
+    and /dev/shm each. gvisor: empty, or what `gvisor.become` is told: then the status descriptor is a socket, which the
+    job's first process keeps.
     """
     os.umask(0o022)
     # Whoever started us may block or ignore signals, which is inherited; the job is to get those that it is sent.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    arguments = _arguments(told)
     cgroups.Group(dict(told["group"]), frozenset()).join()
     _own(told["own"], told["user"])
     if told["network"]:
@@ -111,23 +116,23 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
         score.write("500")  # when the machine itself runs short, jobs go before the platform
     for name, value in told["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
+    if told["gvisor"]:
+        first = [_SHELL, "-c", gvisor.FIRST, _SHELL, f"unset SHLVL; {_FIND}", *map(str, told["inside"]), told["folder"]]
+        gvisor.become(told, binds, [*first, *told["command"]], STATUS)
     drop_to(told["user"], told["user"])
     die_with_parent(told["parent"])
     _pass(_FILTER, seccomp.assemble(os.uname().machine))
-    if told["root"] and _covered(f"{told['folder']}/", [("", "", "/opt/ml")]):
-        binds += ["--dir", told["folder"]]
-    binds += ["--chdir", told["folder"]]
-    _pass(_ARGUMENTS, b"".join(os.fsencode(a) + b"\0" for a in arguments + binds))
+    _pass(_ARGUMENTS, b"".join(os.fsencode(a) + b"\0" for a in _arguments(told, binds)))
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.closerange(STATUS + 1, _FILTER)
     os.closerange(_ARGUMENTS + 1, 4096)
-    first = [_SHELL, "-c", _FIRST_OF_IMAGE] if told["root"] else ["/bin/sh", "-c", _FIRST]
-    command = ["bwrap", "--args", str(_ARGUMENTS), "--", *first, *told["command"]]
+    first_words = [_SHELL, "-c", _FIRST_OF_IMAGE] if told["root"] else ["/bin/sh", "-c", _FIRST]
+    command = ["bwrap", "--args", str(_ARGUMENTS), "--", *first_words, *told["command"]]
     os.execve(_BWRAP, command, {})  # noqa: S606
 
 
-def _arguments(told: Mapping[str, Any]) -> list[str]:
+def _arguments(told: Mapping[str, Any], binds: Sequence[Bind]) -> list[str]:
     size = str(int(told["scratch_bytes"]))
     # In a network that was given it has no privilege: that belongs to the machine's user namespace, bubblewrap makes one.
     network = [] if told["network"] else ["--unshare-net"]
@@ -141,7 +146,13 @@ def _arguments(told: Mapping[str, Any]) -> list[str]:
     words += ["--bind" if told["root"] else "--ro-bind", "/jail", "/", "--proc", "/proc", "--dev", "/dev"]
     for path in ("/dev/shm", "/tmp", "/run"):
         words += ["--perms", "1777", "--size", size, "--tmpfs", path]
-    return words
+    for source, target, readonly in binds:
+        words += ["--ro-bind" if readonly else "--bind", source, target]
+    for path in told["devices"]:
+        words += ["--dev-bind", path, path]
+    if told["root"] and _covered(f"{told['folder']}/", ["/opt/ml"], told):
+        words += ["--dir", told["folder"]]
+    return [*words, "--chdir", told["folder"]]
 
 
 def _own(folders: Sequence[str], user: int) -> None:
@@ -153,8 +164,9 @@ def _own(folders: Sequence[str], user: int) -> None:
                 os.chown(name, user, user, dir_fd=here, follow_symlinks=False)
 
 
-def _lay_out(told: Mapping[str, Any]) -> list[str]:
-    """Make the root and pivot into it; says how bubblewrap is to bind the job's own folders."""
+def _lay_out(told: Mapping[str, Any]) -> list[Bind]:
+    """Make the root and pivot into it, where it lies at ``/jail``; says what is to be bound where in it, and whether for
+    reading alone."""
     unshare(CLONE_NEWNS)
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     base = told["scratch"]
@@ -166,24 +178,29 @@ def _lay_out(told: Mapping[str, Any]) -> list[str]:
         place = _layer(base, told)
     else:
         _system(jail, told)
-    words: list[str] = []
+    binds: list[Bind] = []
     os.mkdir(f"{base}/binds")
-    pairs = [("--bind", s, t) for s, t in told["writable"]] + [("--ro-bind", s, t) for s, t in told["readonly"]]
-    for number, (how, source, target) in enumerate(sorted(pairs, key=lambda p: p[2].count("/"))):
+    wanted = [(s, t, False) for s, t in told["writable"]] + [(s, t, True) for s, t in told["readonly"]]
+    targets = [target for _, target, _ in wanted]
+    for number, (source, target, readonly) in enumerate(sorted(wanted, key=lambda one: one[1].count("/"))):
         _checked(target)
         here = f"{base}/binds/{number}"
         _mirror(source, here)
-        _bind(source, here, readonly=how == "--ro-bind")
-        if not _covered(target, pairs):
+        _bind(source, here, readonly=readonly)
+        if not _covered(target, targets, told):
             _mirror(source, f"{place}{target}")
-        words += [how, f"/binds/{number}", target]
-    if told["root"]:
+        binds.append((f"/binds/{number}", target, readonly))
+    if told["gvisor"]:
+        os.mkdir(f"{place}{gvisor.TOOLS}")
+        binds.append(("/tools", gvisor.TOOLS, True))
+    elif told["root"]:
         _write(f"{base}/starter", "")
         _bind(os.path.realpath(_STARTER), f"{base}/starter", readonly=True)
-        words += ["--ro-bind", "/starter", _SHELL]
+        binds.append(("/starter", _SHELL, True))
+    if told["root"]:
         _cover(jail, base, told)
-    # For bubblewrap itself until it pivots: its own libraries, a whole /proc (the kernel gives a new one only to who
-    # sees one), devices to bind, a folder to build in.
+    # For bubblewrap or runsc itself until it pivots: its own libraries, a whole /proc (the kernel gives a new one only to
+    # who sees one), devices to bind, a folder to build in.
     for name in ("usr", "proc", "dev", "tmp", "old"):
         os.mkdir(f"{base}/{name}")
     _bind("/usr", f"{base}/usr", readonly=True)
@@ -200,13 +217,14 @@ def _lay_out(told: Mapping[str, Any]) -> list[str]:
     for path in told["devices"]:
         _write(f"{base}{path}", "")
         mount(path, f"{base}{path}", None, MS_BIND)
-        words += ["--dev-bind", path, path]
+    if told["gvisor"]:
+        gvisor.prepare(base, told)
     os.chdir(base)
     pivot_root(".", "old")
     os.chdir("/")
     unmount("/old", MNT_DETACH)
     os.rmdir("/old")
-    return words
+    return binds
 
 
 def _system(jail: str, told: Mapping[str, Any]) -> None:
@@ -283,9 +301,10 @@ def _checked(target: str) -> None:
         raise ValueError(f"a path inside is absolute and plain, not {target!r}")
 
 
-def _covered(target: str, pairs: Sequence[tuple[str, str, str]]) -> bool:
-    """Whether the mount point lies in a folder that is mounted over anyway: bubblewrap makes it there."""
-    tops = ["/tmp", "/run", "/dev/shm", *(t for _, _, t in pairs)]
+def _covered(target: str, targets: Sequence[str], told: Mapping[str, Any]) -> bool:
+    """Whether the mount point lies in a folder that is mounted over anyway, and is made there; gVisor, where folders in
+    memory are its own, wants it in the root all the same."""
+    tops = [*([] if told["gvisor"] else ["/tmp", "/run", "/dev/shm"]), *targets]
     return any(target != top and target.startswith(f"{top}/") for top in tops)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from typing import Final
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWNET: Final = 0x40000000
+CLONE_NEWUSER: Final = 0x10000000
 
 # linux/mount.h
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
@@ -101,6 +103,42 @@ def drop_to(user: int, group: int) -> None:
     ]
     if left or os.getresuid() != (user, user, user) or os.getresgid() != (group, group, group) or os.getgroups():
         raise PermissionError(f"privilege is left: {' '.join(''.join(left).split())}")
+
+
+def rule_a_namespace(users: Mapping[int, int]) -> None:
+    """Become the root of a user namespace of our own, where there are only these users, and groups of the same numbers:
+    those inside, and those of the machine. Outside of it no privilege is left, and there is no way back.
+
+    Raises OSError when a step fails and PermissionError when more of the machine is in it.
+    """
+    if min(users.values()) <= 0:
+        raise PermissionError("a job does not run as root")
+    here = os.getpid()
+    ready, told = os.pipe()
+    child = os.fork()  # the maps are written from outside, by who has the privilege for it
+    if child == 0:
+        try:
+            os.close(told)
+            if os.read(ready, 1):
+                for name in ("uid_map", "gid_map"):
+                    with open(f"/proc/{here}/{name}", "w", encoding="utf-8") as file:  # noqa: PTH123
+                        file.write("".join(f"{inside} {outside} 1\n" for inside, outside in users.items()))
+        finally:
+            os._exit(0)
+    os.close(ready)
+    unshare(CLONE_NEWUSER)
+    os.write(told, b"x")
+    os.close(told)
+    os.waitpid(child, 0)
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{name}", encoding="utf-8") as file:  # noqa: PTH123
+            found = [tuple(map(int, line.split())) for line in file]
+        if sorted(found) != sorted((inside, outside, 1) for inside, outside in users.items()):
+            raise PermissionError(f"the users of the namespace are others than they should be: {name}")
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl PR_SET_NO_NEW_PRIVS")
 
 
 def _clear_capabilities() -> None:

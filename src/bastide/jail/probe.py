@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bastide.jail import cgroups, seccomp
+from bastide.jail import cgroups, gvisor, seccomp
 
 STARTER: Final = Path("/usr/bin/busybox")
 LAUNCHER: Final = str(Path(__file__).parent)
@@ -31,11 +33,11 @@ class Finding(NamedTuple):
 
 
 def probe() -> list[Finding]:
-    """Look at everything a sandbox needs or can use. Takes some tens of milliseconds; changes nothing."""
+    """Look at everything a sandbox needs or can use. Takes some hundreds of milliseconds; changes nothing."""
     found = [_privileges(), _filter(), _program("bwrap", "bubblewrap", "--disable-userns", "--help")]
     found += [_program("gocryptfs", "gocryptfs"), _program("fusermount3", "fuse3"), _fuse(), _cgroups()]
     found.append(_sandbox() if all(f.ok for f in found[:3]) else _not_tried())
-    found += [_networks(), _containers(), _gpu()]
+    found += [_networks(), _containers(), _gvisor(), _gpu()]
     return found
 
 
@@ -113,13 +115,19 @@ def _not_tried() -> Finding:
 
 
 def _sandbox() -> Finding:
-    """The whole way of a job, with ``true`` as its command."""
     remedy = (
         "allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1 (Debian), "
         "kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor profile for bwrap (Ubuntu)"
     )
+    why = _trial({}, {"RLIMIT_NPROC": 16})
+    return Finding(
+        "sandbox", not why, why or "a trial job ran with all namespaces, as a user without privileges", remedy
+    )
+
+
+def _trial(gvisor: dict[str, object], limits: dict[str, int]) -> str:
+    """The whole way of a job, with ``true`` as its command; why it did not go, empty if it did."""
     with tempfile.TemporaryDirectory(prefix="bastide-probe-") as scratch, tempfile.TemporaryFile() as told:
-        limits = {"RLIMIT_NPROC": 16}
         words = {"parent": os.getpid(), "user": _TRIAL_USER, "group": {}, "own": [], "scratch": scratch}
         more = {
             "readonly": [],
@@ -127,35 +135,37 @@ def _sandbox() -> Finding:
             "devices": [],
             "hostname": "probe",
             "hosts": ["probe"],
-            "environment": {},
+            "environment": {"PATH": "/bin"},
         }
         more |= {"network": "", "addresses": {}, "resolver": ""}
-        image = {"root": "", "files": {}, "inside": [1000, 1000]}
+        image = {"root": "", "files": {}, "inside": [1000, 1000], "gvisor": gvisor}
         last = {"folder": "/", "command": ["/bin/true"], "limits": limits, "scratch_bytes": 1 << 20}
         told.write(json.dumps(words | more | image | last).encode())
         told.seek(0)
-        reading, writing = os.pipe()
+        ours, theirs = socket.socketpair()
         started = subprocess.Popen(
-            [sys.executable, "-I", "-S", LAUNCHER, str(writing)],
+            [sys.executable, "-I", "-S", LAUNCHER, str(theirs.fileno())],
             stdin=told,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(writing,),
+            pass_fds=(theirs.fileno(),),
             env={},
         )
-        os.close(writing)
+        theirs.close()
         try:
             output = started.communicate(timeout=20)[0].decode(errors="replace").strip()
         except subprocess.TimeoutExpired:
             started.kill()
             started.communicate()
             output = "it hung"
-        with os.fdopen(reading, "rb") as status:
-            answer = status.read().decode(errors="replace").strip()
-    if started.returncode == 0 and answer == "running":
-        return Finding("sandbox", True, "a trial job ran with all namespaces, as a user without privileges", remedy)
+        ours.setblocking(False)
+        answer = ""
+        with ours, contextlib.suppress(OSError):
+            answer = ours.recv(4096).decode(errors="replace").strip()
+    if started.returncode == 0 and answer.startswith("running"):
+        return ""
     why = re.sub(r"\s+", " ", f"{answer} {output}").strip()[:300]
-    return Finding("sandbox", False, why or f"it ended with status {started.returncode}", remedy)
+    return why or f"it ended with status {started.returncode}"
 
 
 def _networks() -> Finding:
@@ -185,6 +195,16 @@ def _containers() -> Finding:
     if not re.search(r"\boverlay$", Path("/proc/filesystems").read_text(), re.MULTILINE):
         return Finding("containers", False, "the kernel has no overlayfs", remedy, required=False)
     return Finding("containers", True, "images of your own run in the same sandbox, over overlayfs", remedy, False)
+
+
+def _gvisor() -> Finding:
+    """Without it code that an organisation does not trust is refused; everything else works."""
+    remedy = "apt-get install runsc busybox-static (only for accounts with the tag bastide:untrusted-code)"
+    if not os.access(gvisor.RUNSC, os.X_OK):
+        return Finding("gvisor", False, f"{gvisor.RUNSC} not found", remedy, required=False)
+    why = _trial({"nobody": _TRIAL_USER + 1, "limits": {}}, {})
+    told = _said([gvisor.RUNSC, "--version"]).splitlines()
+    return Finding("gvisor", not why, why or f"a trial job ran on a kernel of its own, by {told[0]}", remedy, False)
 
 
 def _gpu() -> Finding:

@@ -183,10 +183,15 @@ def _pairs(tags: Any) -> list[tuple[str, str]]:
     if isinstance(tags, Mapping):
         return [(str(key), str(value)) for key, value in tags.items()]
     return [
-        (str(tag.get("Key", tag.get("TagKey", ""))), str(tag.get("Value", tag.get("TagValue", ""))))
+        (_first(tag, ("Key", "TagKey", "key")), _first(tag, ("Value", "TagValue", "value")))
         for tag in tags
         if isinstance(tag, Mapping)
     ]
+
+
+def _first(tag: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A part of a tag, however the service names it."""
+    return str(next((tag[name] for name in names if name in tag), ""))
 
 
 _TAGGED = (("Tags",), ("tags",), ("TagsList",), ("Tagging", "TagSet"), ("CreateBucketConfiguration", "Tags"))

@@ -163,6 +163,10 @@ class Organisation(Protocol):
         """Whether the account was closed: nobody in it may do anything, and nobody anything to what it owns."""
         ...
 
+    def untrusted(self, view: View, account: str) -> bool:
+        """Whether the organisation says of the account that its code is not trusted."""
+        ...
+
     def noncompliant(self, view: View, account: str, type: str, key: str, value: str) -> bool:
         """Whether the account's effective tag policy forbids this tag on resources of the type (``s3:bucket``)."""
         ...

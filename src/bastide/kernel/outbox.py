@@ -11,6 +11,7 @@ from typing import Any
 from bastide.store import Store, Transaction
 
 Subscriber = Callable[[dict[str, Any]], Awaitable[None]]
+Many = Callable[[list[dict[str, Any]]], Awaitable[None]]
 
 _log = logging.getLogger("bastide.outbox")
 _MOST_TOLD = 500
@@ -23,6 +24,7 @@ class Outbox:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._subscribers: dict[str, list[Subscriber]] = {}
+        self._many: dict[str, list[Many]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._told = 0
@@ -31,6 +33,10 @@ class Outbox:
     def subscribe(self, topic: str, subscriber: Subscriber) -> None:
         """Tells `subscriber` every event of the topic (a kind's key) from now on."""
         self._subscribers.setdefault(topic, []).append(subscriber)
+
+    def subscribe_many(self, topic: str, subscriber: Many) -> None:
+        """The same for one that is told what there is at a time, in order, in one call."""
+        self._many.setdefault(topic, []).append(subscriber)
 
     def wake(self) -> None:
         """Something was committed."""
@@ -64,10 +70,16 @@ class Outbox:
     async def _tell(self) -> bool:
         with self._store.reading() as view:
             events = view.outbox(self._told)
-        for number, topic, body in events:
+        together: dict[Many, list[dict[str, Any]]] = {}
+        for _, topic, body in events:
             for subscriber in self._subscribers.get(topic, ()):
                 await subscriber(body)
-            self._told = number
+            for many in self._many.get(topic, ()):
+                together.setdefault(many, []).append(body)
+        for many, bodies in together.items():
+            await many(bodies)
+        if events:
+            self._told = events[-1][0]
         return bool(events)
 
     async def _trim(self) -> None:

@@ -28,6 +28,7 @@ from bastide.services import (
     sns,
     sqs,
     ssm,
+    states,
     sts,
 )
 
@@ -57,5 +58,6 @@ SERVICES: tuple[Service, ...] = (
     sns.SERVICE,
     sqs.SERVICE,
     ssm.SERVICE,
+    states.SERVICE,
     sts.SERVICE,
 )

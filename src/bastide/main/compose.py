@@ -25,8 +25,8 @@ from bastide.engines.placement import Placement
 from bastide.engines.placement.machine import Machine
 from bastide.engines.placement.nodes import Nodes
 from bastide.engines.sandbox import Sandboxes, Volumes
-from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap
 from bastide.engines.sandbox.drivers.gocryptfs import Gocryptfs
+from bastide.engines.sandbox.drivers.gvisor import Gvisor
 from bastide.engines.sandbox.drivers.remote import Spread
 from bastide.engines.serving import Serving, Standing
 from bastide.engines.spool import Spools
@@ -57,6 +57,7 @@ from bastide.services import (
     scheduler,
     sns,
     sqs,
+    states,
 )
 from bastide.services.cloudtrail import Delivery
 from bastide.services.iam.directory import IamDirectory
@@ -96,6 +97,7 @@ class Platform:
     watch: cloudwatch.Watch
     retention: logs.Retention
     rules: events.Rules
+    executions: states.Executions
     queues: sqs.Upkeep
     post: sns.Post
     clockwork: scheduler.Clockwork
@@ -134,7 +136,7 @@ class Platform:
         await journal.recover()
         run = directory.run
         run.mkdir(mode=0o711, parents=True, exist_ok=True)
-        sandboxes: Sandboxes = Bubblewrap(run)
+        sandboxes: Sandboxes = Gvisor(run)
         volumes: Volumes = Gocryptfs(run / "volumes")
         folders: Folders = Fuse(run / "lazy")
         await sandboxes.recover()
@@ -211,6 +213,7 @@ class Platform:
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
         workflows = Workflows(store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls)])
         engines[Workflows] = workflows
+        executions = engines[states.Executions] = states.Executions(calls)
         outbox = Outbox(store)
         engines[lambda_.Runner] = lambda_.Runner(calls)
         engines[lambda_.Events] = lambda_.Events(calls)
@@ -226,6 +229,7 @@ class Platform:
         scaler = application_autoscaling.Scaler(calls)
         outbox.subscribe(cloudwatch.ACTION, scaler.heard)
         rules.subscribe(outbox)
+        executions.subscribe(outbox)
         telling, notifications = cloudwatch.Telling(calls), s3.Notifications(calls)
         telling.subscribe(outbox)
         notifications.subscribe(outbox)
@@ -271,6 +275,7 @@ class Platform:
             watch,
             retention,
             rules,
+            executions,
             sqs.Upkeep(calls),
             post,
             scheduler.Clockwork(calls),
@@ -301,6 +306,8 @@ class Platform:
         capture.start()
         platform.scaler.start()
         await sagemaker.recover(calls)
+        await executions.start()
+        await states.recover(executions)
         return platform
 
     def door(self) -> FrontDoor:
@@ -371,6 +378,7 @@ class Platform:
         await self.networks.close()
         await self.scaler.close()
         await self.sign_in.close()
+        await self.executions.close()
         await self.calls.engine(lambda_.Mappings).close()
         await self.calls.engine(lambda_.Events).close()
         await self.calls.engine(Functions).close()

@@ -79,8 +79,9 @@ def test_an_alarm_goes_off_and_back_and_says_why(here: Moved) -> None:
     assert {key: asked[0][key] for key in ("name", "action", "state", "previous")} == {
         "name": "busy", "action": up, "state": "ALARM", "previous": "INSUFFICIENT_DATA",
     }  # fmt: skip
-    until(lambda: any(one["detail"]["alarmName"] == "busy" for one in told))
-    event_ = next(one for one in told if one["detail"]["alarmName"] == "busy")
+    changed = "CloudWatch Alarm State Change"
+    until(lambda: any((one["detail"]["alarmName"], one["detail-type"]) == ("busy", changed) for one in told))
+    event_ = next(one for one in told if (one["detail"]["alarmName"], one["detail-type"]) == ("busy", changed))
     assert (event_["source"], event_["detail-type"]) == ("aws.cloudwatch", "CloudWatch Alarm State Change")
     assert event_["resources"] == [found["AlarmArn"]]
     detail = event_["detail"]

@@ -209,7 +209,7 @@ def test_a_schedule_tells_when_it_is_due_and_a_shaped_event_arrives(here: Moved)
     assert event["text"] == f"at {event['at']}"
 
 
-@pytest.mark.control("MON-06", lacking="tuning and labeling jobs")
+@pytest.mark.control("MON-06", lacking="labeling jobs")
 def test_alarms_are_told_to_rules(account: Account) -> None:
     watched(account, "alarms", {"source": ["aws.cloudwatch"], "detail": {"state": {"value": ["ALARM"]}}})
     client = account.client("cloudwatch")

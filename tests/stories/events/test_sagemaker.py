@@ -11,6 +11,7 @@ from tests.platform import Account
 from tests.stories.events.test_events import arrived, watched
 from tests.stories.sagemaker.conftest import IMAGE, archive, workshop_of
 from tests.stories.sagemaker.test_metrics import SERVER
+from tests.stories.sagemaker.test_tuning import config, tune, tuned
 
 MODEL = "open('/opt/ml/model/m.txt','w').write('m')"
 
@@ -21,7 +22,7 @@ def of(events: list[dict[str, Any]], kind: str, name: str) -> list[dict[str, Any
     return [one for one in found if any(arn.endswith(f"/{name}") for arn in one["resources"])]
 
 
-@pytest.mark.control("MON-06", lacking="tuning and labeling jobs")
+@pytest.mark.control("MON-06", lacking="labeling jobs")
 def test_a_job_s_statuses_are_told_as_they_are_described(account: Account, neighbour: Account) -> None:
     workshop = workshop_of(account)
     watched(account, "jobs", {"source": ["aws.sagemaker"]})
@@ -49,7 +50,7 @@ def test_a_job_s_statuses_are_told_as_they_are_described(account: Account, neigh
     assert arrived(neighbour, "jobs") == []
 
 
-@pytest.mark.control("MON-06", lacking="tuning and labeling jobs")
+@pytest.mark.control("MON-06", lacking="labeling jobs")
 def test_an_endpoint_s_life_is_told(account: Account) -> None:
     workshop = workshop_of(account)
     watched(account, "all", {"source": ["aws.sagemaker"]})
@@ -91,3 +92,35 @@ def test_an_endpoint_s_life_is_told(account: Account) -> None:
     assert len(of(events, "Model", "m")) == len(of(events, "Endpoint Config", "c")) == 1
     approvals = [one["detail"]["ModelApprovalStatus"] for one in of(events, "Model Package", "1")]
     assert sorted(approvals)[0] == "Approved" and "PendingManualApproval" in approvals
+
+
+@pytest.mark.control("MON-06", lacking="labeling jobs")
+def test_tuning_and_processing_jobs_are_told_status_by_status(account: Account) -> None:
+    workshop = workshop_of(account)
+    watched(account, "jobs", {"source": ["aws.sagemaker"]})
+    client = workshop.sagemaker
+    client.create_processing_job(
+        ProcessingJobName="process",
+        RoleArn=workshop.role,
+        AppSpecification={"ImageUri": IMAGE, "ContainerEntrypoint": ["python3", "-c", "raise SystemExit('no rows')"]},
+        ProcessingResources={
+            "ClusterConfig": {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1}
+        },
+    )
+    name = tune(workshop, config(most=1, parallel=1))
+    assert tuned(workshop, name)["HyperParameterTuningJobStatus"] == "Completed"
+
+    def statuses(kind: str, job: str, member: str) -> list[str]:
+        """In the order of the statuses, each as often as it was told."""
+        return sorted(one["detail"][member] for one in of(arrived(account, "jobs"), kind, job))
+
+    tuning = ("HyperParameter Tuning Job", name, "HyperParameterTuningJobStatus")
+    until(lambda: "Completed" in statuses(*tuning))
+    assert sorted(set(statuses(*tuning))) == ["Completed", "InProgress"]
+    processing = ("Processing Job", "process", "ProcessingJobStatus")
+    until(lambda: statuses(*processing) == ["Failed", "InProgress"], 30)
+    reason = client.describe_processing_job(ProcessingJobName="process")["FailureReason"]
+    [failed] = [
+        one for one in of(arrived(account, "jobs"), *processing[:2]) if one["detail"]["ProcessingJobStatus"] == "Failed"
+    ]
+    assert failed["detail"]["FailureReason"] == reason

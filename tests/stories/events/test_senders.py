@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.moved import until
 from tests.platform import Account
+from tests.stories.events.test_events import arrived as arrived_at_rule
+from tests.stories.events.test_events import watched
 from tests.stories.sns.test_topics import arrived, opened
 from tests.stories.sqs.test_queues import arn_of, bodies, made
 
@@ -78,3 +81,41 @@ def test_a_bucket_tells_queues_and_topics_that_let_it(account: Account) -> None:
     assert (record["eventName"], record["s3"]["object"]["key"]) == ("ObjectCreated:Put", "a.csv")
     gone = [json.loads(one["Body"]) for one in arrived(account, heard, 2)]
     assert gone[1]["Records"][0]["eventName"] == "ObjectRemoved:Delete"
+
+
+def test_keys_parameters_images_and_alarms_tell_what_happens_to_them(account: Account) -> None:
+    watched(account, "told", {"source": ["aws.kms", "aws.ssm", "aws.ecr", "aws.cloudwatch"]})
+    kms, ssm, ecr, alarms = (account.client(name) for name in ("kms", "ssm", "ecr", "cloudwatch"))
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    kms.rotate_key_on_demand(KeyId=key)
+    ssm.put_parameter(Name="/p", Value="a-value-of-mine", Type="String", Description="d")
+    ssm.put_parameter(Name="/p", Value="2", Overwrite=True)
+    ssm.delete_parameter(Name="/p")
+    given = {
+        "Namespace": "n", "MetricName": "m", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1, "Threshold": 1,
+        "ComparisonOperator": "GreaterThanThreshold",
+    }  # fmt: skip
+    alarms.put_metric_alarm(AlarmName="a", **given)
+    alarms.delete_alarms(AlarmNames=["a"])
+    ecr.create_repository(repositoryName="repo")
+    index = {
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [],
+    }  # fmt: skip
+    image = ecr.put_image(repositoryName="repo", imageManifest=json.dumps(index), imageTag="t")["image"]["imageId"]
+    ecr.batch_delete_image(repositoryName="repo", imageIds=[{"imageTag": "t"}])
+    wanted = [
+        ("KMS CMK Rotation", key), ("Parameter Store Change", "Create"), ("Parameter Store Change", "Update"),
+        ("Parameter Store Change", "Delete"), ("CloudWatch Alarm Configuration Change", "create"),
+        ("CloudWatch Alarm Configuration Change", "delete"), ("ECR Image Action", "PUSH"), ("ECR Image Action", "DELETE"),
+    ]  # fmt: skip
+
+    def told() -> list[tuple[str, str]]:
+        found = [(one["detail-type"], one["detail"]) for one in arrived_at_rule(account, "told")]
+        names = ("key-id", "operation", "action-type")
+        return [(kind, next(detail[name] for name in names if name in detail)) for kind, detail in found]
+
+    until(lambda: len(told()) == len(wanted))
+    assert sorted(told()) == sorted(wanted)
+    assert "a-value-of-mine" not in str(arrived_at_rule(account, "told"))
+    pushed = next(one for one in arrived_at_rule(account, "told") if one["detail"].get("action-type") == "PUSH")
+    assert (pushed["detail"]["image-digest"], pushed["detail"]["image-tag"]) == (image["imageDigest"], "t")

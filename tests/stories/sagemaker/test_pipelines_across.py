@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from bastide.engines import images
-from bastide.main.catalogue import SERVICES
 from tests.moved import until
 from tests.platform import allow
 from tests.stories.sagemaker.conftest import Workshop
@@ -22,7 +21,6 @@ from tests.stories.sagemaker.pipelines import (
     over,
     process,
     reasons,
-    refused,
     start,
     steps,
     wait_for,
@@ -34,15 +32,6 @@ def handler(event, context):
         raise ValueError('too much')
     return {'twice': event['rate'] * 2, 'fine': True, 'word': 'w'}
 """
-
-
-THERE = {one.name for one in SERVICES}
-
-
-def without(shop: Workshop, service: str, step: dict[str, Any]) -> None:
-    """Where there is no such service, a definition that needs it is refused, and not its execution."""
-    given = {"PipelineName": "p", "RoleArn": shop.role, "PipelineDefinition": json.dumps(definition(step))}
-    assert f"not supported by Bastide yet: there is no {service}." in refused(shop.sagemaker.create_pipeline, **given)
 
 
 def function(shop: Workshop) -> str:
@@ -137,10 +126,6 @@ def test_a_step_is_tried_again_as_its_policy_says(workshop: Workshop) -> None:
 @pytest.mark.control("EXP-18")
 def test_a_queue_gets_a_token_that_somebody_answers(workshop: Workshop) -> None:
     furnish(workshop)
-    if "sqs" not in THERE:
-        url = f"https://sqs.us-east-1.amazonaws.com/{workshop.account.id}/q"
-        without(workshop, "sqs", {"Name": "Ask", "Type": "Callback", "SqsQueueUrl": url})
-        return
     sqs, client = workshop.account.client("sqs"), workshop.sagemaker
     queue = sqs.create_queue(QueueName="asks")["QueueUrl"]
     grant(workshop, "sqs:SendMessage")

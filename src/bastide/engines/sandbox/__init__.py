@@ -78,7 +78,8 @@ class Spec:
     for setns(2) of the network namespace to be in, which the job cannot change; without one it gets its own, where there
     is only itself. resolver: the address of its DNS. interface: the network's, by which the peers in `addresses` reach it.
     group: the names of all sandboxes of the job. gpus: how many
-    it may use; devices: those of this machine. Nothing else of the machine is seen.
+    it may use; devices: those of this machine. untrusted: the program gets a kernel of its own, and does not run where that
+    cannot be had. Nothing else of the machine is seen.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Spec:
     group: Sequence[str] = ()
     gpus: int = 0
     devices: Sequence[Path] = ()
+    untrusted: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, pages
 from bastide.services.cloudwatch.alarm_rule import Rule
 from bastide.services.cloudwatch.metric import dimensions_of, invalid
 from bastide.services.cloudwatch.query import Queries, need_period
-from bastide.services.cloudwatch.state import HISTORY, INDEX, INITIAL, INSUFFICIENT, history, item, settle
+from bastide.services.cloudwatch.state import HISTORY, INDEX, INITIAL, INSUFFICIENT, configured, history, item, settle
 from bastide.services.cloudwatch.statistic import statistic
 from bastide.store import Row, Transaction, View
 
@@ -123,13 +123,16 @@ def _put(a: Authorised, tx: Transaction, kind: str, doc: dict[str, Any]) -> None
         row = ALARM.create(a, tx, name, doc, status=INSUFFICIENT, tags=tags_of(a, "ValidationError"))
         tx.insert(Row(INDEX, "", "", ALARM.arn(a.account, a.region, name), {}), keep=False)
         history(tx, row, "ConfigurationUpdate", f'Alarm "{name}" created', {"type": "Create"})
+        configured(ALARM, tx, row, "create")
         return
     if row.doc["type"] != kind:
         raise _wrong(f"The alarm {name} is a {row.doc['type']}; its kind cannot be changed.")
     kept = ("StateReason", "StateReasonData", "StateUpdatedTimestamp", "StateTransitionedTimestamp")
+    before = row.doc
     row.doc = doc | {member: row.doc[member] for member in kept if member in row.doc}
     ALARM.change(tx, row, a.operation.name, a.request.id)
     history(tx, row, "ConfigurationUpdate", f'Alarm "{name}" updated', {"type": "Update"})
+    configured(ALARM, tx, row, "update", before)
 
 
 def _window(doc: dict[str, Any], period: int) -> None:
@@ -347,6 +350,7 @@ def delete(a: Authorised, tx: Transaction) -> Output:
             tx.delete(index, keep=False)
         history(tx, row, "ConfigurationUpdate", f'Alarm "{name}" deleted', {"type": "Delete"})
         ALARM.remove(tx, row, a.operation.name, a.request.id)
+        configured(ALARM, tx, row, "delete")
     return {}
 
 

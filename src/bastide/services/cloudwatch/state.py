@@ -84,6 +84,22 @@ def _configuration(doc: Mapping[str, Any]) -> dict[str, Any]:
     return told | {"metrics": [{"id": "m1", "metricStat": stat, "returnData": True}]}
 
 
+def configured(kind: Kind, tx: Transaction, row: Row, operation: str, before: Mapping[str, Any] | None = None) -> None:
+    """Tells EventBridge that an alarm was made, changed or removed; before: what it was."""
+    doc = row.doc
+    detail = {
+        "alarmName": row.name, "operation": operation, "configuration": {**_configuration(doc), "alarmName": row.name},
+        "state": _state(row.status, doc["StateReason"], doc.get("StateReasonData"), doc["StateUpdatedTimestamp"]),
+    }  # fmt: skip
+    if before is not None:
+        detail["previousConfiguration"] = {**_configuration(before), "alarmName": row.name}
+    tell(
+        tx, account=row.account, region=row.region, source="aws.cloudwatch",
+        detail_type="CloudWatch Alarm Configuration Change",
+        resources=[kind.arn(row.account, row.region, row.name)], detail=detail,
+    )  # fmt: skip
+
+
 def settle(
     kind: Kind, tx: Transaction, row: Row, state: str, reason: str, data: str | None, *, request_id: str = ""
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
 from bastide.kernel import Ask, Authorised, Output, pages
+from bastide.kernel.happened import tell
 from bastide.services.ecr import manifest, sealing
 from bastide.services.ecr.layer import DIGEST, layer
 from bastide.services.ecr.repository import IMAGE, LAYER, TAG, named, rows_of, this
@@ -94,8 +95,22 @@ def put(a: Authorised, tx: Transaction) -> Output:
         tx.insert(image, keep=False)
     if name is not None:
         _move(tx, repository, image, str(name), before)
+    _told(tx, repository, "PUSH", read.digest, str(name) if name is not None else None)
     a.touched.append(f"arn:aws:ecr:{repository.region}:{repository.account}:repository/{repository.name}")
     return {"image": _shown(repository, read.digest, str(name) if name is not None else None, image)}
+
+
+def _told(tx: Transaction, repository: Row, action: str, digest: str, name: str | None) -> None:
+    """Tells EventBridge. Source: Amazon ECR User Guide, "Amazon ECR events and EventBridge"."""
+    detail = {
+        "result": "SUCCESS", "repository-name": repository.name, "image-digest": digest, "action-type": action,
+    }  # fmt: skip
+    if name is not None:
+        detail["image-tag"] = name
+    tell(
+        tx, account=repository.account, region=repository.region, source="aws.ecr", detail_type="ECR Image Action",
+        resources=[], detail=detail,
+    )  # fmt: skip
 
 
 def _move(tx: Transaction, repository: Row, image: Row, name: str, before: Row | None) -> None:
@@ -279,6 +294,7 @@ def deleted(a: Authorised, tx: Transaction) -> Output:
             freed.update(image.doc["blobs"])
             if not names:
                 gone.append({"imageDigest": digest})
+            _told(tx, repository, "DELETE", digest, names[0] if names else None)
         else:
             IMAGE.change(tx, image, a.operation.name)
     used = {blob for one in rows_of(tx, IMAGE, repository) for blob in one.doc["blobs"]}

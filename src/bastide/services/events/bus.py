@@ -95,6 +95,19 @@ def _shown(view: View, account: str, region: str, name: str, row: Row | None) ->
     return told
 
 
+@BUS.operation("UpdateEventBus", asks=[Ask("events:UpdateEventBus", _named)])
+def update(a: Authorised, tx: Transaction) -> Output:
+    for member in ("KmsKeyIdentifier", "DeadLetterConfig", "LogConfig"):
+        if a.input.get(member):
+            raise Refused("ValidationException", f"{member} is not supported by Bastide yet.")
+    row = _row(a, tx, a.input.get("Name"))
+    if a.input.get("Description") is not None:
+        row.doc["Description"] = a.input["Description"]
+    BUS.change(tx, row, a.operation.name, a.request.id)
+    told: Output = {"Arn": BUS.arn(row.account, row.region, row.name), "Name": row.name}
+    return told | ({"Description": row.doc["Description"]} if row.doc.get("Description") else {})
+
+
 @BUS.reads("DescribeEventBus", asks=[Ask("events:DescribeEventBus", _named)])
 def describe(a: Authorised, view: View) -> Output:
     name = bus_name(a, view, a.input.get("Name"))

@@ -22,7 +22,9 @@ from bastide.kernel.deliveries import Deliveries
 from bastide.kernel.happened import EVENTS
 from bastide.kernel.outbox import Outbox
 from bastide.kernel.pattern import Pattern
+from bastide.services.events import archive, calling
 from bastide.services.events.bus import BUS, DEFAULT
+from bastide.services.events.replay import Archivist
 from bastide.services.events.rule import RULE, SCHEDULES
 from bastide.services.events.schedule import Schedule
 from bastide.services.events.ways import PRINCIPAL, Event, Parcel, deliver, queue_url
@@ -60,24 +62,27 @@ class Rules:
         self._calls = calls
         self._meter = calls.engine(Meter)
         self._deliveries = Deliveries(calls, _DELIVERY, self._attempt, self._pause, self._give_up)
+        self._archivist = Archivist(calls)
         self._task: asyncio.Task[None] | None = None
 
     def subscribe(self, outbox: Outbox) -> None:
         """Hears what happened."""
-        outbox.subscribe(EVENTS, self.heard)
+        outbox.subscribe_many(EVENTS, self.heard)
         outbox.subscribe(_S3, self._s3)
 
     async def _s3(self, body: dict[str, Any]) -> None:
         if ":event-bus/" in body["destination"]:
-            await self.heard(body["message"] | {"_bus": body["destination"]})
+            await self.heard([body["message"] | {"_bus": body["destination"]}])
 
     def start(self) -> None:
         """Delivers from now on, with what an earlier run left."""
         self._deliveries.start()
+        self._archivist.start()
         self._task = asyncio.get_running_loop().create_task(self._schedules())
 
     async def close(self) -> None:
         """Stops; what is not delivered waits for the next start."""
+        await self._archivist.close()
         await self._deliveries.close()
         if self._task is not None:
             self._task.cancel()
@@ -98,18 +103,36 @@ class Rules:
             where = ("events:rules", bus.account, bus.region, name)
             return view.memo(where, ((RULE.key, bus.account),), load)
 
-    async def heard(self, body: dict[str, Any]) -> None:
-        """An event came onto a bus."""
+    async def heard(self, bodies: list[dict[str, Any]]) -> None:
+        """Events came onto buses. What is to be done for all of them is one transaction."""
+        found = [one for one in map(self._matched, bodies) if one is not None]
+        if not found:
+            return
+
+        def work(tx: Transaction) -> list[Any]:
+            made = []
+            for event, rules, archives, hops in found:
+                archive.keep(self._calls, tx, archives, event)
+                made += self._put(tx, rules, event, hops)
+            return made
+
+        await self._kept(work)
+
+    def _matched(self, body: dict[str, Any]) -> tuple[Event, list[Row], list[Row], int] | None:
+        """The event, and the rules and archives that want it; None if nobody does."""
         bus = Arn.parse(body.get("_bus") or BUS.arn(body["account"], body["region"], DEFAULT))
         event = {name: value for name, value in body.items() if name[0] != "_"}
-        matched = [
+        only = body.get("_rules")
+        rules = [
             row
             for row in self._rules(bus)
-            if "EventPattern" in row.doc and _pattern(row.doc["EventPattern"]).matches(event)
+            if "EventPattern" in row.doc
+            and (only is None or RULE.arn(row.account, row.region, row.name) in only)
+            and _pattern(row.doc["EventPattern"]).matches(event)
         ]
-        if matched:
-            hops = int(body.get("_hops", 0))
-            await self._kept(lambda tx: self._put(tx, matched, event, hops))
+        with self._calls.store.reading() as view:
+            archives = archive.wanting(view, bus, event)
+        return (event, rules, archives, int(body.get("_hops", 0))) if rules or archives else None
 
     async def _kept(self, work: Callable[[Transaction], list[Any]]) -> None:
         self._deliveries.wake(await self._calls.store.write(work))
@@ -121,7 +144,7 @@ class Rules:
             arn = RULE.arn(row.account, row.region, row.name)
             self._count(arn, "MatchedEvents", "TriggeredRules")
             for id, target in row.doc["targets"].items():
-                name = f"{event['id']}/{arn}/{id}"
+                name = f"{event['id']}/{event.get('replay-name', '')}/{arn}/{id}"
                 doc = {"event": event, "target": target, "rule": arn, "hops": hops, "account": row.account}
                 made.append(self._deliveries.put(tx, name, doc))
         return made
@@ -187,7 +210,11 @@ class Rules:
             self._count(doc["rule"], "Invocations")
         else:
             self._count(doc["rule"], "RetryInvocationAttempts")
-        await deliver(self._parcel(doc))
+        parcel = self._parcel(doc)
+        if parcel.arn.resource.startswith("api-destination/"):
+            await calling.call(parcel)
+        else:
+            await deliver(parcel)
         self._count(doc["rule"], "SuccessfulInvocationAttempts")
 
     def _pause(self, doc: dict[str, Any], refused: Refused, now: Instant) -> float | None:

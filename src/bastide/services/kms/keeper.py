@@ -30,6 +30,7 @@ from bastide.services.kms.noun import (
     is_expired,
     keep_material,
     locate,
+    told,
     unwrapped,
 )  # fmt: skip
 from bastide.store import Row, SqliteStore, Transaction, View
@@ -121,6 +122,7 @@ def _delete(tx: Transaction, row: Row, now: Instant) -> list[str]:
     grant.end_all(tx, row)
     alias.end_all(tx, row)
     KEY.remove(tx, row, "DeleteKey")
+    told(tx, row, "KMS CMK Deletion")
     return shards
 
 
@@ -133,6 +135,7 @@ def _expire(tx: Transaction, row: Row, now: Instant) -> list[str]:
     row.doc.pop("ValidTo", None)
     row.doc.pop("ExpirationModel", None)
     KEY.change(tx, row, "DeleteExpiredKeyMaterial")
+    told(tx, row, "KMS Imported Key Material Expiration")
     return shards
 
 

@@ -19,6 +19,7 @@ from bastide.domain import Arn, Instant, Refused
 from bastide.engines.keys import Gone, RootKey, Safe
 from bastide.engines.keys.specs import SYMMETRIC
 from bastide.kernel import Authorised, Caller, Facts, Kind
+from bastide.kernel.happened import tell
 from bastide.policy import Attached, Document, Form, Grant
 from bastide.store import Row, Transaction, View
 
@@ -47,6 +48,15 @@ GRANT_TO: Final = "kms:GrantTo"
 def not_found(text: str) -> Refused:
     """KMS's way of saying that a key is not there."""
     return Refused("NotFoundException", text, 400)
+
+
+def told(tx: Transaction, row: Row, what: str) -> None:
+    """Tells EventBridge what time or somebody did to a key: ``KMS CMK Rotation``. Source: KMS Developer Guide, "Monitor KMS
+    keys with Amazon EventBridge"."""
+    tell(
+        tx, account=row.account, region=row.region, source="aws.kms", detail_type=what,
+        resources=[KEY.arn(row.account, row.region, row.name)], detail={"key-id": row.name},
+    )  # fmt: skip
 
 
 # -- AWS managed keys ----------------------------------------------------------------------------------------------------

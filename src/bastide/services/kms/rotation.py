@@ -14,7 +14,7 @@ from bastide.engines.keys.specs import SYMMETRIC
 from bastide.kernel import Asked, Authorised, Output, pages
 from bastide.services.kms.asking import ask
 from bastide.services.kms.key import changeable, own
-from bastide.services.kms.noun import KEY, due, keep_material, named, origin_of, spec_of, usable
+from bastide.services.kms.noun import KEY, due, keep_material, named, origin_of, spec_of, told, usable
 from bastide.store import Row, Transaction, View
 
 DAY: Final = 24 * 3600 * MICROS
@@ -27,6 +27,7 @@ def rotate(safe: Safe, root: RootKey, tx: Transaction, row: Row, kind: str, now:
     """Gives a key new material; the caller writes the row. kind: ``AUTOMATIC`` or ``ON_DEMAND``."""
     held = keep_material(safe, root, tx, KEY.arn(row.account, row.region, row.name), new_material())
     row.doc["Materials"].append(held | {"at": now, "type": kind})
+    told(tx, row, "KMS CMK Rotation")
 
 
 def _rotatable(a: Authorised, row: Row) -> Row:

@@ -14,7 +14,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,7 +121,9 @@ class Hosts:
             told["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
             told["AWS_LAMBDA_LOG_LEVEL"] = str(doc["LoggingConfig"]["ApplicationLogLevel"])
         spec = self._spec(id, environment, volume, code, doc, held, told | held.network.variables)
-        running = await self._calls.engine(Sandboxes).start(spec)
+        with self._calls.store.reading() as view:
+            untrusted = self._calls.organisation.untrusted(view, what.account)
+        running = await self._calls.engine(Sandboxes).start(replace(spec, untrusted=untrusted))
         python = f"Bastide's Python {platform.python_version()}, for {doc['Runtime']}"
         first = f"INIT_START Runtime Version: {python}\tRuntime Version ARN: {environment.digest}"
         if doc["LoggingConfig"]["LogFormat"] == "JSON":

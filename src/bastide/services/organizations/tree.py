@@ -26,6 +26,9 @@ from bastide.store import Row, View
 FORMS: Final = {SCP: Form.SCP, RCP: Form.RCP}
 """What the documents of a type are, where they take part in decisions."""
 
+UNTRUSTED: Final = "bastide:untrusted-code"
+"""The key of a tag: whether code of an account is trusted to share the machine's kernel."""
+
 
 def _full(statement: dict[str, str]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2)
@@ -114,6 +117,16 @@ class OrganisationTree:
             return row is not None and row.status != "ACTIVE"
 
         return view.memo(("organizations:suspended", account), _ACCOUNTS, load)
+
+    def untrusted(self, view: View, account: str) -> bool:
+        """Whether the nearest tag `UNTRUSTED` says so, of the account, the units above it and the root; without one, no.
+        A value that is not ``false`` says yes, whatever it is."""
+
+        def load() -> bool:
+            said = [row.tags[UNTRUSTED] for row in path(view, account) if UNTRUSTED in row.tags]
+            return bool(said) and said[-1].strip().lower() != "false"
+
+        return view.memo(("organizations:untrusted", account), SCOPES, load)
 
     def noncompliant(self, view: View, account: str, type: str, key: str, value: str) -> bool:
         """Whether the account's effective tag policy forbids this tag on resources of the type (``s3:bucket``)."""

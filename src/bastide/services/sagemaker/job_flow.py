@@ -38,6 +38,7 @@ from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.outcome import OUT_OF_TIME, REASON, STOPPED, outcome_of, verdict
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.services.sagemaker.tuning_definition import OBJECTIVE
+from bastide.services.sagemaker.untrusted import NO_PIPES, failed, untrusted
 from bastide.store import Row, Transaction
 
 T = TypeVar("T")
@@ -149,6 +150,8 @@ class JobFlow(ABC):
         with self.calls.store.reading() as view:
             if own_image.named(self.calls, view, self.image(row), row.account) is not None:
                 return "an image of one's own"
+        if self._untrusted(row):
+            return "code that is not trusted"
         modes = sorted({one.mode for one in self.sources(row) if one.mode != channels.FILE})
         return modes[0] if modes else "EnableManagedSpotTraining" if self.spot(row) else self.follows(row)
 
@@ -268,6 +271,8 @@ class JobFlow(ABC):
         """Digests of image and data, recorded before use. A repeated attempt must find the same."""
         row = self.row(run)
         session: RoleSession = run.held["session"]
+        if any(one.mode == channels.PIPE for one in self.sources(row)) and self._untrusted(row):
+            raise Failed("ClientError", f"TrainingInputMode Pipe: {NO_PIPES}")
         earlier = run.state.get("pinned")
         pulling = own_image.environment(session, self.image(row), earlier["image"] if earlier else "")
         environment = run.held["environment"] = await self.unless_stopped(run, pulling)
@@ -389,6 +394,9 @@ class JobFlow(ABC):
         await self.show(run, "Training", f"Training image download completed. Training in progress.{where}")
         await together(self._start(run, row, host, hosts) for host in hosts)
 
+    def _untrusted(self, row: Row) -> bool:
+        return untrusted(self.calls, row.account, self.image(row))
+
     async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:
         environment: images.Environment = run.held["environment"]
         grant = host.granted.grant
@@ -422,13 +430,16 @@ class JobFlow(ABC):
             group=[one.place for one in hosts],
             gpus=grant.gpus,
             devices=devices_of(host.granted.gpus),
+            untrusted=self._untrusted(row),
         )
         try:
             _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
         except ValueError as error:
             raise Failed("ClientError", str(error)) from None
-        except SandboxError:
+        except SandboxError as error:
             self._unless_lost(run, [host])
+            if spec.untrusted:
+                raise failed(error) from error
             raise
 
     async def watch(self, run: Run) -> dict[str, Any]:

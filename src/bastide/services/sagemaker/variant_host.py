@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from bastide.engines import images
 from bastide.engines.network import Networks
 from bastide.engines.placement import Claim, Place, Placement
 from bastide.engines.placement.types import devices_of
-from bastide.engines.sandbox import Limits, Running, Sandboxes, Spec, Volumes
+from bastide.engines.sandbox import Limits, Running, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.serving import MOST_ANSWER, Container, Instance, Serving
 from bastide.engines.telemetry import Dimensions
 from bastide.engines.workflow import Failed
@@ -28,6 +28,7 @@ from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.model import MODEL, MULTI
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
+from bastide.services.sagemaker.untrusted import failed, untrusted
 
 _log = logging.getLogger("bastide.sagemaker")
 
@@ -274,14 +275,14 @@ class _Building:
         )
         keep = (container.get("MultiModelConfig") or {}).get("ModelCacheSetting", "Enabled") == "Enabled"
         host = str(container.get("ContainerHostname") or "primary")
-        launch = self._launcher(spec, placed.ml)
+        launch = self._launcher(spec, placed.ml, container["Image"])
         return Container(host, launch, sockets / "model.sock", self._tell, placed.models, keep, self._most)
 
     async def _tell(self, line: str) -> None:
         if self._log is not None:
             await self._log.write(line.encode())
 
-    def _launcher(self, spec: Spec, folder: Path) -> Callable[[], Awaitable[Running]]:
+    def _launcher(self, spec: Spec, folder: Path, image: str) -> Callable[[], Awaitable[Running]]:
         sandboxes = self._calls.engine(Sandboxes)
 
         async def read(running: Running) -> None:
@@ -290,7 +291,13 @@ class _Building:
                     await self._log.write(line)
 
         async def launch() -> Running:
-            running = await sandboxes.start(spec)
+            now = replace(spec, untrusted=untrusted(self._calls, self._session.account, image))
+            try:
+                running = await sandboxes.start(now)
+            except SandboxError as error:
+                if now.untrusted:
+                    raise failed(error) from error
+                raise
             if spec.name in self._usages:
                 self._usages.pop(spec.name).abandon()
             usages = Usages(self._measures, running, spec.limits.memory_bytes, folder, self._dimensions)

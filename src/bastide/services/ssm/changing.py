@@ -25,6 +25,7 @@ from bastide.services.ssm.parameter import (
     sealed,
     these,
     this,
+    told,
     version_name,
 )
 from bastide.services.ssm.tags import new_tags
@@ -93,7 +94,7 @@ def _create(a: Authorised, tx: Transaction, name: str) -> Output:
         raise Refused("ValidationException", "A parameter type is required when you create a parameter.")
     doc = _version(a, tx, name, {}, 1)
     doc["labels"] = {}
-    PARAMETER.create(a, tx, name, doc, tags=new_tags(a))
+    told(tx, PARAMETER.create(a, tx, name, doc, tags=new_tags(a)), "Create")
     return {"Version": 1, "Tier": doc["Tier"]}
 
 
@@ -117,6 +118,7 @@ def _overwrite(a: Authorised, tx: Transaction, row: Row) -> Output:
     row.doc = doc
     row.modified = a.now
     PARAMETER.change(tx, row, a.operation.name, a.request.id)
+    told(tx, row, "Update")
     return {"Version": doc["Version"], "Tier": doc["Tier"]}
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Authorised, Output
-from bastide.services.ssm.parameter import PARAMETER, found, not_found, this, version_of
+from bastide.services.ssm.parameter import PARAMETER, found, not_found, this, told, version_of
 from bastide.store import Row, Transaction
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.\-]{0,99}")
@@ -40,6 +40,7 @@ def label(a: Authorised, tx: Transaction) -> Output:
     if legal:
         row.doc["labels"] = labels
         PARAMETER.change(tx, row, a.operation.name, a.request.id)
+        told(tx, row, "LabelParameterVersion")
     return {"InvalidLabels": [one for one in wanted if one not in legal], "ParameterVersion": version}
 
 

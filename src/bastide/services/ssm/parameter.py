@@ -15,6 +15,7 @@ from typing import Any, Final
 from bastide.domain import Arn, Instant, Refused
 from bastide.engines import keys as engine
 from bastide.kernel import Asked, Authorised, Facts, Kind
+from bastide.kernel.happened import tell
 from bastide.store import Row, Transaction, View
 
 PARAMETER = Kind("Parameter", service="ssm", arn="parameter/{}", named_by="Name")
@@ -158,6 +159,19 @@ def remove(a: Authorised, tx: Transaction, row: Row) -> None:
         for one in earlier:
             tx.delete(one, keep=False)
     PARAMETER.remove(tx, row, a.operation.name, a.request.id)
+    told(tx, row, "Delete")
+
+
+def told(tx: Transaction, row: Row, operation: str) -> None:
+    """Tells EventBridge of a change. Source: Systems Manager User Guide, "Reference: Amazon EventBridge event patterns and
+    types for Systems Manager"."""
+    detail = {"operation": operation, "name": row.name, "type": row.doc["Type"]}
+    if row.doc.get("Description"):
+        detail["description"] = row.doc["Description"]
+    tell(
+        tx, account=row.account, region=row.region, source="aws.ssm", detail_type="Parameter Store Change",
+        resources=[arn(row.account, row.region, row.name)], detail=detail,
+    )  # fmt: skip
 
 
 def facts(view: View, where: Arn, action: str) -> Facts | None:

@@ -23,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,13 +64,8 @@ class Bubblewrap:
             raise ValueError(f"a sandbox {spec.name!r} is running")
         if os.geteuid() != 0:
             raise SandboxError("the platform runs without the privileges that starting a job takes: see bastide doctor")
-        user = self._take_user()
-        try:
-            running = BubblewrapRunning(self, spec.name, user, self._folder / spec.name)
-            self._running[spec.name] = running
-        except BaseException:
-            self._users.discard(user)
-            raise
+        running = self._made(spec)
+        self._running[spec.name] = running
         try:
             await running.begin(spec, f"{self._mark}-{spec.name}")
         except BaseException:
@@ -96,6 +91,22 @@ class Bubblewrap:
         shutil.rmtree(self._folder, ignore_errors=True)
         return cleared
 
+    def _made(self, spec: Spec) -> BubblewrapRunning:
+        if spec.untrusted:
+            raise SandboxError("bubblewrap gives no job a kernel of its own")
+        return BubblewrapRunning(self, spec.name, self.take_users(1), self._folder / spec.name)
+
+    def take_users(self, number: int) -> list[int]:
+        """Users of the machine that nobody else has, until `forget`."""
+        taken: list[int] = []
+        try:
+            for _ in range(number):
+                taken.append(self._take_user())
+        except SandboxError:
+            self._users.difference_update(taken)
+            raise
+        return taken
+
     def _take_user(self) -> int:
         for user in range(self._first_user, self._first_user + _USERS):
             if user not in self._users:
@@ -103,19 +114,19 @@ class Bubblewrap:
                 return user
         raise SandboxError(f"{_USERS} sandboxes are running, which is as many as there are users for")
 
-    def forget(self, name: str, user: int) -> None:
+    def forget(self, name: str, users: Sequence[int]) -> None:
         """Called by what ran when it is gone."""
-        self._users.discard(user)
+        self._users.difference_update(users)
         self._running.pop(name, None)
 
 
 class BubblewrapRunning:
     """See the port's Running."""
 
-    def __init__(self, driver: Bubblewrap, name: str, user: int, folder: Path) -> None:
+    def __init__(self, driver: Bubblewrap, name: str, users: Sequence[int], folder: Path) -> None:
         self._driver = driver
         self._name = name
-        self._user = user
+        self._users = users
         self._folder = folder
         self._began = time.monotonic()
         self._group: cgroups.Group | None = None
@@ -133,22 +144,19 @@ class BubblewrapRunning:
     @property
     def user(self) -> int:
         """The host's user that the job runs as."""
-        return self._user
+        return self._users[0]
 
     async def begin(self, spec: Spec, group_name: str) -> None:
         """Start it; the driver calls this once."""
         loop = asyncio.get_running_loop()
-        limits = spec.limits
         self._folder.mkdir(parents=True, mode=0o700)
         (self._folder / "scratch").mkdir()
-        # Two more processes than the job may have: bubblewrap outside and bubblewrap as the first process inside.
-        group = cgroups.create(
-            group_name, memory_bytes=limits.memory_bytes, processes=limits.processes + 2, cpus=limits.cpus
-        )
+        memory, cpus = spec.limits.memory_bytes, spec.limits.cpus
+        group = cgroups.create(group_name, memory_bytes=memory, processes=self._processes(spec.limits), cpus=cpus)
         self._group = group
         (self._folder / "state.json").write_text(json.dumps(group.folders))
-        told = json.dumps(_told(spec, self._user, group, self._folder / "scratch")).encode()
-        status_read, status_write = os.pipe()
+        told = json.dumps(self._told(spec, group)).encode()
+        status_read, status_write = self._channel()
         output_read, output_write = os.pipe()
         stdin = os.memfd_create("bastide")
         try:
@@ -179,7 +187,9 @@ class BubblewrapRunning:
         transport = await _reading(status_read, status)
         try:
             async with asyncio.timeout(_SETUP_SECONDS):
-                answer = await status.read()
+                answer = await status.readline()
+        except ValueError:
+            answer = b"it says more than is asked of it"
         except TimeoutError:
             raise SandboxError(f"the sandbox {self._name} could not be set up in {_SETUP_SECONDS:.0f} s") from None
         finally:
@@ -191,6 +201,27 @@ class BubblewrapRunning:
                 said = json.loads(answer)["error"]
             raise SandboxError(f"the sandbox {self._name} could not be set up: {' '.join(said.split())}")
 
+    def _processes(self, limits: Limits) -> int:
+        """How many the machine's kernel may count: bubblewrap is one outside, and the first one inside."""
+        return limits.processes + 2
+
+    def _told(self, spec: Spec, group: cgroups.Group) -> dict[str, Any]:
+        """What the launcher is told."""
+        told = _told(spec, self.user, group, self._folder / "scratch")
+        return {**told, "limits": _rlimits(spec.limits, group, self._processes(spec.limits))}
+
+    def _channel(self) -> tuple[int, int]:
+        """Our end and the launcher's of where it says how the start went."""
+        return os.pipe()
+
+    async def _terminate(self) -> None:
+        """SIGTERM to every process inside."""
+        assert self._process is not None and self._group is not None
+        if self._group.folders:
+            # Not to bubblewrap outside, whose end is everybody's; its part inside, the namespace's first process,
+            # is out of SIGTERM's reach by the kernel's rule.
+            await asyncio.to_thread(self._group.signal, signal.SIGTERM, frozenset({self._process.pid}))
+
     async def abandon(self) -> None:
         """Clear away after a start that failed or was given up."""
         if self._process is not None:
@@ -199,7 +230,7 @@ class BubblewrapRunning:
             await self._settled
         else:
             await asyncio.to_thread(self._clear)
-            self._driver.forget(self._name, self._user)
+            self._driver.forget(self._name, self._users)
         if self._transport is not None:
             self._transport.close()
 
@@ -248,12 +279,9 @@ class BubblewrapRunning:
 
     async def stop(self, grace: float) -> None:
         """See the port."""
-        assert self._settled is not None and self._process is not None and self._group is not None
+        assert self._settled is not None and self._process is not None
         if not self._exited.is_set():
-            if self._group.folders:
-                # Not to bubblewrap outside, whose end is everybody's; its part inside, the namespace's first process,
-                # is out of SIGTERM's reach by the kernel's rule.
-                await asyncio.to_thread(self._group.signal, signal.SIGTERM, frozenset({self._process.pid}))
+            await self._terminate()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await self._exited.wait()
@@ -272,12 +300,17 @@ class BubblewrapRunning:
         code = self._process.wait()
         seconds = time.monotonic() - self._began
         use = await asyncio.to_thread(self._clear)
-        self._driver.forget(self._name, self._user)
+        self._driver.forget(self._name, self._users)
         oom = use.oom_kills > 0
+        code = self._code(code, oom)
         if code < 0:
             return Ended(None, -code, oom, seconds, use.cpu_seconds, use.peak_bytes)
         ended_by = code - 128 if 128 < code <= 128 + 64 else None
         return Ended(code, ended_by, oom, seconds, use.cpu_seconds, use.peak_bytes)
+
+    def _code(self, code: int, oom: bool) -> int:
+        """The program's, of the launcher's; below 0 the signal that ended the sandbox."""
+        return code
 
     def _clear(self) -> cgroups.Use:
         """Nobody and nothing is left afterwards."""
@@ -344,12 +377,13 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
         "inside": [image.user, image.group] if image is not None else [1000, 1000],
         "folder": image.folder if image is not None else "/opt/ml",
         "command": list(spec.command),
-        "limits": _rlimits(limits, group),
+        "limits": {},
+        "gvisor": {},
         "scratch_bytes": limits.memory_bytes,
     }
 
 
-def _rlimits(limits: Limits, group: cgroups.Group) -> dict[str, int]:
+def _rlimits(limits: Limits, group: cgroups.Group, processes: int) -> dict[str, int]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = limits.open_files if most == resource.RLIM_INFINITY else min(limits.open_files, most)
     # The job's user is its own, so the limit by user is a limit by job, beside the one of the control group.
@@ -357,7 +391,7 @@ def _rlimits(limits: Limits, group: cgroups.Group) -> dict[str, int]:
     # would start as root outside, at 0, too (core(5); fs/coredump.c). The filter keeps the job from changing it. Where the
     # platform itself was started with 0 there is no way up.
     _, core = resource.getrlimit(resource.RLIMIT_CORE)
-    found = {"RLIMIT_CORE": 1 if core else 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": limits.processes + 2}
+    found = {"RLIMIT_CORE": 1 if core else 0, "RLIMIT_NOFILE": files, "RLIMIT_NPROC": processes}
     if "memory" not in group.limited:
         found["RLIMIT_AS"] = limits.memory_bytes
     return found

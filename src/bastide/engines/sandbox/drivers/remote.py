@@ -195,6 +195,8 @@ class _FarRunning:
             raise ValueError("a sandbox on a node has no sockets and no DNS of this machine")
         if isinstance(spec.image, RootImage):
             raise ValueError("images of a registry are not on nodes")
+        if spec.untrusted:
+            raise SandboxError("code that is not trusted runs on no node")
         far.opened = True
         await self._ask("open", far.key, size=far.size)
         readonly = [(str(number), target) for number, (_, target) in enumerate(spec.readonly)]

@@ -1,0 +1,183 @@
+"""The mission's own state machine, as it is printed: it processes, trains, makes a model and an endpoint, with the printed
+roles; and takes its Catch path when a job fails."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.platform import Account, allow
+from tests.stories.ec2.conftest import make_vpc
+from tests.stories.ecr import oci
+from tests.stories.ecr.registry import Registry
+from tests.stories.sagemaker import serving  # noqa: F401 - its answer is that of the endpoint
+from tests.stories.sagemaker.conftest import Workshop
+from tests.stories.sagemaker.test_own_images import ANSWER, SERVE
+from tests.stories.states.conftest import Machines
+
+PROCESS = """
+set -e
+mkdir -p /opt/ml/processing/train
+sed 's/raw/fit/' /opt/ml/processing/input/a.csv >/opt/ml/processing/train/a.csv
+"""
+TRAIN = "set -e; mkdir -p /opt/ml/model; cp /opt/ml/input/data/train/a.csv /opt/ml/model/weights"
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
+
+
+@pytest.fixture
+def printed(workshop: Workshop, mission: Path, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The printed definition and roles, filled in for an account of ours."""
+    account: Account = workshop.account
+    folder = mission / "policies"
+    registry = Registry(account, tmp_path)
+    images = {}
+    env = {"Env": ["PATH=/usr/local/bin:/bin", "GREETING=hello"]}
+    for name, scripts in (
+        ("process", {"program": PROCESS}),
+        ("train", {"train": TRAIN}),
+        ("serve", {"program": SERVE, "answer": ANSWER}),
+    ):
+        uri = registry.create(f"team/{name}")
+        entry = {"Entrypoint": ["program"]} if name != "train" else {}
+        registry.push(f"{uri}:one", [oci.system, oci.scripts(**scripts)], {**env, **entry})
+        images[name] = f"{uri}:one"
+    vpc = make_vpc(account)
+    key = account.client("kms").create_key()["KeyMetadata"]["Arn"]
+    pull = (
+        "ecr:BatchGetImage",
+        "ecr:GetDownloadUrlForLayer",
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:GetAuthorizationToken",
+    )
+    network = ("ec2:Describe*", "ec2:CreateNetworkInterface*", "ec2:DeleteNetworkInterface*")
+    account.client("iam").put_role_policy(
+        RoleName="Execution",
+        PolicyName="more",
+        PolicyDocument=json.dumps(allow(*pull, *network, "cloudwatch:PutMetricData")),
+    )
+    values = {
+        "<REGION>": "us-east-1",
+        "<TEST_ACCOUNT_ID>": account.id,
+        "<ACCOUNT_ID>": account.id,
+        "<SAGEMAKER_PROCESSING_EXECUTION_ROLE_ARN>": workshop.role,
+        "<SAGEMAKER_TRAINING_EXECUTION_ROLE_ARN>": workshop.role,
+        "<SAGEMAKER_MODEL_EXECUTION_ROLE_ARN>": workshop.role,
+        "${ProcessingRoleArn}": workshop.role,
+        "${TrainingRoleArn}": workshop.role,
+        "${ModelRoleArn}": workshop.role,
+        "${ProcessingImageURL}": images["process"],
+        "${TrainingImageURL}": images["train"],
+        "${InferenceImageURL}": images["serve"],
+        "${InstanceType}": "ml.m5.large",
+        "${KmsKeyArn}": key,
+        "${Raw_data_S3Uri}": f"s3://{workshop.bucket}/raw/",
+        "${Train_data_S3Uri}": f"s3://{workshop.bucket}/train/",
+        "${Model_S3OutputPath}": f"s3://{workshop.bucket}/models",
+        "${SubnetId1}": vpc.subnet,
+        "${SubnetId2}": vpc.subnet,
+        "${SecurityGroupId}": vpc.group,
+        "${Owner}": "ann",
+        "${Environment}": "test",
+        "${Project}": "mortgages",
+    }
+    iam = account.client("iam")
+    trust = _filled((folder / "83-trust-step-functions-role.json").read_text(), values)
+    policy = _filled((folder / "77-step-functions-role-test.json").read_text(), values)
+    role = iam.create_role(RoleName="StepFunctions", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    iam.put_role_policy(RoleName="StepFunctions", PolicyName="printed", PolicyDocument=policy)
+    definition = _filled((folder / "62-training-state-machine.asl.json").read_text(), values)
+    yield {"definition": definition, "role": role, "vpc": vpc}
+
+
+@pytest.mark.control("EXP-19", "STG-05", lacking="the pipeline's half, and the data science SDK's own program")
+def test_the_printed_machine_trains_and_deploys(workshop: Workshop, printed: dict[str, Any]) -> None:
+    account = workshop.account
+    workshop.s3.put_object(Bucket=workshop.bucket, Key="raw/a.csv", Body=b"raw,1\n")
+    machines = Machines(account, account.client("stepfunctions"))
+    # Nothing is changed but the half minute that it waits for the endpoint.
+    definition = printed["definition"].replace('"Seconds": 30', '"Seconds": 1')
+    machine = machines.states.create_state_machine(name="training", definition=definition, roleArn=printed["role"])[
+        "stateMachineArn"
+    ]
+    arn = machines.started(machine, name="first")
+    found = machines.ended(arn, 120)
+    assert found["status"] == "SUCCEEDED", workshop.sagemaker.describe_endpoint(EndpointName="test-first")[
+        "FailureReason"
+    ]
+    output = found["output"]
+    assert output["processing"]["ProcessingJobStatus"] == "Completed"
+    assert output["training"]["TrainingJobStatus"] == "Completed"
+    assert output["endpointState"] == {"Status": "InService"}
+    assert output["training"]["ModelArtifacts"]["S3ModelArtifacts"].startswith(
+        f"s3://{workshop.bucket}/models/train-first/"
+    )
+    entered = [
+        one["stateEnteredEventDetails"]["name"] for one in machines.events(arn) if one["type"].endswith("Entered")
+    ]
+    assert entered[:5] == ["ProcessData", "TrainModel", "CreateModel", "CreateTestEndpointConfig", "DeployTestEndpoint"]
+    body = account.client("sagemaker-runtime").invoke_endpoint(EndpointName="test-first", Body=b"x")["Body"].read()
+    assert b"seen x" in body
+    # A job that fails takes the Catch path.
+    workshop.s3.delete_object(Bucket=workshop.bucket, Key="raw/a.csv")
+    workshop.s3.put_object(Bucket=workshop.bucket, Key="raw/b.csv", Body=b"raw,1\n")
+    arn = machines.started(machine, name="second")
+    found = machines.ended(arn, 60)
+    assert (found["status"], found["error"]) == ("FAILED", "TrainingWorkflowFailed")
+    [failed] = [one for one in machines.events(arn) if one["type"] == "TaskFailed"]
+    told = failed["taskFailedEventDetails"]
+    assert told["error"] == "States.TaskFailed"
+    assert json.loads(told["cause"])["ProcessingJobStatus"] == "Failed"
+
+
+@pytest.mark.control("EXP-19", lacking="the data science SDK's own program")
+def test_who_stops_an_execution_stops_its_job(workshop: Workshop) -> None:
+    account = workshop.account
+    jobs = ("sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", "iam:PassRole")
+    role = account.role("Machine", allow(*jobs), trust={"Service": "states.amazonaws.com"})
+    machines = Machines(account, account.client("stepfunctions"), role)
+    name = workshop.train("import time; time.sleep(1)")
+    given = workshop.sagemaker.describe_training_job(TrainingJobName=name)
+    keys = (
+        "AlgorithmSpecification",
+        "RoleArn",
+        "InputDataConfig",
+        "OutputDataConfig",
+        "ResourceConfig",
+        "StoppingCondition",
+    )
+    parameters = {key: given[key] for key in keys} | {"HyperParameters": given["HyperParameters"]}
+    parameters["AlgorithmSpecification"].pop("MetricDefinitions", None)
+    del parameters["OutputDataConfig"]["KmsKeyId"]
+    workshop.s3.copy_object(
+        Bucket=workshop.bucket, Key="slow.tar.gz", CopySource=f"{workshop.bucket}/{name}/code.tar.gz"
+    )
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::sagemaker:createTrainingJob.sync",
+        "Parameters": {**parameters, "TrainingJobName.$": "$$.Execution.Name"},
+        "End": True,
+    }
+    machine = machines.made({"T": task})
+    arn = machines.started(machine, name="stopped-soon")
+    machines.until(arn, "TaskSubmitted")
+    machines.states.stop_execution(executionArn=arn)
+    end = time.monotonic() + 30
+    while workshop.sagemaker.describe_training_job(TrainingJobName="stopped-soon")["TrainingJobStatus"] not in (
+        "Stopped",
+        "Completed",
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    history = machines.types(arn)
+    assert history[-1] == "ExecutionAborted"
+    assert workshop.trained("stopped-soon")["TrainingJobStatus"] == "Stopped"
