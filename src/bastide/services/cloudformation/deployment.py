@@ -459,7 +459,9 @@ class Deployment:
         target = held.before if held.doc["done"] else held.now
         reached = held.now if held.doc["done"] else held.next
         assert target is not None and reached is not None
-        untouched = not held.doc["done"] and not held.journal  # its first call was refused: nothing is to be changed back
+        untouched = (
+            not held.doc["done"] and not held.journal
+        )  # its first call was refused: nothing is to be changed back
         if not skipped and not untouched:
             kind = type_of(target.type)
             assert kind.update is not None
