@@ -69,7 +69,7 @@ sdk: setup clients ## programs of the SageMaker SDK, v2 and v3, unchanged; SDK=v
 controls: setup clients ## every control of the mission, the tests that cite it, how they ended
 	@$(PYTEST) --controls
 
-conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam, s3 or stacks for one
+conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam, asl, s3 or stacks for one
 	@$(BIN)/python -m tests.conformance $(SUITE)
 
 crash: setup ## kills the platform at every step, and lets its power go, at length
@@ -92,6 +92,7 @@ bench: setup ## side by side with moto_server and ministack, S3 and KMS by thems
 	@$(BIN)/python -m tests.bench.policy_decide
 	@$(BIN)/python -m tests.bench.hosting
 	@$(BIN)/python -m tests.bench.transform
+	@$(BIN)/python -m tests.bench.states --peer
 
 profile: setup ## CPU of the front door, stage by stage
 	@$(BIN)/python -m tests.bench.front_door

@@ -121,7 +121,7 @@ def peer(count: int) -> str:
                 region_name="us-east-1",
                 endpoint_url=url,
                 aws_access_key_id=endpoint.access_key,
-                aws_secret_access_key=endpoint.secret,
+                aws_secret_access_key=endpoint.secret_key,
             )
             definition = json.dumps(chain(60))
             role = "arn:aws:iam::123456789012:role/x"
@@ -174,7 +174,7 @@ def main() -> int:
     console = Console()
     console.print(table)
     if given.peer:
-        console.print(f"moto, in memory: {peer(min(count, 100))}")
+        console.print(f"moto, in memory: {peer(min(count, 20))}")
     return 1 if wrong else 0
 
 

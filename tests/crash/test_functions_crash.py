@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.moved import until
-from tests.platform import Running
+from tests.platform import Running, below
 from tests.stories.lambda_.conftest import Bench, bench_of
 
 CODE = """
@@ -41,10 +44,15 @@ def _left(running: Running) -> list[str]:
     return mounts + [line for line in listed.splitlines() if data in line and "bastide up" not in line]
 
 
-def _functions() -> int:
-    """Processes of functions on this machine."""
-    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
-    return sum("/var/runtime/bootstrap.py" in line for line in listed.splitlines())
+def _functions(running: Running) -> set[str]:
+    """Processes of this platform's functions, by their control groups."""
+    mark = hashlib.sha256(os.fsencode((running.data / "run").resolve())).hexdigest()[:10]
+    groups = [one for one in below(Path("/sys/fs/cgroup")) if f"{mark}-lambda-" in one.name]
+    found: set[str] = set()
+    for group in groups:
+        with contextlib.suppress(OSError):
+            found |= set((group / "cgroup.procs").read_text().split())
+    return found
 
 
 def _has(bench: Bench, bucket: str, key: str) -> bool:
@@ -56,18 +64,18 @@ def _has(bench: Bench, bucket: str, key: str) -> bool:
 
 
 def test_events_are_taken_up_and_nothing_is_left(crashing: Running) -> None:
-    before = _functions()
     bench = bench_of(crashing.account())
     bucket = f"crash-{bench.account.id}"
     bench.account.client("s3").create_bucket(Bucket=bucket)
     warm = bench.make("def handler(event, context): return 1", "warm")
     assert bench.invoke(warm).payload == 1  # it stands frozen when the platform dies
     name = bench.make(CODE, "slow", Timeout=60)
-    event = json.dumps({"bucket": bucket, "seconds": 1})
+    event = json.dumps({"bucket": bucket, "seconds": 0.5})
     assert bench.client.invoke(FunctionName=name, InvocationType="Event", Payload=event)["StatusCode"] == 202
     until(lambda: _has(bench, bucket, "begun"))
+    assert _functions(crashing)
     crashing.kill()
-    until(lambda: _functions() <= before)
+    until(lambda: not _functions(crashing))
     crashing.launch()
     bench.client = bench.account.client("lambda")
     until(lambda: _has(bench, bucket, "done"), 20)

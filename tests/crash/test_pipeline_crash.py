@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.platform import Account, Running
+from tests.platform import Account, Running, allow
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
 from tests.stories.sagemaker.pipelines import create, furnish, governed, over, reasons, start, steps
 
@@ -24,6 +25,8 @@ LONG = [
     "training/settle:after",
 ]
 """Only in `make crash`."""
+LATE = {"pipeline/work:after", "pipeline/settle:before", "pipeline/settle:after"}
+"""What comes when every step is over."""
 POINTS = [*SHORT, *(LONG if "BASTIDE_CRASH_ROUNDS" in os.environ else ())]
 
 
@@ -46,12 +49,27 @@ def member(crashing: Running) -> Account:
 def workshop(member: Account) -> Workshop:
     made = workshop_of(member)
     furnish(made)
+    sends = json.dumps(allow("sqs:SendMessage"))
+    member.client("iam").put_role_policy(RoleName="Execution", PolicyName="sends", PolicyDocument=sends)
     return made
 
 
 def _reach(member: Account, workshop: Workshop) -> None:
     """A platform that was started again has other ports."""
     workshop.sagemaker, workshop.s3 = member.client("sagemaker"), member.client("s3")
+
+
+def _answer(member: Account, workshop: Workshop, name: str) -> None:
+    """Answers the step that asks: its message may come twice, but never with another token."""
+    sqs = member.client("sqs")
+    queue, tokens = sqs.get_queue_url(QueueName=name)["QueueUrl"], set()
+    while not tokens:
+        for one in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=20).get("Messages", []):
+            tokens.add(json.loads(one["Body"])["token"])
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=one["ReceiptHandle"])
+    [token] = tokens
+    rows = [{"Name": "rows", "Value": "7"}]
+    workshop.sagemaker.send_pipeline_execution_step_success(CallbackToken=token, OutputParameters=rows)
 
 
 def _made(workshop: Workshop) -> dict[str, list[str]]:
@@ -82,13 +100,21 @@ def test_every_step_runs_once_and_the_execution_succeeds(
     crashing.launch(BASTIDE_TEST_KILL_AT=point)
     _reach(member, workshop)
     name = workshop.name("lines")  # what another pipeline ran is not used again
-    create(workshop, name, governed(workshop))
+    told = governed(workshop)
+    queue = member.client("sqs").create_queue(QueueName=name)["QueueUrl"]
+    ask = {"Name": "Ask", "Type": "Callback", "SqsQueueUrl": queue, "DependsOn": ["Prepare"]}
+    told["Steps"].append({**ask, "OutputParameters": [{"OutputName": "rows", "OutputType": "Integer"}]})
+    create(workshop, name, told)
     arn = start(workshop, name)
+    if point in LATE:
+        _answer(member, workshop, name)
     assert crashing.process is not None
     assert crashing.process.wait(30) == -9
     crashing.kill()
     crashing.launch()
     _reach(member, workshop)
+    if point not in LATE:
+        _answer(member, workshop, name)
     done = over(workshop, arn)
     assert done["PipelineExecutionStatus"] == "Succeeded", reasons(workshop, arn)
     id = arn.rpartition("/")[2]

@@ -69,11 +69,11 @@ _PATTERNS = {
     "LayerPermissionAllowedPrincipal": "*",
     "TaggableResource": "arn:aws:lambda:{region}:{account}:function:nothing-here",
     "LayerVersionArn": "arn:aws:lambda:{region}:{account}:layer:nothing-here:1",
-    "Account": "{account}",
     "EventBusArn": "arn:aws:events:{region}:{account}:event-bus/nothing-here",
     "ArchiveArn": "arn:aws:events:{region}:{account}:archive/nothing-here",
     "ConnectionArn": "arn:aws:events:{region}:{account}:connection/nothing-here/00000000-0000-0000-0000-000000000007",
     "TagResourceArn": "arn:aws:scheduler:{region}:{account}:schedule-group/nothing-here",
+    "Account": "{account}",
 }
 """What the models of Lambda, EventBridge, Scheduler and CloudFormation allow, by their shapes."""
 

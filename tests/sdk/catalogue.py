@@ -72,7 +72,7 @@ PROGRAMS = (
     Program("v2/transformer", _TRANSFORM),
     Program("v2/experiments", _RUNS),
     Program("v2/lineage", (*_LINEAGE, "CreateAction", "CreateContext")),
-    Program("v2/pipeline", _PIPELINE, short=True),
+    Program("v2/pipeline", _PIPELINE),
     Program("v2/async_inference", _SERVING),
     Program("v2/multi_model", _SERVING),
     Program("v2/data_capture", _SERVING),

@@ -18,7 +18,7 @@ from bastide.commands import DATA_OPTION
 from bastide.engines.artifacts import PlaceError, deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_root
 from bastide.main.objects import open_artifacts, owner_of
-from bastide.services import kms, s3
+from bastide.services import kms, lambda_, s3
 from bastide.store import SqliteStore, database, journal
 from bastide.store.directory import DataDirectory
 
@@ -38,7 +38,11 @@ def findings(directory: DataDirectory, root: RootKey) -> list[Finding]:
     """Reads everything once; may be asked while the platform serves."""
     pages = directory.database.stat().st_size // 4096
     found = [Finding("database (pages)", pages, 0, database.damage(directory.database)), _record(directory)]
-    for part, read in (("keys (shards)", _shards), ("objects (versions)", _objects)):
+    for part, read in (
+        ("keys (shards)", _shards),
+        ("objects (versions)", _objects),
+        ("functions (archives)", _archives),
+    ):
         try:
             found.append(read(directory, root))
         except (apsw.Error, database.Damaged, ValueError) as error:
@@ -96,13 +100,37 @@ def _objects(directory: DataDirectory, root: RootKey) -> Finding:
     return Finding("objects (versions)", read, locked, wrong)
 
 
+def _archives(directory: DataDirectory, root: RootKey) -> Finding:
+    store = SqliteStore(directory.database)
+    with store.reading() as view:
+        owner = owner_of(view)
+    artifacts = open_artifacts(directory, directory.load(), owner)
+    read, wrong = 0, []
+
+    async def walk() -> None:
+        nonlocal read
+        async for name, trouble in lambda_.examine(store, root, artifacts):
+            read += 1
+            if trouble:
+                wrong.append(f"{name}: {trouble}")
+
+    try:
+        with deletions_held(directory.objects):
+            asyncio.run(walk())
+    finally:
+        artifacts.close()
+        store.close()
+    return Finding("functions (archives)", read, 0, wrong)
+
+
 @click.command()
 @DATA_OPTION
 @click.option("--format", "shape", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def verify(data: Path, shape: str) -> None:
     """Read everything that the platform keeps, and tell what is damaged; also while it serves.
 
-    Pages of the database, entries of the record, shards of keys, every byte of every version of every object. Ends with 1
+    Pages of the database, entries of the record, shards of keys, every byte of every version of every object
+    and of every function's archive. Ends with 1
     if something is damaged.
     """
     directory = DataDirectory(data)

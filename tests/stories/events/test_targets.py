@@ -70,7 +70,7 @@ def test_queues_and_topics_are_targets_by_their_policies(account: Account) -> No
     assert json.loads(arrived(account, heard)[0]["Body"]) == {"item": "table"}
 
 
-@pytest.mark.control("MON-08", lacking="state machines and functions as targets")
+@pytest.mark.control("MON-08")
 def test_a_target_whose_role_may_not_ends_in_the_dead_letter_queue(account: Account) -> None:
     sqs = account.client("sqs")
     work, dead = made(sqs), made(sqs)

@@ -11,7 +11,9 @@ from tests.listening import listening
 from tests.moved import until
 from tests.platform import REGION, Account, allow
 from tests.stories.events.test_events import EVENTS, send
+from tests.stories.events.test_targets import lets
 from tests.stories.lambda_.conftest import bench_of
+from tests.stories.sagemaker.conftest import workshop_of
 from tests.stories.sns.test_topics import arrived, opened
 from tests.stories.sqs.test_queues import bodies, made
 
@@ -89,7 +91,41 @@ def test_an_event_starts_a_pipeline(account: Account) -> None:
     assert told["PipelineParameters"] == [{"Name": "Item", "Value": "chair"}]
 
 
-@pytest.mark.control("MON-08", lacking="state machines as targets")
+@pytest.mark.control("MON-08")
+def test_a_training_that_is_over_starts_a_state_machine(account: Account) -> None:
+    workshop, sqs, states = workshop_of(account), account.client("sqs"), account.client("stepfunctions")
+    machine_role = account.role("Machine", allow("s3:*"), trust={"Service": "states.amazonaws.com"})
+    definition = {"StartAt": "P", "States": {"P": {"Type": "Pass", "End": True}}}
+    machine = states.create_state_machine(name="next", definition=json.dumps(definition), roleArn=machine_role)[
+        "stateMachineArn"
+    ]
+    starts = account.role("Starter", allow("states:StartExecution", resource=machine), trust=EVENTS)
+    weak = account.role("Weak", allow("states:DescribeStateMachine"), trust=EVENTS)
+    dead = made(sqs)
+    pattern = {"source": ["aws.sagemaker"], "detail": {"TrainingJobStatus": ["Completed"]}}
+    source = account.client("events").put_rule(Name="done", EventPattern=json.dumps(pattern))["RuleArn"]
+    shape = {"InputPathsMap": {"job": "$.detail.TrainingJobName"}, "InputTemplate": '{"job": <job>}'}
+    targets = [
+        {"Id": "good", "Arn": machine, "RoleArn": starts, "InputTransformer": shape},
+        {"Id": "weak", "Arn": machine, "RoleArn": weak, "DeadLetterConfig": {"Arn": lets(account, dead, source)}},
+    ]
+    account.client("events").put_targets(Rule="done", Targets=targets)
+    name = workshop.train("open('/opt/ml/model/m.txt', 'w').write('m')")
+    assert workshop.trained(name)["TrainingJobStatus"] == "Completed"
+    until(lambda: states.list_executions(stateMachineArn=machine, statusFilter="SUCCEEDED")["executions"])
+    [one] = states.list_executions(stateMachineArn=machine)["executions"]
+    assert json.loads(states.describe_execution(executionArn=one["executionArn"])["input"]) == {"job": name}
+    [letter] = arrived(account, dead)
+    assert json.loads(letter["Body"])["detail"]["TrainingJobName"] == name
+    assert letter["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "NO_PERMISSIONS"
+    # And the calls that built the model are collected.
+    asked = [{"AttributeKey": "EventName", "AttributeValue": "CreateTrainingJob"}]
+    [found] = account.client("cloudtrail").lookup_events(LookupAttributes=asked)["Events"]
+    given = json.loads(found["CloudTrailEvent"])["requestParameters"]
+    assert given["trainingJobName"] == name and given["resourceConfig"]["instanceCount"] == 1
+
+
+@pytest.mark.control("MON-08")
 def test_events_topics_buckets_and_alarms_invoke_functions_that_let_them(account: Account) -> None:
     bench, sns, s3 = bench_of(account), account.client("sns"), account.client("s3")
     name = bench.make(KEEP)

@@ -24,7 +24,7 @@ def _code(ask: Any, **given: Any) -> str:
     return str(refused.value.response["Error"]["Code"])
 
 
-@pytest.mark.control("ENC-08", lacking="Step Functions")
+@pytest.mark.control("ENC-08")
 def test_variables_under_a_customers_key(bench: Bench) -> None:
     account, client, key = bench.account, bench.client, _key(bench.account)
     kms = account.client("kms")
@@ -64,7 +64,7 @@ def test_variables_under_a_customers_key(bench: Bench) -> None:
     assert "KMSKeyArn" not in bench.settled(name) and bench.invoke(name).payload == "of mine"
 
 
-@pytest.mark.control("ENC-08", lacking="Step Functions")
+@pytest.mark.control("ENC-08")
 def test_a_key_that_cannot_be_used_is_refused_at_once(bench: Bench) -> None:
     key = _key(bench.account)
     variables = {"Variables": {"WORD": "x"}}

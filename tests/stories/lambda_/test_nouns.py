@@ -130,9 +130,10 @@ def test_what_is_refused(bench: Bench) -> None:
     assert "less than or equal to 900" in why(Timeout=901)
     assert "less than or equal to 10240" in why(MemorySize=10_241)
     assert "reserved keys" in why(Environment={"Variables": {"AWS_REGION": "x"}})
+    assert "zero byte" in why(Environment={"Variables": {"CUT": "a\0b"}})
     assert "4KB" in why(Environment={"Variables": {"LARGE": "x" * 4096}})
     assert "x86_64" in why(Architectures=["arm64"])
-    assert "Image" in why(PackageType="Image", Code={"ImageUri": "x"})
+    assert "one of ECR" in why(PackageType="Image", Code={"ImageUri": "x"})
     assert "CodeSigningConfigArn" in why(
         CodeSigningConfigArn=f"arn:aws:lambda:{REGION}:{bench.account.id}:code-signing-config:csc-{'0' * 17}"
     )

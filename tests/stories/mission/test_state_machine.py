@@ -1,5 +1,6 @@
-"""The mission's own state machine, as it is printed: it processes, trains, makes a model and an endpoint, with the printed
-roles; and takes its Catch path when a job fails."""
+"""The mission's own state machine and template, as they are printed: a stack makes the machine of a definition in another
+account's bucket; it processes, trains, makes a model and an endpoint, with the printed roles; and takes its Catch path when
+a job fails."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.platform import Account, allow
+from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.ec2.conftest import make_vpc
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry
@@ -35,7 +38,7 @@ def _filled(text: str, values: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def printed(workshop: Workshop, mission: Path, tmp_path: Path) -> Iterator[dict[str, Any]]:
+def printed(workshop: Workshop, neighbour: Account, mission: Path, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """The printed definition and roles, filled in for an account of ours."""
     account: Account = workshop.account
     folder = mission / "policies"
@@ -72,43 +75,89 @@ def printed(workshop: Workshop, mission: Path, tmp_path: Path) -> Iterator[dict[
         "<SAGEMAKER_PROCESSING_EXECUTION_ROLE_ARN>": workshop.role,
         "<SAGEMAKER_TRAINING_EXECUTION_ROLE_ARN>": workshop.role,
         "<SAGEMAKER_MODEL_EXECUTION_ROLE_ARN>": workshop.role,
-        "${ProcessingRoleArn}": workshop.role,
-        "${TrainingRoleArn}": workshop.role,
-        "${ModelRoleArn}": workshop.role,
-        "${ProcessingImageURL}": images["process"],
-        "${TrainingImageURL}": images["train"],
-        "${InferenceImageURL}": images["serve"],
-        "${InstanceType}": "ml.m5.large",
-        "${KmsKeyArn}": key,
-        "${Raw_data_S3Uri}": f"s3://{workshop.bucket}/raw/",
-        "${Train_data_S3Uri}": f"s3://{workshop.bucket}/train/",
-        "${Model_S3OutputPath}": f"s3://{workshop.bucket}/models",
-        "${SubnetId1}": vpc.subnet,
-        "${SubnetId2}": vpc.subnet,
-        "${SecurityGroupId}": vpc.group,
-        "${Owner}": "ann",
-        "${Environment}": "test",
-        "${Project}": "mortgages",
+        "<STATE_MACHINE_ROLE_NAME>": "StepFunctions",
+        "<SHARED_SERVICES_ACCOUNT_ID>": neighbour.id,
+        "<ARTIFACT_BUCKET_NAME>": f"artifacts-{neighbour.id}",
+    }
+    given = {
+        "ProcessingRoleArn": workshop.role,
+        "TrainingRoleArn": workshop.role,
+        "ModelRoleArn": workshop.role,
+        "ProcessingImageURL": images["process"],
+        "TrainingImageURL": images["train"],
+        "InferenceImageURL": images["serve"],
+        "InstanceType": "ml.m5.large",
+        "KmsKeyArn": key,
+        "RawDataS3Uri": f"s3://{workshop.bucket}/raw/",
+        "TrainDataS3Uri": f"s3://{workshop.bucket}/train/",
+        "ModelS3OutputPath": f"s3://{workshop.bucket}/models",
+        "SubnetId1": vpc.subnet,
+        "SubnetId2": vpc.subnet,
+        "SecurityGroupId": vpc.group,
+        "Owner": "ann",
+        "Environment": "test",
+        "Project": "mortgages",
     }
     iam = account.client("iam")
-    trust = _filled((folder / "83-trust-step-functions-role.json").read_text(), values)
-    policy = _filled((folder / "77-step-functions-role-test.json").read_text(), values)
-    role = iam.create_role(RoleName="StepFunctions", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
-    iam.put_role_policy(RoleName="StepFunctions", PolicyName="printed", PolicyDocument=policy)
-    definition = _filled((folder / "62-training-state-machine.asl.json").read_text(), values)
-    yield {"definition": definition, "role": role, "vpc": vpc}
+    roles = {}
+    for name, trust, policy in (
+        ("StepFunctions", "83-trust-step-functions-role.json", "77-step-functions-role-test.json"),
+        ("CloudFormation", "82-trust-cloudformation-roles.json", "76-cloudformation-role-test.json"),
+    ):
+        trusted = _filled((folder / trust).read_text(), values)
+        roles[name] = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trusted)["Role"]["Arn"]
+        document = _filled((folder / policy).read_text(), values)
+        iam.put_role_policy(RoleName=name, PolicyName="printed", PolicyDocument=document)
+    s3, bucket = neighbour.client("s3"), values["<ARTIFACT_BUCKET_NAME>"]
+    s3.create_bucket(Bucket=bucket)
+    reads = {
+        "Effect": "Allow",
+        "Principal": {"AWS": roles["CloudFormation"]},
+        "Action": "s3:GetObject*",
+        "Resource": f"arn:aws:s3:::{bucket}/open/*",
+    }
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [reads]}))
+    # Nothing is changed but the half minute that it waits for the endpoint.
+    definition = (folder / "62-training-state-machine.asl.json").read_text().replace('"Seconds": 30', '"Seconds": 1')
+    for name, body in (("open/machine", definition), ("open/wrong", "{}"), ("closed/machine", definition)):
+        s3.put_object(Bucket=bucket, Key=f"{name}.asl.json", Body=body.encode())
+    template = (folder / "61-cloudformation-training-state-machine.json").read_text()
+    parameters = {**given, "DefinitionBucket": bucket, "StateMachineRoleArn": roles["StepFunctions"]}
+    yield {"template": template, "parameters": parameters, "roles": roles, "vpc": vpc}
+
+
+def _stack(stacks: Stacks, printed: dict[str, Any], name: str, key: str, template: str = "") -> dict[str, Any]:
+    """A stack of the printed template, made with the printed role."""
+    given = {**printed["parameters"], "DefinitionKey": f"{key}.asl.json"}
+    return stacks.create(
+        name,
+        template or printed["template"],
+        Parameters=[{"ParameterKey": one, "ParameterValue": value} for one, value in given.items()],
+        RoleARN=printed["roles"]["CloudFormation"],
+    )
 
 
 @pytest.mark.control("EXP-19", "STG-05", lacking="the pipeline's half, and the data science SDK's own program")
+@pytest.mark.control("PEX-05")
 def test_the_printed_machine_trains_and_deploys(workshop: Workshop, printed: dict[str, Any]) -> None:
     account = workshop.account
     workshop.s3.put_object(Bucket=workshop.bucket, Key="raw/a.csv", Body=b"raw,1\n")
     machines = Machines(account, account.client("stepfunctions"))
-    # Nothing is changed but the half minute that it waits for the endpoint.
-    definition = printed["definition"].replace('"Seconds": 30', '"Seconds": 1')
-    machine = machines.states.create_state_machine(name="training", definition=definition, roleArn=printed["role"])[
-        "stateMachineArn"
-    ]
+    stacks = Stacks(account)
+    for name, key, why in (("hidden", "closed/machine", "AccessDenied"), ("wrong", "open/wrong", "InvalidDefinition")):
+        refused = _stack(stacks, printed, name, key)
+        assert refused["StackStatus"] == "ROLLBACK_COMPLETE", refused
+        assert any(why in reason for _, _, reason in stacks.story(name)), stacks.story(name)
+    lacking = printed["template"].replace('"RoleArn": {', '"Comment": {')
+    with pytest.raises(ClientError, match="RoleArn"):
+        _stack(stacks, printed, "lacking", "open/machine", lacking)
+    made = _stack(stacks, printed, "training", "open/machine")
+    assert made["StackStatus"] == "CREATE_COMPLETE", stacks.story("training")
+    [machine] = [one["OutputValue"] for one in made["Outputs"] if one["OutputKey"] == "StateMachineARN"]
+    described = machines.states.describe_state_machine(stateMachineArn=machine)
+    assert machine.endswith(":stateMachine:SM-train-Step_Function")
+    assert described["roleArn"] == printed["roles"]["StepFunctions"]
+    assert printed["parameters"]["TrainingImageURL"] in described["definition"] and "${T" not in described["definition"]
     arn = machines.started(machine, name="first")
     found = machines.ended(arn, 120)
     assert found["status"] == "SUCCEEDED", workshop.sagemaker.describe_endpoint(EndpointName="test-first")[

@@ -178,3 +178,41 @@ def test_a_queue_gets_a_token_that_somebody_answers(workshop: Workshop) -> None:
     assert client.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"] == "Stopping"
     client.send_pipeline_execution_step_failure(CallbackToken=token)
     assert over(workshop, arn)["PipelineExecutionStatus"] == "Stopped"
+
+
+@pytest.mark.control("EXP-18")
+def test_an_event_starts_a_pipeline_that_a_stack_made(workshop: Workshop) -> None:
+    """With a value of the event as a parameter, by a role that EventBridge takes on."""
+    furnish(workshop)
+    told = definition({"Name": "Stop", "Type": "Fail", "Arguments": {"ErrorMessage": get("Parameters.Raw")}})
+    properties = {
+        "PipelineName": "lines",
+        "RoleArn": workshop.role,
+        "PipelineDefinition": {"PipelineDefinitionBody": json.dumps(told)},
+    }
+    resources = {"Lines": {"Type": "AWS::SageMaker::Pipeline", "Properties": properties}}
+    stacks = workshop.account.client("cloudformation")
+    stacks.create_stack(StackName="s", TemplateBody=json.dumps({"Resources": resources}))
+    stacks.get_waiter("stack_create_complete").wait(StackName="s", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    pipeline = workshop.sagemaker.describe_pipeline(PipelineName="lines")["PipelineArn"]
+    starts = allow("sagemaker:StartPipelineExecution", resource=pipeline)
+    role = workshop.account.role("Starts", starts, trust={"Service": "events.amazonaws.com"})
+    events = workshop.account.client("events")
+    events.put_rule(Name="begin", EventPattern=json.dumps({"source": ["mine"]}))
+    parameters = {"PipelineParameterList": [{"Name": "Raw", "Value": "$.detail.where"}]}
+    target = {"Id": "p", "Arn": pipeline, "RoleArn": role, "SageMakerPipelineParameters": parameters}
+    assert events.put_targets(Rule="begin", Targets=[target])["FailedEntryCount"] == 0
+    events.put_events(
+        Entries=[{"Source": "mine", "DetailType": "t", "Detail": json.dumps({"where": "from the event"})}]
+    )
+
+    def runs() -> list[str]:
+        listed = workshop.sagemaker.list_pipeline_executions(PipelineName="lines")["PipelineExecutionSummaries"]
+        return [one["PipelineExecutionArn"] for one in listed]
+
+    until(lambda: len(runs()) == 1)
+    [arn] = runs()
+    assert over(workshop, arn)["PipelineExecutionStatus"] == "Failed"
+    assert steps(workshop, arn)["Stop"]["FailureReason"] == "from the event"
+    stacks.delete_stack(StackName="s")
+    until(lambda: workshop.sagemaker.list_pipelines()["PipelineSummaries"] == [])

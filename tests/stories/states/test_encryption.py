@@ -21,7 +21,7 @@ def _code(call: Any, **given: Any) -> str:
     return str(caught.value.response["Error"]["Code"])
 
 
-@pytest.mark.control("ENC-08", lacking="Lambda")
+@pytest.mark.control("ENC-08")
 def test_a_customers_key_is_needed_for_everything(account: Account) -> None:
     kms, states = account.client("kms"), account.client("stepfunctions")
     key = kms.create_key()["KeyMetadata"]["Arn"]

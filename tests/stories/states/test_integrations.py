@@ -134,3 +134,54 @@ def test_any_operation_of_any_service(machines: Machines) -> None:
     assert json.loads(output["got"]["Body"]) == {"a": 1}
     assert output["got"]["LastModified"].endswith("Z")
     assert output["secret"]["Name"] == "s" and "SdkHttpMetadata" not in output["secret"]
+
+
+def test_messages_and_events(account: Account) -> None:
+    sqs, sns = account.client("sqs"), account.client("sns")
+    queue = sqs.create_queue(QueueName="work")["QueueUrl"]
+    topic = sns.create_topic(Name="news")["TopicArn"]
+    machines = machines_of(account, "sqs:SendMessage", "sns:Publish", "events:PutEvents")
+    entry = {"Source": "ours", "DetailType": "t", "Detail": {"of.$": "$$.Execution.Name"}, "EventBusName": "default"}
+    arn = machines.started(
+        machines.made(
+            {
+                "Tell": {
+                    "Type": "Task",
+                    "Resource": "arn:aws:states:::sns:publish",
+                    "Parameters": {"TopicArn": topic, "Message": {"a": 1}},
+                    "ResultPath": "$.told",
+                    "Next": "Event",
+                },
+                "Event": {
+                    "Type": "Task",
+                    "Resource": "arn:aws:states:::events:putEvents",
+                    "Parameters": {"Entries": [entry]},
+                    "ResultPath": "$.event",
+                    "Next": "Ask",
+                },
+                "Ask": {
+                    "Type": "Task",
+                    "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+                    "Parameters": {"QueueUrl": queue, "MessageBody": {"token.$": "$$.Task.Token"}},
+                    "ResultPath": "$.answer",
+                    "Next": "Nobody",
+                },
+                "Nobody": {
+                    "Type": "Task",
+                    "Resource": "arn:aws:states:::sqs:sendMessage",
+                    "Parameters": {"QueueUrl": f"{queue}-none", "MessageBody": "x"},
+                    "Catch": [{"ErrorEquals": ["States.TaskFailed"], "ResultPath": "$.e", "Next": "End"}],
+                    "Next": "End",
+                },
+                "End": {"Type": "Pass", "End": True},
+            }
+        )
+    )
+    [message] = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=20)["Messages"]
+    token = json.loads(message["Body"])["token"]
+    machines.states.send_task_success(taskToken=token, output='"fine"')
+    found = machines.ended(arn)
+    assert found["status"] == "SUCCEEDED", (found["error"], found["cause"])
+    output = found["output"]
+    assert output["answer"] == "fine" and output["told"]["MessageId"] and output["event"]["FailedEntryCount"] == 0
+    assert output["e"]["Error"].startswith("SQS.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,14 @@ def _fill(running: Running) -> None:
     s3.complete_multipart_upload(Bucket="kept", Key="parts", UploadId=upload, MultipartUpload={"Parts": parts})
     kms.disable_key(KeyId=key)
     iam = running.client("iam")
+    trust = json.dumps(TRUST).replace("s3.amazonaws.com", "lambda.amazonaws.com")
+    role = iam.create_role(RoleName="of-functions", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("index.py", os.urandom(1_000_000))
+    running.client("lambda").create_function(
+        FunctionName="kept", Runtime="python3.11", Handler="index.handler", Role=role, Code={"ZipFile": code.getvalue()}
+    )
     for number in range(0, 300, 10):
         iam.create_role(RoleName=f"role-{number}", AssumeRolePolicyDocument=json.dumps(TRUST), Description="d" * 900)
 
@@ -76,7 +86,8 @@ def _flip(path: Path, at: int) -> None:
 def test_a_sound_platform_is_called_sound_while_it_serves(kept: Running) -> None:
     code, found = _verified(kept.data)
     assert code == 0, found
-    assert set(found) == {"database", "audit", "keys", "objects"}
+    assert set(found) == {"database", "audit", "keys", "objects", "functions"}
+    assert found["functions"]["read"] == 1
     # Objects under a disabled key are opened all the same: that a key is disabled is no damage, and hides none.
     assert (found["objects"]["read"], found["objects"]["locked"]) == (11, 1)
     assert found["keys"]["read"] == 2 and found["database"]["read"] > 20
@@ -88,10 +99,14 @@ def test_a_sound_platform_is_called_sound_while_it_serves(kept: Running) -> None
 def test_damage_of_every_kind_is_found_and_named(kept: Running) -> None:
     kept.stop()
     [whole] = [path for path in (kept.data / "objects").rglob("*") if path.is_file() and path.stat().st_size > 4 << 20]
+    [archive] = [
+        one for one in (kept.data / "objects").rglob("*") if one.is_file() and 1e6 < one.stat().st_size < 4 << 20
+    ]
     shard = sorted((kept.data / "safe").iterdir())[0]
     for path, at, part, said in (
         (whole, 3_000_000, "objects", "s3://kept/parts"),
         (shard, 20, "keys", str(shard)),
+        (archive, 500_000, "functions", "/kept: its archive is damaged"),
         (kept.data / "bastide.db", 5 * 4096 + 77, "database", "page 6, at byte 20480"),
     ):
         _flip(path, at)

@@ -325,10 +325,10 @@ class Interpreter:
 
     def _failed(self, frame: Frame, problem: Problem) -> None:
         """Looks for whoever planned for it: the state's own Retry and Catch, then those of the states around it."""
-        if problem.evaluation or problem.error == "States.QueryEvaluationError":
+        if problem.evaluation:
             details: dict[str, Any] = {"error": problem.error, "cause": problem.cause, "state": frame.state}
             if problem.place:
-                details["location"] = problem.place
+                details["location"] = problem.place[:_ERROR]
             frame.prev = self.event("EvaluationFailed", frame.before, details)
         if problem.error == RUNTIME:
             self._end_failed(frame.prev, problem)

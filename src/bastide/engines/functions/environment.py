@@ -59,7 +59,8 @@ class Process(Protocol):
 class Launched:
     """What whoever invokes has started. tell: writes a line of log. close: frees what it holds, once it has ended. version:
     of the function, as its log says it. first: the log's first line. until: when its credentials are too old for another
-    event, on the platform's clock. json: the platform's own lines are JSON."""
+    event, on the platform's clock. stands: whether what it lies
+    on does. json: the platform's own lines are JSON."""
 
     process: Process
     runtime: Runtime
@@ -69,6 +70,7 @@ class Launched:
     memory_mib: int
     first: str
     until: int
+    stands: Callable[[], bool]
     json: bool = False
 
 
@@ -121,7 +123,8 @@ class Environment:
     @property
     def usable(self) -> bool:
         """Whether it stands and its credentials are good for another event."""
-        return not self._over and not self._ended.done() and self._clock() < self._launched.until
+        launched = self._launched
+        return not self._over and not self._ended.done() and self._clock() < launched.until and launched.stands()
 
     async def _read(self) -> None:
         async for line in self._launched.process.lines():

@@ -5,8 +5,13 @@ Source: AWS Lambda API Reference and Developer Guide.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+from bastide.engines.artifacts import Artifacts
+from bastide.engines.keys import RootKey
 from bastide.kernel import Service
 from bastide.services.lambda_ import alias as _alias  # these declare their operations
+from bastide.services.lambda_ import code
 from bastide.services.lambda_ import concurrency as _concurrency
 from bastide.services.lambda_ import event_config as _event_config
 from bastide.services.lambda_ import invocation as _invocation
@@ -23,15 +28,16 @@ from bastide.services.lambda_.noun import (
     LAYER_VERSION,
     MAPPING,
     VERSION,
+    archives,
     facts,
 )
 from bastide.services.lambda_.pages import CodePages
 from bastide.services.lambda_.polling import Mappings
 from bastide.services.lambda_.runner import Runner
 from bastide.services.lambda_.settling import subscribe
-from bastide.store import View
+from bastide.store import Store, View
 
-__all__ = ["SERVICE", "CodePages", "Events", "Mappings", "Place", "Runner", "files", "subscribe"]
+__all__ = ["SERVICE", "CodePages", "Events", "Mappings", "Place", "Runner", "examine", "files", "subscribe"]
 
 _RECORDED = {
     "20150331": (
@@ -70,11 +76,15 @@ def files(view: View) -> set[bytes]:
                 after: str | None = None
                 while rows := view.scan(kind, account, region, after=after, limit=1000):
                     for row in rows:
-                        for one in (row.doc, *(row.doc.get("Layers") or ())):
-                            used.add(bytes.fromhex(one["_code"]["id"]))
+                        used.update(bytes.fromhex(one["id"]) for one in archives(row.doc))
                     after = rows[-1].name
         holders = held[-1].name
     return used
+
+
+def examine(store: Store, root: RootKey, artifacts: Artifacts) -> AsyncIterator[tuple[str, str]]:
+    """Reads every archive; of each its name, and what is wrong with it."""
+    return code.examine(store, root, artifacts, (FUNCTION.key, VERSION, LAYER_VERSION), HOLDER)
 
 
 del _alias, _concurrency, _event_config, _invocation, _layer, _mapping, _permission, _tagging

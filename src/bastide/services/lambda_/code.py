@@ -17,7 +17,7 @@ import posixpath
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from bastide.engines.artifacts import SMALL, Artifacts, Damaged
 from bastide.engines.keys import RootKey, new_material
 from bastide.kernel import Authorised, Bytes, Calls
 from bastide.services.lambda_.noun import PRINCIPAL, invalid
+from bastide.store import Store
 
 MOST_UNZIPPED: Final = 262_144_000
 _MOST_ZIPPED: Final = 262_144_000
@@ -58,7 +59,7 @@ _PURPOSE: Final = b"lambda/code"
 async def receive(a: Authorised, given: Mapping[str, Any], *, layer: bool = False) -> Code:
     """Takes the archive that a request brings or names, with the caller's own permissions; raises Refused."""
     if given.get("ImageUri"):
-        raise invalid("ImageUri is not supported by Bastide yet: a function's code is a .zip file archive.")
+        raise invalid("Please do not provide ImageUri when the intended function PackageType is Zip.")
     if given.get("SourceKMSKeyArn"):
         raise invalid("SourceKMSKeyArn is not supported by Bastide yet.")
     if given.get("S3ObjectStorageMode") not in (None, "COPY"):
@@ -134,6 +135,28 @@ async def _fetched(a: Authorised, given: Mapping[str, Any]) -> bytes:
             with contextlib.suppress(Exception):
                 await body.aclose()
     return bytes(found)
+
+
+async def examine(
+    store: Store, root: RootKey, artifacts: Artifacts, kinds: Sequence[str], holder: str
+) -> AsyncIterator[tuple[str, str]]:
+    """Reads every archive that a row of these kinds names; of each its name, and what is wrong with it."""
+    with store.reading() as view:
+        holders = [row.name.partition("|") for row in view.scan(holder, "", "", limit=1_000_000)]
+        rows = [row for kind in kinds for a, _, r in holders for row in view.scan(kind, a, r, limit=1_000_000)]
+    for row in rows:
+        if not row.doc.get("_code"):
+            continue  # an image, which the registry keeps
+        name, kept, wrong = f"{row.kind} {row.account}/{row.region}/{row.name}", row.doc["_code"], ""
+        try:
+            key = root.unwrap(base64.b64decode(kept["key"]), _PURPOSE)
+            digest = hashlib.sha256(await artifacts.read(kept["id"], key)).digest()
+            wrong = "" if base64.b64encode(digest).decode() == row.doc["CodeSha256"] else "it is another archive"
+        except FileNotFoundError:
+            wrong = "its archive is gone"
+        except (Damaged, ValueError) as error:
+            wrong = f"its archive is damaged: {error}"
+        yield name, wrong
 
 
 # -- archives ------------------------------------------------------------------------------------------------------------

@@ -12,13 +12,15 @@ from typing import Any, Final
 
 from bastide.domain import Arn, Refused
 from bastide.kernel import Asked, Authorised, Calls, Output
-from bastide.services.lambda_ import network, session, variables
+from bastide.services.lambda_ import image, network, session, variables
 from bastide.services.lambda_.code import MOST_UNZIPPED, Code
+from bastide.services.lambda_.image import Image
 from bastide.services.lambda_.noun import (
     FUNCTION,
     LATEST,
     LAYER_VERSION,
     Named,
+    archives,
     invalid,
     is_number,
     told_time,
@@ -35,7 +37,7 @@ _TARGETS: Final = ("sqs", "sns")
 _LAYER: Final = re.compile(r"arn:aws:lambda:([a-z0-9-]+):([0-9]{12}):layer:([a-zA-Z0-9_-]{1,140}):([0-9]{1,10})")
 _GROUP: Final = re.compile(r"[.\-_/#A-Za-z0-9]{1,512}")
 _UNSUPPORTED: Final = (
-    "FileSystemConfigs", "CodeSigningConfigArn", "ImageConfig", "TenancyConfig", "CapacityProviderConfig",
+    "FileSystemConfigs", "CodeSigningConfigArn", "TenancyConfig", "CapacityProviderConfig",
     "DurableConfig", "RuntimeConfig", "AcceleratorConfig", "PublishTo",
 )  # fmt: skip
 _SHOWN: Final = (
@@ -66,8 +68,6 @@ def unsupported(given: Mapping[str, Any]) -> None:
     for member in _UNSUPPORTED:
         if given.get(member):
             raise invalid(f"{member} is not supported by Bastide yet.")
-    if given.get("PackageType") not in (None, "Zip"):
-        raise invalid("PackageType Image is not supported by Bastide yet: a function's code is a .zip file archive.")
     if (given.get("TracingConfig") or {}).get("Mode") == "Active":
         raise invalid("TracingConfig Active is not supported by Bastide: there is no X-Ray.")
     if (given.get("SnapStart") or {}).get("ApplyOn") not in (None, "None"):
@@ -91,6 +91,15 @@ async def check(calls: Calls, given: Mapping[str, Any], what: Named, role: str) 
 
 def changed(a: Authorised, tx: Transaction, what: Named, doc: dict[str, Any], given: Mapping[str, Any]) -> None:
     """Puts what a request gives into a configuration; raises Refused for what cannot be."""
+    if doc["PackageType"] == "Image":
+        if any(given.get(member) for member in ("Handler", "Runtime", "Layers")):
+            raise invalid(
+                "Please don't provide Handler or Runtime or Layer when the intended function PackageType is Image."
+            )
+        if given.get("ImageConfig") is not None:
+            doc["_config"] = image.configured(given["ImageConfig"])
+    elif given.get("ImageConfig"):
+        raise invalid("Please do not provide ImageConfig when the intended function PackageType is Zip.")
     for member, most in _MOST.items():
         if int(given.get(member) or 0) > most:
             raise Refused(
@@ -209,7 +218,7 @@ def _layers(view: View, what: Named, given: Iterable[str]) -> list[dict[str, Any
 
 
 def _fits(doc: Mapping[str, Any]) -> None:
-    unzipped = sum(int(one["_code"]["unzipped"]) for one in (doc, *(doc.get("Layers") or ())))
+    unzipped = sum(int(one["unzipped"]) for one in archives(doc))
     if unzipped > MOST_UNZIPPED:
         raise invalid(
             f"Function code combined with layers exceeds the maximum allowed size of {MOST_UNZIPPED} bytes. The actual "
@@ -224,6 +233,12 @@ def with_code(doc: dict[str, Any], code: Code) -> None:
     _fits(doc)
 
 
+def with_image(doc: dict[str, Any], found: Image) -> None:
+    """Puts an image into a configuration."""
+    doc["_image"] = found.kept() | {"resolved": found.resolved}
+    doc["CodeSha256"], doc["CodeSize"] = found.digest.removeprefix("sha256:"), 0
+
+
 def touch(a: Authorised, doc: dict[str, Any], *, built: bool = True) -> None:
     """Marks a configuration as changed now; built: what is warm is of another one."""
     doc["RevisionId"] = str(uuid.uuid4())
@@ -234,14 +249,15 @@ def touch(a: Authorised, doc: dict[str, Any], *, built: bool = True) -> None:
 
 def founded(a: Authorised, given: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A new function's configuration, of what it need not say."""
-    if not given.get("Handler") or not given.get("Runtime"):
+    kind = given.get("PackageType") or "Zip"
+    if kind == "Zip" and (not given.get("Handler") or not given.get("Runtime")):
         raise invalid("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
     return {
         "Description": "",
         "Timeout": 3,
         "MemorySize": 128,
         "Version": LATEST,
-        "PackageType": "Zip",
+        "PackageType": kind,
         "TracingConfig": {"Mode": "PassThrough"},
         "Architectures": ["x86_64"],
         "EphemeralStorage": {"Size": 512},
@@ -259,6 +275,8 @@ def shown(a: Authorised, view: View, row: Row, doc: Mapping[str, Any], arn: str)
     told |= {member: doc[member] for member in _SHOWN if doc.get(member) not in (None, {})}
     if doc.get("Layers"):
         told["Layers"] = [{"Arn": one["Arn"], "CodeSize": one["CodeSize"]} for one in doc["Layers"]]
+    if doc.get("_config"):
+        told["ImageConfigResponse"] = {"ImageConfig": doc["_config"]}
     told["State"] = row.status if doc["Version"] == LATEST else "Active"
     if told["State"] == "Active":
         told.pop("StateReason", None)
@@ -290,5 +308,5 @@ def qualified(function: str, qualifier: str) -> str:
 
 __all__ = [
     "RUNTIMES", "changed", "check", "founded", "is_number", "layer_arns", "layer_version", "qualified", "settled", "shown",
-    "touch", "unsupported", "vpc_ids", "with_code",
+    "touch", "unsupported", "vpc_ids", "with_code", "with_image",
 ]  # fmt: skip

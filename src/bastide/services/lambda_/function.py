@@ -6,6 +6,7 @@ Source: AWS Lambda API Reference; Lambda Developer Guide, "Lambda function state
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,8 +18,10 @@ from bastide.kernel import Ask, Authorised, Calls, Output, anything, each, pages
 from bastide.kernel.kind import Asked
 from bastide.services.lambda_ import code as codes
 from bastide.services.lambda_ import configuration as config
+from bastide.services.lambda_ import image as images
 from bastide.services.lambda_ import version as versions
 from bastide.services.lambda_.code import Code
+from bastide.services.lambda_.image import Image
 from bastide.services.lambda_.noun import (
     ALIAS,
     FUNCTION,
@@ -33,6 +36,7 @@ from bastide.services.lambda_.noun import (
     limit_of,
     matches,
     named,
+    own_archive,
     resolved,
     rows_of,
     this,
@@ -51,6 +55,7 @@ class Work:
     """What a request brought, and the archives that nobody names any more once it is done."""
 
     code: Code | None = None
+    image: Image | None = None
     drop: list[str] = field(default_factory=list)
 
 
@@ -74,9 +79,9 @@ def hold(tx: Transaction, account: str, region: str) -> None:
 
 def unnamed(tx: Transaction, what: Named, row: Row | None, ids: set[str]) -> list[str]:
     """Of archives, those that no version of a function names (any more); row: its row as it is now."""
-    held = {one.doc["_code"]["id"] for one in rows_of(tx, VERSION, what)}
-    if row is not None:
-        held.add(row.doc["_code"]["id"])
+    held: set[str] = set()
+    for one in [*rows_of(tx, VERSION, what), *([row] if row is not None else [])]:
+        held |= own_archive(one.doc)
     return sorted(ids - held)
 
 
@@ -111,7 +116,23 @@ async def _receive(a: Authorised) -> Work:
     config.unsupported(a.input)
     _own(a, what)
     await config.check(a.calls, a.input, what, str(a.input["Role"]))
-    return Work(await codes.receive(a, a.input["Code"]))
+    return await _brought(a, what, a.input["Code"], a.input.get("PackageType") == "Image")
+
+
+async def _brought(a: Authorised, what: Named, given: Mapping[str, Any], imaged: bool) -> Work:
+    """The archive that a request brings, or the image that it names."""
+    if not imaged:
+        return Work(await codes.receive(a, given))
+    if not given.get("ImageUri") or any(given.get(one) for one in ("ZipFile", "S3Bucket", "S3Key")):
+        raise invalid("ImageUri alone is needed when the intended function PackageType is Image.")
+    return Work(image=await images.find(a, what, str(given["ImageUri"])))
+
+
+def _put(doc: dict[str, Any], work: Work) -> None:
+    if work.image is not None:
+        config.with_image(doc, work.image)
+    elif work.code is not None:
+        config.with_code(doc, work.code)
 
 
 def _own(a: Authorised, what: Named) -> None:
@@ -145,7 +166,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     if len(tags) > _MOST_TAGS or any(key.lower().startswith("aws:") for key in tags):
         raise invalid(f"A function has at most {_MOST_TAGS} tags, and none that begins with aws:.")
     doc = config.founded(a, given, what.name)
-    config.with_code(doc, a.staged.code)
+    _put(doc, a.staged)
     config.changed(a, tx, what, doc, given)
     config.touch(a, doc)
     row = FUNCTION.create(a, tx, what.name, doc, status="Pending", tags=tags)
@@ -160,11 +181,12 @@ def create(a: Authorised, tx: Transaction) -> Output:
 
 async def _new_code(a: Authorised) -> Work:
     config.unsupported(a.input)
+    what = named(a)
     with a.calls.store.reading() as view:
-        row = find(view, named(a))
+        row = find(view, what)
     config.settled(row)
     matches(a.input.get("RevisionId"), row.doc["RevisionId"])
-    return Work(await codes.receive(a, a.input))
+    return await _brought(a, what, a.input, row.doc["PackageType"] == "Image")
 
 
 @FUNCTION.operation(
@@ -180,18 +202,19 @@ def update_code(a: Authorised, tx: Transaction) -> Output:
     config.settled(row)
     matches(given.get("RevisionId"), row.doc["RevisionId"])
     if given.get("DryRun"):
-        a.staged.drop.append(a.staged.code.id)
-        told = dict(row.doc) | {"CodeSha256": a.staged.code.sha256, "CodeSize": a.staged.code.size}
+        told = dict(row.doc)
+        _put(told, a.staged)
+        a.staged.drop.extend(own_archive(told))
         return config.shown(a, tx, row, told, what.function)
-    before = row.doc["_code"]["id"]
-    config.with_code(row.doc, a.staged.code)
+    before = own_archive(row.doc)
+    _put(row.doc, a.staged)
     _begin(a, tx, row)
     output = (
         versions.publish(a, tx, what, row, None)
         if given.get("Publish")
         else config.shown(a, tx, row, row.doc, what.function)
     )
-    a.staged.drop.extend(unnamed(tx, what, row, {before}))
+    a.staged.drop.extend(unnamed(tx, what, row, before))
     return output
 
 
@@ -242,12 +265,19 @@ def get(a: Authorised, view: View) -> Output:
     row, doc, _ = resolved(view, what)
     output: Output = {
         "Configuration": config.shown(a, view, row, doc, what.arn),
-        "Code": {"RepositoryType": "S3", "Location": location(a, "function", what, doc)},
+        "Code": _shown_code(a, what, doc),
         "Tags": dict(row.tags) or None,
     }
     if "_reserved" in row.doc:
         output["Concurrency"] = {"ReservedConcurrentExecutions": row.doc["_reserved"]}
     return output
+
+
+def _shown_code(a: Authorised, what: Named, doc: dict[str, Any]) -> Output:
+    held = doc.get("_image")
+    if held:
+        return {"RepositoryType": "ECR", "ImageUri": held["uri"], "ResolvedImageUri": held["resolved"]}
+    return {"RepositoryType": "S3", "Location": location(a, "function", what, doc)}
 
 
 def location(a: Authorised, kind: str, what: Named, doc: dict[str, Any]) -> str:
@@ -335,13 +365,13 @@ def delete(a: Authorised, tx: Transaction) -> Output:
                     409,
                 )
         tx.delete(held, keep=False)
-        a.staged.drop.extend(unnamed(tx, what, row, {held.doc["_code"]["id"]}))
+        a.staged.drop.extend(unnamed(tx, what, row, own_archive(held.doc)))
         return {}
     versions_ = rows_of(tx, VERSION, what)
     for one in [*versions_, *aliases]:
         tx.delete(one, keep=False)
     FUNCTION.remove(tx, row, a.operation.name, a.request.id)
-    a.staged.drop.extend({one.doc["_code"]["id"] for one in [*versions_, row]})
+    a.staged.drop.extend(set().union(*(own_archive(one.doc) for one in [*versions_, row])))
     return {}
 
 

@@ -28,6 +28,7 @@ from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.kernel import Calls
 from bastide.services.lambda_ import code as codes
+from bastide.services.lambda_ import image as own_image
 from bastide.services.lambda_ import network as networks
 from bastide.services.lambda_.function import Place
 from bastide.services.lambda_.log import Stream
@@ -48,6 +49,7 @@ _SPARE: Final = 30 * MICROS
 class _Code:
     """A version's code, unpacked. users: environments that have it."""
 
+    build: str
     name: str
     ready: asyncio.Future[Path]
     users: int = 0
@@ -61,7 +63,8 @@ class _Held:
     log: Stream | None = None
     claim: Claim | None = None
     volume: str = ""
-    code: str = ""
+    code: _Code | None = None
+    image: images.Container | None = None
 
 
 class Hosts:
@@ -97,7 +100,7 @@ class Hosts:
         session: RoleSession,
         held: _Held,
     ) -> Launched:
-        environment = self._environment()
+        environment = await self._environment(what, doc, held)
         id = uuid.uuid4().hex
         await self._book(held, id, int(doc["MemorySize"]))
         credentials = await session.begin()
@@ -117,26 +120,45 @@ class Hosts:
         stream = f"{iso(now)[:10].replace('-', '/')}/[{version}]{id}"
         held.log = Stream(session, group, stream)
         told = self._variables(what, version, doc, group, stream, credentials) | dict(variables)
-        if doc["LoggingConfig"]["LogFormat"] == "JSON":
-            told["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
-            told["AWS_LAMBDA_LOG_LEVEL"] = str(doc["LoggingConfig"]["ApplicationLogLevel"])
         spec = self._spec(id, environment, volume, code, doc, held, told | held.network.variables)
         with self._calls.store.reading() as view:
             untrusted = self._calls.organisation.untrusted(view, what.account)
         running = await self._calls.engine(Sandboxes).start(replace(spec, untrusted=untrusted))
-        python = f"Bastide's Python {platform.python_version()}, for {doc['Runtime']}"
+        python = f"Bastide's Python {platform.python_version()}, for {doc.get('Runtime')}"
+        if isinstance(environment, images.Container):
+            python = "of the function's image"
         first = f"INIT_START Runtime Version: {python}\tRuntime Version ARN: {environment.digest}"
         if doc["LoggingConfig"]["LogFormat"] == "JSON":
             record = {"initializationType": "on-demand", "phase": "init", "runtimeVersion": python}
             record |= {"functionName": what.name, "functionVersion": version}
             begun = f"{iso(now, fraction=True)[:-4]}Z"
             first = orjson.dumps({"time": begun, "type": "platform.initStart", "record": record}).decode()
-        return Launched(
-            running, runtime, held.log.tell, lambda: self._free(held, session), version, int(doc["MemorySize"]), first,
-            credentials.until - int(doc["Timeout"]) * MICROS - _SPARE, doc["LoggingConfig"]["LogFormat"] == "JSON",
-        )  # fmt: skip
+        volumes, code_of = self._calls.engine(Volumes), held.code
+        assert code_of is not None
 
-    def _environment(self) -> images.Environment:
+        def stands() -> bool:
+            return not volumes.lost(held.volume) and not volumes.lost(code_of.name)
+
+        until = credentials.until - int(doc["Timeout"]) * MICROS - _SPARE
+        memory, json = int(doc["MemorySize"]), doc["LoggingConfig"]["LogFormat"] == "JSON"
+        return Launched(
+            running,
+            runtime,
+            held.log.tell,
+            lambda: self._free(held, session),
+            version,
+            memory,
+            first,
+            until,
+            stands,
+            json,
+        )
+
+    async def _environment(self, what: Named, doc: Mapping[str, Any], held: _Held) -> images.Environment:
+        if doc.get("_image"):
+            held.image = await own_image.container(self._calls, what, doc["_image"])
+            folder = str(doc.get("_config", {}).get("WorkingDirectory") or held.image.folder)
+            return replace(held.image, folder=folder)
         try:
             return images.located(ENVIRONMENT)
         except Refused as refused:
@@ -157,30 +179,37 @@ class Hosts:
 
     async def _code(self, held: _Held, doc: Mapping[str, Any], environment: images.Environment) -> Path:
         """The folder with ``task``, ``opt`` and ``runtime`` of a version; made once for all its environments."""
-        build = str(doc["_build"])
+        build, volumes = str(doc["_build"]), self._calls.engine(Volumes)
         found = self._codes.get(build)
+        if found is not None and found.ready.done() and volumes.lost(found.name):
+            found = None  # its users go with it
         if found is None:
-            found = self._codes[build] = _Code(f"lambda-code-{build}", asyncio.get_running_loop().create_future())
+            name = f"lambda-code-{uuid.uuid4().hex}"
+            found = self._codes[build] = _Code(build, name, asyncio.get_running_loop().create_future())
             try:
                 place = await self._unpacked(found.name, doc, environment)
             except BaseException as error:
-                del self._codes[build]
+                self._unlist(found)
                 found.ready.set_exception(error if isinstance(error, Exception) else Unavailable("It was given up."))
                 found.ready.exception()  # somebody may wait for it, or nobody
-                await asyncio.shield(self._calls.engine(Volumes).close(found.name))
+                await asyncio.shield(volumes.close(found.name))
                 raise
             found.ready.set_result(place)
         place = await asyncio.shield(found.ready)
         if self._codes.get(build) is not found:
             return await self._code(held, doc, environment)  # its last user has gone meanwhile
         found.users += 1
-        held.code = build
+        held.code = found
         return place
+
+    def _unlist(self, code: _Code) -> None:
+        if self._codes.get(code.build) is code:
+            del self._codes[code.build]
 
     async def _unpacked(self, name: str, doc: Mapping[str, Any], environment: images.Environment) -> Path:
         volume = await self._calls.engine(Volumes).create(name, os.urandom(32))
         authority = self._calls.engine(Networks).authority
-        own = await codes.content(self._calls, doc["_code"])
+        own = await codes.content(self._calls, doc["_code"]) if doc.get("_code") else None
         layers = [await codes.content(self._calls, one["_code"]) for one in doc.get("Layers") or ()]
 
         def fill() -> None:
@@ -188,7 +217,8 @@ class Hosts:
                 (volume / part).mkdir(mode=0o755)
                 (volume / part).chmod(0o755)
             volume.chmod(0o755)
-            codes.unpack(own, volume / "task")
+            if own is not None:
+                codes.unpack(own, volume / "task")
             for layer in layers:
                 codes.unpack(layer, volume / "opt", layer=True)
             for _, inside in environment.readonly:
@@ -209,23 +239,30 @@ class Hosts:
     def _variables(
         what: Named, version: str, doc: Mapping[str, Any], group: str, stream: str, credentials: Credentials
     ) -> dict[str, str]:
-        return {
-            "_HANDLER": str(doc["Handler"]),
+        found = {
             "AWS_REGION": what.region,
             "AWS_DEFAULT_REGION": what.region,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_{doc['Runtime']}",
             "AWS_LAMBDA_FUNCTION_NAME": what.name,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(doc["MemorySize"]),
             "AWS_LAMBDA_FUNCTION_VERSION": version,
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": group,
             "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+            **credentials.variables,
+        }
+        if doc["LoggingConfig"]["LogFormat"] == "JSON":
+            found["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+            found["AWS_LAMBDA_LOG_LEVEL"] = str(doc["LoggingConfig"]["ApplicationLogLevel"])
+        if doc.get("_image"):
+            return found
+        return found | {
+            "_HANDLER": str(doc["Handler"]),
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{doc['Runtime']}",
             "LAMBDA_TASK_ROOT": "/var/task",
             "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "TZ": ":UTC",
             "PYTHONDONTWRITEBYTECODE": "1",
             "LD_LIBRARY_PATH": "/var/task:/var/task/lib:/opt/lib",
-            **credentials.variables,
         }
 
     @staticmethod
@@ -242,20 +279,22 @@ class Hosts:
         work, scratch = volume / "work", volume / "tmp"
         for folder in (work, scratch):
             folder.mkdir()
-        readonly = [
-            (code / "task", "/var/task"),
-            (code / "runtime", "/var/runtime"),
-            (code / "authority.pem", networks.AUTHORITY),
-        ]
+        readonly = [(code / "authority.pem", networks.AUTHORITY)]
+        if isinstance(environment, images.Container):
+            command, path = own_image.command(environment, doc.get("_config") or {}), {}
+        else:
+            command = ["python3", "/var/runtime/bootstrap.py", str(doc["Handler"])]
+            path = {"PATH": f"{environment.path}:/opt/bin"}
+            readonly += [(code / "task", "/var/task"), (code / "runtime", "/var/runtime")]
         if doc.get("Layers"):
             readonly.append((code / "opt", "/opt"))
         return Spec(
             name=f"lambda-{id}",
             image=environment,
-            command=["python3", "/var/runtime/bootstrap.py", str(doc["Handler"])],
+            command=command,
             workdir=work,
             limits=Limits(memory * _MIB, max(1.0, memory / _CPU_OF_MIB), processes=1024, open_files=1024),
-            env={"PATH": f"{environment.path}:/opt/bin", **variables},
+            env={**path, **variables},
             readonly=readonly,
             writable=[(scratch, "/tmp")],  # noqa: S108
             hostname="function",
@@ -274,13 +313,12 @@ class Hosts:
         volume, held.volume = held.volume, ""
         if volume:
             await volumes.close(volume)
-        code, held.code = held.code, ""
-        found = self._codes.get(code)
-        if found is not None:
-            found.users -= 1
-            if found.users <= 0:
-                del self._codes[code]
-                await volumes.close(found.name)
+        code, held.code = held.code, None
+        if code is not None:
+            code.users -= 1
+            if code.users <= 0:
+                self._unlist(code)
+                await volumes.close(code.name)
         claim, held.claim = held.claim, None
         if claim is not None:
             self._calls.engine(Placement).release(claim)

@@ -6,7 +6,7 @@ Source: AWS Lambda API Reference; Service Authorization Reference, "Actions, res
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -205,6 +205,16 @@ def _facts(row: Row, held: dict[str, Any] | None, where: str, tags: dict[str, st
         return Facts(row.account, tags, type="Function")
     policy = Attached(Document.parse_cached(held["text"], Form.RESOURCE), f"policy of {where}")
     return Facts(row.account, tags, policy, type="Function", text=held["text"], principals=held["principals"])
+
+
+def archives(doc: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is kept of the archives that a configuration, or a layer's version, is made of; of an image none."""
+    return [one["_code"] for one in (doc, *(doc.get("Layers") or ())) if one.get("_code")]
+
+
+def own_archive(doc: Mapping[str, Any]) -> set[str]:
+    """The id of a configuration's own archive; of an image none."""
+    return {doc["_code"]["id"]} if doc.get("_code") else set()
 
 
 def told_time(at: Instant) -> str:

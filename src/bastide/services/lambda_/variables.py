@@ -54,7 +54,9 @@ def check(variables: Mapping[str, str]) -> None:
             f"contains reserved keys that are currently not supported for modification. Reserved keys used in this "
             f"request: {', '.join(reserved)}"
         )
-    for name in variables:
+    for name, value in variables.items():
+        if "\0" in value:
+            raise invalid(f"The environment variable {name[:100]!r} has a zero byte in it.")
         if not _NAME.fullmatch(name):
             raise invalid(
                 f"The environment variable {name[:100]!r} has letters, digits and _, and begins with a letter."

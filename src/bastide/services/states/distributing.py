@@ -496,8 +496,8 @@ async def _stop_children(runner: Executions, row: Row) -> None:
                 if held is None or held.status != "RUNNING":
                     continue
                 held.status, held.doc["stop"] = "ABORTED", tx.now
-                for serial, job in (held.doc.get("jobs") or {}).items():
-                    tasks.forget(tx, execution_arn(held), int(serial))
+                tasks.forget_all(tx, execution_arn(held))
+                for job in (held.doc.get("jobs") or {}).values():
                     tx.emit(tasks.GIVE_UP, {**job, "execution": execution_arn(held)})
                 tx.update(held, keep=False)
                 live = tx.get(keeping.LIVE, "", "", execution_arn(held))

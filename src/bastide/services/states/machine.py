@@ -378,6 +378,9 @@ async def clean(runner: Executions, account: str, region: str, name: str) -> Non
                     live = tx.get(keeping.LIVE, "", "", arn)
                     if live is not None:
                         tx.delete(live, keep=False)
+                    tasks.forget_all(tx, arn)
+                    for job in (held.doc.get("jobs") or {}).values():
+                        tx.emit(tasks.GIVE_UP, {**job, "execution": arn})
                     ended.append(arn)
                 keeping.forget(tx, held)
             return ended

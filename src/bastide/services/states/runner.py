@@ -323,6 +323,7 @@ class Executions(Holding):
         held = tx.get(keeping.LIVE, "", "", execution_arn(row))
         if held is not None:
             tx.delete(held, keep=False)
+        tasks.forget_all(tx, execution_arn(row))
         if m.memory.status == "SUCCEEDED":
             m.memory.frames.clear()
         memory = m.memory

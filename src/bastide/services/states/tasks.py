@@ -132,6 +132,14 @@ def forget(tx: Transaction, arn: str, serial: int) -> None:
             tx.delete(task, keep=False)
 
 
+def forget_all(tx: Transaction, arn: str) -> None:
+    """An execution is over: nobody reports to it any more, and what lies in its inbox is read by nobody."""
+    for held in tx.scan(keeping.TOKEN, "", "", prefix=f"{arn}|", limit=10_000):
+        forget(tx, arn, int(held.name.rpartition("|")[2]))
+    for told in tx.scan(keeping.INBOX, "", "", prefix=f"{arn}|", limit=10_000):
+        tx.delete(told, keep=False)
+
+
 # -- calling -------------------------------------------------------------------------------------------------------------
 
 

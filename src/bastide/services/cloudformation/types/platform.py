@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, Final
 
@@ -99,9 +100,14 @@ async def _delete_card(r: Resource) -> None:
     await r.drop("DeleteModelCard", {"ModelCardName": r.physical})
 
 
+def _token(r: Resource) -> str:
+    """The resource's own, of the length that SageMaker wants."""
+    return hashlib.sha256(r.name(128).encode()).hexdigest()
+
+
 async def _create_pipeline(r: Resource) -> None:
     name = str(r.get("PipelineName"))
-    asked = {**r.but("PipelineDefinition", "Tags"), **_definition(r), "ClientRequestToken": r.name(128)}
+    asked = {**r.but("PipelineDefinition", "Tags"), **_definition(r), "ClientRequestToken": _token(r)}
     tags = r.tags()
     if tags:
         asked["Tags"] = tags
@@ -128,7 +134,7 @@ async def _update_pipeline(r: Resource) -> None:
 
 
 async def _delete_pipeline(r: Resource) -> None:
-    await r.drop("DeletePipeline", {"PipelineName": r.physical, "ClientRequestToken": r.name(128)})
+    await r.drop("DeletePipeline", {"PipelineName": r.physical, "ClientRequestToken": _token(r)})
 
 
 async def _server_ready(r: Resource) -> bool:
