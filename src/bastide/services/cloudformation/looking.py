@@ -34,6 +34,8 @@ from bastide.store import Row, View
 
 _PAGE: Final = 100
 _STACKS: Final = 50
+_MOST_EXAMINED: Final = 1000
+"""Rows that a filtered page looks at before it hands out a token instead."""
 
 
 def _every(asked: Asked) -> Iterable[str]:
@@ -72,6 +74,7 @@ def listed(a: Authorised, view: View) -> Output:
     wanted = set(a.input.get("StackStatusFilter") or ())
     after = pages.position(a, a.input.get("NextToken"))
     summaries: list[Output] = []
+    examined = 0
     while True:
         rows = view.scan(
             STACK.key, a.account, a.region, order="created", descending=True, after=tuple(after) if after else None,
@@ -79,11 +82,12 @@ def listed(a: Authorised, view: View) -> Output:
         )  # fmt: skip
         for row in rows[:_PAGE]:
             after = [row.created, row.name]
+            examined += 1
             if not wanted or row.status in wanted:
                 summaries.append(_summary(row))
         if len(rows) <= _PAGE:
             return {"StackSummaries": summaries}
-        if len(summaries) >= _PAGE or not wanted:
+        if len(summaries) >= _PAGE or not wanted or examined >= _MOST_EXAMINED:
             return {"StackSummaries": summaries, "NextToken": pages.seal(a, after)}
 
 
