@@ -148,6 +148,8 @@ _TEXTS = {
     "events.arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.eventbusarn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.archivearn": f"arn:aws:events:{REGION}:{ACCOUNT}:archive/name",
+    "sns.attributename": "SubscriptionRoleArn",
+    "sns.attributevalue": f"arn:aws:iam::{ACCOUNT}:role/name",
     "queueurl": f"https://localhost/{ACCOUNT}/name",
     "sqs.sourcearn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
     "sqs.destinationarn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name",
@@ -237,6 +239,8 @@ def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) 
     if type == "list":
         return [example(shape.member, member, kinds, depth + 1)]
     if type == "map":
+        if shape.name == "SubscriptionAttributesMap":
+            return {"SubscriptionRoleArn": _TEXTS["rolearn"]}
         return {"team": example(shape.value, member, kinds, depth + 1)}
     if type == "string":
         return _text(shape, member, kinds)

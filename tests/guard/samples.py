@@ -458,6 +458,31 @@ _PATTERN = (
     '{"source": ["aws.health"], "detail-type": ["Health"], "detail": {"service": ["EC2"], "eventTypeCode": ["code"],'
     ' "userIdentity": {"principalId": ["AIDA"]}}}'
 )
+_TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:name"
+_STREAM = {
+    "TopicArn": _TOPIC,
+    "Protocol": "firehose",
+    "Endpoint": f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/s",
+}
+SNS: Samples = {
+    ("Subscribe", "iam:PassRole"): [
+        (
+            {**_STREAM, "Attributes": {"SubscriptionRoleArn": ROLE}},
+            {"iam:passedtoservice": "sns.amazonaws.com", "iam:associatedresourcearn": _TOPIC},
+        )
+    ],
+    ("SetSubscriptionAttributes", "iam:PassRole"): [
+        (
+            {
+                "SubscriptionArn": f"{_TOPIC}:id",
+                "AttributeName": "SubscriptionRoleArn",
+                "AttributeValue": ROLE,
+            },
+            {"iam:passedtoservice": "sns.amazonaws.com", "iam:associatedresourcearn": f"{_TOPIC}:id"},
+        )
+    ],
+}
+
 EVENTS: Samples = {
     ("PutRule", "events:PutRule"): [
         (

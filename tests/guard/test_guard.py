@@ -91,6 +91,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         or str(shape.metadata.get("pattern", "")).startswith("arn:(aws[a-zA-Z-]*)?:iam")
     ):
         return f"arn:aws:iam::{account}:role/nothing-here"
+    if lower == "currentdeliverystreamversionid":
+        return "1"
     if lower == "queueurl":
         return f"https://localhost/{account}/nothing-here"
     if lower == "taskhandle":

@@ -185,6 +185,10 @@ def _secrets(bench: Bench, tx: Transaction, numbers: Iterable[int]) -> None:
     _like(tx, "secretsmanager:Secret", "first", ((one, f"secret-{one:05d}") for one in numbers))
 
 
+def _queues(bench: Bench, tx: Transaction, numbers: Iterable[int]) -> None:
+    _like(tx, "sqs:Queue", "first", ((one, f"queue-{one:05d}") for one in numbers))
+
+
 def _groups(bench: Bench, tx: Transaction, numbers: Iterable[int]) -> None:
     _like(tx, "logs:LogGroup", "pages", ((one, f"pages-{one:05d}") for one in numbers))
 
@@ -247,6 +251,7 @@ LISTS = [
     Listed("secretsmanager", "ListSecrets", _secrets, "MaxResults", TOKEN, ("SecretList",)),
     Listed("secretsmanager", "ListSecrets", _secrets, "MaxResults", TOKEN, ("SecretList",),
            {"SortBy": "name", "SortOrder": "desc"}),
+    Listed("sqs", "ListQueues", _queues, "MaxResults", TOKEN, ("QueueUrls",)),
     Listed("logs", "DescribeLogGroups", _groups, "limit", (("nextToken", "nextToken"),), ("logGroups",)),
     Listed("logs", "DescribeLogStreams", _streams, "limit", (("nextToken", "nextToken"),), ("logStreams",),
            {"logGroupName": "streams"}),
@@ -283,6 +288,7 @@ async def _prepare(bench: Bench) -> None:
         bench.names["grant"] = view.scan("kms:Grant", HOME, REGION)[0].name
     await bench.ask("ssm", "PutParameter", {"Name": "/pages/first", "Value": "v", "Type": "String"})
     await bench.ask("secretsmanager", "CreateSecret", {"Name": "first", "SecretString": "s"})
+    await bench.ask("sqs", "CreateQueue", {"QueueName": "first"})
     for group in ("pages", "streams"):
         await bench.ask("logs", "CreateLogGroup", {"logGroupName": group})
         await bench.ask("logs", "CreateLogStream", {"logGroupName": group, "logStreamName": "first"})

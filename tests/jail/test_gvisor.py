@@ -282,13 +282,15 @@ def test_the_death_of_the_platform_is_the_death_of_its_jobs(apart: Cell, tmp_pat
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), "m"], stdout=subprocess.PIPE, text=True
     ) as platform:
-        assert platform.stdout is not None
-        assert platform.stdout.readline() == "up\n"
-        state = tmp_path / "run" / "sandboxes" / "job" / "state.json"
-        folders = [Path(one) for one in json.loads(state.read_text()).values()]
-        held = {int(one) for folder in folders for one in (folder / "cgroup.procs").read_text().split()}
-        assert len(held) > 4
-        platform.kill()
+        try:
+            assert platform.stdout is not None
+            assert platform.stdout.readline() == "up\n"
+            state = tmp_path / "run" / "sandboxes" / "job" / "state.json"
+            folders = [Path(one) for one in json.loads(state.read_text()).values()]
+            held = {int(one) for folder in folders for one in (folder / "cgroup.procs").read_text().split()}
+            assert len(held) > 4
+        finally:
+            platform.kill()
     assert gone(str(tmp_path / "volumes"))
     assert asyncio.run(Gvisor(tmp_path / "run").recover()) == ["job"]
     assert not any(folder.exists() for folder in folders)

@@ -92,6 +92,18 @@ def played(
     assert list((tmp_path / "nodes").iterdir()) == []
 
 
+def test_code_that_is_not_trusted_is_not_sent_to_a_node(tmp_path: Path, environment: Environment) -> None:
+    async def story(spread: Spread, near: Near) -> None:
+        place = await spread.create("job-1", os.urandom(32), GIB, "one")
+        (place / "ml").mkdir()
+        said = len(near.carried)
+        with pytest.raises(SandboxError, match="runs on no node"):
+            await spread.start(spec(environment, "job-1", place / "ml", "print(1)", untrusted=True))
+        assert len(near.carried) == said
+
+    played(tmp_path, story)
+
+
 def test_a_sandbox_on_a_node_has_its_files_its_limits_and_nothing_else(
     tmp_path: Path, environment: Environment
 ) -> None:

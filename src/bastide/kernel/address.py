@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``https://HOST:PORT``, composed with the engines: what URLs that the platform hands out begin with."""
+    """Composed with the engines. url: ``https://HOST:PORT``, what URLs that the platform hands out begin with. hosts: the
+    names that it answers to."""
 
     url: str
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def host(self) -> str:
+        """``HOST:PORT``, what the URIs of images begin with."""
+        return self.url.partition("://")[2]

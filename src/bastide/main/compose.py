@@ -48,6 +48,7 @@ from bastide.services import (
     ec2,
     ecr,
     events,
+    firehose,
     identity_center,
     kms,
     lambda_,
@@ -101,6 +102,7 @@ class Platform:
     queues: sqs.Upkeep
     post: sns.Post
     clockwork: scheduler.Clockwork
+    streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
     cluster: Cluster | None
@@ -184,14 +186,12 @@ class Platform:
             identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
-            ecr.Place: ecr.Place(url),
             Address: Address(url),
             sqs.Queues: sqs.Queues(),
             Outgoing: outgoing or Outgoing(directory.authority),
             Mail: mail or Mail(),
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
             cloudformation.Door: cloudformation.Door(url, (*configuration.hosts, str(urlsplit(url).hostname))),
-            lambda_.Place: lambda_.Place(url),
             Functions: Functions(clock),
             Meter: meter,
         }
@@ -279,6 +279,7 @@ class Platform:
             sqs.Upkeep(calls),
             post,
             scheduler.Clockwork(calls),
+            firehose.Flusher(calls),
             telling,
             notifications,
             ray,
@@ -291,6 +292,7 @@ class Platform:
         platform.queues.start()
         post.start()
         platform.clockwork.start()
+        platform.streams.start()
         telling.start()
         notifications.start()
         calls.engine(Functions).start()
@@ -396,6 +398,7 @@ class Platform:
         await self.queues.close()
         await self.post.close()
         await self.clockwork.close()
+        await self.streams.close()
         await self.telling.close()
         await self.notifications.close()
         await self.outbox.close()

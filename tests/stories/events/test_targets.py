@@ -36,7 +36,7 @@ def rule(account: Account, name: str, *targets: dict[str, Any]) -> str:
     return arn
 
 
-@pytest.mark.control("MON-04", lacking="a failed run of a pipeline")
+@pytest.mark.control("MON-04")
 def test_queues_and_topics_are_targets_by_their_policies(account: Account) -> None:
     sqs, sns = account.client("sqs"), account.client("sns")
     plain, fifo, heard = made(sqs), made(sqs, "t.fifo", FifoQueue="true"), made(sqs)

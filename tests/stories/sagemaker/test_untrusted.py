@@ -88,6 +88,10 @@ print(b"SecretAccessKey" in urllib.request.urlopen(asked).read())
     say(account.platform, account.id, "trusted")  # the nearest word counts
     again = train(workshop, image)
     assert again["TrainingJobStatus"] == "Completed" and lines(workshop, again) == [host]
+    say(account.platform, account.id, "true")
+    account.client("organizations").leave_organization()  # which does not get it out of this
+    gone = train(workshop, image)
+    assert gone["TrainingJobStatus"] == "Completed" and lines(workshop, gone) == [version]
 
 
 def test_without_gvisor_such_code_does_not_run(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from bastide.kernel import Service
 from bastide.services.ecr import image as _image  # declares the operations on images
 from bastide.services.ecr import policy as _policy  # declares the policies of repositories
 from bastide.services.ecr.layer import PART_BYTES, Downloads, bucket
-from bastide.services.ecr.repository import IMAGE, LAYER, REPOSITORY, TAG, UPLOAD, Place, facts, holders
+from bastide.services.ecr.repository import IMAGE, LAYER, REPOSITORY, TAG, UPLOAD, facts, holders
 from bastide.services.ecr.token import TOKEN, caller_of
 from bastide.store import View
 
-__all__ = ["PART_BYTES", "SERVICE", "Downloads", "Place", "bucket", "caller_of", "files"]
+__all__ = ["PART_BYTES", "SERVICE", "Downloads", "bucket", "caller_of", "files"]
 
 SERVICE = Service("ecr", kinds=[REPOSITORY, IMAGE, TAG, LAYER, UPLOAD, TOKEN], facts=facts)
 

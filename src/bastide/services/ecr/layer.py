@@ -12,8 +12,9 @@ import orjson
 
 from bastide.domain import MICROS, Refused
 from bastide.kernel import Ask, Authorised, Calls, Output
+from bastide.kernel.address import Address
 from bastide.services.ecr import sealing
-from bastide.services.ecr.repository import LAYER, UPLOAD, Place, find, invalid, named, this
+from bastide.services.ecr.repository import LAYER, UPLOAD, find, invalid, named, this
 from bastide.store import Row, Transaction, View
 
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -227,7 +228,7 @@ def download(a: Authorised, view: View) -> Output:
         )
     told = [repository.account, repository.region, repository.name, digest, a.now + _HOUR]
     ticket = a.calls.sealer.seal(orjson.dumps(told), _TICKET)
-    base = f"{a.engine(Place).url}/v2/_layers"
+    base = f"{a.engine(Address).url}/v2/_layers"
     if a.request.vpce:
         # From inside a VPC layers come over its endpoint for S3, as on AWS.
         base = f"https://{bucket(a.region)}.s3.{a.region}.amazonaws.com"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from bastide.domain import Arn, Refused, tag_list, tag_map
 from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, pages
+from bastide.kernel.address import Address
 from bastide.policy import Attached, Document, Form
 from bastide.services.ecr import sealing
 from bastide.store import Row, Transaction, View
@@ -30,18 +30,6 @@ _ACCOUNT: Final = re.compile(r"[0-9]{12}")
 _MUTABLE: Final = ("MUTABLE", "IMMUTABLE")
 _MOST_TAGS: Final = 50
 _MOST_AT_ONCE: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where clients reach the registry, as ``https://HOST:PORT``; composed with the engines."""
-
-    url: str
-
-    @property
-    def host(self) -> str:
-        """The part that image URIs begin with."""
-        return self.url.partition("://")[2]
 
 
 def invalid(message: str) -> Refused:
@@ -166,7 +154,7 @@ def holders(view: View) -> list[tuple[str, str]]:
 
 def shown(a: Authorised, row: Row) -> Output:
     """A repository as AWS shows it."""
-    host = a.engine(Place).host
+    host = a.engine(Address).host
     return {
         "repositoryArn": arn_of(row),
         "registryId": row.account,

@@ -12,7 +12,7 @@ import orjson
 
 from bastide.domain import MICROS, Refused
 from bastide.kernel import Ask, Authorised, Caller, Calls, Kind, Output, Session, anything
-from bastide.services.ecr.repository import Place
+from bastide.kernel.address import Address
 from bastide.store import View
 
 TOKEN: Final = Kind("AuthorizationToken", service="ecr", arn="authorization-token/{}", tags=False)
@@ -30,7 +30,7 @@ def get(a: Authorised, _: View) -> Output:
     told = {
         "authorizationToken": base64.b64encode(f"{USER}:{password}".encode()).decode(),
         "expiresAt": until,
-        "proxyEndpoint": a.engine(Place).url,
+        "proxyEndpoint": a.engine(Address).url,
     }
     wanted = a.input.get("registryIds") or [a.account]
     return {"authorizationData": [told] * len(wanted)}

@@ -20,7 +20,6 @@ from bastide.services.lambda_ import mapping as _mapping
 from bastide.services.lambda_ import permission as _permission
 from bastide.services.lambda_ import tagging as _tagging
 from bastide.services.lambda_.asynchronous import Events
-from bastide.services.lambda_.function import Place
 from bastide.services.lambda_.noun import (
     FUNCTION,
     HOLDER,
@@ -37,7 +36,7 @@ from bastide.services.lambda_.runner import Runner
 from bastide.services.lambda_.settling import subscribe
 from bastide.store import Store, View
 
-__all__ = ["SERVICE", "CodePages", "Events", "Mappings", "Place", "Runner", "examine", "files", "subscribe"]
+__all__ = ["SERVICE", "CodePages", "Events", "Mappings", "Runner", "examine", "files", "subscribe"]
 
 _RECORDED = {
     "20150331": (

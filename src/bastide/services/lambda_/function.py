@@ -15,6 +15,7 @@ import orjson
 from bastide.domain import MICROS, Instant, Refused
 from bastide.engines.functions import Functions
 from bastide.kernel import Ask, Authorised, Calls, Output, anything, each, pages
+from bastide.kernel.address import Address
 from bastide.kernel.kind import Asked
 from bastide.services.lambda_ import code as codes
 from bastide.services.lambda_ import configuration as config
@@ -284,14 +285,7 @@ def location(a: Authorised, kind: str, what: Named, doc: dict[str, Any]) -> str:
     """An address of an archive, good for ten minutes, for whoever has it."""
     told = orjson.dumps([kind, what.account, what.region, doc["_code"], a.now + _TEN_MINUTES])
     ticket = a.calls.sealer.seal(told, TICKET)
-    return f"{a.engine(Place).url}/_bastide/lambda/code/{ticket}"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where people reach the platform; composed with the engines."""
-
-    url: str
+    return f"{a.engine(Address).url}/_bastide/lambda/code/{ticket}"
 
 
 def opened(calls: Calls, ticket: str, now: Instant) -> dict[str, Any]:
@@ -375,4 +369,4 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-__all__ = ["TICKET", "Place", "Work", "hold", "location", "opened", "unnamed"]
+__all__ = ["TICKET", "Work", "hold", "location", "opened", "unnamed"]

@@ -27,10 +27,10 @@ from bastide.engines.network import Networks
 from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.kernel import Calls
+from bastide.kernel.address import Address
 from bastide.services.lambda_ import code as codes
 from bastide.services.lambda_ import image as own_image
 from bastide.services.lambda_ import network as networks
-from bastide.services.lambda_.function import Place
 from bastide.services.lambda_.log import Stream
 from bastide.services.lambda_.network import Network
 from bastide.services.lambda_.noun import Named
@@ -113,7 +113,7 @@ class Hosts:
         volume, code, _ = await _together(
             self._scratch(held, id, int(doc["EphemeralStorage"]["Size"]) * _MIB),
             self._code(held, doc, environment),
-            networks.connect(session, held.network, runtime, config, self._calls.engine(Place).url),
+            networks.connect(session, held.network, runtime, config, self._calls.engine(Address).url),
         )
         group = str(doc["LoggingConfig"]["LogGroup"])
         now = self._calls.clock()

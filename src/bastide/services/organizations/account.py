@@ -27,7 +27,7 @@ from bastide.services.organizations.noun import (
     root,
     tags_of,
 )
-from bastide.services.organizations.tree import path
+from bastide.services.organizations.tree import path, untrusted
 from bastide.services.organizations.unit import parent
 from bastide.store import Row, Taken, Transaction, View
 
@@ -114,11 +114,11 @@ def _leave(a: Authorised, tx: Transaction, held: Row, row: Row) -> Output:
             "You can't remove an account that is a delegated administrator. Deregister it first.",
             "CANNOT_REMOVE_DELEGATED_ADMINISTRATOR_FROM_ORG",
         )
+    known = {"Email": row.doc["Email"], "Name": row.doc["Name"], "Untrusted": untrusted(tx, row.name)}
     detach_last(tx, row)
     child = tx.get(CHILD, "", "", f"{row.doc['parent']}/ACCOUNT/{row.name}")
     if child is not None:
         tx.delete(child, keep=False)
-    known = {"Email": row.doc["Email"], "Name": row.doc["Name"]}
     tx.insert(Row(TAKEN, "", "", f"account/{row.name}", known), keep=False)
     a.touched.append(row.doc["Arn"])
     ACCOUNT.drop(a, tx, row)

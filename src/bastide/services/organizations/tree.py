@@ -17,6 +17,7 @@ from bastide.services.organizations.noun import (
     SCOPES,
     SCP,
     TAG,
+    TAKEN,
     UNIT,
     organisation,
     root,
@@ -119,14 +120,8 @@ class OrganisationTree:
         return view.memo(("organizations:suspended", account), _ACCOUNTS, load)
 
     def untrusted(self, view: View, account: str) -> bool:
-        """Whether the nearest tag `UNTRUSTED` says so, of the account, the units above it and the root; without one, no.
-        A value that is not ``false`` says yes, whatever it is."""
-
-        def load() -> bool:
-            said = [row.tags[UNTRUSTED] for row in path(view, account) if UNTRUSTED in row.tags]
-            return bool(said) and said[-1].strip().lower() != "false"
-
-        return view.memo(("organizations:untrusted", account), SCOPES, load)
+        """See `untrusted`."""
+        return view.memo(("organizations:untrusted", account), _SAID, lambda: untrusted(view, account))
 
     def noncompliant(self, view: View, account: str, type: str, key: str, value: str) -> bool:
         """Whether the account's effective tag policy forbids this tag on resources of the type (``s3:bucket``)."""
@@ -143,6 +138,18 @@ def _rules(view: View, account: str) -> dict[str, tag_policy.Rule]:
 
 
 _ACCOUNTS: Final = ((ACCOUNT.key, ""),)
+_SAID: Final = (*SCOPES, (TAKEN, ""))
+
+
+def untrusted(view: View, account: str) -> bool:
+    """Whether the nearest tag `UNTRUSTED` says so, of the account, the units above it and the root; without one, no. A
+    value that is not ``false`` says yes, whatever it is. Of an account that has left, what was so when it did."""
+    rows = path(view, account)
+    if not rows:
+        left = view.get(TAKEN, "", "", f"account/{account}")
+        return left is not None and bool(left.doc.get("Untrusted"))
+    said = [row.tags[UNTRUSTED] for row in rows if UNTRUSTED in row.tags]
+    return bool(said) and said[-1].strip().lower() != "false"
 
 
 def effective(view: View, id: str) -> dict[str, Any]:

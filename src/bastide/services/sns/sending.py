@@ -89,6 +89,8 @@ class Post:
             await self._to_queue(topic, row.doc["endpoint"], self._letter(topic, row, held))
         elif protocol == "lambda":
             await self._to_function(topic, row, held)
+        elif protocol == "firehose":
+            await self._to_stream(topic, row, held)
         elif protocol in ("http", "https"):
             await self._to_address(topic, row, held)
         else:
@@ -193,6 +195,18 @@ class Post:
         caller = service_caller(_PRINCIPAL, topic.account, arn_of(topic))
         region = Arn.parse(row.doc["endpoint"]).region
         await self._calls.act(caller, "lambda", "Invoke", given, region=region, source=_PRINCIPAL)
+
+    async def _to_stream(self, topic: Row, row: Row, held: dict[str, Any]) -> None:
+        """As the subscription's role; each message ends with a line break."""
+        arn = Arn.parse(row.doc["endpoint"])
+        role = row.doc["attributes"]["SubscriptionRoleArn"]
+        session = await self._calls.assume(
+            _PRINCIPAL, role, "sns", account=row.doc["owner"], region=topic.region, source_arn=arn_of(topic)
+        )
+        raw = row.doc["attributes"].get("RawMessageDelivery") == "true"
+        data = _text(held, "firehose").encode() if raw else orjson.dumps(self._envelope(topic, row, held))
+        given = {"DeliveryStreamName": arn.name, "Record": {"Data": data + b"\n"}}
+        await self._calls.act(session, "firehose", "PutRecord", given, region=arn.region, source=_PRINCIPAL)
 
     async def _to_address(self, topic: Row, row: Row, held: dict[str, Any]) -> None:
         attributes = row.doc["attributes"]

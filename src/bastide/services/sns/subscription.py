@@ -17,8 +17,9 @@ from bastide.domain import MICROS, Arn, Refused, iso, new_id
 from bastide.engines.mail import Mail, is_address
 from bastide.engines.outgoing import Unreachable
 from bastide.engines.outgoing import checked as checked_url
-from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
+from bastide.kernel import Ask, Asked, Authorised, Output, anything, member, pages
 from bastide.kernel.address import Address
+from bastide.kernel.kind import Given
 from bastide.services.sns import filtering
 from bastide.services.sns.handing import deliver, room, seal, woken
 from bastide.services.sns.retries import policy_of
@@ -38,6 +39,10 @@ from bastide.services.sns.topic import (
 )
 from bastide.store import Row, Transaction, View
 
+_PASSED: Final[dict[str, Given]] = {
+    "iam:PassedToService": lambda _: "sns.amazonaws.com",
+    "iam:AssociatedResourceArn": lambda asked: str(asked.input.get("SubscriptionArn") or asked.input.get("TopicArn")),
+}
 CONFIRM: Final = "sns/confirm"
 _TOKEN_LIFE: Final = 48 * 3600 * MICROS
 _MOST: Final = 10_000
@@ -150,7 +155,8 @@ def _checked(a: Authorised, topic: Row, protocol: str, endpoint: str) -> None:
             "sns:Subscribe",
             this,
             given={"sns:Endpoint": _endpoint_of, "sns:Protocol": lambda asked: str(asked.input["Protocol"])},
-        )
+        ),
+        Ask("iam:PassRole", member("Attributes.SubscriptionRoleArn"), given=_PASSED),
     ],
     before=room,
     after=woken,
@@ -174,6 +180,8 @@ def subscribe(a: Authorised, tx: Transaction) -> Output:
         "topic": topic.name, "protocol": protocol, "endpoint": endpoint, "owner": a.account, "attributes": {},
         "index": index, "_principal": a.caller.arn,
     }  # fmt: skip
+    if protocol == "firehose" and not wanted.get("SubscriptionRoleArn"):
+        raise invalid("SubscriptionRoleArn is needed for a delivery stream")
     # Whoever owns what is subscribed needs no confirmation of their own wish; an address is asked.
     owns = protocol in _TARGETS and Arn.parse(endpoint).account == a.account
     name = f"{topic.name}:{uuid.uuid4()}"
@@ -301,7 +309,19 @@ def get_attributes(a: Authorised, view: View) -> Output:
     return {"Attributes": told}
 
 
-@TOPIC.operation("SetSubscriptionAttributes", asks=[Ask("sns:SetSubscriptionAttributes", anything)])
+def _role(asked: Asked) -> Iterable[str]:
+    given = asked.input
+    return (str(given["AttributeValue"]),) if _gives_role(given) else ()
+
+
+def _gives_role(given: dict[str, Any]) -> bool:
+    return given.get("AttributeName") == "SubscriptionRoleArn" and bool(given.get("AttributeValue"))
+
+
+@TOPIC.operation(
+    "SetSubscriptionAttributes",
+    asks=[Ask("sns:SetSubscriptionAttributes", anything), Ask("iam:PassRole", _role, given=_PASSED)],
+)
 def set_attributes(a: Authorised, tx: Transaction) -> Output:
     row = _own(a, tx)
     assert row is not None

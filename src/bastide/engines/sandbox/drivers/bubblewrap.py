@@ -193,7 +193,7 @@ class BubblewrapRunning:
         except TimeoutError:
             raise SandboxError(f"the sandbox {self._name} could not be set up in {_SETUP_SECONDS:.0f} s") from None
         finally:
-            transport.close()
+            self._answered(status, transport)
         if answer != b"running\n":
             self._process.kill()
             said = (await self._output.read(2000)).decode(errors="replace")
@@ -213,6 +213,10 @@ class BubblewrapRunning:
     def _channel(self) -> tuple[int, int]:
         """Our end and the launcher's of where it says how the start went."""
         return os.pipe()
+
+    def _answered(self, status: asyncio.StreamReader, transport: asyncio.BaseTransport) -> None:
+        """There it has said how the start went."""
+        transport.close()
 
     async def _terminate(self) -> None:
         """SIGTERM to every process inside."""
@@ -302,13 +306,13 @@ class BubblewrapRunning:
         use = await asyncio.to_thread(self._clear)
         self._driver.forget(self._name, self._users)
         oom = use.oom_kills > 0
-        code = self._code(code, oom)
+        code = await self._code(code, oom)
         if code < 0:
             return Ended(None, -code, oom, seconds, use.cpu_seconds, use.peak_bytes)
         ended_by = code - 128 if 128 < code <= 128 + 64 else None
         return Ended(code, ended_by, oom, seconds, use.cpu_seconds, use.peak_bytes)
 
-    def _code(self, code: int, oom: bool) -> int:
+    async def _code(self, code: int, oom: bool) -> int:
         """The program's, of the launcher's; below 0 the signal that ended the sandbox."""
         return code
 

@@ -8,6 +8,7 @@ that end is the job's, and hostile.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -15,11 +16,13 @@ import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bastide.engines.sandbox import Limits, SandboxError, Spec
 from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap, BubblewrapRunning
 from bastide.jail import cgroups
+
+_LAST_WORD_SECONDS: Final = 5.0
 
 
 class Gvisor(Bubblewrap):
@@ -39,6 +42,8 @@ class GvisorRunning(BubblewrapRunning):
     def __init__(self, driver: Gvisor, name: str, users: Sequence[int], folder: Path) -> None:
         super().__init__(driver, name, users, folder)
         self._control: socket.socket | None = None
+        self._status: asyncio.StreamReader | None = None
+        self._listening: asyncio.BaseTransport | None = None
 
     def _processes(self, limits: Limits) -> int:
         # A process and its address space are two for the machine; gVisor's own threads are the more the more processors
@@ -75,17 +80,26 @@ class GvisorRunning(BubblewrapRunning):
         """See the port."""
         self._tell(b"thaw")
 
+    def _answered(self, status: asyncio.StreamReader, transport: asyncio.BaseTransport) -> None:
+        self._status, self._listening = status, transport
+
     async def abandon(self) -> None:
         """See bubblewrap's."""
         await super().abandon()
-        if self._control is not None:
-            self._control.close()
+        self._hang_up()
 
-    def _code(self, code: int, oom: bool) -> int:
-        assert self._control is not None
+    def _hang_up(self) -> None:
+        for end in (self._control, self._listening):
+            if end is not None:
+                end.close()
+
+    async def _code(self, code: int, oom: bool) -> int:
         told = b""
-        with self._control, contextlib.suppress(OSError):
-            told = self._control.recv(64, socket.MSG_DONTWAIT)
+        if self._status is not None:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD_SECONDS):
+                    told = await self._status.read(64)
+        self._hang_up()
         if b"ended" in told:
             return code
         # It was not the command that ended, but a part of gVisor, which ends the rest in its own ways.
