@@ -14,8 +14,8 @@ from bastide.domain import Refused
 from bastide.engines import templates
 from bastide.engines.templates import Template, text
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, each, pages
+from bastide.kernel.address import Address
 from bastide.services.cloudformation import record
-from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.intake import EXPAND, actor_of, body_of, check_types, required_capabilities
 from bastide.services.cloudformation.record import (
     EVENT,
@@ -250,7 +250,7 @@ def template(a: Authorised, view: View) -> Output:
 
 async def _read_template(a: Authorised) -> Any:
     """The template that a call brings, checked in its form, and its text."""
-    body = await body_of(actor_of(a, ""), a.input, None, a.engine(Door).hosts)
+    body = await body_of(actor_of(a, ""), a.input, None, a.engine(Address).hosts)
     return parsed(body), body
 
 
