@@ -216,10 +216,11 @@ def test_one_machine_runs_another_and_waits(machines: Machines) -> None:
             "Good": {**outer(inner), "Next": "Bad"},
             "Bad": {**outer(bad), "Catch": [{"ErrorEquals": ["States.TaskFailed"], "ResultPath": "$.e", "Next": "End"}],
                     "End": True},
-            "End": {"Type": "Pass", "End": True},
+            "End": {**JSONATA, "Output": "{% $merge([$states.input, {'heavy': $map([1, 2], function($v) {$v * 2})}]) %}"},
         }
     )  # fmt: skip
     assert found["output"]["output"] == {"x": 1}
+    assert found["output"]["heavy"] == [2, 4]
     assert found["output"]["input"] == {"from": found["executionArn"]}
     assert json.loads(found["output"]["e"]["Cause"])["Status"] == "FAILED"
     assert "TaskSubmitted" in machines.types(found["executionArn"])

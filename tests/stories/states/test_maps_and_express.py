@@ -153,6 +153,15 @@ def test_hostile_definitions_are_bounded(machines: Machines) -> None:
     doubled = {"Type": "Pass", "Parameters": {"x.$": "$", "y.$": "$"}, "Next": "A"}
     found = machines.ran({"A": doubled}, {"a": 1})
     assert found["error"] == "States.DataLimitExceeded"
+    # What is small to write and large to hold is held once, or not at all.
+    many = {f"x{number}.$": "$" for number in range(5000)}
+    filters = {f"x{number}.$": "$..*[?(@.a != 1)]" for number in range(2000)}
+    for template in (many, filters):
+        found = machines.ran({"A": {"Type": "Pass", "Parameters": template, "End": True}}, {"a": ["x" * 50] * 2000})
+        assert found["error"] in ("States.DataLimitExceeded", "States.Runtime")
+    twice = {"Type": "Map", "ItemSelector": {"all.$": "$"}, "ItemProcessor": ITEM, "End": True}
+    found = machines.ran({"A": {**twice, "ItemsPath": "$.n"}}, {"n": list(range(200)), "text": "x" * 100_000})
+    assert found["error"] == "States.DataLimitExceeded"
     deep = "[" * 5000 + "]" * 5000
     with pytest.raises(ClientError) as caught:
         machines.states.start_execution(stateMachineArn=machines.made(loop), input=deep)

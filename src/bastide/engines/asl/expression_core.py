@@ -25,7 +25,9 @@ _MOST_ITEMS: Final = 1_000_000
 _HASHES: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 _MILLISECONDS: Final = 2000
 _DEEPEST: Final = 300
-_MOST_NODES: Final = 200
+_MOST_NODES: Final = 60
+_LONGEST: Final = 16_384
+"""Characters of an expression: reading one takes time that grows faster than it does."""
 _JOINS: Final = 20
 _HARMLESS: Final = frozenset(
     {
@@ -110,6 +112,8 @@ _held = threading.local()
 @functools.lru_cache(2048)
 def wrong(text: str) -> str:
     """Why a text is no expression; empty if it is one."""
+    if len(text) > _LONGEST:
+        return f"an expression has at most {_LONGEST} characters"
     try:
         Jsonata(text)
     except JException as error:
@@ -127,6 +131,8 @@ def _parsed(text: str) -> Jsonata:
         known = _held.known = {}
     found = known.get(text)
     if found is None:
+        if len(text) > _LONGEST:
+            raise Wrong(f"an expression has at most {_LONGEST} characters")
         try:
             found = Jsonata(text)
         except JException as error:

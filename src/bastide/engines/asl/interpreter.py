@@ -22,13 +22,15 @@ from bastide.engines.asl import mapping, working
 from bastide.engines.asl.frame import CHILDREN, ENTER, OVER, READY, RETRY, TASK, WAIT, WORK, Frame, Memory
 from bastide.engines.asl.problems import HEARTBEAT, LIMIT, RUNTIME, TIMEOUT, Problem, matches
 from bastide.engines.asl.scope import Evaluate, Scope
-from bastide.engines.asl.values import bounded, dumps, stamp
+from bastide.engines.asl.values import LARGEST, bounded, dumps, stamp
 
 MOST_EVENTS: Final = 25_000
 _LONGEST_DELAY: Final = 31_622_400
 _AT_ONCE: Final = 200
 _ERROR: Final = 256
 _CAUSE: Final = 32768
+_VARIABLES: Final = 10 << 20
+_BYTES_AT_ONCE: Final = 4 << 20
 _WORK: Final = {**working.WORK, "Map": mapping.begin}
 
 
@@ -78,7 +80,8 @@ class Interpreter:
         self.trace: dict[str, Any] | None = None
         self.caught: int | None = None
         self.now: Instant = 0
-        self._names: dict[int, dict[str, Any]] = {}
+        self._told = 0
+        """Characters of data in the events of this go."""
         self._ready: deque[int] = deque(one.id for one in memory.frames.values() if one.phase in READY)
 
     # -- what one sees ---------------------------------------------------------------------------------------------------
@@ -221,8 +224,10 @@ class Interpreter:
         """Does what is ready, at most so many events of it."""
         self.now = max(self.now, now)
         self._overdue()
-        until = self.memory.events + most
+        until, self._told = self.memory.events + most, 0
         while self._ready and self.memory.status == "RUNNING" and self.memory.events < until:
+            if self._told > _BYTES_AT_ONCE:
+                return
             frame = self.memory.frames.get(self._ready.popleft())
             if frame is None or frame.phase not in READY:
                 continue
@@ -256,6 +261,7 @@ class Interpreter:
         frame.tries, frame.retried = {}, 0
         frame.before, frame.entered_at = frame.prev, self.now
         text = frame.text if frame.text is not None else dumps(frame.input)
+        self._told += len(text)
         frame.entered = self.event(
             f"{state['Type']}StateEntered",
             frame.prev,
@@ -292,13 +298,17 @@ class Interpreter:
     ) -> None:
         """The state has an output: variables are assigned, it is told, and the next one is entered or the line ends."""
         text = frame.text if output is frame.input and frame.text is not None else bounded(dumps(output), frame.state)
+        self._told += len(text)
         details: dict[str, Any] = {"name": frame.state, "output": text, "outputDetails": {"truncated": False}}
         if assigned is not None:
             frame.names = {**frame.names, **assigned}
             details["assignedVariables"] = {name: dumps(value) for name, value in assigned.items()}
             details["assignedVariablesDetails"] = {"truncated": False}
-            if sum(map(len, details["assignedVariables"].values())) > 10 << 20:
-                raise Problem(LIMIT, f"The variables of the state '{frame.state}' exceed the limit of their size.")
+            held = sum(map(len, details["assignedVariables"].values()))
+            if held > LARGEST or (held and len(dumps(frame.names)) > _VARIABLES):
+                raise Problem(
+                    LIMIT, f"The variables that the state '{frame.state}' assigns exceed the limit of their size."
+                )
         frame.prev = self.event(f"{state['Type']}StateExited", frame.prev, details, "stateExitedEventDetails")
         frame.fresh()
         frame.tries, frame.retried = {}, 0
@@ -472,6 +482,12 @@ class Interpreter:
         told = {name: value for name, value in (("error", error), ("cause", cause)) if value is not None}
         self._end("ABORTED", "ExecutionAborted", 0, told, error=error, cause=cause)
 
+    def too_large(self) -> None:
+        """What it remembers is more than anybody keeps."""
+        cause = "The data of the execution's branches and iterations together exceed the limit of their size."
+        self._end_failed(0, Problem(LIMIT, cause))
+        self.memory.frames.clear()
+
     def redrive(self, now: Instant, seconds: int | None) -> None:
         """It goes on from the states in which it failed, was stopped or ran out of time."""
         self.now = max(self.now, now)
@@ -494,7 +510,7 @@ class Interpreter:
         """The frame whose task an event scheduled, if that task is still under way."""
         if self.memory.status != "RUNNING":
             return None
-        for frame in self.memory.frames.values():
+        for frame in list(self.memory.frames.values()):  # a thread may be at work on it
             if frame.phase == TASK and frame.serial == serial:
                 return frame
         return None

@@ -24,6 +24,7 @@ from bastide.engines.asl.values import DEEPEST, dumps, loads, number
 _DEEPEST_CALLS: Final = 10
 _MOST_ITEMS: Final = 1000
 _LONGEST_CODED: Final = 10_000
+_LONGEST_TEXT: Final = 300_000
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _NAME: Final = re.compile(r"States\.[A-Za-z0-9]+")
 _HASHES: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
@@ -63,6 +64,8 @@ class Call:
 @lru_cache(4096)
 def parse(text: str) -> Call:
     """Reads a call; raises BadCall with what is wrong."""
+    if len(text) > _LONGEST_CODED:
+        raise BadCall(f"a call has at most {_LONGEST_CODED} characters")
     parser = _Parser(text)
     found = parser.call(1)
     parser.blanks()
@@ -294,6 +297,13 @@ def _from_text(text: Any) -> Any:
         raise _Wrong(f"The argument must be valid JSON, at most {DEEPEST} levels deep.") from None
 
 
+def _to_text(value: Any) -> str:
+    text = dumps(value)
+    if len(text) > _LONGEST_TEXT:
+        raise _Wrong("The string is too long.")
+    return text
+
+
 def _random(start: Any, end: Any, seed: Any = None) -> int:
     first, last = _whole(start, "start"), _whole(end, "end")
     if last <= first:
@@ -346,7 +356,7 @@ def _format(*arguments: Any) -> str:
         else:
             piece, at = char, at + 1
         size += len(piece)
-        if size > 300_000:
+        if size > _LONGEST_TEXT:
             raise _Wrong("The formatted string is too long.")
         found.append(piece)
     if used != len(values):
@@ -367,7 +377,7 @@ _FUNCTIONS: Final[dict[str, tuple[Callable[..., Any], tuple[int, ...] | None]]] 
     "States.Hash": (_hash, (2,)),
     "States.JsonMerge": (_merge, (3,)),
     "States.StringToJson": (_from_text, (1,)),
-    "States.JsonToString": (dumps, (1,)),
+    "States.JsonToString": (_to_text, (1,)),
     "States.MathRandom": (_random, (2, 3)),
     "States.MathAdd": (_add, (2,)),
     "States.StringSplit": (_split, (2,)),

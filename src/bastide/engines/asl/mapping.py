@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bastide.engines.asl import working
 from bastide.engines.asl.frame import CHILDREN, TASK, Frame
-from bastide.engines.asl.problems import QUERY, Problem
+from bastide.engines.asl.problems import LIMIT, QUERY, Problem
 from bastide.engines.asl.scope import Scope, is_expression
 from bastide.engines.asl.values import bounded, dumps, loads, number
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_INLINE: Final = 40
 """Iterations of an inline map that run at a time."""
+_MOST_BYTES: Final = 64 << 20
 _WHOLE: Final = re.compile(r"-?\d{1,9}\Z")
 _DECIMAL: Final = re.compile(r"-?\d{1,9}(\.\d{1,9})?\Z")
 
@@ -148,6 +149,8 @@ def _iterate(m: Interpreter, frame: Frame, state: dict[str, Any], prev: int) -> 
     item = frame.items[index]
     told = {"Index": index, "Value": item}
     given = selected(m, frame, state, item, told)
+    if given is not item:
+        bounded(dumps(given), frame.state)
     started = m.event("MapIterationStarted", prev, {"name": frame.state, "index": index})
     where: list[str | int] = ["ItemProcessor" if "ItemProcessor" in state else "Iterator"]
     m.child(frame, index, where, given, started).item = told
@@ -203,11 +206,15 @@ def run(m: Interpreter, frame: Frame, state: dict[str, Any], scope: Scope, value
         call["writer"] = arguments(state["ResultWriter"], scope, value, "ResultWriter")
     call["type"] = (processor(state).get("ProcessorConfig") or {}).get("ExecutionType", "STANDARD")
     inputs: list[str] = []
+    size = 0
     for index, item in enumerate(items):
         told = {"Index": index, "Value": item}
         if isinstance(item, dict) and set(item) == {"key", "value"} and isinstance(item["key"], str):
             told = {"Index": index, "Key": item["key"], "Value": item["value"]}
         inputs.append(bounded(dumps(selected(m, frame, state, item, told)), frame.state))
+        size += len(inputs[-1])
+        if size > _MOST_BYTES:
+            raise Problem(LIMIT, f"The items of the state '{frame.state}' have more than {_MOST_BYTES} bytes.")
     call["inputs"] = inputs
     frame.call, frame.phase, frame.serial = call, TASK, m.memory.events
     m.effects.append(("call", frame.id))

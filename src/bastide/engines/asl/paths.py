@@ -32,8 +32,8 @@ class TooMuch(Exception):  # noqa: N818
 class _Budget:
     __slots__ = ("left",)
 
-    def __init__(self) -> None:
-        self.left = _MOST_VISITED
+    def __init__(self, left: int = _MOST_VISITED) -> None:
+        self.left = left
 
     def spend(self, count: int = 1) -> None:
         self.left -= count
@@ -57,8 +57,19 @@ class Path:
     keys: tuple[str | int, ...] | None
     length: bool = False
 
-    def read(self, value: Any) -> Any:
-        """What the path names of a value; raises KeyError where a definite path names nothing, TooMuch."""
+    def read(self, value: Any, most: int = _MOST_VISITED) -> Any:
+        """What the path names of a value, having visited so many at most; raises KeyError where a definite path names
+        nothing, TooMuch."""
+        return self.counted(value, most)[0]
+
+    def counted(self, value: Any, most: int = _MOST_VISITED) -> tuple[Any, int]:
+        """As `read`, and how many values were visited."""
+        budget = _Budget(min(most, _MOST_VISITED))
+        before = budget.left
+        found = self._read(value, budget)
+        return found, before - budget.left + 1
+
+    def _read(self, value: Any, budget: _Budget) -> Any:
         if self.keys is not None:
             here = value
             for key in self.keys:
@@ -71,7 +82,7 @@ class Path:
                 else:
                     raise KeyError(key)
             return here
-        budget, found = _Budget(), [value]
+        found = [value]
         for step in self.steps:
             below: list[Any] = []
             for one in found:

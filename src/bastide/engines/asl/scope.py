@@ -10,18 +10,22 @@ from typing import Any, Final
 
 from bastide.engines.asl import expression_core as core
 from bastide.engines.asl import intrinsics, paths
-from bastide.engines.asl.problems import INTRINSIC, QUERY, RUNTIME, Problem
+from bastide.engines.asl.problems import INTRINSIC, LIMIT, QUERY, RUNTIME, Problem
 from bastide.engines.asl.values import dumps, kind
 
 Evaluate = Callable[[str, dict[str, Any]], Any]
 """Evaluates an expression of JSONata with variables; gives `expression_core.NOTHING`, raises `expression_core.Wrong`."""
 _SHOWN: Final = 10_000
+_VISITS: Final = 1_000_000
+"""Values that the paths of one piece of work visit."""
+_BYTES: Final = 8 << 20
+"""Bytes of JSON that its paths and expressions give, together: many times what a payload may have."""
 
 
 class Scope:
     """The expressions of one state, while it does one piece of work."""
 
-    __slots__ = ("_context", "evaluate", "jsonata", "names", "prefix", "states")
+    __slots__ = ("_bytes", "_context", "_sizes", "_visits", "evaluate", "jsonata", "names", "prefix", "states")
 
     def __init__(
         self,
@@ -40,6 +44,22 @@ class Scope:
         self.evaluate = evaluate
         self.states = states
         self._context = context
+        self._visits, self._bytes = _VISITS, _BYTES
+        self._sizes: dict[int, tuple[Any, int]] = {}
+
+    def given(self, value: Any) -> Any:
+        """A value that becomes part of a state's data; raises Problem where they become more than any may."""
+        if isinstance(value, (dict, list)):
+            known = self._sizes.get(id(value))
+            if known is None:
+                known = self._sizes[id(value)] = (value, len(dumps(value)))
+            size = known[1]
+        else:
+            size = len(value) if isinstance(value, str) else 8
+        self._bytes -= size
+        if self._bytes < 0:
+            raise Problem(LIMIT, f"{self.prefix}Its paths and expressions give more than {_BYTES} bytes.")
+        return value
 
     def context(self) -> dict[str, Any]:
         """The context object."""
@@ -54,11 +74,12 @@ class Scope:
     def find(self, text: str, value: Any) -> Any:
         """What a path names; raises KeyError, BadPath, TooMuch."""
         path = paths.parse(text)
-        if path.root == "$":
-            return path.read(value)
-        if path.root == "$$":
-            return path.read(self.context())
-        return path.read(self.names[path.root])
+        where = value if path.root == "$" else self.context() if path.root == "$$" else self.names[path.root]
+        found, visited = path.counted(where, self._visits)
+        self._visits -= visited
+        if self._visits < 0:
+            raise paths.TooMuch(f"the paths of the state visit more than {_VISITS} values")
+        return self.given(found)
 
     def path(self, text: str | None, value: Any, field: str = "") -> Any:
         """What InputPath and its kin name: nothing names an empty object."""
@@ -85,7 +106,7 @@ class Scope:
                 raise self._absent(path, field, value) from None
 
         try:
-            return intrinsics.called(intrinsics.parse(text), read)
+            return self.given(intrinsics.called(intrinsics.parse(text), read))
         except intrinsics.Failed as failed:
             cause = f"{self.prefix}The function '{failed.call}' had the following error: {failed}"
             raise Problem(INTRINSIC, cause, place=field) from None
@@ -115,9 +136,7 @@ class Scope:
 
     def _filled(self, name: str, text: str, value: Any) -> Any:
         if text == "$":
-            return value
-        if text == "$$":
-            return self.context()
+            return self.given(value)
         if not text.startswith("$"):
             return self.intrinsic(text, value, name)
         try:
@@ -171,7 +190,9 @@ class Scope:
             raise Problem(
                 QUERY, f"{said}threw an error during evaluation. {wrong}", place=field, evaluation=True
             ) from None
-        if found is core.NOTHING:
+        if found is not core.NOTHING:
+            self.given(found)
+        else:
             raise Problem(QUERY, f"{said}returned nothing (undefined).", place=field, evaluation=True)
         if wanted and kind(found) != wanted:
             raise Problem(

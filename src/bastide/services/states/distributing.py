@@ -86,7 +86,7 @@ async def make(runner: Executions, live: Live, frame: Frame) -> Mail | None:
             return
         held.call = {"map": "run", "job": job}
         m.started(serial, now, "MapRunStarted", {"mapRunArn": arn})
-        runner.aside(step(runner, arn))
+        runner.soon(lambda: runner.aside(step(runner, arn)))
 
     return tell
 

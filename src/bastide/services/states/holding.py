@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import Any, Final
 
 from bastide.domain import MICROS, Arn, Instant, Refused
@@ -14,6 +16,9 @@ from bastide.services.states.noun import PRINCIPAL, REVISION, machine_arn
 from bastide.services.states.sealing import Cipher
 
 _SPARE: Final = 600 * MICROS
+_LARGE: Final = 50_000
+_MANY: Final = re.compile(r"\.\.|\*|\?")
+"""What has a path look at many values."""
 
 
 class Machine:
@@ -24,16 +29,19 @@ class Machine:
     def __init__(self, definition: dict[str, Any], doc: dict[str, Any]) -> None:
         self.definition = definition
         self.doc = doc
-        self.heavy = _heavy(definition)
+        self.heavy = doc.get("size", 0) > _LARGE or _heavy(definition)
+        """Whether its transitions may take time, so that they are made on a thread."""
 
 
 def _heavy(value: Any) -> bool:
-    """Whether expressions in it are evaluated elsewhere, which takes time."""
     if isinstance(value, dict):
-        return any(map(_heavy, value.values()))
+        return value.get("Mode") == "DISTRIBUTED" or any(map(_heavy, value.values()))
     if isinstance(value, list):
         return any(map(_heavy, value))
-    return is_expression(value) and not harmless(value[2:-2].strip())
+    return isinstance(value, str) and (
+        (is_expression(value) and not harmless(value[2:-2].strip()))
+        or (value.startswith("$") and bool(_MANY.search(value)))
+    )
 
 
 class Holding:
@@ -101,7 +109,7 @@ class Holding:
         configuration = row.doc["encryptionConfiguration"]
         seconds = int(configuration.get("kmsDataKeyReusePeriodSeconds") or 300)
         cipher = await self.cipher(arn, role or row.doc["roleArn"], row.doc["key"], seconds)
-        made = Machine(loads(cipher.read(row.doc["definition"])), row.doc)
+        made = await asyncio.to_thread(Machine, loads(cipher.read(row.doc["definition"])), row.doc)
         if not row.doc["key"]:
             if len(self._machines) > 500:
                 self._machines.clear()

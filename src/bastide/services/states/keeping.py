@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+import orjson
+
 from bastide.domain import MICROS, Instant
 from bastide.engines.asl.frame import Memory
 from bastide.kernel.happened import tell
@@ -23,7 +25,12 @@ INBOX: Final = "states:Inbox"
 TOKEN: Final = "states:Token"  # noqa: S105
 """Under account "": ``EXECUTION ARN|SERIAL``, tasks that somebody else reports about."""
 OVER: Final = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
-RETENTION: Final = 90 * 86400 * MICROS
+LARGEST: Final = 64 << 20
+"""Bytes that an execution remembers."""
+
+
+class TooLarge(Exception):  # noqa: N818
+    """An execution remembers more than is kept."""
 
 
 def blob(row: Row, number: int) -> str:
@@ -49,7 +56,10 @@ def keep(tx: Transaction, row: Row, memory: Memory, events: list[dict[str, Any]]
         tx.put_blob(blob(row, doc["pieces"]), cipher.seal(events))
         doc["pieces"] += 1
         doc["events"] = memory.events
-    doc["state"] = cipher.text(memory.told())
+    told = orjson.dumps(memory.told())
+    if len(told) > LARGEST and memory.status == "RUNNING":
+        raise TooLarge
+    doc["state"] = cipher.packed(told)
     doc["key"] = cipher.wrapped
     if memory.redrives:
         doc["redrives"], doc["redriven"] = memory.redrives, memory.redriven_at

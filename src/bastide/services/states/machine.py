@@ -175,7 +175,7 @@ def _revise(a: Authorised, tx: Transaction, row: Row, definition: str) -> None:
     cipher = sealing.new(a, tx, who, row.doc["encryptionConfiguration"])
     doc = {name: row.doc[name] for name in CONFIGURED}
     doc |= {"definition": cipher.text(definition), "key": cipher.wrapped, "at": tx.now, "born": row.doc["born"]}
-    doc["revision"] = row.doc["revisionId"]
+    doc |= {"revision": row.doc["revisionId"], "size": len(definition)}
     tx.insert(Row(REVISION, row.account, row.region, f"{row.name}/{row.doc['revisionId']}", doc), keep=False)
 
 

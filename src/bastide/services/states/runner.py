@@ -81,6 +81,7 @@ class Executions(Holding):
         self._more = asyncio.Event()
         self._room = asyncio.Semaphore(_MOST_CALLS)
         self._timer: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._asides: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._kept = 0
@@ -115,7 +116,8 @@ class Executions(Holding):
 
     async def start(self) -> None:
         """Takes up what an earlier process left."""
-        self._timer = asyncio.get_running_loop().create_task(self._timing())
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.create_task(self._timing())
         after: str | None = None
         while True:
             with self.calls.store.reading() as view:
@@ -132,6 +134,11 @@ class Executions(Holding):
             await AGAIN[0](self, live)
             return
         await self.take_up(live.name)
+
+    def soon(self, work: Callable[..., Any], *given: Any) -> None:
+        """Has the event loop do something next; also from the thread on which transitions are made."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(work, *given)
 
     def aside(self, work: Any) -> asyncio.Task[Any]:
         """Does something beside."""
@@ -252,7 +259,13 @@ class Executions(Holding):
                 events, m.events = m.events, []
                 effects, m.effects = m.effects, []
                 if events or effects or mail:
-                    await self._keep(live, events, effects)
+                    try:
+                        await self._keep(live, events, effects)
+                    except keeping.TooLarge:
+                        m.too_large()
+                        events, effects = events + m.events, effects + m.effects
+                        m.events, m.effects = [], []
+                        await self._keep(live, events, effects)
                 self._after(live, events, effects)
                 if m.memory.status != "RUNNING":
                     await self._over(live)
@@ -439,7 +452,7 @@ class Executions(Holding):
         """Somebody ended it in its row."""
         live = self.live.get(arn)
         if live is not None:
-            for frame in live.m.memory.frames.values():
+            for frame in list(live.m.memory.frames.values()):
                 if frame.phase == "task":
                     tasks.give_up(self, live, frame.serial)
             self.drop(live)

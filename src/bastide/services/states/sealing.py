@@ -39,7 +39,9 @@ class Cipher:
 
     def seal(self, value: Any) -> bytes:
         """A value as it is kept."""
-        raw = orjson.dumps(value)
+        return self._sealed(orjson.dumps(value))
+
+    def _sealed(self, raw: bytes) -> bytes:
         packed = b"\x01" + zlib.compress(raw, 1) if len(raw) > 2000 else b"\x00" + raw
         nonce = os.urandom(_NONCE)
         return nonce + self._key.encrypt(nonce, packed, self._who)
@@ -55,6 +57,10 @@ class Cipher:
     def text(self, value: Any) -> str:
         """As `seal`, for a row's document."""
         return base64.b64encode(self.seal(value)).decode()
+
+    def packed(self, raw: bytes) -> str:
+        """As `text`, of JSON."""
+        return base64.b64encode(self._sealed(raw)).decode()
 
     def read(self, text: str) -> Any:
         """What `text` gave."""

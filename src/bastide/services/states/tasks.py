@@ -326,7 +326,7 @@ def _wait_for(
         m.submitted(serial, now, dumps(output))
         # It may be over already: whoever looks finds out.
         if held is not None:
-            runner._fly(live, held, look)
+            runner.soon(runner._fly, live, held, look)
 
     return tell
 
