@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ def _peer(server: Server) -> Iterator[tuple[Any, Any]]:
     end = server.prepare()
     server.spawn()
     try:
+        for _ in range(600):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", end.port), timeout=1):
+                break
+            time.sleep(0.1)
         given = {
             "endpoint_url": end.url, "region_name": end.region, "aws_access_key_id": end.access_key,
             "aws_secret_access_key": end.secret_key,

@@ -11,8 +11,8 @@ SUITES = {
     "protocols": "tests.conformance.protocols",
     "iam": "tests.conformance.iam",
     "s3": "tests.conformance.s3",
-    "asl": "tests.conformance.asl",
     "stacks": "tests.conformance.stacks",
+    "asl": "tests.conformance.asl",
 }
 FETCHED = {"s3", "stacks"}
 """Suites that are a checkout of their own, not a folder of cases; they run when they are named."""

@@ -186,12 +186,11 @@ class Platform:
             identity_center.Portal: portal,
             Issuers: issuers,
             LastUse: last_use,
-            Address: Address(url),
+            Address: Address(url, (*configuration.hosts, str(urlsplit(url).hostname))),
             sqs.Queues: sqs.Queues(),
             Outgoing: outgoing or Outgoing(directory.authority),
             Mail: mail or Mail(),
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
-            cloudformation.Door: cloudformation.Door(url, (*configuration.hosts, str(urlsplit(url).hostname))),
             Functions: Functions(clock),
             Meter: meter,
         }

@@ -299,3 +299,28 @@ def test_a_serverless_template_becomes_functions_and_roles(stacks: Stacks) -> No
         stacks.client.create_change_set(
             StackName="t", ChangeSetName="c", **{**asked, "TemplateBody": json.dumps(wrong)}
         )
+
+
+def test_topics_are_told(stacks: Stacks) -> None:
+    sns, sqs = stacks.account.client("sns"), stacks.account.client("sqs")
+    topic = sns.create_topic(Name="told")["TopicArn"]
+    queue = sqs.create_queue(QueueName="told")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
+    stacks.create("s", template({"A": parameter("a")}), NotificationARNs=[topic])
+    told: list[str] = []
+    for _ in range(20):
+        got = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+        told += [one["Body"] for one in got.get("Messages", ())]
+        if any("ResourceStatus='CREATE_COMPLETE'" in one and "LogicalResourceId='s'" in one for one in told):
+            break
+    assert any("LogicalResourceId='A'" in one and "ResourceType='AWS::SSM::Parameter'" in one for one in told), told
+    assert any("ResourceStatus='CREATE_COMPLETE'" in one and "LogicalResourceId='s'" in one for one in told), told

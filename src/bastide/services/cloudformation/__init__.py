@@ -18,7 +18,6 @@ from bastide.services.cloudformation import (
     stack_set_operation,
     type_description,
 )
-from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.record import STACK
 from bastide.services.cloudformation.signals import Signals
 from bastide.services.cloudformation.stack_flow import StackFlow
@@ -26,7 +25,7 @@ from bastide.services.cloudformation.stack_flow import subscribe as _subscribe
 from bastide.services.cloudformation.stack_set import STACK_SET
 from bastide.store import View
 
-__all__ = ["SERVICE", "Door", "Signals", "flows", "subscribe"]
+__all__ = ["SERVICE", "Signals", "flows", "subscribe"]
 
 _DECLARED = (change_set, drift, looking, stack, stack_set_operation, type_description)
 

@@ -15,9 +15,9 @@ from bastide.domain import Refused, tag_map
 from bastide.engines import templates
 from bastide.engines.templates import Scope, Template, parameters, text
 from bastide.kernel import Authorised, Calls
+from bastide.kernel.address import Address
 from bastide.services.cloudformation import serverless
 from bastide.services.cloudformation.acting import Actor, as_role, principal
-from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.fetching import fetched, located, template_at
 from bastide.services.cloudformation.record import EXPORT, STACK, State
 from bastide.services.cloudformation.types import TYPES, is_custom, known
@@ -135,7 +135,7 @@ async def intake(
     """The state that a call asks for; raises Refused. reviewed: a change set shows what macros make of a template."""
     refuse_idle(input)
     actor = actor_of(a, arn)
-    hosts = a.engine(Door).hosts
+    hosts = a.engine(Address).hosts
     body = await body_of(actor, input, earlier, hosts)
     if role:
         acting = Actor(a.calls, as_role(role), account=a.account, region=a.region, arn=arn)

@@ -14,8 +14,8 @@ from bastide.domain import Refused
 from bastide.engines import templates
 from bastide.engines.templates import Template, text
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, each, pages
+from bastide.kernel.address import Address
 from bastide.services.cloudformation import record
-from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.intake import EXPAND, actor_of, body_of, check_types, required_capabilities
 from bastide.services.cloudformation.record import (
     EVENT,
@@ -34,6 +34,8 @@ from bastide.store import Row, View
 
 _PAGE: Final = 100
 _STACKS: Final = 50
+_MOST_EXAMINED: Final = 1000
+"""Rows that a filtered page looks at before it hands out a token instead."""
 
 
 def _every(asked: Asked) -> Iterable[str]:
@@ -72,6 +74,7 @@ def listed(a: Authorised, view: View) -> Output:
     wanted = set(a.input.get("StackStatusFilter") or ())
     after = pages.position(a, a.input.get("NextToken"))
     summaries: list[Output] = []
+    examined = 0
     while True:
         rows = view.scan(
             STACK.key, a.account, a.region, order="created", descending=True, after=tuple(after) if after else None,
@@ -79,11 +82,12 @@ def listed(a: Authorised, view: View) -> Output:
         )  # fmt: skip
         for row in rows[:_PAGE]:
             after = [row.created, row.name]
+            examined += 1
             if not wanted or row.status in wanted:
                 summaries.append(_summary(row))
         if len(rows) <= _PAGE:
             return {"StackSummaries": summaries}
-        if len(summaries) >= _PAGE or not wanted:
+        if len(summaries) >= _PAGE or not wanted or examined >= _MOST_EXAMINED:
             return {"StackSummaries": summaries, "NextToken": pages.seal(a, after)}
 
 
@@ -246,7 +250,7 @@ def template(a: Authorised, view: View) -> Output:
 
 async def _read_template(a: Authorised) -> Any:
     """The template that a call brings, checked in its form, and its text."""
-    body = await body_of(actor_of(a, ""), a.input, None, a.engine(Door).hosts)
+    body = await body_of(actor_of(a, ""), a.input, None, a.engine(Address).hosts)
     return parsed(body), body
 
 

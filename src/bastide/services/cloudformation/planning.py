@@ -9,7 +9,8 @@ from typing import Any
 
 from bastide.engines import templates
 from bastide.engines.templates import LATER, Declared, schema
-from bastide.services.cloudformation.deployment import Deployment, changed, replacing
+from bastide.services.cloudformation.changes import changed, replacing
+from bastide.services.cloudformation.deployment import Deployment
 from bastide.services.cloudformation.resource import Thing
 from bastide.services.cloudformation.types import is_custom, type_of
 

@@ -13,7 +13,7 @@ import orjson
 
 from bastide.domain import MICROS, new_id
 from bastide.kernel import Calls
-from bastide.services.cloudformation.door import Door
+from bastide.kernel.address import Address
 from bastide.services.cloudformation.record import SIGNAL, STACK, seal
 from bastide.services.cloudformation.resource import Stack
 from bastide.store import Row, Transaction
@@ -30,7 +30,7 @@ def address(calls: Calls, stack: Stack, logical: str, request: str, *, days: flo
     ends = calls.clock() + int(days * 86400) * MICROS
     told = [stack.account, stack.region, stack.name, logical, request, ends]
     token = calls.sealer.seal(orjson.dumps(told), _PURPOSE)
-    return f"{calls.engine(Door).url}{PATH}{token}"
+    return f"{calls.engine(Address).url}{PATH}{token}"
 
 
 def meant(calls: Calls, url: str) -> tuple[str, str]:

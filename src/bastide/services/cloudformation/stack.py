@@ -11,9 +11,9 @@ from typing import Any, Final
 from bastide.domain import Refused, new_id
 from bastide.engines import templates
 from bastide.kernel import Ask, Authorised, Output, each, member, once
+from bastide.kernel.address import Address
 from bastide.services.cloudformation import record, stack_policy
 from bastide.services.cloudformation.acting import CLOUDFORMATION, Actor, Principal, as_role, principal
-from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.fetching import template_at
 from bastide.services.cloudformation.intake import actor_of, intake
 from bastide.services.cloudformation.record import IMPORT, STACK, State, active, arn_of, found, rows_of, this
@@ -138,7 +138,7 @@ async def policy_text(a: Authorised, body: str, url: str) -> str:
         raise invalid(f"Only one of {body} and {url} may be given.")
     text = a.input.get(body) or ""
     if a.input.get(url):
-        text = await template_at(actor_of(a, ""), a.input[url], a.engine(Door).hosts)
+        text = await template_at(actor_of(a, ""), a.input[url], a.engine(Address).hosts)
     return stack_policy.checked(text) if text else ""
 
 

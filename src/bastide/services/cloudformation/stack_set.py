@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from bastide.domain import Refused, new_id
 from bastide.kernel import Ask, Asked, Authorised, Calls, Kind, Output, anything, each, pages
+from bastide.kernel.address import Address
 from bastide.services.cloudformation import record
-from bastide.services.cloudformation.door import Door
 from bastide.services.cloudformation.intake import actor_of, body_of, check_capabilities, check_types
 from bastide.services.cloudformation.looking import parsed
 from bastide.services.cloudformation.stack import invalid
@@ -110,7 +110,7 @@ async def template_of(a: Authorised, earlier: str | None = None) -> str:
         raise invalid("StackId: existing stacks cannot be imported into stack sets yet.")
     if a.input.get("UsePreviousTemplate") and earlier is not None:
         return earlier
-    body = await body_of(actor_of(a, ""), a.input, None, a.engine(Door).hosts)
+    body = await body_of(actor_of(a, ""), a.input, None, a.engine(Address).hosts)
     template = parsed(body)
     check_types(a.calls, template)
     check_capabilities(template, body, list(a.input.get("Capabilities") or ()), reviewed=False)

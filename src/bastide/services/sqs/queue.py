@@ -413,7 +413,9 @@ def _tags(given: dict[str, str]) -> dict[str, str]:
 @QUEUE.operation("TagQueue", asks=[Ask("sqs:TagQueue", this)])
 def tag(a: Authorised, tx: Transaction) -> Output:
     row = queue_of(a, tx)
-    row.tags = _tags({**row.tags, **a.input["Tags"]})
+    row.tags = {**row.tags, **_tags(a.input["Tags"])}
+    if len(row.tags) > _MOST_TAGS:
+        raise parameter("Tags", len(row.tags), f"A queue has at most {_MOST_TAGS} tags.")
     QUEUE.change(tx, row, a.operation.name, a.request.id)
     return {}
 

@@ -7,8 +7,10 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    functions,
     identity,
     integration,
+    machines,
     network,
     own,
     platform,
@@ -19,7 +21,7 @@ from bastide.services.cloudformation.types import (
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
-    for module in (identity, integration, network, own, platform, stack_sets, storage, watching)
+    for module in (functions, identity, integration, machines, network, own, platform, stack_sets, storage, watching)
     for one in module.TYPES
 }
 """All rows, by name."""

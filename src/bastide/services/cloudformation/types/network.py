@@ -355,8 +355,6 @@ async def _update_interface(r: Resource) -> None:
     named = {"NetworkInterfaceId": r.physical}
     if r.changed("GroupSet"):
         await r.do("ModifyNetworkInterfaceAttribute", {**named, "Groups": r.get("GroupSet")})
-    if r.changed("Description"):
-        await r.do("ModifyNetworkInterfaceAttribute", {**named, "Description": {"Value": r.get("Description") or ""}})
     await _retag(r)
 
 
@@ -397,6 +395,6 @@ TYPES: Final = (
          calls_of("ec2", _ENDPOINT), frozenset(), _arn("vpc-endpoint")),
     Type("AWS::EC2::NetworkInterface", "ec2", _create_interface, _delete_interface, _update_interface, None,
          calls_of("ec2", ["CreateNetworkInterface", "DeleteNetworkInterface", "ModifyNetworkInterfaceAttribute"]),
-         frozenset(), _arn("network-interface")),
+         frozenset({"Description"}), _arn("network-interface")),
 )  # fmt: skip
 """EC2's types."""

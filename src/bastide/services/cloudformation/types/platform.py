@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.services.cloudformation.resource import Resource, Type
 from bastide.services.cloudformation.types.identity import document
 from bastide.services.cloudformation.types.regular import Tagging, calls_of, regular, retag
+
+_WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 # -- SageMaker ---------------------------------------------------------------------------------------------------------
 
@@ -72,16 +75,24 @@ async def _create_card(r: Resource) -> None:
 
 
 def _content(r: Resource) -> str:
-    """A card's content is a text in the API and a structure in templates."""
-    return document(r.get("Content"))
+    """A card's content: a text with ``model_overview`` in the API, a structure with ``ModelOverview`` in templates."""
+    return document(_snake(r.get("Content")))
+
+
+def _snake(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_snake(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {_WORD.sub("_", key).lower(): one if key == "CustomDetails" else _snake(one) for key, one in value.items()}
 
 
 async def _update_card(r: Resource) -> None:
-    asked = {"ModelCardName": r.physical, **r.only("ModelCardStatus")}
+    # The API takes the one or the other.
     if r.changed("Content"):
-        asked["Content"] = _content(r)
-    if r.changed("Content", "ModelCardStatus"):
-        await r.do("UpdateModelCard", asked)
+        await r.do("UpdateModelCard", {"ModelCardName": r.physical, "Content": _content(r)})
+    if r.changed("ModelCardStatus"):
+        await r.do("UpdateModelCard", {"ModelCardName": r.physical, **r.only("ModelCardStatus")})
     await retag(r, Tagging("AddTags", "DeleteTags", "ResourceArn", "ModelCardArn"))
 
 
