@@ -84,6 +84,8 @@ def _text(shape: Any, name: str, account: str) -> str:
     lower = name.lower()
     if (known := _PATTERNS.get(str(shape.name))) is not None:
         return known.format(account=account, region=REGION)
+    if "scalable-target" in str(shape.metadata.get("pattern", "")):
+        return f"arn:aws:application-autoscaling:{REGION}:{account}:scalable-target/nothing-here"
     service = {"rolearn": "iam", "executionrolearn": "iam"}.get(lower)
     if (
         service
@@ -151,8 +153,6 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:sagemaker:{REGION}:{account}:pipeline/nothing-here{execution}"
     if lower == "callbacktoken":
         return "0" * 10
-    if "scalable-target" in str(shape.metadata.get("pattern", "")):
-        return f"arn:aws:application-autoscaling:{REGION}:{account}:scalable-target/nothing-here"
     if shape.name == "ResourceIdMaxLen1600":
         return "endpoint/nothing-here/variant/nothing-here"
     if lower.endswith("arn"):
