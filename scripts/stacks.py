@@ -12,7 +12,7 @@ HEAD = """# Stacks
 
 CloudFormation makes resources of this platform from templates, as their owner's role or session, and undoes what fails. The
 operations are in [services/cloudformation.md](services/cloudformation.md); how a stack survives the platform's death is
-[a decision](decisions/0018-stacks-remember-their-calls.md). `bastide deploy TEMPLATE` shows a plan, and what
+[a decision](decisions/0016-stacks-remember-their-calls.md). `bastide deploy TEMPLATE` shows a plan, and what
 whoever deploys lacks for it, before anything starts.
 
 This page is generated (`make docs`); a test compares it.
