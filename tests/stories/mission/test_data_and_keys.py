@@ -16,7 +16,7 @@ import botocore.config
 import botocore.exceptions
 import pytest
 
-from tests.platform import REGION, SESSION, Account, allow
+from tests.platform import REGION, SESSION, Account, allow, lies_in, on_disk
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
 
 TRUST = {"Service": "sagemaker.amazonaws.com"}
@@ -37,11 +37,9 @@ def refused(call: Any, **given: Any) -> str:
     return str(error.value.response["Error"]["Code"])
 
 
-def on_disk(account: Account, wanted: bytes) -> list[str]:
+def showing(account: Account, wanted: bytes) -> list[str]:
     """Files of the platform's folder that show bytes in the clear; not what encrypted volumes show while they are open."""
-    words = ["grep", "-rlaF", "--exclude-dir=clear", wanted.decode(), str(account.platform.data)]
-    told = subprocess.run(words, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    return told.stdout.splitlines()
+    return [str(one) for one in on_disk(account.platform.data) if lies_in(one, wanted)]
 
 
 def policed(account: Account, bucket: str, *statements: dict[str, Any]) -> None:
@@ -62,7 +60,7 @@ def test_everything_is_encrypted_when_nobody_names_a_key(workshop: Workshop) -> 
     s3.put_object(Bucket=workshop.bucket, Key="small", Body=mark.encode())
     s3.put_object(Bucket=workshop.bucket, Key="large", Body=mark.encode() * 20_000)
     managed = s3.put_object(Bucket=workshop.bucket, Key="kms", Body=mark.encode(), ServerSideEncryption="aws:kms")
-    assert on_disk(account, mark.encode()) == []
+    assert showing(account, mark.encode()) == []
     # The provider's key is nobody's to take away: not the administrator's of the account, either.
     kms = account.client("kms")
     described = kms.describe_key(KeyId=managed["SSEKMSKeyId"])["KeyMetadata"]
@@ -94,7 +92,7 @@ def test_a_bucket_has_its_customers_key_and_an_object_may_name_another(account: 
     for name, under in (("default", key), ("named", other)):
         head = s3.head_object(Bucket=bucket, Key=name)
         assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", under)
-    assert on_disk(account, mark) == []
+    assert showing(account, mark) == []
     account.role("Reader", allow("s3:GetObject"))
     reader = account.client("s3", account.as_role("Reader"))
     assert refused(reader.get_object, Bucket=bucket, Key="default") == "AccessDenied"
@@ -373,7 +371,7 @@ def test_settings_come_from_the_parameter_store(workshop: Workshop) -> None:
     for name, value in settings.items():
         ssm.put_parameter(Name=f"/risk/{name}", Value=value, Type="SecureString", KeyId=store)
     ssm.put_parameter(Name="/fraud/role", Value=workshop.role, Type="SecureString", KeyId=store)
-    assert on_disk(account, f"subnet-of-{account.id}".encode()) == []
+    assert showing(account, f"subnet-of-{account.id}".encode()) == []
 
     path = f"arn:aws:ssm:{REGION}:{account.id}:parameter/risk"
     may = allow("ssm:GetParameter", "ssm:GetParametersByPath", resource=[path, f"{path}/*"])
