@@ -214,9 +214,12 @@ def on_disk(data: Path) -> list[Path]:
 
 
 def lies_in(path: Path, *needles: bytes) -> bool:
-    """Whether one of these stands in a file, which may be larger than memory and mostly holes."""
+    """Whether one of these stands in a file, which may be larger than memory and mostly holes; what is gone holds none."""
     reach = max(map(len, needles)) - 1
-    handle, at, kept = os.open(path, os.O_RDONLY), 0, b""
+    try:
+        handle, at, kept = os.open(path, os.O_RDONLY), 0, b""
+    except FileNotFoundError:
+        return False
     try:
         while True:
             try:

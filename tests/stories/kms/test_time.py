@@ -29,7 +29,7 @@ from bastide.main.compose import Platform
 from bastide.services.kms.noun import KEY
 from bastide.store.database import connect
 from bastide.store.directory import DataDirectory
-from tests.platform import HOME, PROGRAM, REGION, on_disk
+from tests.platform import HOME, PROGRAM, REGION, lies_in, on_disk
 
 DAY = 24 * 3600 * MICROS
 MARK = b"the-customers-own-plaintext-"
@@ -122,7 +122,7 @@ def _holding(folder: Path, *needles: bytes) -> list[str]:
     return [
         path.name
         for path in on_disk(folder)
-        if any(form in path.read_bytes() for form in forms)
+        if lies_in(path, *forms)
     ]  # fmt: skip
 
 
