@@ -398,11 +398,14 @@ def _ended(
     stack, happened = deployment.watch(id, before, None if as_json else console)
     good = stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
     why = None if good else cause(happened)
-    outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", ())}
+    there = () if stack["StackStatus"] == "DELETE_COMPLETE" else stack.get("Outputs", ())
+    outputs = {one["OutputKey"]: one["OutputValue"] for one in there}
     if as_json:
         told: dict[str, Any] = {"plan": plan, "status": stack["StackStatus"], "outputs": outputs, "cause": why}
         click.echo(json.dumps(told))
     else:
+        if not console.is_terminal:
+            console.print()  # there a live picture ends without its line's end
         for key, value in outputs.items():
             console.print(f"  {escape(key)} = {escape(value)}")
     if not good:
