@@ -210,7 +210,11 @@ def below(top: Path) -> Iterator[Path]:
 
 def on_disk(data: Path) -> list[Path]:
     """Every file of a data directory as it lies there: not what the encrypted volumes show while they are open."""
-    return [one for one in below(data) if "clear" not in one.parts[len(data.parts) :] and one.is_file()]
+    found: list[Path] = []
+    for at, folders, files in os.walk(data):
+        folders[:] = [one for one in folders if one != "clear"]
+        found += [Path(at) / name for name in files]
+    return [one for one in found if one.is_file()]
 
 
 def lies_in(path: Path, *needles: bytes) -> bool:
