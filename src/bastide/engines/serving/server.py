@@ -31,6 +31,10 @@ class Unhealthy(Exception):  # noqa: N818
         self.why = why
 
 
+class Ended(Unhealthy):
+    """Its process ended before it was well."""
+
+
 class NotReady(Exception):  # noqa: N818
     """There is no such variant or container (missing), or none of its servers is up."""
 
@@ -127,7 +131,12 @@ class Supervised:
 
     async def start(self) -> None:
         """Until it is well for the first time; raises Unhealthy. From then on it is supervised."""
-        await self._begin()
+        try:
+            await self._begin()
+        except Ended:
+            # As SageMaker does, it is started again; whoever ends a second time ends for a reason of its own.
+            _log.warning("%s: a server ended before it answered; it is started again", self.variant)
+            await self._begin()
         name = f"server {self.container.socket}"
         self._task = asyncio.get_running_loop().create_task(self._supervise(), name=name)
 
@@ -139,7 +148,7 @@ class Supervised:
                 pause = 0.01
                 while not await self._well():
                     if ended.done():
-                        raise Unhealthy(self.variant, "its server ended before it answered")
+                        raise Ended(self.variant, "its server ended before it answered")
                     await asyncio.wait({ended}, timeout=pause)
                     pause = min(pause * 1.5, 0.05)
         except TimeoutError:
