@@ -26,6 +26,7 @@ from bastide.engines.serving import (
     Variant,
     server,
 )
+from bastide.engines.serving.server import Supervised, Unhealthy
 
 SERVE = Path(images.__file__).parent / "environments" / "toolkit" / "serve.py"
 SCRIPT = """
@@ -110,6 +111,30 @@ def on(work: Callable[[Bench, Serving], Awaitable[None]], folder: Path) -> None:
 
 def call(body: bytes = b"", **more: Any) -> Invocation:
     return Invocation([("content-type", "text/plain")], body, **more)
+
+
+@pytest.mark.parametrize(("fails", "comes_up"), [(1, True), (2, False)])
+def test_a_server_that_ends_before_it_answers_is_started_once_again(tmp_path: Path, fails: int, comes_up: bool) -> None:
+    async def work(bench: Bench, serving: Serving) -> None:
+        made = bench.instance()
+        program = bench.folder / "base-1" / "model" / "code" / "inference.py"
+        count = bench.folder / "starts"
+        failing = f"import os\nwith open({str(count)!r}, 'a') as told: told.write('x')\n"
+        failing += f"if os.path.getsize({str(count)!r}) <= {fails}: os._exit(3)\n"
+        program.write_text(failing + SCRIPT)
+        server = Supervised("v", made.containers[0], 20)
+        try:
+            if comes_up:
+                await server.start()
+                assert server.ready and count.read_text() == "xx"
+            else:
+                with pytest.raises(Unhealthy, match="ended before it answered"):
+                    await server.start()
+                assert count.read_text() == "xx"
+        finally:
+            await server.close(0)
+
+    on(work, tmp_path)
 
 
 def test_servers_on_demand_come_for_calls_and_go_when_idle(tmp_path: Path) -> None:
