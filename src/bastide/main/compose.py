@@ -45,6 +45,7 @@ from bastide.services import (
     application_autoscaling,
     cloudformation,
     cloudwatch,
+    codepipeline,
     ec2,
     ecr,
     events,
@@ -193,6 +194,7 @@ class Platform:
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
             Functions: Functions(clock),
             Meter: meter,
+            codepipeline.Bells: codepipeline.Bells(),
         }
         calls = Calls(
             store=store,
@@ -210,7 +212,8 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        workflows = Workflows(store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls)])
+        flows = [*sagemaker.flows(calls), *cloudformation.flows(calls), *codepipeline.flows(calls)]
+        workflows = Workflows(store, clock, flows)
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)
         outbox = Outbox(store)
@@ -219,6 +222,7 @@ class Platform:
         mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
         sagemaker.subscribe(outbox, calls, workflows)
         cloudformation.subscribe(outbox, calls, workflows)
+        codepipeline.subscribe(outbox, calls, workflows)
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake
