@@ -216,8 +216,9 @@ def _one_action(a: Authorised, given: Mapping[str, Any]) -> Doc:
     type = action_type.found(a, id)
     if type is None:
         raise _action(
-            f"ActionType (Category: '{id['category']}', Provider: '{id['provider'][:35]}', Owner: '{id['owner']}', Version: "
-            f"'{id['version'][:9]}') in action '{name}' is not available in region {a.region.upper().replace('-', '_')}"
+            f"ActionType (Category: '{id['category']}', Provider: '{id['provider'][:35]}', Owner: '{id['owner']}', "
+            f"Version: '{id['version'][:9]}') in action '{name}' is not available in region "
+            f"{a.region.upper().replace('-', '_')}"
         )
     for member, value in given.items():
         if value and member not in _ACTION:

@@ -33,7 +33,7 @@ _AT_ONCE = 100
 
 
 async def _checked(a: Authorised) -> Any:
-    """The declaration, checked; and whether its role lets CodePipeline in, as AWS looks at once and not at the first run."""
+    """The declaration, checked; and whether its role lets CodePipeline in, as AWS looks at once, not at the first run."""
     given = a.input["pipeline"]
     role, name = given["roleArn"], given["name"]
     with a.calls.store.reading() as view:

@@ -53,8 +53,8 @@ def cause(refused: Refused, what: str = "") -> ActionFailed:
 
 
 class Work:
-    """What the code of a provider works with. declared: the action as the pipeline has it; configuration: with its variables
-    filled in; store: the artifact store; record: the action's record as it was read last."""
+    """What the code of a provider works with. declared: the action as the pipeline has it; configuration: with its
+    variables filled in; store: the artifact store; record: the action's record as it was read last."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class Work:
             raise ActionFailed("ConfigurationError", f"{self._named(name, self.located(name))}: {broken}.") from None
 
     async def verify(self, name: str) -> Doc:
-        """Where an artifact lies that somebody else is to read, if it is unchanged since it was made; raises ActionFailed."""
+        """Where an artifact lies that somebody else is to read, if it is unchanged; raises ActionFailed."""
         held = self.located(name)
         self._pinned(name, held, await artifacts.digest_of(await self._body(name, held)))
         return held

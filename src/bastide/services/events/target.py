@@ -53,6 +53,7 @@ PLACES: Final[dict[str, tuple[Place, ...]]] = {
     "states": (Place("stateMachine:", ("stepfunctions", "StartExecution"), True),),
     "sagemaker": (Place("pipeline/", ("sagemaker", "StartPipelineExecution"), True),),
     "firehose": (Place("deliverystream/", ("firehose", "PutRecord"), True),),
+    "codepipeline": (Place("", ("codepipeline", "StartPipelineExecution"), True),),
 }
 """By the service of a target's ARN; `ways` has a way to each."""
 

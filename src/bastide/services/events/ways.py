@@ -18,6 +18,7 @@ import orjson
 from bastide.domain import Arn, Refused, iso
 from bastide.kernel import Caller, Calls, service_caller
 from bastide.kernel.address import Address
+from bastide.protocol import named
 from bastide.services.events.bus import FORWARDED
 from bastide.services.events.shaping import at, shaped
 
@@ -159,9 +160,19 @@ async def _to_stream(parcel: Parcel) -> None:
     await parcel.act("firehose", "PutRecord", given)
 
 
+async def _to_release(parcel: Parcel) -> None:
+    """What a written or transformed input says of variables and revisions is given on; an event as it is says none."""
+    told = json.loads(parcel.text()) if parcel.target.get("InputTransformer") or parcel.target.get("Input") else {}
+    held = told if isinstance(told, dict) else {}
+    given = {member: held[member] for member in ("variables", "sourceRevisions") if member in held}
+    given |= {"name": parcel.arn.resource, "clientRequestToken": parcel.token()}
+    asked = named("codepipeline", "StartPipelineExecution", given)
+    await parcel.act("codepipeline", "StartPipelineExecution", asked)
+
+
 WAYS: Final[dict[str, Callable[[Parcel], Awaitable[None]]]] = {
     "logs": _to_logs, "events": _to_bus, "lambda": _to_function, "sns": _to_topic, "sqs": _to_queue,
-    "states": _to_state_machine, "sagemaker": _to_pipeline, "firehose": _to_stream,
+    "states": _to_state_machine, "sagemaker": _to_pipeline, "firehose": _to_stream, "codepipeline": _to_release,
 }  # fmt: skip
 """By the service of a target's ARN. API destinations have a way of their own (`api_destination`)."""
 

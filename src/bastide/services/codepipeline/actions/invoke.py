@@ -34,9 +34,9 @@ async def function(work: Work) -> str:
         work.record["job"] = job
     round = 0
     while True:
-        job = _job(work)
-        if job.get("result") is None and work.record.get("called") != job["round"]:
-            await _call(work, job)
+        held = _job(work)
+        if held.get("result") is None and work.record.get("called") != held["round"]:
+            await _call(work, held)
         told = await work.until(lambda: _result(work))
         if told.get("again"):
             await work.pause(_PAUSES[min(round, len(_PAUSES) - 1)])
