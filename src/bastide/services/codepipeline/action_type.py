@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from bastide.domain import Refused
 from bastide.kernel import Ask, Authorised, Output, anything
 from bastide.services.codepipeline.noun import PIPELINE
 from bastide.store import View
@@ -173,14 +172,3 @@ def list_action_types(a: Authorised, view: View) -> Output:
 
 def _amounts(held: tuple[int, int]) -> dict[str, int]:
     return {"minimumCount": held[0], "maximumCount": held[1]}
-
-
-@PIPELINE.reads("GetActionType", asks=[Ask("codepipeline:GetActionType", anything)])
-def get_action_type(a: Authorised, view: View) -> Output:
-    """Action types that have an integrator of their own are not made here, and AWS tells of no others."""
-    given = a.input
-    raise Refused(
-        "ActionTypeNotFoundException",
-        f"Could not find an action type made by an integrator with category {given['category']}, provider "
-        f"{given['provider'][:35]} and version {given['version'][:9]}; ListActionTypes lists the others.",
-    )

@@ -179,10 +179,11 @@ def roles(given: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _passed(asked: Asked) -> Iterable[str]:
-    """Roles of the caller's own account. One of another account cannot be passed: there its trust policy decides, and
-    the pipeline's role must be allowed to assume it."""
+    """The pipeline's role, and those of actions that are of the caller's own account. An action's role of another account
+    is not passed: its trust policy decides, and the pipeline's role must be allowed to assume it."""
+    given = asked.input.get("pipeline") or {}
     own = f":{asked.call.account}:"
-    return list(dict.fromkeys(one for one in roles(asked.input.get("pipeline") or {}) if own in one))
+    return list(dict.fromkeys(one for one in roles(given) if own in one or one == given.get("roleArn")))
 
 
 PASSING: Final = Ask(
