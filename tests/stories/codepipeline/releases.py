@@ -62,7 +62,7 @@ class Releases:
     bucket: str
     key: str
     sources: str
-    names: list[str] = field(default_factory=list)
+    declaration: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reach()
