@@ -101,7 +101,7 @@ def _latest(record: Doc) -> Doc:
         "status": record["status"],
         "summary": record.get("summary"),
         "lastStatusChange": record["updated"],
-        "token": record.get("token") if record["status"] == "InProgress" else None,
+        "token": record.get("token") if record["status"] == "InProgress" and "approval" not in record else None,
         "lastUpdatedBy": record.get("by"),
         "externalExecutionId": external.get("id"),
         "externalExecutionUrl": external.get("url") or None,
