@@ -106,6 +106,7 @@ class Platform:
     streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
+    poller: codepipeline.Poller
     cluster: Cluster | None
 
     @classmethod
@@ -236,6 +237,8 @@ class Platform:
         telling, notifications = cloudwatch.Telling(calls), s3.Notifications(calls)
         telling.subscribe(outbox)
         notifications.subscribe(outbox)
+        poller = codepipeline.Poller(calls)
+        poller.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
@@ -285,6 +288,7 @@ class Platform:
             firehose.Flusher(calls),
             telling,
             notifications,
+            poller,
             ray,
         )
         journal.start()
@@ -311,6 +315,7 @@ class Platform:
         capture.start()
         platform.scaler.start()
         await sagemaker.recover(calls)
+        poller.start()
         await executions.start()
         await states.recover(executions)
         return platform
@@ -404,6 +409,7 @@ class Platform:
         await self.streams.close()
         await self.telling.close()
         await self.notifications.close()
+        await self.poller.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 from bastide.domain import MICROS, Refused, new_id
 from bastide.domain.schedule import zone
@@ -35,7 +35,8 @@ class RuleWork(Work):
 
     moment: str = ""
 
-    def _noted(self, tx: Transaction, known: object, extra: Callable[[Row], None] | None = None) -> None:
+    def noted(self, tx: Transaction, known: Mapping[str, Any], extra: Callable[[Row], None] | None = None) -> None:
+        """As an action's, in the place where rules have theirs."""
         row = execution(tx, self.account, self.region, self.pipeline, self.execution)
         if row is None:
             return

@@ -102,6 +102,18 @@ def changed(tx: Transaction, row: Row) -> None:
     tx.emit(CHANGED, {"pipeline": arn_of(row)})
 
 
+def forget(tx: Transaction, row: Row) -> None:
+    """Removes an execution, with the tokens and jobs of its actions."""
+    for stage in row.doc["stages"].values():
+        rules = [one for held in (stage.get("conditions") or {}).values() for one in held["rules"].values()]
+        for record in (*stage["actions"].values(), *(stage.get("before") or ()), *rules):
+            for name in (record.get("ticket"), record.get("job")):
+                held = tx.get(JOB, "", "", name) if name else None
+                if held is not None:
+                    tx.delete(held, keep=False)
+    tx.delete(row, keep=False)
+
+
 # -- what calls name -----------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bastide.domain import Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
-from bastide.services.codepipeline import declaration, execution
+from bastide.services.codepipeline import declaration, execution, polling
 from bastide.services.codepipeline.acting import Actor, Denied
 from bastide.services.codepipeline.noun import (
     EXECUTION,
@@ -21,6 +21,7 @@ from bastide.services.codepipeline.noun import (
     VERSION,
     ask,
     changed,
+    forget,
     invalid,
     stage_row,
     tags,
@@ -55,19 +56,10 @@ async def _checked(a: Authorised) -> Any:
 def _keep(a: Authorised, tx: Transaction, row: Row, doc: dict[str, Any], number: int) -> None:
     doc["version"] = number
     tx.insert(Row(VERSION, row.account, row.region, f"{row.name}/{number:08d}", doc), keep=False)
+    polling.keep(tx, row, bool(polling.sources(doc)))
     row.doc |= {
         "version": number, "type": doc["pipelineType"], "mode": doc["executionMode"], "updated": a.now,
-        "polls": polls(doc),
     }  # fmt: skip
-
-
-def polls(doc: dict[str, Any]) -> bool:
-    """Whether a source is looked at time and again: on AWS, too, unless PollForSourceChanges is false."""
-    return any(
-        one["actionTypeId"]["provider"] in ("CodeCommit", "S3")
-        and one["configuration"].get("PollForSourceChanges", "true") == "true"
-        for one in doc["stages"][0]["actions"]
-    )
 
 
 @PIPELINE.operation("CreatePipeline", asks=[ask("CreatePipeline", "pipeline.name"), PASSING], before=_checked)
@@ -80,6 +72,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
         _keep(a, tx, row, a.staged, 1)
     row = PIPELINE.create(a, tx, name, row.doc, tags=given)
     doc = a.staged
+    if doc is None:  # the pipeline of that name went while this one was looked at
+        raise Refused("ConcurrentModificationException", "A pipeline of that name was just removed. Please try again.")
     if all(one.get("defaultValue") for one in doc.get("variables") or ()):
         execution.begin(tx, row, doc, trigger={"type": "CreatePipeline", "detail": a.caller.arn}, now=a.now)
     return {"pipeline": doc, "tags": _listed(given)}
@@ -152,7 +146,7 @@ async def _before_delete(a: Authorised) -> None:
         if len(rows) <= _AT_ONCE or not ended:
             return False
         for row in ended:
-            tx.delete(row, keep=False)
+            forget(tx, row)
         return True
 
     while await a.calls.store.write(work):
@@ -169,7 +163,11 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     for kind, account, prefix in ((EXECUTION, inside, ""), (STAGE, inside, ""), (VERSION, row.account, f"{row.name}/")):
         while found := tx.scan(kind, account, row.region, prefix=prefix, limit=500):
             for one in found:
-                tx.delete(one, keep=False)
+                if kind == EXECUTION:
+                    forget(tx, one)
+                else:
+                    tx.delete(one, keep=False)
+    polling.keep(tx, row, False)
     PIPELINE.remove(tx, row, a.operation.name, a.request.id)
     changed(tx, row)
     return {}

@@ -90,7 +90,8 @@ class Work:
 
     # -- the record --------------------------------------------------------------------------------------------------------
 
-    def _noted(self, tx: Transaction, known: Mapping[str, Any], extra: Callable[[Row], None] | None = None) -> None:
+    def noted(self, tx: Transaction, known: Mapping[str, Any], extra: Callable[[Row], None] | None = None) -> None:
+        """Puts what is known into the record, in a transaction of yours."""
         row = execution(tx, self.account, self.region, self.pipeline, self.execution)
         if row is None:
             return
@@ -105,7 +106,7 @@ class Work:
 
     async def note(self, **known: Any) -> None:
         """Keeps what is known now."""
-        await self.calls.store.write(lambda tx: self._noted(tx, known))
+        await self.calls.store.write(lambda tx: self.noted(tx, known))
         self.record.update(known)
 
     def row(self) -> Row:
@@ -127,17 +128,17 @@ class Work:
         extra: Callable[[Row, Output], None] | None = None,
     ) -> None:
         """A call that changes something, once: what `tell` makes of its answer is in the record with it. Raises Refused."""
-        reach("release/call:before")
+        reach(f"release/{operation}:before")
         told: dict[str, Any] = {}
 
         def also(tx: Transaction, output: Output) -> None:
             told.clear()
             told.update(tell(output))
-            self._noted(tx, told, None if extra is None else lambda row: extra(row, output))
+            self.noted(tx, told, None if extra is None else lambda row: extra(row, output))
 
         await self.actor.act(service, operation, given, also=also, body=body)
         self.record.update(told)
-        reach("release/call:after")
+        reach(f"release/{operation}:after")
 
     # -- waiting -----------------------------------------------------------------------------------------------------------
 
@@ -270,7 +271,7 @@ class Work:
             )
         made = [*(self.record.get("made") or ()), name]
         register = self._register(name, bucket, key, found)
-        await self.calls.store.write(lambda tx: self._noted(tx, {"made": made}, register))
+        await self.calls.store.write(lambda tx: self.noted(tx, {"made": made}, register))
         self.record["made"] = made
 
     async def revision(
@@ -283,7 +284,7 @@ class Work:
         def extra(row: Row) -> None:
             row.doc["revisions"] = [one for one in row.doc["revisions"] if one["action"] != told["action"]] + [told]
 
-        await self.calls.store.write(lambda tx: self._noted(tx, {"revision": id}, extra))
+        await self.calls.store.write(lambda tx: self.noted(tx, {"revision": id}, extra))
 
     def publish(self, **values: Any) -> None:
         """Variables that the action gives to its namespace when it succeeds."""

@@ -43,7 +43,7 @@ def _ask(tx: Transaction, work: Work, token: str) -> None:
         tx.insert(Row(JOB, "", "", token, doc), keep=False)
     except Taken:
         return
-    work._noted(tx, {"token": token})
+    work.noted(tx, {"token": token, "ticket": token})
 
 
 async def _notify(work: Work) -> None:

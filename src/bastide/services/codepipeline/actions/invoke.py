@@ -72,7 +72,7 @@ def _open(tx: Transaction, work: Work, job: str) -> None:
         tx.insert(Row(JOB, "", "", job, doc), keep=False)
     except Taken:
         return
-    work._noted(tx, {"job": job})
+    work.noted(tx, {"job": job})
 
 
 def _reopen(tx: Transaction, work: Work) -> None:
