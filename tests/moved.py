@@ -109,7 +109,7 @@ class Moved(Running):
         return list(self.told)
 
 
-def until(true: Callable[[], Any], seconds: float = 10) -> None:
+def until(true: Callable[[], Any], seconds: float = 60) -> None:
     """Waits until something holds; fails if it never does."""
     end = time.monotonic() + seconds
     while not true():
