@@ -89,13 +89,8 @@ def _checked(a: Authorised, type: str, text: str) -> dict[str, Any]:
 
 def _passed(asked: Asked) -> Iterable[str]:
     """The launch role that a constraint gives; whoever may not pass it may not have others launch with it."""
-    text, type = asked.input.get("Parameters"), asked.input.get("Type")
-    if type is None and asked.input.get("Id"):
-        row = CONSTRAINT.get(asked.view, asked.call.account, asked.call.region, asked.input["Id"])
-        type = row.doc["Type"] if row is not None else None
-    if type != "LAUNCH" or not text:
-        return ()
-    given = _parsed(text)
+    text = asked.input.get("Parameters")
+    given = _parsed(text) if text else {}
     name = given.get("LocalRoleName")
     role = given.get("RoleArn") or (f"arn:aws:iam::{asked.call.account}:role/{name}" if name else None)
     return (role,) if isinstance(role, str) else ()

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bastide.domain import Refused, Tags, tag_list, tag_map
-from bastide.kernel import Ask, Asked, Authorised, Caller, Kind, Output, pages
+from bastide.kernel import Ask, Asked, Authorised, Caller, Kind, Output, fills, pages
+from bastide.kernel.context import tag_keys
 from bastide.kernel.kind import About
 from bastide.store import Row, Transaction, View
 
@@ -87,6 +88,15 @@ def retag(a: Authorised, row: Row) -> None:
     row.tags = kept | tag_map(a.input.get("AddTags"), code="InvalidParametersException")
     if len(row.tags) > 50:
         raise invalid("A resource may have at most 50 tags.")
+
+
+@fills("aws:RequestTag/${TagKey}", "aws:TagKeys")
+def given_tags(asked: Asked) -> dict[str, str | Sequence[str]]:
+    """The tags that AddTags brings, and the keys that it and RemoveTags name."""
+    added = tag_map(asked.input.get("AddTags"), code="InvalidParametersException")
+    found: dict[str, str | Sequence[str]] = {**tag_keys("aws:RequestTag/", added.items())}
+    keys = [*added, *(asked.input.get("RemoveTags") or ())]
+    return found | ({"aws:TagKeys": keys} if keys else {})
 
 
 def shown_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -302,7 +302,7 @@ def option_values(a: Authorised, view: View, path: Path) -> dict[str, list[str]]
                 values = found.setdefault(one["Key"], [])
                 if one["Active"] and one["Value"] not in values:
                     values.append(one["Value"])
-    return {key: values for key, values in found.items() if values}
+    return {key: sorted(values) for key, values in sorted(found.items()) if values}
 
 
 def tags_on(path: Path) -> dict[str, str]:

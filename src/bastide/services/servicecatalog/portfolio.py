@@ -19,6 +19,7 @@ from bastide.services.servicecatalog.noun import (
     ask,
     drop,
     every,
+    given_tags,
     invalid,
     keep,
     named,
@@ -58,7 +59,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     return once(a, tx, a.input.get("IdempotencyToken"), make, code="InvalidParametersException")
 
 
-@PORTFOLIO.operation("UpdatePortfolio", asks=ask("UpdatePortfolio", named(PORTFOLIO, "Id")))
+@PORTFOLIO.operation("UpdatePortfolio", asks=ask("UpdatePortfolio", named(PORTFOLIO, "Id"), more=given_tags))
 def update(a: Authorised, tx: Transaction) -> Output:
     row = own(a, tx, a.input["Id"])
     row.doc |= {name: a.input[name] for name in _MEMBERS if a.input.get(name) is not None}

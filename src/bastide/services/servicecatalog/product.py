@@ -19,6 +19,7 @@ from bastide.services.servicecatalog.noun import (
     absent,
     ask,
     every,
+    given_tags,
     invalid,
     named,
     new,
@@ -150,7 +151,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     return once(a, tx, a.input.get("IdempotencyToken"), make, code="InvalidParametersException")
 
 
-@PRODUCT.operation("UpdateProduct", asks=ask("UpdateProduct", named(PRODUCT, "Id")))
+@PRODUCT.operation("UpdateProduct", asks=ask("UpdateProduct", named(PRODUCT, "Id"), more=given_tags))
 def update(a: Authorised, tx: Transaction) -> Output:
     if a.input.get("SourceConnection"):
         raise invalid("SourceConnection is not supported by Bastide yet.")
