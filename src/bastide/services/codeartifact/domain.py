@@ -60,7 +60,7 @@ def _made(asked: Any) -> list[str]:
 @DOMAIN.operation(
     "CreateDomain",
     asks=[
-        Ask("codeartifact:CreateDomain", _made),
+        Ask("codeartifact:CreateDomain", anything),
         Ask("codeartifact:TagResource", _made, when=lambda asked: bool(asked.input.get("tags"))),
     ],
 )

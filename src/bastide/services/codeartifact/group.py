@@ -150,7 +150,7 @@ def _find(a: Authorised, view: View, domain: Row) -> Row:
 @GROUP.operation(
     "CreatePackageGroup",
     asks=[
-        Ask("codeartifact:CreatePackageGroup", this_group),
+        Ask("codeartifact:CreatePackageGroup", this_domain),
         Ask("codeartifact:TagResource", this_group, when=lambda asked: bool(asked.input.get("tags"))),
     ],
 )
