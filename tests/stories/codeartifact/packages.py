@@ -82,7 +82,12 @@ class Shelf:
         return f"{scheme}://aws:{token or self.token(keys)}@{rest}simple/"
 
     def pip(
-        self, target: Path, *wanted: str, keys: Keys | None = None, token: str = "", more: Mapping[str, str] | None = None
+        self,
+        target: Path,
+        *wanted: str,
+        keys: Keys | None = None,
+        token: str = "",
+        more: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """pip install into a folder."""
         words = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", str(target), *wanted]
@@ -139,6 +144,8 @@ class Shelf:
 
 def form(fields: Mapping[str, str], filename: str, content: bytes) -> tuple[bytes, str]:
     """An upload's body as it is told, however wrong, and its content type."""
-    parts = [f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
+    parts = [
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()
+    ]
     head = f'--b\r\nContent-Disposition: form-data; name="content"; filename="{filename}"\r\n\r\n'
     return "".join(parts).encode() + head.encode() + content + b"\r\n--b--\r\n", "multipart/form-data; boundary=b"

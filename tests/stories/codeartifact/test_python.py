@@ -47,9 +47,9 @@ def test_a_private_package_is_uploaded_and_installed(shelf: Shelf, tmp_path: Pat
     assert metadata.startswith(b"Metadata-Version: 2.1\nName: house-tools")
     _, head, page = shelf.ask("simple/house-tools/", token=token, accept="text/html")
     assert head["content-type"].startswith("text/html") and f"#sha256={sha256}".encode() in page
-    assert json.loads(shelf.ask("simple/", token=token, accept="application/vnd.pypi.simple.v1+json")[2])["projects"] == [
-        {"name": "house-tools"}
-    ]
+    assert json.loads(shelf.ask("simple/", token=token, accept="application/vnd.pypi.simple.v1+json")[2])[
+        "projects"
+    ] == [{"name": "house-tools"}]
     status, head, _ = shelf.ask("simple/house-tools/")
     assert status == 401 and head["www-authenticate"].startswith("Basic")
 

@@ -148,7 +148,14 @@ def test_hostile_uploads_and_tokens_are_refused(account: Account, neighbour: Acc
         body, kind = form(told, name, content)
         return shelf.ask("", token=with_token, body=body, kind=kind)[0]
 
-    bad_names = ("../tool-1.0-py3-none-any.whl", "..", "tool-1.0.exe", "tool-2.0-py3-none-any.whl", "other-1.0.tar.gz", "")
+    bad_names = (
+        "../tool-1.0-py3-none-any.whl",
+        "..",
+        "tool-1.0.exe",
+        "tool-2.0-py3-none-any.whl",
+        "other-1.0.tar.gz",
+        "",
+    )
     for name in bad_names:
         assert put({}, name, good.read_bytes()) == 400, name
     for fields in ({"name": "../tool"}, {"name": "a b"}, {"version": "../1"}, {":action": "submit"}, {"name": ""}):

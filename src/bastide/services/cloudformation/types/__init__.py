@@ -13,17 +13,17 @@ from bastide.services.cloudformation.types import (
     machines,
     network,
     own,
+    packages,
     platform,
     stack_sets,
     storage,
     watching,
 )
 
-TYPES: Final[dict[str, Type]] = {
-    one.name: one
-    for module in (functions, identity, integration, machines, network, own, platform, stack_sets, storage, watching)
-    for one in module.TYPES
-}
+_MODULES: Final = (
+    functions, identity, integration, machines, network, own, packages, platform, stack_sets, storage, watching,
+)  # fmt: skip
+TYPES: Final[dict[str, Type]] = {one.name: one for module in _MODULES for one in module.TYPES}
 """All rows, by name."""
 
 
