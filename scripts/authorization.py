@@ -119,6 +119,7 @@ _TASK = base64.b64encode(
 ).decode()
 _TEXTS = {
     "aliasname": "alias/name",
+    "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
     "bucket": "a-bucket",
     "childid": "444455556666",
@@ -227,7 +228,13 @@ def _text(shape: Any, member: str, kinds: Mapping[str, Kind]) -> str:
 
 
 def _name(kind: Kind) -> str:
-    return "name/1" if kind.name == "ModelPackage" else "name"
+    return _NAMES.get(kind.key, "name")
+
+
+_NAMES = {
+    "sagemaker:ModelPackage": "name/1", "codeartifact:Repository": "name/name", "codeartifact:PackageGroup": "name/name",
+}  # fmt: skip
+"""Kinds whose names have a form."""
 
 
 def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) -> Any:
