@@ -7,13 +7,10 @@ Source: CodePipeline User Guide, "Change detection methods used to start pipelin
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 from typing import Any, Final
 
-from bastide.domain import Arn, Refused
-from bastide.kernel import Calls
+from bastide.domain import MICROS, Arn, Refused
+from bastide.kernel import Rounds
 from bastide.kernel.happened import EVENTS
 from bastide.kernel.outbox import Outbox
 from bastide.services.codepipeline import execution
@@ -21,10 +18,8 @@ from bastide.services.codepipeline.acting import Actor, Denied
 from bastide.services.codepipeline.noun import EXECUTION, PIPELINE, Doc, declaration
 from bastide.store import Row, Transaction, View
 
-_log = logging.getLogger("bastide.codepipeline")
 POLLED: Final = "codepipeline:Polled"
 """Under account "", by the pipeline's ARN: what each of its sources had when it was looked at last."""
-_SECONDS: Final = 30.0
 
 
 def keep(tx: Transaction, pipeline: Row, polls: bool) -> None:
@@ -47,55 +42,29 @@ def sources(doc: Doc) -> list[Doc]:
     ]
 
 
-class Poller:
-    """Looks at sources."""
+class Poller(Rounds):
+    """Looks at sources, each pipeline's by itself."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+    every = 30 * MICROS
 
     def subscribe(self, outbox: Outbox) -> None:
-        """A repository that changed is looked at at once."""
+        """When a repository has changed, the next look is due."""
 
         async def heard(body: dict[str, Any]) -> None:
             if body.get("source") == "aws.codecommit":
-                self._wake.set()
+                self.last = None
 
         outbox.subscribe(EVENTS, heard)
 
-    def start(self) -> None:
-        """Looks from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def close(self) -> None:
-        """Looks no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                await self.look()
-            except Exception:
-                _log.exception("sources could not be looked at")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _SECONDS)
-
-    async def look(self) -> None:
+    async def round(self) -> None:
         """Looks at every source once."""
-        after: str | None = None
-        while True:
-            with self._calls.store.reading() as view:
-                rows = view.scan(POLLED, "", "", after=after, limit=200)
-            for row in rows:
-                await self._pipeline(Arn.parse(row.name), row.doc["seen"])
-            if len(rows) < 200:
-                return
-            after = rows[-1].name
+        await self.each(POLLED, self._look)
+
+    async def _look(self, name: str) -> None:
+        with self._calls.store.reading() as view:
+            row = view.get(POLLED, "", "", name)
+        if row is not None:
+            await self._pipeline(Arn.parse(name), row.doc["seen"])
 
     async def _pipeline(self, arn: Arn, seen: dict[str, str]) -> None:
         with self._calls.store.reading() as view:
