@@ -9,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.platform import REGION, Account, allow
+from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.codepipeline.releases import Releases, action, approval, stage, until, zipped
 from tests.stories.sqs.test_queues import bodies, made
 
@@ -216,6 +217,52 @@ def test_events_start_it_and_are_told(account: Account, releases: Releases) -> N
         one["detail"] for one in found if one.get("detail-type") == kind and one["detail"]["state"] == "SUCCEEDED"
     ]
     assert (ended["pipeline"], ended["execution-id"], ended["version"]) == (name, id, 1)
+
+
+def _template(releases: Releases, **more: Any) -> str:
+    """A pipeline as templates write it."""
+
+    def capital(value: Any) -> Any:
+        if isinstance(value, list):
+            return [capital(one) for one in value]
+        if isinstance(value, dict):
+            return {
+                key[:1].upper() + key[1:]: one if key == "configuration" else capital(one) for key, one in value.items()
+            }
+        return value
+
+    declared = capital(releases.declared(stage("Review", approval()), name="stacked"))
+    properties = {**declared, "Tags": [{"Key": "team", "Value": "alpha"}], **more}
+    resource = {"P": {"Type": "AWS::CodePipeline::Pipeline", "Properties": properties}}
+    version = {"V": {"Value": {"Fn::GetAtt": ["P", "Version"]}}, "N": {"Value": {"Ref": "P"}}}
+    return json.dumps({"Resources": resource, "Outputs": version})
+
+
+def test_a_stack_makes_one(account: Account, releases: Releases) -> None:
+    stacks = Stacks(account)
+
+    def outputs(told: dict[str, Any]) -> dict[str, str]:
+        assert told["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"), stacks.story("s")
+        return {one["OutputKey"]: one["OutputValue"] for one in told["Outputs"]}
+
+    closed = [{"StageName": "Review", "Reason": "not yet"}]
+    made_ = stacks.create("s", _template(releases, DisableInboundStageTransitions=closed))
+    assert outputs(made_) == {"V": "1", "N": "stacked"}
+    assert releases.stages("stacked")["Review"]["inboundTransitionState"]["disabledReason"] == "not yet"
+    arn = releases.client.get_pipeline(name="stacked")["metadata"]["pipelineArn"]
+    tags = {one["key"]: one["value"] for one in releases.client.list_tags_for_resource(resourceArn=arn)["tags"]}
+    assert (tags["team"], tags["aws:cloudformation:stack-name"]) == ("alpha", "s")
+    changed = _template(releases, PipelineType="V2", ExecutionMode="QUEUED", RestartExecutionOnUpdate=True)
+    assert outputs(stacks.update("s", changed)) == {"V": "2", "N": "stacked"}
+    assert releases.stages("stacked")["Review"]["inboundTransitionState"]["enabled"]
+    releases.waits("stacked", "Review")
+    stacks.delete("s")
+    assert releases.client.list_pipelines()["pipelines"] == []
+    broken = stacks.create(
+        "b", _template(releases, RoleArn=account.role("Alien", trust={"Service": "a.amazonaws.com"}))
+    )
+    assert broken["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert any("not authorized to perform AssumeRole" in why for _, _, why in stacks.story("b"))
 
 
 def test_a_swapped_artifact_is_not_used_nor_a_bomb(releases: Releases) -> None:
