@@ -104,7 +104,7 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
@@ -118,14 +118,13 @@ def member(data: bytes, name: str, most: int) -> bytes:
         return _read(archive, info, most)
 
 
-def members(data: bytes) -> Iterator[tuple[str, bytes]]:
+def members(data: bytes, most: int = MOST_BYTES, room: int = MOST_UNPACKED) -> Iterator[tuple[str, bytes]]:
     """All files of an archive in the order of their names; raises Broken for names that lead elsewhere, for what is no
-    file, and as soon as there is too much."""
+    file, and as soon as one has more than `most` bytes or all more than `room`."""
     with _opened(data) as archive:
         infos = sorted((one for one in archive.infolist() if not one.is_dir()), key=lambda one: one.filename)
         if len(infos) > MOST_MEMBERS:
             raise Broken(f"it has more than {MOST_MEMBERS} files")
-        room = MOST_UNPACKED
         for info in infos:
             name = info.filename
             if (
@@ -138,7 +137,7 @@ def members(data: bytes) -> Iterator[tuple[str, bytes]]:
             mode = info.external_attr >> 16
             if mode & 0o170000 not in (0, 0o100000):
                 raise Broken(f"{name[:200]!r} is no plain file")
-            one = _read(archive, info, min(room, MOST_BYTES))
+            one = _read(archive, info, min(room, most))
             room -= len(one)
             yield name, one
 
