@@ -45,6 +45,7 @@ from bastide.services import (
     application_autoscaling,
     cloudformation,
     cloudwatch,
+    codebuild,
     ec2,
     ecr,
     events,
@@ -210,7 +211,9 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        workflows = Workflows(store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls)])
+        workflows = Workflows(
+            store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls), *codebuild.flows(calls)]
+        )
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)
         outbox = Outbox(store)
@@ -219,6 +222,7 @@ class Platform:
         mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
         sagemaker.subscribe(outbox, calls, workflows)
         cloudformation.subscribe(outbox, calls, workflows)
+        codebuild.subscribe(outbox, calls, workflows)
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake
