@@ -171,6 +171,7 @@ def _begin(a: Authorised, tx: Transaction, project: Row, asked: dict[str, Any]) 
         "reportArns": [],
         "_artifacts": asked["artifacts"],
         "_secondaryArtifacts": asked["secondaryArtifacts"],
+        "_cache": project.doc["_cache"],
     }
     doc["artifacts"] = artifact_shown(asked["artifacts"])
     doc["secondaryArtifacts"] = [artifact_shown(one) for one in asked["secondaryArtifacts"]]

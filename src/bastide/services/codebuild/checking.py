@@ -41,7 +41,6 @@ _LINUX: Final = re.compile(
 )
 _OWN: Final = re.compile(r"(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.")
 _REPOSITORY: Final = re.compile(r"(?:.*/repos/|)([A-Za-z0-9._-]{1,100})")
-_CACHES: Final = ("LOCAL_SOURCE_CACHE", "LOCAL_DOCKER_LAYER_CACHE", "LOCAL_CUSTOM_CACHE")
 _MOST_SPEC: Final = 1 << 20
 
 
@@ -140,19 +139,17 @@ def cache(given: Mapping[str, Any]) -> dict[str, Any]:
     """A cache; raises Refused."""
     kind = given["type"]
     unsupported(given, "Invalid cache: ", "cacheNamespace")
+    if kind == "LOCAL":
+        raise invalid(
+            "Invalid cache: the type LOCAL is not supported by Bastide: every build has a disk of its own. S3 is."
+        )
     if kind == "S3":
-        if "/" not in (given.get("location") or "").strip("/") and not given.get("location"):
+        if not given.get("location"):
             raise invalid("Invalid cache: location is needed, a bucket and a prefix.")
     elif given.get("location") and kind == "NO_CACHE":
         raise invalid("Invalid cache: location must be empty for the type NO_CACHE.")
-    modes = given.get("modes") or []
-    if kind == "LOCAL":
-        if not modes:
-            raise invalid("Invalid cache: modes are needed for the type LOCAL.")
-        if wrong := [one for one in modes if one not in _CACHES]:
-            raise invalid(f"Invalid cache: {wrong[0]} is no mode; there are {', '.join(_CACHES)}.")
-    elif modes:
-        raise invalid("Invalid cache: modes are for the type LOCAL.")
+    if given.get("modes"):
+        raise invalid("Invalid cache: modes are for the type LOCAL, which is not supported by Bastide.")
     return dict(given)
 
 

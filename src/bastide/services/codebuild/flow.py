@@ -312,7 +312,55 @@ class BuildFlow:
         except buildspec.Wrong as wrong:
             raise Failed("YAML_FILE_ERROR", f"{wrong}.") from None
         self._fits(doc, work.spec)
+        await self._cached(row, work, packed, disk)
         return resolved
+
+    @staticmethod
+    def _cache_place(row: Row) -> tuple[str, str]:
+        """Bucket and key of a project's cache; empty without one."""
+        cache = row.doc["cache"]
+        if cache["type"] != "S3":
+            return "", ""
+        bucket, _, prefix = cache["location"].removeprefix("arn:aws:s3:::").strip("/").partition("/")
+        name = f"{row.doc['projectName']}/{row.doc['_cache']}.zip"
+        return bucket, f"{prefix}/{name}" if prefix else name
+
+    async def _cached(self, row: Row, work: Work, packed: Path, most: int) -> None:
+        """What an earlier build kept, into the folder of the source; a build does without what is not there."""
+        bucket, key = self._cache_place(row)
+        assert work.spec is not None and work.log is not None
+        if not bucket or not work.spec.cache:
+            return
+        try:
+            await objects.fetch(work.session, {"Bucket": bucket, "Key": key}, packed, most=most)
+            await asyncio.to_thread(archive.unpack, packed, work.source, most_bytes=most)
+            await work.log.say(f"Restored the cache from s3://{bucket}/{key}")
+        except Refused as refused:
+            await work.log.say(f"Unable to restore the cache from s3://{bucket}/{key}: {refused.code}")
+        except archive.Unfit as unfit:
+            await work.log.say(f"Unable to restore the cache from s3://{bucket}/{key}: {unfit}")
+        finally:
+            await asyncio.to_thread(packed.unlink, missing_ok=True)
+
+    async def _keep(self, row: Row, work: Work, most: int) -> None:
+        """Keeps what the buildspec's cache names; that it cannot be stored is said in the log."""
+        bucket, key = self._cache_place(row)
+        assert work.spec is not None and work.log is not None
+        if not bucket or not work.spec.cache:
+            return
+        packed = work.folder / "work" / "cache.zip"
+        try:
+            top, beside = archive.top_of(work.source), archive.top_of(packed.parent)
+            try:
+                files = await asyncio.to_thread(archive.select, top, "", work.spec.cache)
+                await asyncio.to_thread(archive.pack, top, files, packed, most_bytes=most)
+                kms_key = self._kms_key(row, row.doc["encryptionKey"])
+                await objects.store(work.session, bucket, key, beside, packed.name, kms_key)
+            finally:
+                os.close(top)
+                os.close(beside)
+        except (Refused, archive.Unfit) as error:
+            await work.log.say(f"Unable to store the cache at s3://{bucket}/{key}: {error}")
 
     @staticmethod
     def _fits(doc: Mapping[str, Any], spec: Buildspec) -> None:
@@ -568,6 +616,8 @@ class BuildFlow:
                 most=disk,
             )
             await work.log.say(f"Uploaded artifacts to {found[id]['location']}")
+        if not run.state["failed"]:
+            await self._keep(row, work, disk)
         return found
 
     @staticmethod

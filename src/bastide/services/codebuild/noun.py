@@ -102,7 +102,11 @@ def projects_of_builds(member: str) -> About:
         for one in _each(asked, member):
             account, region, name = asked.call.account, asked.call.region, one
             if one.startswith("arn:"):
-                arn = _parsed(one)
+                try:
+                    arn = Arn.parse(one)
+                except ValueError:
+                    found.append("*")
+                    continue
                 account, region, name = arn.account, arn.region, arn.resource.partition("/")[2]
             found.append(PROJECT.arn(account, region, name.partition(":")[0]))
         return list(dict.fromkeys(found)) or ("*",)
@@ -116,7 +120,11 @@ def groups(member: str) -> About:
     def about(asked: Asked) -> Iterable[str]:
         found = []
         for one in _each(asked, member):
-            arn = _parsed(one)
+            try:
+                arn = Arn.parse(one)
+            except ValueError:
+                found.append("*")  # it names nothing; the handler says so to whoever may ask
+                continue
             name = arn.resource.partition("/")[2]
             if arn.resource.startswith(REPORT.type):
                 name = name.rpartition(":")[0]
@@ -124,13 +132,6 @@ def groups(member: str) -> About:
         return list(dict.fromkeys(found)) or ("*",)
 
     return about
-
-
-def _parsed(given: str) -> Arn:
-    try:
-        return Arn.parse(given)
-    except ValueError:
-        raise invalid(f"Invalid ARN: {given[:300]}") from None
 
 
 def ask(operation: str, about: About) -> Ask:

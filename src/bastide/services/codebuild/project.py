@@ -57,14 +57,22 @@ async def _before(a: Authorised) -> None:
     await network.check(a.calls, role, checking.vpc(config), **where)
 
 
+def _checked(a: Authorised, given: dict[str, Any]) -> dict[str, Any]:
+    doc = checking.project(given)
+    kinds = {one["type"] for one in (doc["source"], *doc["secondarySources"])}
+    if "CODECOMMIT" in kinds and a.calls.registry.operation("codecommit", "GitPull") is None:
+        raise invalid("Invalid project source: CodeCommit does not exist in Bastide.")
+    return doc
+
+
 @PROJECT.operation(
     "CreateProject",
     asks=[Ask("codebuild:CreateProject", projects("name"), more=conditions.PROJECT_KEYS), passing()],
     before=_before,
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    doc = checking.project(a.input)
-    doc |= {"created": tx.now, "lastModified": tx.now, "_builds": 0}
+    doc = _checked(a, a.input)
+    doc |= {"created": tx.now, "lastModified": tx.now, "_builds": 0, "_cache": 0}
     row = PROJECT.create(a, tx, a.input["name"], doc, tags=tags_of(a))
     return {"project": shown(row)}
 
@@ -82,10 +90,11 @@ def update(a: Authorised, tx: Transaction) -> Output:
     if a.input.get("concurrentBuildLimit") == -1:
         given.pop("concurrentBuildLimit")
     row.doc = {
-        **checking.project(given),
+        **_checked(a, given),
         "created": row.doc["created"],
         "lastModified": tx.now,
         "_builds": row.doc["_builds"],
+        "_cache": row.doc["_cache"],
     }
     if a.input.get("tags") is not None:
         row.tags = tags_of(a)
@@ -99,6 +108,15 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     row = PROJECT.get(tx, a.account, a.region, arn_name(a.input["name"], PROJECT, a.account, a.region))
     if row is not None:
         PROJECT.remove(tx, row, a.operation.name, a.request.id)
+    return {}
+
+
+@PROJECT.operation("InvalidateProjectCache", asks=[ask("InvalidateProjectCache", projects("projectName"))])
+def invalidate_cache(a: Authorised, tx: Transaction) -> Output:
+    name = arn_name(a.input["projectName"], PROJECT, a.account, a.region)
+    row = PROJECT.find(tx, a.account, a.region, name)
+    row.doc["_cache"] += 1
+    PROJECT.change(tx, row, a.operation.name, a.request.id)
     return {}
 
 

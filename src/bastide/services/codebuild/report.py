@@ -95,7 +95,7 @@ def create_group(a: Authorised, tx: Transaction) -> Output:
     return {"reportGroup": _group(REPORT_GROUP.create(a, tx, name, doc, tags=tags_of(a)))}
 
 
-@REPORT_GROUP.operation("UpdateReportGroup", asks=[ask("UpdateReportGroup", groups("arn"))])
+@REPORT_GROUP.operation("UpdateReportGroup", asks=[Ask("codebuild:UpdateReportGroup", groups("arn"), given=_KEYS)])
 def update_group(a: Authorised, tx: Transaction) -> Output:
     row = REPORT_GROUP.find(tx, a.account, a.region, arn_name(a.input["arn"], REPORT_GROUP, a.account, a.region))
     if a.input.get("exportConfig") is not None:

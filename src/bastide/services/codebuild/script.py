@@ -52,15 +52,14 @@ def write(
     for number, phase in enumerate(spec.phases):
         lines += _phase(scripts, number, phase, spec.shell)
     lines.append("say out")
-    for number, name in enumerate(spec.exported):
-        reading = (
-            f'. {HOME}/scripts/variables >/dev/null 2>&1; printf %s "${{{name}-}}" > {HOME}/scripts/exported{number}'
-        )
-        lines.append(f"({reading})")
+    told = [f". {HOME}/scripts/variables >/dev/null 2>&1"]
+    told += [f'printf %s "${{{name}-}}" > {HOME}/scripts/exported{at}' for at, name in enumerate(spec.exported)]
+    _put(scripts / "exported.sh", "\n".join(told) + "\n")
+    lines.append(f"{spec.shell} {HOME}/scripts/exported.sh")
     for number, (_, text) in enumerate(names):
-        told = scripts / f"name{number}.sh"
-        _put(told, f'. {HOME}/scripts/variables >/dev/null 2>&1\nprintf %s "{text}" > {HOME}/scripts/named{number}\n')
-        lines.append(f"{spec.shell} {HOME}/scripts/{told.name}")
+        own = scripts / f"name{number}.sh"
+        _put(own, f'. {HOME}/scripts/variables >/dev/null 2>&1\nprintf %s "{text}" > {HOME}/scripts/named{number}\n')
+        lines.append(f"{spec.shell} {HOME}/scripts/{own.name}")
     lines.append("exit 0")
     _put(scripts / "build.sh", "\n".join(lines) + "\n")
 

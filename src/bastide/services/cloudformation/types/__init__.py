@@ -7,6 +7,7 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    builds,
     functions,
     identity,
     integration,
@@ -21,7 +22,19 @@ from bastide.services.cloudformation.types import (
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
-    for module in (functions, identity, integration, machines, network, own, platform, stack_sets, storage, watching)
+    for module in (
+        builds,
+        functions,
+        identity,
+        integration,
+        machines,
+        network,
+        own,
+        platform,
+        stack_sets,
+        storage,
+        watching,
+    )
     for one in module.TYPES
 }
 """All rows, by name."""
