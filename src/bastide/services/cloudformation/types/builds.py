@@ -88,7 +88,7 @@ def _shown(wanted: Any, told: Any) -> Any:
     if isinstance(wanted, list) and isinstance(told, list) and len(wanted) == len(told):
         return [_shown(*pair) for pair in zip(wanted, told, strict=True)]
     if isinstance(wanted, str) and told is not None and not isinstance(told, (dict, list)):
-        same = str(told).lower() if isinstance(told, bool) else str(told)
+        same = str(told).lower() if told in (True, False) else str(told)
         return wanted if wanted == same else told
     return told
 
@@ -111,7 +111,7 @@ async def _update_group(r: Resource) -> None:
 
 
 async def _delete_group(r: Resource) -> None:
-    asked = {"arn": r.physical}
+    asked: dict[str, Any] = {"arn": r.physical}
     if r.get("DeleteReports") in (True, "true"):
         asked["deleteReports"] = True
     await r.drop("DeleteReportGroup", asked)
