@@ -108,6 +108,14 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def added(data: bytes, name: str, content: bytes) -> bytes:
+    """An archive with one file more."""
+    buffer = io.BytesIO(data)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+    return buffer.getvalue()
+
+
 def member(data: bytes, name: str, most: int) -> bytes:
     """A file of an archive; raises Broken."""
     with _opened(data) as archive:

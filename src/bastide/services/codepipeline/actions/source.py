@@ -6,12 +6,16 @@ source action reference".
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from typing import Any, Final
 
 from bastide.domain import Refused, iso
-from bastide.services.codepipeline.artifacts import Piped, zipped
+from bastide.services.codepipeline.artifacts import Piped, added, zipped
 from bastide.services.codepipeline.work import ActionFailed, Work, cause
+
+BUNDLE: Final = "repository.bundle"
+"""The history, beside the tree: ``git clone repository.bundle``."""
 
 
 def _wanted(work: Work) -> dict[str, str]:
@@ -25,32 +29,25 @@ def _output(work: Work) -> str:
 
 
 async def code_commit(work: Work) -> str:
-    """A commit's tree as a ZIP, or for builds that want the history the whole repository as a bundle."""
+    """A commit's tree as a ZIP; for builds that want the history, with the repository as a bundle in it."""
     given = work.configuration
     name = given["RepositoryName"]
     # What was taken before a crash is taken again, and not what came since.
     wanted = work.record.get("revision") or _wanted(work).get("COMMIT_ID") or given["BranchName"]
     whole = given.get("OutputArtifactFormat") == "CODEBUILD_CLONE_REF"
-    asked = {"repositoryName": name, "commitSpecifier": wanted, "format": "bundle" if whole else "zip"}
+    asked = {"repositoryName": name, "commitSpecifier": wanted, "format": "zip"}
     try:
-        told: dict[str, Any] = {}
-
-        def tell(output: dict[str, Any]) -> dict[str, Any]:
-            told.update(output)
-            return {"revision": output["commitId"]}
-
-        operation = work.calls.registry.operations["codecommit", "UploadArchive"]
-        if operation.mutates:
-            await work.begin("codecommit", "UploadArchive", asked, tell)
-        else:
-            tell(await work.actor.act("codecommit", "UploadArchive", asked))
+        told = await work.actor.act("codecommit", "UploadArchive", asked)
+        commit = str(told["commitId"])
+        data, bundle = bytes(told["archive"]), b""
+        if whole:
+            asked |= {"commitSpecifier": commit, "format": "bundle"}
+            bundle = bytes((await work.actor.act("codecommit", "UploadArchive", asked))["archive"])
     except Refused as refused:
         raise cause(refused, f"The branch {given['BranchName']} of the repository {name} cannot be read") from None
-    data, commit = bytes(told["archive"]), str(told["commitId"])
     message = str(told.get("message") or "")
     if whole:
-        reference = {"commitId": commit, "repositoryName": name, "branchName": given["BranchName"]}
-        data = zipped({"repository.bundle": data, "reference.json": json.dumps(reference).encode()})
+        data = await asyncio.to_thread(added, data, BUNDLE, bundle)
     await work.revision(_output(work), commit, summary=message)
     await work.put(_output(work), data)
     work.publish(
