@@ -123,10 +123,11 @@ class Copy:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    async def kinds(self, names: Sequence[str]) -> list[tuple[str, str, int] | None]:
-        """Of each object (an id, or ``ID:PATH``) its id, type and size; None for what is not there."""
+    async def kinds(self, names: Sequence[str], place: Place | None = None) -> list[tuple[str, str, int] | None]:
+        """Of each object (an id, or ``ID:PATH``) its id, type and size; None for what is not there.
+        place: where they are looked for, an intake's."""
         given = b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in names)
-        raw = await run(self._here, "cat-file", "--batch-check", "-z", input=given)
+        raw = await run(place or self._here, "cat-file", "--batch-check", "-z", input=given)
         found: list[tuple[str, str, int] | None] = []
         lines = raw.split(b"\n")
         at = 0
@@ -210,6 +211,13 @@ class Copy:
         """The best common ancestor of two commits."""
         raw = await run(self._here, "merge-base", one, other, fine=(0, 1))
         return raw.decode().strip() or None
+
+    async def merges(self, tips: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+        """The merge commits below some commits, newest first, with their parents."""
+        given = "".join(f"{one}\n" for one in tips).encode()
+        raw = await run(self._here, "rev-list", "--min-parents=2", "--parents", "--stdin", input=given)
+        rows = [line.split(" ") for line in raw.decode().splitlines()]
+        return [(row[0], tuple(row[1:])) for row in rows]
 
     async def archive(self, commit: str, *, most: int) -> bytes:
         """The commit's tree as a zip; raises GitError for more than `most` bytes."""
@@ -306,6 +314,10 @@ class Intake:
                 raise Damaged(str(error)) from None
             self._found(name.removeprefix("pack-").removesuffix(".pack"))
         return answer.decode().strip()
+
+    async def tree(self, commit: str) -> str:
+        """The tree of a commit that was made here."""
+        return (await run(self.place, "rev-parse", f"{commit}^{{tree}}")).decode().strip()
 
     def _found(self, name: str) -> None:
         if objects.ID.fullmatch(name):

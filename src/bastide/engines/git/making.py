@@ -42,9 +42,7 @@ def _data(raw: bytes) -> bytes:
     return b"data %d\n%s\n" % (len(raw), raw)
 
 
-def _stream(
-    parents: Sequence[str], edits: Sequence[Edit], author: Signed, message: str
-) -> Iterator[bytes]:
+def _stream(parents: Sequence[str], edits: Sequence[Edit], author: Signed, message: str) -> Iterator[bytes]:
     yield b"feature done\ncommit refs/heads/made\nmark :1\n"
     yield b"author %s\ncommitter %s\n" % (author.line(), author.line())
     yield _data(message.encode())
@@ -62,9 +60,7 @@ def _stream(
     yield b"\nget-mark :1\ndone\n"
 
 
-async def commit(
-    intake: Intake, parents: Sequence[str], edits: Sequence[Edit], author: Signed, message: str
-) -> str:
+async def commit(intake: Intake, parents: Sequence[str], edits: Sequence[Edit], author: Signed, message: str) -> str:
     """A commit whose tree is the first parent's with the edits done; its id. Its objects are in the intake. Raises
     GitError, Damaged for what fsck does not take."""
     return await intake.write(_stream(parents, edits, author, message))

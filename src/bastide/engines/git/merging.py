@@ -1,7 +1,7 @@
 """Three-way merges, file by file, and within files line by line (``git merge-file``).
 
-Source: AWS CodeCommit User Guide, "Resolve conflicts in a pull request", and its API Reference, MergeBranchesByThreeWay, for
-levels and strategies. Renames are deletions and additions.
+Source: AWS CodeCommit User Guide, "Resolve conflicts in a pull request"; API Reference, MergeBranchesByThreeWay, for levels
+and strategies. Renames are deletions and additions.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ async def _both(
         conflict.numbers = 1
         return conflict, None
     mode = d.mode if b is not None and s.mode == b.mode else s.mode
-    conflict.mode = s.mode != d.mode and (b is None or (s.mode != b.mode and d.mode != b.mode))
+    conflict.mode = s.mode != d.mode and (b is None or b.mode not in (s.mode, d.mode))
     if conflict.mode and side is not None:
         conflict.mode, mode = False, side.mode
     content: bytes | None = None
@@ -160,7 +160,7 @@ async def _lines(intake: Intake, conflict: Conflict, strategy: str) -> bytes | N
 def _crossing(merged: Merged, *sides: Mapping[str, Entry]) -> None:
     """Finds files that would lie where folders are."""
     base, theirs, ours = sides
-    final = {path for path in ours}
+    final = set(ours)
     for edit in merged.edits:
         if edit.content is not None or edit.id:
             final.add(edit.path)

@@ -1,4 +1,4 @@
-"""What git's objects say: commits, entries of trees, differences. Sources: gitformat documentation of git, git-diff-tree."""
+"""What git's objects say: commits, entries of trees, differences. Sources: git-diff-tree(1), git-ls-tree(1)."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+_TEMPORARY: Final = "/tmp"  # noqa: S108 - the sandbox's own
 _MEMORY: Final = 6 << 30
 _CPU_SECONDS: Final = 600
 _FILE: Final = 4 << 30
@@ -25,10 +26,11 @@ _HELD: Final = 4096
 
 _CONFIGURATION: Final = (
     "core.hooksPath=/dev/null", "core.packedGitLimit=512m", "core.packedGitWindowSize=64m", "core.bigFileThreshold=64m",
-    "core.deltaBaseCacheLimit=96m", "core.fsyncMethod=fsync", "core.fsync=none", "core.quotePath=false", "core.logAllRefUpdates=false",
-    "core.protectHFS=true", "core.protectNTFS=true", "pack.threads=1", "pack.windowMemory=256m", "pack.writeReverseIndex=false",
+    "core.deltaBaseCacheLimit=96m", "core.fsyncMethod=fsync", "core.fsync=none", "core.quotePath=false",
+    "core.protectHFS=true", "core.protectNTFS=true", "pack.threads=1", "pack.windowMemory=256m",
+    "core.logAllRefUpdates=false", "pack.writeReverseIndex=false",
     "fastimport.unpackLimit=0", "gc.auto=0", "protocol.allow=never", "safe.directory=*", "transfer.fsckObjects=true",
-    "uploadpack.allowFilter=true", "uploadpack.packObjectsHook=", "merge.renames=false", "diff.renames=false",
+    "uploadpack.allowFilter=true", "merge.renames=false", "diff.renames=false",
 )  # fmt: skip
 
 
@@ -36,7 +38,7 @@ class GitError(Exception):
     """A git program did not do what it was asked; the message is git's own, bounded. It may quote what was sent."""
 
 
-class Damaged(GitError):
+class Damaged(GitError):  # noqa: N818
     """What came in is no sound pack: an object is malformed, or names what is not there."""
 
 
@@ -51,14 +53,15 @@ class Place:
 
 
 def _command(place: Place, arguments: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    given = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "TZ": "UTC", "TMPDIR": "/tmp"}  # noqa: S108
+    given = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "TZ": "UTC", "TMPDIR": _TEMPORARY}
     given |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_LITERAL_PATHSPECS": "1"}
     given |= {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_DIR": "/git"}
     sandbox = [
         "bwrap", "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL",
         "--die-with-parent", "--new-session", "--clearenv", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin",
         "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev",
-        "--size", str(64 << 20), "--tmpfs", "/tmp", "--ro-bind", str(place.repository), "/git", "--chdir", "/tmp",
+        "--size", str(64 << 20), "--tmpfs", _TEMPORARY, "--ro-bind", str(place.repository), "/git", "--chdir",
+        _TEMPORARY,
     ]  # fmt: skip
     if place.own:
         sandbox += ["--bind", str(place.repository / place.own), f"/git/{place.own}"]
@@ -68,7 +71,15 @@ def _command(place: Place, arguments: Sequence[str], variables: Mapping[str, str
             given["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = "/git/objects"
     for name, value in {**given, **variables}.items():
         sandbox += ["--setenv", name, value]
-    limits = ["prlimit", f"--as={_MEMORY}", f"--cpu={_CPU_SECONDS}", f"--fsize={_FILE}", "--core=0", "--nofile=512", "--"]
+    limits = [
+        "prlimit",
+        f"--as={_MEMORY}",
+        f"--cpu={_CPU_SECONDS}",
+        f"--fsize={_FILE}",
+        "--core=0",
+        "--nofile=512",
+        "--",
+    ]
     configured = [part for one in _CONFIGURATION for part in ("-c", one)]
     return [*sandbox, "--", *limits, "git", *configured, *arguments]
 
@@ -88,18 +99,21 @@ class Program:
 
     async def write(self, pieces: AsyncIterator[bytes] | Iterable[bytes]) -> None:
         """Writes all input and ends it; a program that reads no more is no fault here."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            if isinstance(pieces, AsyncIterator):
-                async for piece in pieces:
-                    self._process.stdin.write(piece)
-                    await self._process.stdin.drain()
-            else:
-                for piece in pieces:
-                    self._process.stdin.write(piece)
-                    await self._process.stdin.drain()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._process.stdin.close()
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                if isinstance(pieces, AsyncIterator):
+                    async for piece in pieces:
+                        stdin.write(piece)
+                        await stdin.drain()
+                else:
+                    for piece in pieces:
+                        stdin.write(piece)
+                        await stdin.drain()
+        finally:
+            # Also when the source fails: who waits for more learns that there is none.
+            stdin.close()
 
     async def read(self) -> AsyncIterator[bytes]:
         """The output, piece by piece."""
@@ -171,7 +185,12 @@ async def answered(
 
 
 async def run(
-    place: Place, *arguments: str, input: bytes = b"", fine: Sequence[int] = (0,), most: int = MOST_OUTPUT, **variables: str
+    place: Place,
+    *arguments: str,
+    input: bytes = b"",
+    fine: Sequence[int] = (0,),
+    most: int = MOST_OUTPUT,
+    **variables: str,
 ) -> bytes:
     """The output of a program; raises GitError for a status that is not `fine`, and for more output than `most` bytes."""
     code, found, said = await answered(place, *arguments, input=input, most=most, **variables)
