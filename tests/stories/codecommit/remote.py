@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import subprocess
 import sys
@@ -9,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+import botocore.auth
+import botocore.awsrequest
+import botocore.credentials
 
 from tests.platform import REGION, Account, Keys
 
@@ -53,15 +58,35 @@ class Remote:
         }
         return {**found, **({"AWS_SESSION_TOKEN": held.token} if held.token else {})}
 
+    def signed(
+        self, keys: Keys | None = None, at: datetime.datetime | None = None, region: str = REGION
+    ) -> tuple[str, str]:
+        """The name and the password that AWS's credential helper would give git."""
+        held = keys or self.account.keys
+        parts = urlsplit(self.url)
+        request = botocore.awsrequest.AWSRequest(method="GIT", url=self.url)
+        request.context["timestamp"] = (at or datetime.datetime.now(datetime.UTC)).strftime("%Y%m%dT%H%M%S")
+        signer = botocore.auth.SigV4Auth(
+            botocore.credentials.Credentials(held.access_key, held.secret, held.token), "codecommit", region
+        )
+        canonical = f"GIT\n{parts.path}\n\nhost:{parts.hostname}\n\nhost\n"
+        signature = signer.signature(signer.string_to_sign(request, canonical), request)
+        name = held.access_key + (f"%{held.token}" if held.token else "")
+        return name, f"{request.context['timestamp']}Z{signature}"
+
     def git(
         self, *arguments: str, at: str = ".", keys: Keys | None = None, fine: bool = True, input: bytes | None = None,
-        helper: bool = True, **more: str,
+        helper: str = "quick", **more: str,
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-        """Runs git; helper: with the AWS CLI's credential helper."""
+        """Runs git. helper: ``aws``, the AWS CLI's; ``quick``, one that tells what that would; or none."""
         command = ["git", "-c", "init.defaultBranch=main", "-c", "protocol.codecommit.allow=always"]
-        if helper:
+        if helper == "aws":
             program = f"!{sys.executable} -m awscli codecommit credential-helper --ignore-host-check $@"
             command += ["-c", f"credential.helper={program}", "-c", "credential.UseHttpPath=true"]
+        elif helper == "quick":
+            name, password = self.signed(keys)
+            more = {**more, "QUICK": f"username={name}\npassword={password}"}
+            command += ["-c", 'credential.helper=!f() { echo "$QUICK"; }; f']
         found = subprocess.run(
             [*command, *arguments], cwd=self.folder / at, env={**self.environment(keys), **more}, capture_output=True,
             input=input, timeout=120, check=False,

@@ -1,7 +1,7 @@
 """AWS CodeCommit: git repositories, pull requests and their approval."""
 
 from bastide.kernel import Service
-from bastide.services.codecommit import approval_template, branch, commit, merge, remote, repository, writing
+from bastide.services.codecommit import approval_template, branch, comment, commit, merge, remote, repository, writing
 from bastide.services.codecommit.approval import RULE
 from bastide.services.codecommit.noun import COMMENT, PACK, PULL_REQUEST, REFERENCE, REPOSITORY, TEMPLATE, facts
 from bastide.services.codecommit.remote import Command, Fetch, Push
@@ -21,6 +21,6 @@ def files(view: View) -> set[bytes]:
     return used
 
 
-del approval_template, branch, commit, merge, remote, repository, writing
+del approval_template, branch, comment, commit, merge, remote, repository, writing
 
 __all__ = ["SERVICE", "Command", "Fetch", "Push", "Triggers", "files"]

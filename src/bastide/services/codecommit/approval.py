@@ -2,7 +2,7 @@
 
 Who made a pull request cannot approve it. Source: AWS CodeCommit API Reference, UpdatePullRequestApprovalState
 (PullRequestCannotBeApprovedByAuthorException: "You cannot approve a pull request that you created"). AWS compares ARNs;
-here the author is also known again in another session, by its source identity and by the person that the access portal knows.
+here the author is also known again in another session, by its source identity and by the person at the access portal.
 """
 
 from __future__ import annotations

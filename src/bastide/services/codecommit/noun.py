@@ -1,7 +1,7 @@
 """Repositories and what belongs to them, as rows; how they are named, found and asked about.
 
-References and packs are rows of their own below a repository's id, so that a push changes what it moves and a repository can
-be renamed. Source: AWS CodeCommit API Reference; Service Authorization Reference, "AWS CodeCommit".
+References and packs are rows of their own below a repository's id: a push changes what it moves, and a repository can be
+renamed. Source: AWS CodeCommit API Reference; Service Authorization Reference, "AWS CodeCommit".
 """
 
 from __future__ import annotations

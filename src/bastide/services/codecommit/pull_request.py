@@ -16,6 +16,7 @@ from bastide.kernel.happened import tell
 from bastide.services.codecommit import rule
 from bastide.services.codecommit.content import opened
 from bastide.services.codecommit.noun import (
+    COMMENT,
     HEADS,
     PULL_REQUEST,
     REPOSITORY,
@@ -36,6 +37,8 @@ _OF: Final = "codecommit:PullRequestOf"
 """Rows ``REPOSITORY-ID/OPEN|CLOSED/NUMBER``."""
 EVENT: Final = Kind("PullRequestEvent", service="codecommit", arn="pull-request-event/{}", tags=False, history=False)
 """Rows ``NUMBER/COUNT``."""
+COMMENTED: Final = "codecommit:Commented"
+"""Rows ``REPOSITORY-ID/NUMBER or COMMIT/TIME/COMMENT``."""
 _NUMBER: Final = "codecommit:PullRequestNumber"
 _MOST_OPEN: Final = 1000
 _PAGE: Final = 100
@@ -122,6 +125,23 @@ def notify(a: Authorised, tx: Transaction, row: Row, event: str, words: str, **m
     )  # fmt: skip
 
 
+def notify_comment(a: Authorised, tx: Transaction, row: Row, event: str, comment: str, reply: str | None) -> None:
+    """Tells EventBridge of a comment."""
+    repository = repository_of(tx, row)
+    detail = {
+        "event": event, "pullRequestId": str(int(row.name)), "commentId": comment, "callerUserArn": a.caller.arn,
+        "repositoryName": repository.name, "repositoryId": repository.doc["id"],
+        "beforeCommitId": row.doc["destinationCommit"], "afterCommitId": row.doc["sourceCommit"],
+        "notificationBody": f"A comment was made on pull request {int(row.name)} of {repository.name}.",
+    }  # fmt: skip
+    if reply:
+        detail["inReplyTo"] = reply
+    tell(
+        tx, account=row.account, region=row.region, source="aws.codecommit",
+        detail_type="CodeCommit Comment on Pull Request", resources=[arn_of(repository)], detail=detail,
+    )  # fmt: skip
+
+
 def _open(view: View, repository: Row) -> Iterator[Row]:
     for held in rows_of(view, _OF, repository.account, repository.region, f"{repository.doc['id']}/OPEN/"):
         row = view.get(PULL_REQUEST.key, held.account, held.region, held.name.rpartition("/")[2])
@@ -201,6 +221,11 @@ def of_repository(tx: Transaction, repository: Row) -> list[tuple[Kind, Row]]:
             found.append((PULL_REQUEST, row))
             events = rows_of(tx, EVENT.key, row.account, row.region, f"{row.name}/")
             found += [(EVENT, one) for one in events]
+    for held in rows_of(tx, COMMENTED, repository.account, repository.region, f"{repository.doc['id']}/"):
+        found.append((_INDEX, held))
+        comment = COMMENT.get(tx, held.account, held.region, held.doc["comment"])
+        if comment is not None:
+            found.append((COMMENT, comment))
     return found
 
 

@@ -43,10 +43,12 @@ _INTERFACES: Final = (
     # behind com.amazonaws.REGION., botocore's names, before .REGION.amazonaws.com
     ("access-analyzer", ("accessanalyzer",), "access-analyzer"),
     ("cloudtrail", ("cloudtrail",), "cloudtrail"),
+    ("codecommit", ("codecommit",), "codecommit"),
     ("ec2", ("ec2",), "ec2"),
     ("ecr.api", ("ecr",), "api.ecr"),
     ("ecr.dkr", ("ecr",), "*.dkr.ecr"),
     ("events", ("events",), "events"),
+    ("git-codecommit", ("codecommit",), "git-codecommit"),
     ("kinesis-firehose", ("firehose",), "firehose"),
     ("kms", ("kms",), "kms"),
     ("lambda", ("lambda",), "lambda"),

@@ -13,7 +13,7 @@ import secrets
 from typing import Final
 
 from bastide.domain import Refused
-from bastide.kernel import Ask, Authorised, Caller, Kind, Output, unique_id
+from bastide.kernel import Ask, Asked, Authorised, Caller, Kind, Output, each, unique_id
 from bastide.services.iam.entity import limit, no_entity
 from bastide.services.iam.user import HOLDING, MOVING, USER, own_or_named, user_name
 from bastide.store import Row, Transaction, View
@@ -27,6 +27,7 @@ _NAMED: Final = "iam:ServiceUserName"
 """Rows of no account, by the name that clients send: whose credential it is."""
 _SERVICES: Final = ("codecommit.amazonaws.com",)
 _MOST: Final = 2
+_SERVICE: Final = "iam:ServiceSpecificCredentialServiceName"
 
 
 def _digest(password: str) -> str:
@@ -58,8 +59,23 @@ def _found(a: Authorised, tx: Transaction) -> Row:
     return row
 
 
+def _service(asked: Asked) -> str | None:
+    """The service of the credential that the call names."""
+    user = str(asked.input.get("UserName") or asked.call.caller.name).lower()
+    id = str(asked.input["ServiceSpecificCredentialId"])
+    row = asked.view.get(CREDENTIAL.key, asked.call.account, "", f"{user}/{id}")
+    return None if row is None else str(row.doc["ServiceName"])
+
+
 @CREDENTIAL.operation(
-    "CreateServiceSpecificCredential", asks=[Ask("iam:CreateServiceSpecificCredential", own_or_named)]
+    "CreateServiceSpecificCredential",
+    asks=[
+        Ask(
+            "iam:CreateServiceSpecificCredential",
+            own_or_named,
+            given={_SERVICE: each("ServiceName"), "iam:ServiceSpecificCredentialAgeDays": each("CredentialAgeDays")},
+        ),
+    ],
 )
 def create(a: Authorised, tx: Transaction) -> Output:
     user = USER.need(tx, a.account, user_name(a))
@@ -99,7 +115,8 @@ def listed(a: Authorised, view: View) -> Output:
 
 
 @CREDENTIAL.operation(
-    "UpdateServiceSpecificCredential", asks=[Ask("iam:UpdateServiceSpecificCredential", own_or_named)]
+    "UpdateServiceSpecificCredential",
+    asks=[Ask("iam:UpdateServiceSpecificCredential", own_or_named, given={_SERVICE: _service})],
 )
 def update(a: Authorised, tx: Transaction) -> Output:
     row = _found(a, tx)
@@ -110,7 +127,10 @@ def update(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-@CREDENTIAL.operation("ResetServiceSpecificCredential", asks=[Ask("iam:ResetServiceSpecificCredential", own_or_named)])
+@CREDENTIAL.operation(
+    "ResetServiceSpecificCredential",
+    asks=[Ask("iam:ResetServiceSpecificCredential", own_or_named, given={_SERVICE: _service})],
+)
 def reset(a: Authorised, tx: Transaction) -> Output:
     row = _found(a, tx)
     password = _new_password()
@@ -120,7 +140,8 @@ def reset(a: Authorised, tx: Transaction) -> Output:
 
 
 @CREDENTIAL.operation(
-    "DeleteServiceSpecificCredential", asks=[Ask("iam:DeleteServiceSpecificCredential", own_or_named)]
+    "DeleteServiceSpecificCredential",
+    asks=[Ask("iam:DeleteServiceSpecificCredential", own_or_named, given={_SERVICE: _service})],
 )
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = _found(a, tx)
