@@ -38,7 +38,7 @@ class Git:
         self._room = room
         self._root: Path | None = None
         self._opening = asyncio.Lock()
-        self._held: dict[str, Copy] = {}
+        self._held: dict[str, _Held] = {}
 
     async def _folder(self) -> Path:
         async with self._opening:
@@ -54,12 +54,13 @@ class Git:
         Raises what `fetch` raises, GitError where git does not take a pack.
         """
         root = await self._folder()
-        held = self._held.pop(id, None) or Copy(root / id)
+        held = self._held.pop(id, None) or _Held(root / id)
         self._held[id] = held  # the latest used is the last
         held.users += 1
         try:
             await held.complete(packs, fetch)
-            yield held
+            async with contextlib.AsyncExitStack() as open_:
+                yield Copy(held, open_)
         finally:
             held.users -= 1
             await self._tidy()
@@ -89,30 +90,29 @@ def _bare(folder: Path, head: str = "refs/heads/none") -> None:
     (folder / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
 
 
-class Copy:
-    """One repository's copy. Ids of objects are checked by whoever asks: 40 hexadecimal digits."""
+class _Held:
+    """A repository's folder, which all that work on it share."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.users = 0
         self.gone = False
         self.bytes = 0
-        self._packs: set[str] = set()
+        self.packs: set[str] = set()
         self._lock = asyncio.Lock()
-        self._here = Place(place)
 
     async def complete(self, packs: Sequence[str], fetch: Fetch) -> None:
         """Has these packs, and perhaps others that hold the same."""
         async with self._lock:
             if not self.place.is_dir():
-                self._packs.clear()
+                self.packs.clear()
                 for folder in ("objects/pack", "objects/info", "in", "at", "info"):
                     (self.place / folder).mkdir(parents=True)
                 (self.place / "info" / "attributes").write_text(_ATTRIBUTES)
                 _bare(self.place)
             for pack in packs:
-                if pack not in self._packs:
-                    async with self.intake() as intake:
+                if pack not in self.packs:
+                    async with _intake(self) as intake:
                         path = intake.folder / "objects" / "pack" / "came.pack"
                         with path.open("wb") as file:
                             async for piece in fetch(pack):
@@ -121,44 +121,75 @@ class Copy:
                         intake.pack = path
                         intake.join(pack)
 
+
+@contextlib.asynccontextmanager
+async def _intake(held: _Held) -> AsyncIterator[Intake]:
+    own = f"in/{secrets.token_hex(8)}"
+    folder = held.place / own
+    (folder / "objects" / "pack").mkdir(parents=True)
+    _bare(folder)
+    held.users += 1
+    try:
+        yield Intake(held, folder, Place(held.place, own, objects=True))
+    finally:
+        held.users -= 1
+        await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+class Copy:
+    """One repository's copy, for one who works on it. Ids of objects are checked by whoever asks: 40 hexadecimal digits."""
+
+    def __init__(self, held: _Held, open_: contextlib.AsyncExitStack) -> None:
+        self._held = held
+        self._here = Place(held.place)
+        self._open = open_
+        self._reading: Program | None = None
+        self._asking = asyncio.Lock()
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    async def kinds(self, names: Sequence[str], place: Place | None = None) -> list[tuple[str, str, int] | None]:
-        """Of each object (an id, or ``ID:PATH``) its id, type and size; None for what is not there.
-        place: where they are looked for, an intake's."""
-        given = b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in names)
-        raw = await run(place or self._here, "cat-file", "--batch-check", "-z", input=given)
-        found: list[tuple[str, str, int] | None] = []
-        lines = raw.split(b"\n")
-        at = 0
-        for name in names:
-            # What is missing is answered with the name, line breaks and all.
-            missing = name.encode("utf-8", "surrogateescape") + b" missing"
-            count = missing.count(b"\n") + 1
-            if b"\n".join(lines[at : at + count]) == missing:
-                found.append(None)
-                at += count
-                continue
-            parts = lines[at].split(b" ")
-            found.append((parts[0].decode(), parts[1].decode(), int(parts[2])) if len(parts) == 3 else None)
-            at += 1
-        return found
+    async def _asked(self, command: str, name: str, most: int) -> tuple[list[bytes], bytes] | None:
+        """What ``cat-file`` answers of an object: id, type and size, and its content if that is asked for."""
+        if self._reading is None:
+            self._reading = await self._open.enter_async_context(
+                program(self._here, "cat-file", "--batch-command", "-z")
+            )
+        raw = name.encode("utf-8", "surrogateescape")
+        missing = raw + b" missing\n"
+        await self._reading.send(command.encode() + b" " + raw + b"\0")
+        line = await self._reading.line()
+        while missing.startswith(line) and line != missing and b"\n" in missing[:-1]:
+            line += await self._reading.line()  # what is missing is answered with its name, line breaks and all
+        parts = line.split()
+        if line == missing or len(parts) != 3 or not parts[2].isdigit():
+            return None
+        size = int(parts[2])
+        if command == "info":
+            return parts, b""
+        if size > most:
+            raise GitError(f"an object has more than {most} bytes")
+        content = await self._reading.exactly(size + 1)
+        return parts, content[:-1]
 
     async def kind(self, name: str) -> tuple[str, str, int] | None:
-        """The same of one."""
-        return (await self.kinds([name]))[0]
+        """Of an object (an id, or ``ID:PATH``) its id, type and size; None if it is not there."""
+        async with self._asking:
+            found = await self._asked("info", name, 0)
+        return None if found is None else (found[0][0].decode(), found[0][1].decode(), int(found[0][2]))
 
-    async def contents(self, ids: Sequence[str], most: int = 256 << 20) -> list[bytes]:
-        """The bytes of objects that are there, all of them `most` at most."""
-        if not ids:
-            return []
-        raw = await run(self._here, "cat-file", "--batch", input="".join(f"{id}\n" for id in ids).encode(), most=most)
-        found, at = [], 0
-        for _ in ids:
-            end = raw.index(b"\n", at)
-            size = int(raw[at:end].rsplit(b" ", 1)[1])
-            found.append(raw[end + 1 : end + 1 + size])
-            at = end + 1 + size + 1
+    async def kinds(self, names: Sequence[str]) -> list[tuple[str, str, int] | None]:
+        """The same of several."""
+        return [await self.kind(name) for name in names]
+
+    async def contents(self, ids: Sequence[str], most: int = 64 << 20) -> list[bytes]:
+        """The bytes of objects that are there, each of them `most` at most."""
+        found = []
+        for id in ids:
+            async with self._asking:
+                one = await self._asked("contents", id, most)
+            if one is None:
+                raise GitError(f"there is no object {id}")
+            found.append(one[1])
         return found
 
     async def commits(self, ids: Sequence[str]) -> list[Commit | None]:
@@ -182,8 +213,8 @@ class Copy:
         found = await self.kind(f"{commit}:{path}")
         if found is None or found[1] != "tree":
             return None
-        raw = await run(self._here, "ls-tree", "-z", found[0])
-        return found[0], objects.entries(raw, f"{path}/" if path else "")
+        raw = (await self.contents([found[0]]))[0]
+        return found[0], objects.tree(raw, f"{path}/" if path else "")
 
     async def entry(self, commit: str, path: str) -> Entry | None:
         """What lies at a path; links are not followed."""
@@ -229,16 +260,16 @@ class Copy:
     async def standing(self, head: str, references: Mapping[str, str]) -> AsyncIterator[Place]:
         """A place where these references hold."""
         own = f"at/{secrets.token_hex(8)}"
-        folder = self.place / own
+        folder = self._held.place / own
         _bare(folder, head)
         (folder / "objects").symlink_to("../../objects")
         lines = [f"{id} {name}\n" for name, id in sorted(references.items(), key=lambda one: one[0].encode())]
         (folder / "packed-refs").write_text("# pack-refs with: sorted \n" + "".join(lines))
-        self.users += 1
+        self._held.users += 1
         try:
-            yield Place(self.place, own)
+            yield Place(self._held.place, own)
         finally:
-            self.users -= 1
+            self._held.users -= 1
             await asyncio.to_thread(shutil.rmtree, folder, True)
 
     @contextlib.asynccontextmanager
@@ -260,26 +291,16 @@ class Copy:
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def intake(self) -> AsyncIterator[Intake]:
+    def intake(self) -> contextlib.AbstractAsyncContextManager[Intake]:
         """A folder for what comes in; what did not join goes with it."""
-        own = f"in/{secrets.token_hex(8)}"
-        folder = self.place / own
-        (folder / "objects" / "pack").mkdir(parents=True)
-        _bare(folder)
-        self.users += 1
-        try:
-            yield Intake(self, folder, Place(self.place, own, objects=True))
-        finally:
-            self.users -= 1
-            await asyncio.to_thread(shutil.rmtree, folder, True)
+        return _intake(self._held)
 
 
 class Intake:
     """Objects on their way in. pack: the file that holds them, once they are whole; none if nothing is new."""
 
-    def __init__(self, copy: Copy, folder: Path, place: Place) -> None:
-        self.copy = copy
+    def __init__(self, held: _Held, folder: Path, place: Place) -> None:
+        self._held = held
         self.folder = folder
         self.place = place
         self.pack: Path | None = None
@@ -299,25 +320,32 @@ class Intake:
                 raise Damaged(running.said.removeprefix("fatal: ")[:500] or "the pack cannot be read")
         self._found(said.decode("utf-8", "replace").strip().rpartition("\t")[2])
 
-    async def write(self, stream: Iterable[bytes]) -> str:
-        """Has ``git fast-import`` make what a stream says and returns what it answers; raises GitError."""
+    async def kinds(self, names: Sequence[str]) -> list[tuple[str, str] | None]:
+        """Of each object that is there, or came in, its id and type."""
+        given = "".join(f"{name}\n" for name in names).encode()
+        raw = await run(self.place, "cat-file", "--batch-check=%(objectname) %(objecttype)", input=given)
+        found: list[tuple[str, str] | None] = []
+        for line in raw.decode("utf-8", "replace").splitlines():
+            id, _, type = line.partition(" ")
+            found.append((id, type) if type in ("commit", "tag", "tree", "blob") else None)
+        return found
+
+    async def write(self, stream: Iterable[bytes], *, strictly: bool) -> str:
+        """Has ``git fast-import`` make what a stream says and returns what it answers; raises GitError. strictly: what was
+        made is checked like what is pushed; raises Damaged."""
         answer = await run(self.place, "fast-import", "--quiet", "--date-format=raw", input=b"".join(stream))
         made = sorted((self.folder / "objects" / "pack").glob("pack-*.pack"))
         if made:
             name = made[0].name
-            try:
-                await run(
-                    self.place, "index-pack", "--strict", "-o", f"/git/{self.place.own}/checked.idx",
-                    f"/git/{self.place.own}/objects/pack/{name}",
-                )  # fmt: skip
-            except GitError as error:
-                raise Damaged(str(error)) from None
+            if strictly:
+                inside = f"/git/{self.place.own}"
+                arguments = ("--strict", "-o", f"{inside}/checked.idx", f"{inside}/objects/pack/{name}")
+                try:
+                    await run(self.place, "index-pack", *arguments)
+                except GitError as error:
+                    raise Damaged(str(error)) from None
             self._found(name.removeprefix("pack-").removesuffix(".pack"))
         return answer.decode().strip()
-
-    async def tree(self, commit: str) -> str:
-        """The tree of a commit that was made here."""
-        return (await run(self.place, "rev-parse", f"{commit}^{{tree}}")).decode().strip()
 
     def _found(self, name: str) -> None:
         if objects.ID.fullmatch(name):
@@ -346,14 +374,14 @@ class Intake:
         """The pack is kept under this name; what it holds is the repository's from now on."""
         if self.pack is None:
             return
-        target = self.copy.place / "objects" / "pack" / f"pack-{name}"
+        target = self._held.place / "objects" / "pack" / f"pack-{name}"
         for source in (self.pack.with_suffix(".idx"), self.pack):
             held = source.lstat()
             if not stat.S_ISREG(held.st_mode):
                 raise GitError("what git left is no file")
             source.chmod(0o400)
-        self.copy.bytes += self.pack.lstat().st_size
+        self._held.bytes += self.pack.lstat().st_size
         # git looks for indices, so the pack is there first.
         self.pack.rename(target.with_suffix(".pack"))
         self.pack.with_suffix(".idx").rename(target.with_suffix(".idx"))
-        self.copy._packs.add(name)
+        self._held.packs.add(name)

@@ -57,10 +57,17 @@ def _stream(parents: Sequence[str], edits: Sequence[Edit], author: Signed, messa
             yield b"M %s %s %s\n" % (edit.mode.encode(), edit.id.encode(), _quoted(edit.path))
         else:
             yield b"D %s\n" % _quoted(edit.path)
-    yield b"\nget-mark :1\ndone\n"
+    yield b'\nget-mark :1\nls :1 ""\ndone\n'
 
 
-async def commit(intake: Intake, parents: Sequence[str], edits: Sequence[Edit], author: Signed, message: str) -> str:
-    """A commit whose tree is the first parent's with the edits done; its id. Its objects are in the intake. Raises
-    GitError, Damaged for what fsck does not take."""
-    return await intake.write(_stream(parents, edits, author, message))
+async def commit(
+    intake: Intake, parents: Sequence[str], edits: Sequence[Edit], author: Signed, message: str
+) -> tuple[str, str]:
+    """A commit whose tree is the first parent's with the edits done: its id and its tree's. Its objects are in the intake.
+
+    Paths are checked by whoever asks (`names.legal_path`). Raises GitError, Damaged for what fsck does not take.
+    """
+    strictly = any("gitmodules" in edit.path.lower() or "~" in edit.path for edit in edits)
+    said = await intake.write(_stream(parents, edits, author, message), strictly=strictly)
+    id, _, tree = said.partition("\n")
+    return id, tree.split()[2]

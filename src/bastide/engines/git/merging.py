@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bastide.engines.git.copies import Intake
+from bastide.engines.git.copies import Copy, Intake
 from bastide.engines.git.making import Edit
 from bastide.engines.git.objects import Entry
 from bastide.engines.git.programs import GitError, answered
@@ -54,13 +54,12 @@ def taken(path: str, entry: Entry | None) -> Edit:
 
 
 async def merge(
-    intake: Intake, base: str | None, source: str, destination: str, *, level: str, strategy: str,
+    copy: Copy, intake: Intake, base: str | None, source: str, destination: str, *, level: str, strategy: str,
     resolved: Mapping[str, Edit | str] | None = None,
 ) -> Merged:  # fmt: skip
     """Merges `source` into `destination`. level: FILE_LEVEL or LINE_LEVEL; strategy: NONE, ACCEPT_SOURCE,
     ACCEPT_DESTINATION, AUTOMERGE. resolved: what becomes of paths that are in conflict, an edit or KEEP_BASE, KEEP_SOURCE,
     KEEP_DESTINATION. Raises GitError where there is too much to compare."""
-    copy = intake.copy
     before = await copy.files(base) if base is not None else {}
     theirs, ours = await copy.files(source), await copy.files(destination)
     merged = Merged()
@@ -72,7 +71,7 @@ async def merge(
         if _same(d, b):
             merged.edits.append(taken(path, s))
             continue
-        conflict, edit = await _both(intake, path, b, s, d, level, strategy)
+        conflict, edit = await _both(copy, intake, path, b, s, d, level, strategy)
         if conflict is None:
             merged.edits += [edit] if edit is not None else []
             continue
@@ -90,7 +89,7 @@ async def merge(
 
 
 async def _both(
-    intake: Intake, path: str, b: Entry | None, s: Entry | None, d: Entry | None, level: str, strategy: str
+    copy: Copy, intake: Intake, path: str, b: Entry | None, s: Entry | None, d: Entry | None, level: str, strategy: str
 ) -> tuple[Conflict | None, Edit | None]:
     """What becomes of a path that both sides changed, each in its way."""
     side = {"ACCEPT_SOURCE": s, "ACCEPT_DESTINATION": d}.get(strategy)
@@ -115,7 +114,7 @@ async def _both(
         conflict.mode, mode = False, side.mode
     content: bytes | None = None
     if s.id != d.id and not (b is not None and b.kind == "file" and b.id in (s.id, d.id)):
-        content = await _lines(intake, conflict, strategy)
+        content = await _lines(copy, intake, conflict, strategy)
         if content is None and side is not None:
             return None, None if side is d else taken(path, side)
         if level == "FILE_LEVEL" and strategy != "AUTOMERGE":
@@ -128,9 +127,8 @@ async def _both(
     return None, Edit(path, mode, id=id)
 
 
-async def _lines(intake: Intake, conflict: Conflict, strategy: str) -> bytes | None:
+async def _lines(copy: Copy, intake: Intake, conflict: Conflict, strategy: str) -> bytes | None:
     """The content merged line by line; None where that cannot be. Says in `conflict` what stands against it."""
-    copy = intake.copy
     assert conflict.source is not None and conflict.destination is not None
     base = conflict.base if conflict.base is not None and conflict.base.kind == "file" else None
     ids = [conflict.destination.id, *([base.id] if base is not None else []), conflict.source.id]

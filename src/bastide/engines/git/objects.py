@@ -96,6 +96,17 @@ def commit(id: str, raw: bytes) -> Commit:
     )
 
 
+def tree(raw: bytes, folder: str = "") -> list[Entry]:
+    """What lies in a folder, from its object; folder: what stands before its paths."""
+    found, at = [], 0
+    while at < len(raw):
+        end = raw.index(b"\0", at)
+        mode, _, name = raw[at:end].partition(b" ")
+        found.append(Entry(folder + path_of(name), mode.decode().zfill(6), raw[end + 1 : end + 21].hex()))
+        at = end + 21
+    return found
+
+
 def entries(raw: bytes, folder: str = "") -> list[Entry]:
     """What ``ls-tree -z`` lists; folder: what stands before its paths."""
     found = []

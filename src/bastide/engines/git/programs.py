@@ -115,6 +115,31 @@ class Program:
             # Also when the source fails: who waits for more learns that there is none.
             stdin.close()
 
+    async def send(self, data: bytes) -> None:
+        """Writes a little, and leaves the input open."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+            await self._process.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            raise GitError("git ended before its time") from None
+
+    async def line(self) -> bytes:
+        """The next line of the output."""
+        assert self._process.stdout is not None
+        try:
+            return await self._process.stdout.readuntil(b"\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            raise GitError("git ended before its time") from None
+
+    async def exactly(self, size: int) -> bytes:
+        """So many bytes of the output."""
+        assert self._process.stdout is not None
+        try:
+            return await self._process.stdout.readexactly(size)
+        except asyncio.IncompleteReadError:
+            raise GitError("git ended before its time") from None
+
     async def read(self) -> AsyncIterator[bytes]:
         """The output, piece by piece."""
         assert self._process.stdout is not None

@@ -103,11 +103,18 @@ def _resolved(a: Authorised) -> dict[str, git.Edit | str]:
     return found
 
 
-async def _merged(a: Authorised, intake: git.Intake, sides: _Sides, resolved: Any = None) -> git.Merged:
+async def _merged(a: Authorised, here: Opened, intake: git.Intake, sides: _Sides, resolved: Any = None) -> git.Merged:
     level, strategy = _ways(a)
     try:
         return await git.merge(
-            intake, sides.base, sides.source.id, sides.destination.id, level=level, strategy=strategy, resolved=resolved
+            here.copy,
+            intake,
+            sides.base,
+            sides.source.id,
+            sides.destination.id,
+            level=level,
+            strategy=strategy,
+            resolved=resolved,
         )
     except git.GitError as error:
         name = "InvalidConflictResolution" if resolved else "MaximumItemsToCompareExceeded"
@@ -157,7 +164,7 @@ async def _conflicts(a: Authorised, here: Opened) -> Output:
     if a.input["mergeOption"] == FAST_FORWARD:
         return {**output, "mergeable": sides.forward}
     async with here.copy.intake() as intake:
-        merged = await _merged(a, intake, sides)
+        merged = await _merged(a, here, intake, sides)
     output["conflictMetadataList"] = [await _metadata(here, one) for one in merged.conflicts[start : start + limit]]
     token = pages.seal(a, start + limit) if len(merged.conflicts) > start + limit else None
     return {**output, "mergeable": not merged.conflicts, "nextToken": token}
@@ -175,7 +182,7 @@ async def _options(a: Authorised, here: Opened) -> Output:
     sides = await _given(a, here)
     options = [FAST_FORWARD] if sides.forward else []
     async with here.copy.intake() as intake:
-        if sides.forward or not (await _merged(a, intake, sides)).conflicts:
+        if sides.forward or not (await _merged(a, here, intake, sides)).conflicts:
             options += [SQUASH, THREE_WAY]
     return {
         "mergeOptions": options, "sourceCommitId": sides.source.id, "destinationCommitId": sides.destination.id,
@@ -208,7 +215,9 @@ REFERENCE.reads(
 # -- merging -------------------------------------------------------------------------------------------------------------
 
 
-async def _make(a: Authorised, intake: git.Intake, sides: _Sides, way: str, otherwise: str) -> tuple[str, str]:
+async def _make(
+    a: Authorised, here: Opened, intake: git.Intake, sides: _Sides, way: str, otherwise: str
+) -> tuple[str, str]:
     """The commit that a merge leads to, made if it has to be; and its tree. Raises ManualMergeRequiredException."""
     if way == FAST_FORWARD:
         if not sides.forward:
@@ -217,7 +226,7 @@ async def _make(a: Authorised, intake: git.Intake, sides: _Sides, way: str, othe
             )
         return sides.source.id, sides.source.tree
     whole_folders(a)
-    merged = await _merged(a, intake, sides, _resolved(a))
+    merged = await _merged(a, here, intake, sides, _resolved(a))
     if merged.conflicts:
         paths = ", ".join(one.path for one in merged.conflicts[:10])
         raise refused("ManualMergeRequired", f"There are conflicts that have to be resolved first: {paths}")
@@ -226,7 +235,7 @@ async def _make(a: Authorised, intake: git.Intake, sides: _Sides, way: str, othe
         made = await git.commit(intake, parents, merged.edits, signed(a, "authorName"), message(a, otherwise))
     except git.Damaged as error:
         raise refused("InvalidPath", f"git does not take the commit: {str(error)[:300]}") from None
-    return made, await intake.tree(made)
+    return made
 
 
 def _target(a: Authorised, view: View, row: Row) -> tuple[str, str]:
@@ -245,7 +254,7 @@ def _branches(way: str) -> Callable[[Authorised], Any]:
             if sides.destination.id != tip:
                 raise refused("InvalidTargetBranch", f"The destination is not the tip of {target}, which is {tip}")
             names = [str(a.input[f"{one}CommitSpecifier"])[:200] for one in ("source", "destination")]
-            made = await _make(a, intake, sides, way, f"Merge {names[0]} into {names[1]}")
+            made = await _make(a, here, intake, sides, way, f"Merge {names[0]} into {names[1]}")
             staged.found = (target, sides, *made)
         return staged
 
@@ -314,7 +323,7 @@ def _pull_request(way: str) -> Callable[[Authorised], Any]:
         async with content.staging(a, lambda view: named(a, view)) as (here, intake, staged):
             sides = await _sides(here, doc["sourceCommit"], doc["destinationCommit"])
             words = f"Merge branch '{doc['source'].removeprefix(HEADS)}' into {doc['destination'].removeprefix(HEADS)}"
-            staged.found = (sides, *await _make(a, intake, sides, way, words))
+            staged.found = (sides, *await _make(a, here, intake, sides, way, words))
         return staged
 
     return before

@@ -205,7 +205,7 @@ async def _take(a: Authorised) -> Staged | Output:
             except git.Damaged as error:
                 raise Refused("InvalidPackException", str(error)) from None
         wanted = [one for one in commands if one.after != git.NOTHING and not push.results[one.name]]
-        found = await here.copy.kinds([one.after for one in wanted], intake.place) if wanted else []
+        found = await intake.kinds([one.after for one in wanted]) if wanted else []
         for one, kind in zip(wanted, found, strict=True):
             if kind is None:
                 push.results[one.name] = "missing necessary objects"

@@ -133,12 +133,11 @@ async def _made(a: Authorised, plan: Any, author: str, otherwise: str) -> Staged
         before = await here.copy.commit(tip) if tip else None
         parents = [tip] if tip else []
         try:
-            commit = await git.commit(
+            commit, tree = await git.commit(
                 intake, parents, list(work.edits.values()), signed(a, author), message(a, otherwise)
             )
         except git.Damaged as error:
             raise refused("InvalidPath", f"git does not take the commit: {str(error)[:300]}") from None
-        tree = await intake.tree(commit)
         if before is not None and before.tree == tree:
             raise refused("NoChange", "The commit would change nothing.")
         staged.found = (work, commit, tree)
