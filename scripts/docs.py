@@ -23,10 +23,11 @@ def page(service: Service) -> str:
     have: dict[str, Operation] = {one.name: one for kind in service.kinds for one in kind.operations}
     inside = {name for name, one in have.items() if one.inside}
     missing = sorted(set(known.operations) - set(have))
+    there, of = len(have) - len(inside), len(known.operations) - len(inside)
     lines = [
         f"# {service.name}",
         "",
-        f"{len(have) - len(inside)} of the API's {len(known.operations) - len(inside)} operations. What is not in the first table is refused as",
+        f"{there} of the API's {of} operations. What is not in the first table is refused as",
         "an unknown operation. This page is generated (`make docs`); a test compares it with the registry.",
         "",
         "| operation | asks | changes | record |",

@@ -31,7 +31,7 @@ def records(account: Account, name: str) -> list[dict[str, Any]]:
 @pytest.mark.control("EXP-20", "STG-01")
 def test_a_clone_a_commit_a_push_and_a_pull_through_both_helpers(remote: Remote) -> None:
     client = remote.client
-    remote.git("clone", "-q", remote.url, "one", helper="aws")
+    remote.git("clone", "-q", remote.url, "one")
     first = remote.work("one", train_dot_py="print(1)\n", src__model_dot_py="x = 1\n")
     remote.git("push", "-q", "origin", "HEAD:main", at="one", helper="aws")
     assert client.get_branch(repositoryName="code", branchName="main")["branch"]["commitId"] == first

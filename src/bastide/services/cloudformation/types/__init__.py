@@ -14,6 +14,7 @@ from bastide.services.cloudformation.types import (
     network,
     own,
     platform,
+    repositories,
     stack_sets,
     storage,
     watching,
@@ -21,7 +22,19 @@ from bastide.services.cloudformation.types import (
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
-    for module in (functions, identity, integration, machines, network, own, platform, stack_sets, storage, watching)
+    for module in (
+        functions,
+        identity,
+        integration,
+        machines,
+        network,
+        own,
+        platform,
+        repositories,
+        stack_sets,
+        storage,
+        watching,
+    )
     for one in module.TYPES
 }
 """All rows, by name."""
