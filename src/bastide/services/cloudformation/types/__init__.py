@@ -7,12 +7,14 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    catalog,
     functions,
     identity,
     integration,
     machines,
     network,
     own,
+    packages,
     platform,
     repositories,
     stack_sets,
@@ -23,12 +25,14 @@ from bastide.services.cloudformation.types import (
 TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
+        catalog,
         functions,
         identity,
         integration,
         machines,
         network,
         own,
+        packages,
         platform,
         repositories,
         stack_sets,
