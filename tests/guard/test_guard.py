@@ -374,6 +374,8 @@ _OWN |= {
     for noun in ("PrincipalWithPortfolio", "PrincipalFromPortfolio", "TagOptionWithResource", "TagOptionFromResource")
 }
 """They are about a portfolio or product of the caller's own account; a ResourceId is an id in it."""
+_OWN |= {("codecommit", f"{verb}RepositoryTriggers") for verb in ("Put", "Test")}
+"""They are about a repository of the caller's own account, and only mention a destination, whose policy decides."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 
