@@ -27,6 +27,55 @@ class Vpc:
 
 
 @dataclass(frozen=True, slots=True)
+class Transit:
+    """Which transit gateway."""
+
+    account: str
+    region: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A route. network: the destination, an IPv4 CIDR. joint: the attachment that its packets leave by; empty for one whose
+    packets are lost. The longest prefix counts. reason: why they are lost, for people."""
+
+    network: str
+    joint: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Far:
+    """What the operator declared to stand behind a link. name: the operator's word for it. namespace: the path of the
+    network namespace it is reached in. ranges: the only addresses that are there."""
+
+    name: str
+    namespace: str
+    ranges: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """An attachment of a transit gateway, to a VPC or to something declared. ranges: the addresses behind it; what comes
+    from there with another one is dropped. table, ways: the route table it is associated with and its routes, which decide
+    where its packets go. There are none without one."""
+
+    ranges: tuple[str, ...]
+    ways: tuple[Way, ...] = ()
+    vpc: Vpc | None = None
+    far: Far | None = None
+    table: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TransitPlan:
+    """How a transit gateway is to be: its attachments by id."""
+
+    joints: Mapping[str, Joint]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """What a security group lets pass. protocol: ``tcp``, ``udp``, ``icmp``, a number, or ``-1`` for all. first, last:
     ports, or type and code of ICMP; -1 for any. networks: peers as IPv4 CIDRs. group: peers that have this group."""
@@ -74,13 +123,18 @@ class Entrance:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a VPC is to be. resolver: the address of its DNS, empty without one. names: what resolves there, with the
-    addresses; ``*.`` in front covers everything below. interfaces: those that something may be attached to."""
+    addresses; ``*.`` in front covers everything below. interfaces: those that something may be attached to. cidr: of the
+    VPC. ways: of each subnet's CIDR the routes that lead out of the VPC. joints: the attachments by which transit gateways
+    are reached."""
 
     resolver: str
     names: Mapping[str, tuple[str, ...]]
     entrances: tuple[Entrance, ...]
     interfaces: Mapping[str, Interface]
     groups: Mapping[str, Group] = field(default_factory=dict)
+    cidr: str = ""
+    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
+    joints: Mapping[str, Transit] = field(default_factory=dict)
 
 
 class Opened(Protocol):
@@ -173,9 +227,9 @@ class Networks(Protocol):
         """What this machine lacks for networks, empty if nothing."""
         ...
 
-    async def settle(self, vpc: Vpc) -> None:
-        """Makes the VPC as planned now; when this returns, packets go accordingly. Raises NetworkError; then the VPC is
-        cut off as a whole until it is settled again."""
+    async def settle(self, which: Vpc | Transit) -> None:
+        """Makes a VPC or a transit gateway as planned now; when this returns, packets go accordingly. Raises NetworkError;
+        then it is cut off as a whole until it is settled again."""
         ...
 
     async def attach(self, vpc: Vpc, interface: str) -> Attachment:
@@ -187,8 +241,12 @@ class Networks(Protocol):
         """Whether something is attached to a network interface."""
         ...
 
+    def linked(self, joint: str) -> bool:
+        """Whether an attachment of a transit gateway has its link now."""
+        ...
+
 
 __all__ = [
-    "Attachment", "Door", "Entrance", "Group", "Interface", "Joined", "NetworkError", "Networks", "Opened", "Peer", "Plan",
-    "Rule", "Vpc",
+    "Attachment", "Door", "Entrance", "Far", "Group", "Interface", "Joined", "Joint", "NetworkError", "Networks", "Opened",
+    "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way",
 ]  # fmt: skip

@@ -6,7 +6,8 @@ import ipaddress
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from bastide.engines.network import Entrance, Group, Interface, Plan, Rule, Vpc
+from bastide.engines.network import Entrance, Group, Interface, Joint, Plan, Rule, Transit, TransitPlan, Vpc, Way
+from bastide.engines.network.links import Links
 from bastide.kernel import Endpoint
 from bastide.policy import Attached, Document, Form
 from bastide.services.ec2.nouns import (
@@ -15,20 +16,28 @@ from bastide.services.ec2.nouns import (
     SECURITY_GROUP,
     SECURITY_GROUP_RULE,
     SUBNET,
+    TRANSIT_ATTACHMENT,
+    TRANSIT_GATEWAY,
+    TRANSIT_TABLE,
     VPC,
     VPC_ENDPOINT,
 )
+from bastide.services.ec2.route_table import way_out
 from bastide.services.ec2.services import find, outside, prefix_list
 from bastide.services.ec2.subnet import router
+from bastide.services.ec2.transit_noun import ALIVE, Route, attachments, declared, ranges, routes
+from bastide.services.ec2.transit_noun import OF as OF_TRANSIT
 from bastide.services.ec2.vpc_endpoint import OF, dns_names
 from bastide.store import Row, View
 
 
 class Ec2Network:
-    """Reads endpoints and VPCs from EC2's rows. services: botocore's names of those the platform has."""
+    """Reads endpoints, VPCs and transit gateways from EC2's rows. services: botocore's names of those the platform has.
+    links: what the operator declared."""
 
-    def __init__(self, services: Collection[str]) -> None:
+    def __init__(self, services: Collection[str], links: Links) -> None:
         self._services = frozenset(services)
+        self._links = links
 
     def endpoint(self, view: View, id: str) -> Endpoint | None:
         """The endpoint of that id, None when it is gone."""
@@ -107,7 +116,83 @@ class Ec2Network:
         wanted = {group for one in interfaces.values() for group in one.groups}
         groups = {id: _group(view, *where, id) for id in sorted(wanted)}
         resolver = str(ipaddress.IPv4Network(row.doc["CidrBlock"])[2]) if row.doc["DnsSupport"] else ""
-        return Plan(resolver, names, tuple(entrances), free, groups)
+        return Plan(
+            resolver,
+            names,
+            tuple(entrances),
+            free,
+            groups,
+            row.doc["CidrBlock"],
+            {one.doc["CidrBlock"]: _ways(view, one, row) for one in subnets.values()},
+            {
+                one.name: Transit(one.doc["TgwOwner"], vpc.region, one.doc["Tgw"])
+                for one in TRANSIT_ATTACHMENT.inside(view, *where, vpc.id)
+                if one.status == ALIVE
+            },
+        )
+
+    def transit(self, view: View, transit: Transit) -> TransitPlan | None:
+        """How a transit gateway is to be; None for one that is gone."""
+        if TRANSIT_GATEWAY.get(view, transit.account, transit.region, transit.id) is None:
+            return None
+        ways: dict[str, tuple[Way, ...]] = {}
+        for table in TRANSIT_TABLE.inside(view, transit.account, transit.region, transit.id):
+            ways[table.name] = tuple(
+                Way(one.cidr, one.attachment.name if one.active and one.attachment is not None else "", _lost(one))
+                for one in routes(view, table, self._links)
+            )
+        joints: dict[str, Joint] = {}
+        for row in attachments(view, transit.region, transit.id):
+            if row.status != ALIVE:
+                continue
+            held = declared(view, row, self._links) if row.doc["Type"] == "vpn" else None
+            joints[row.name] = Joint(
+                ranges(view, row, self._links),
+                ways.get(row.doc["Table"], ()),
+                Vpc(row.account, row.region, row.doc["Resource"]) if row.doc["Type"] == "vpc" else None,
+                held.far if held is not None else None,
+                row.doc["Table"],
+            )
+        return TransitPlan(joints)
+
+    def transits(self, view: View, regions: Iterable[str]) -> list[Transit]:
+        """All transit gateways."""
+        found: list[Transit] = []
+        for region in regions:
+            after: str | None = None
+            while rows := view.scan(OF_TRANSIT, "", region, after=after, limit=500):
+                after = rows[-1].name
+                gateways = [one for one in rows if not one.name.startswith(f"{TRANSIT_ATTACHMENT.prefix}-")]
+                found += [Transit(one.doc["Account"], region, one.name) for one in gateways]
+        return found
+
+
+def _lost(route: Route) -> str:
+    return "" if route.active else f"the route {route.cidr} is a blackhole"
+
+
+def _ways(view: View, subnet: Row, vpc: Row) -> tuple[Way, ...]:
+    """Where packets that leave the VPC go from a subnet."""
+    id = subnet.doc.get("Table") or vpc.doc["Main"]
+    table = ROUTE_TABLE.get(view, subnet.account, subnet.region, id)
+    found: list[Way] = []
+    for cidr, target in (table.doc.get("Routes", {}) if table is not None else {}).items():
+        if target.startswith("igw-"):
+            found.append(Way(cidr, "", f"{id}: {cidr} leads to {target}, and no interface has a public address"))
+            continue
+        held = way_out(view, table, target) if table is not None else None
+        zones = {
+            one.doc["Zone"]
+            for name in (held.doc["Subnets"] if held is not None else ())
+            if (one := SUBNET.get(view, subnet.account, subnet.region, name)) is not None
+        }
+        if held is None:
+            found.append(Way(cidr, "", f"{id}: {cidr} leads to {target}, which {vpc.name} is not attached to"))
+        elif subnet.doc["Zone"] not in zones:
+            found.append(Way(cidr, "", f"{held.name} has no subnet in the zone {subnet.doc['Zone']} of {subnet.name}"))
+        else:
+            found.append(Way(cidr, held.name))
+    return tuple(found)
 
 
 def _whose(view: View, id: str) -> tuple[str, str] | None:
