@@ -16,11 +16,12 @@ from bastide.policy import Attached, Document, Form
 from bastide.store import Row, View
 
 GRANTED: Final = "ram:Granted"
-"""Rows ``ARN\\0SHARE`` under no account: Principals (account ids that take part, and paths of an organisation, which end in
-``/``), Actions."""
+"""Rows ``ARN\\0SHARE`` under no account: Actions; Principals, those that take part: an account that accepted an invitation
+(``111122223333``), an account as long as it is of an organisation (``111122223333@o-x/``), a path (``o-x/r-y/``)."""
 
 
-def _granted(view: View, region: str, arn: str = "") -> Iterator[Row]:
+def granted(view: View, region: str, arn: str = "") -> Iterator[Row]:
+    """The rows of a region, or of one resource."""
     after: str | None = None
     prefix = f"{arn}\0" if arn else ""
     while True:
@@ -38,15 +39,13 @@ def policy(view: View, arn: Arn) -> Attached | None:
 
 def _policy(view: View, arn: Arn) -> Attached | None:
     statements: list[dict[str, Any]] = []
-    for row in _granted(view, arn.region, str(arn)):
+    for row in granted(view, arn.region, str(arn)):
         allowed = {"Effect": "Allow", "Action": row.doc["Actions"], "Resource": "*"}
-        accounts = [one for one in row.doc["Principals"] if not one.endswith("/")]
-        paths = [one for one in row.doc["Principals"] if one.endswith("/")]
-        if accounts:
-            statements.append({**allowed, "Principal": {"AWS": accounts}})
-        if paths:
-            inside = {"ForAnyValue:StringLike": {"aws:PrincipalOrgPaths": [f"{one}*" for one in paths]}}
-            statements.append({**allowed, "Principal": "*", "Condition": inside})
+        for one in row.doc["Principals"]:
+            account, _, path = one.rpartition("@") if one.endswith("/") else (one, "", "")
+            inside = {"ForAnyValue:StringLike": {"aws:PrincipalOrgPaths": [f"{path}*"]}} if path else {}
+            whom = {"AWS": account} if account else "*"
+            statements.append({**allowed, "Principal": whom, **({"Condition": inside} if inside else {})})
     if not statements:
         return None
     text = json.dumps({"Version": "2012-10-17", "Statement": statements})
@@ -55,14 +54,18 @@ def _policy(view: View, arn: Arn) -> Attached | None:
 
 def takes_part(principals: list[str], account: str, path: str) -> bool:
     """Whether an account is among those that a share names. path: where it stands, ``o-x/r-y/``; empty outside."""
-    return any(one == account or (one.endswith("/") and path.startswith(one)) for one in principals)
+    for one in principals:
+        whom, _, where = one.rpartition("@") if one.endswith("/") else (one, "", "")
+        if whom in ("", account) and path.startswith(where):
+            return True
+    return False
 
 
 def shared(view: View, region: str, account: str, path: str) -> list[str]:
     """The ARNs of what is shared with an account."""
     found = {
         row.name.partition("\0")[0]: None
-        for row in _granted(view, region)
+        for row in granted(view, region)
         if takes_part(row.doc["Principals"], account, path)
     }
     return list(found)

@@ -43,7 +43,8 @@ def open_to(vpc: Vpc, cidr: str, group: str = "") -> None:
 
 @dataclass
 class Two:
-    """A transit gateway without default tables and two VPCs of its account, each with a client, not attached yet."""
+    """A transit gateway without default tables, shared with another account, and a VPC of each with a client; not attached
+    yet."""
 
     account: Account
     tgw: str
@@ -63,9 +64,14 @@ class Two:
 @pytest.fixture(scope="module")
 def two(platform: Running) -> Iterator[Two]:
     account = platform.account()
-    a, b = make_vpc(account, "10.1.0.0/16"), make_vpc(account, "10.2.0.0/16")
+    a, b = make_vpc(account, "10.1.0.0/16"), make_vpc(platform.account(), "10.2.0.0/16")
     options = {"DefaultRouteTableAssociation": "disable", "DefaultRouteTablePropagation": "disable"}
-    tgw = account.client("ec2").create_transit_gateway(Options=options)["TransitGateway"]["TransitGatewayId"]
+    made = account.client("ec2").create_transit_gateway(Options=options)["TransitGateway"]
+    tgw = made["TransitGatewayId"]
+    platform.client("ram").enable_sharing_with_aws_organization()
+    account.client("ram").create_resource_share(
+        name="gateway", resourceArns=[made["TransitGatewayArn"]], principals=[b.account.id]
+    )
     with a.inside() as in_a, b.inside() as in_b:
         for one in (in_a, in_b):
             assert one.one("resolve", "localhost")[0] == ""
@@ -86,15 +92,20 @@ def test_packets_pass_only_where_every_table_says_so_and_groups_let_them(two: Tw
     assert refused(ec2.create_route, **route) == "InvalidTransitGatewayID.NotFound"
     ids = []
     for vpc in (a, b):
-        made = ec2.create_transit_gateway_vpc_attachment(
+        made = vpc.ec2.create_transit_gateway_vpc_attachment(
             TransitGatewayId=two.tgw, VpcId=vpc.id, SubnetIds=[vpc.subnet]
         )["TransitGatewayVpcAttachment"]
         ids.append(made["TransitGatewayAttachmentId"])
     attached_a, attached_b = ids
-    shown = ec2.describe_transit_gateway_vpc_attachments(TransitGatewayAttachmentIds=ids)
-    assert [one["State"] for one in shown["TransitGatewayVpcAttachments"]] == ["available"] * 2
     ec2.create_route(**route)
-    ec2.create_route(**back)
+    assert refused(b.ec2.create_route, **back) == "InvalidTransitGatewayID.NotFound"  # not accepted yet
+    ec2.accept_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=attached_b)
+    shown = ec2.describe_transit_gateway_vpc_attachments(TransitGatewayAttachmentIds=ids)
+    assert [(one["State"], one["VpcOwnerId"]) for one in shown["TransitGatewayVpcAttachments"]] == [
+        ("available", a.account.id),
+        ("available", b.account.id),
+    ]
+    b.ec2.create_route(**back)
     assert not passes()  # the gateway has no tables yet
     tables = [
         ec2.create_transit_gateway_route_table(TransitGatewayId=two.tgw)["TransitGatewayRouteTable"][
@@ -125,7 +136,7 @@ def test_packets_pass_only_where_every_table_says_so_and_groups_let_them(two: Tw
     # A group on either end, a port beside, the other way round.
     assert not reached(two.in_a, two.address_b, 444)
     assert not reached(two.in_b, two.address_a)
-    ec2.revoke_security_group_ingress(
+    b.ec2.revoke_security_group_ingress(
         GroupId=b.group, IpPermissions=[{**HTTPS, "IpRanges": [{"CidrIp": "10.1.0.0/16"}]}]
     )
     assert not passes()
@@ -143,17 +154,17 @@ def test_packets_pass_only_where_every_table_says_so_and_groups_let_them(two: Tw
     assert not passes()
     ec2.delete_transit_gateway_route(TransitGatewayRouteTableId=tables[0], DestinationCidrBlock="10.2.1.0/24")
     assert passes()
-    ec2.delete_route(RouteTableId=b.main_table(), DestinationCidrBlock="10.0.0.0/8")
+    b.ec2.delete_route(RouteTableId=b.main_table(), DestinationCidrBlock="10.0.0.0/8")
     assert not passes()
-    ec2.create_route(**back)
+    b.ec2.create_route(**back)
 
     # An endpoint of the other VPC serves who gets there, as a call from that VPC's endpoint.
     made = b.interface("sts")["VpcEndpointId"]
     inside = [{"Name": "vpc-id", "Values": [b.id]}, {"Name": "interface-type", "Values": ["vpc_endpoint"]}]
-    there = ec2.describe_network_interfaces(Filters=inside)["NetworkInterfaces"][0]["PrivateIpAddress"]
+    there = b.ec2.describe_network_interfaces(Filters=inside)["NetworkInterfaces"][0]["PrivateIpAddress"]
     url = {"_client": {"endpoint_url": f"https://{there}", "verify": False}}
     assert two.in_a.one(*STS, url)[0] == ""
-    ec2.delete_vpc_endpoints(VpcEndpointIds=[made])
+    b.ec2.delete_vpc_endpoints(VpcEndpointIds=[made])
 
     # Who leaves takes its routes along.
     ec2.disable_transit_gateway_route_table_propagation(
@@ -167,16 +178,16 @@ def test_packets_pass_only_where_every_table_says_so_and_groups_let_them(two: Tw
     )
     assert passes()
     assert refused(ec2.delete_transit_gateway, TransitGatewayId=two.tgw) == "IncorrectState"
-    ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=attached_b)
+    b.ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=attached_b)
     assert not passes()
     gone = ec2.search_transit_gateway_routes(
         TransitGatewayRouteTableId=tables[0], Filters=[{"Name": "state", "Values": ["blackhole"]}]
     )["Routes"]
     assert [one["DestinationCidrBlock"] for one in gone] == ["0.0.0.0/0"]
-    routes = ec2.describe_route_tables(RouteTableIds=[b.main_table()])["RouteTables"][0]["Routes"]
+    routes = b.ec2.describe_route_tables(RouteTableIds=[b.main_table()])["RouteTables"][0]["Routes"]
     assert {one["State"] for one in routes if "TransitGatewayId" in one} == {"blackhole"}
     ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=attached_a)
     for table in tables:
         ec2.delete_transit_gateway_route_table(TransitGatewayRouteTableId=table)
     for vpc, cidr in ((a, "10.2.0.0/16"), (b, "10.0.0.0/8")):
-        ec2.delete_route(RouteTableId=vpc.main_table(), DestinationCidrBlock=cidr)
+        vpc.ec2.delete_route(RouteTableId=vpc.main_table(), DestinationCidrBlock=cidr)
