@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, each, once, pages, shares
-from bastide.kernel.context import tag_keys
-from bastide.kernel.kind import fills
 from bastide.services.ram.invitation import invite, withdraw
 from bastide.services.ram.noun import (
     SERVICE,
@@ -40,12 +38,6 @@ def _external(asked: Asked) -> str:
 _ENTRIES: Final[dict[str, Any]] = {
     "ram:Principal": each("principals"), "ram:ResourceArn": each("resourceArns"), "ram:RequestedResourceType": _types,
 }  # fmt: skip
-
-
-@fills("aws:RequestTag/${TagKey}", "aws:TagKeys")
-def _tags(asked: Asked) -> Mapping[str, Any]:
-    pairs = [(str(one.get("key", "")), str(one.get("value", ""))) for one in asked.input.get("tags") or ()]
-    return {**tag_keys("aws:requesttag/", pairs), "aws:tagkeys": tuple(key for key, _ in pairs)} if pairs else {}
 
 
 def _pairs(a: Authorised, before: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -122,7 +114,7 @@ def association(row: Row, kind: str, entity: str, status: str) -> Output:
     "CreateResourceShare",
     asks=[
         Ask(
-            "ram:CreateResourceShare", anything, more=_tags,
+            "ram:CreateResourceShare", anything,
             given={
                 **_ENTRIES, "ram:RequestedAllowsExternalPrincipals": _external, "ram:AllowsExternalPrincipals": _external
             },
@@ -214,7 +206,7 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     return {"returnValue": True, "clientToken": a.input.get("clientToken")}
 
 
-@SHARE.operation("TagResource", asks=[Ask("ram:TagResource", this, more=_tags)])
+@SHARE.operation("TagResource", asks=[Ask("ram:TagResource", this)])
 def tag(a: Authorised, tx: Transaction) -> Output:
     _unsupported(a, "resourceArn")
     row = mine(a, tx)
@@ -223,7 +215,7 @@ def tag(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-@SHARE.operation("UntagResource", asks=[Ask("ram:UntagResource", this, given={"aws:TagKeys": each("tagKeys")})])
+@SHARE.operation("UntagResource", asks=[Ask("ram:UntagResource", this)])
 def untag(a: Authorised, tx: Transaction) -> Output:
     _unsupported(a, "resourceArn")
     row = mine(a, tx)
