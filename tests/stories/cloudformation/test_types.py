@@ -361,6 +361,7 @@ def _account(word: str) -> dict[str, Any]:
             "AWS::EC2::NetworkInterface",
             {"SubnetId": _ref("Subnet"), "GroupSet": [_ref("Wall")], "Description": word},
         ),
+        **_leading_out(word, tags),
         "Trail": (
             "AWS::CloudTrail::Trail",
             {"S3BucketName": _ref("Trails"), "IsLogging": word == "one", "Tags": tags},
@@ -389,6 +390,63 @@ def _account(word: str) -> dict[str, Any]:
                     ],
                 },
             },
+        ),
+    }
+
+
+def _leading_out(word: str, tags: list[dict[str, str]]) -> dict[str, Any]:
+    """What leads out of the network of an account."""
+    through = {"TransitGatewayRouteTableId": _ref("Ways"), "TransitGatewayAttachmentId": _ref("Joint")}
+    return {
+        "Out1": ("AWS::EC2::InternetGateway", {"Tags": tags}),
+        "Gate": ("AWS::EC2::VPCGatewayAttachment", {"VpcId": _ref("Network"), "InternetGatewayId": _ref("Out1")}),
+        "Transit": ("AWS::EC2::TransitGateway", {"DefaultRouteTableAssociation": "disable", "Tags": tags}),
+        "Joint": (
+            "AWS::EC2::TransitGatewayAttachment",
+            {
+                "TransitGatewayId": _ref("Transit"),
+                "VpcId": _ref("Network"),
+                "SubnetIds": [_ref("Subnet")],
+                "Tags": tags,
+            },
+        ),
+        "Default": (
+            "AWS::EC2::Route",
+            {
+                "RouteTableId": _ref("Table"),
+                "DestinationCidrBlock": "0.0.0.0/0",
+                **({"GatewayId": _ref("Out1")} if word == "one" else {"TransitGatewayId": _ref("Transit")}),
+            },
+            ["Gate", "Joint"],
+        ),
+        "Ways": ("AWS::EC2::TransitGatewayRouteTable", {"TransitGatewayId": _ref("Transit"), "Tags": tags}),
+        "Associated": ("AWS::EC2::TransitGatewayRouteTableAssociation", through),
+        "Told": ("AWS::EC2::TransitGatewayRouteTablePropagation", through),
+        "Way": (
+            "AWS::EC2::TransitGatewayRoute",
+            {
+                "TransitGatewayRouteTableId": _ref("Ways"),
+                "DestinationCidrBlock": "10.7.0.0/16" if word == "one" else "10.9.0.0/16",
+                **({"Blackhole": True} if word == "one" else {"TransitGatewayAttachmentId": _ref("Joint")}),
+            },
+        ),
+        "Elsewhere": (
+            "AWS::EC2::CustomerGateway",
+            {"Type": "ipsec.1", "IpAddress": "203.0.113.10", "BgpAsn": 65000, "Tags": tags},
+        ),
+        "Link": (
+            "AWS::EC2::VPNConnection",
+            {
+                "Type": "ipsec.1",
+                "CustomerGatewayId": _ref("Elsewhere"),
+                "TransitGatewayId": _ref("Transit"),
+                "StaticRoutesOnly": word == "one",
+                "Tags": tags,
+            },
+        ),
+        "Shared": (
+            "AWS::RAM::ResourceShare",
+            {"Name": f"share-{word}", "ResourceArns": [_at("Transit.TransitGatewayArn")], "Tags": tags},
         ),
     }
 

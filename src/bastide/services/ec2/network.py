@@ -53,7 +53,7 @@ class Ec2Network:
         row = VPC_ENDPOINT.get(view, account, region, id)
         if row is None:
             return None
-        service = find(region, row.doc["Service"], self._services)
+        service = find(region, row.doc["Service"], self._services, row.doc["Type"])
         policy = Attached(Document.parse_cached(row.doc["Policy"], Form.ENDPOINT), id)
         return Endpoint(
             id, row.doc["VpcId"], account, service.services if service is not None else frozenset(), policy, region
@@ -66,7 +66,7 @@ class Ec2Network:
         if held is None or vpc is None:
             return ""
         for endpoint in VPC_ENDPOINT.inside(view, account, region, vpc.name):
-            service = find(region, endpoint.doc["Service"], self._services)
+            service = find(region, endpoint.doc["Service"], self._services, endpoint.doc["Type"])
             if service is not None and service.gateway and _routed(endpoint, [held], vpc, view):
                 return endpoint.name
         return ""
@@ -99,7 +99,7 @@ class Ec2Network:
         entrances: list[Entrance] = []
         private = row.doc["DnsSupport"] and row.doc["DnsHostnames"]
         for endpoint in VPC_ENDPOINT.inside(view, *where, vpc.id):
-            service = find(vpc.region, endpoint.doc["Service"], self._services)
+            service = find(vpc.region, endpoint.doc["Service"], self._services, endpoint.doc["Type"])
             if service is None:
                 continue
             if service.gateway:

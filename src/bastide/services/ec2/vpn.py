@@ -134,9 +134,6 @@ def create(a: Authorised, tx: Transaction) -> Output:
         raise Refused("UnsupportedOperation", f"Bastide makes no tunnels, so {', '.join(sorted(meant))} has no effect.")
     gateway = CUSTOMER_GATEWAY.held(a, tx, a.input["CustomerGatewayId"])
     tgw = TRANSIT_GATEWAY.held(a, tx, a.input["TransitGatewayId"])
-    for other in VPN_CONNECTION.inside(tx, a.account, a.region, gateway.name):
-        if other.doc["Tgw"] == tgw.name:
-            raise invalid(f"{gateway.name} and {tgw.name} have the connection {other.name} already.")
     doc = {"CustomerGatewayId": gateway.name, "Tgw": tgw.name, "StaticOnly": static}
     row = VPN_CONNECTION.put(a, tx, VPN_CONNECTION.new_id(), doc, [gateway.name])
     new_attachment(a, tx, tgw, "vpn", row.name, {"StaticOnly": static, "Subnets": []}, [row.name])

@@ -16,12 +16,25 @@ from bastide.services.cloudformation.types import (
     platform,
     stack_sets,
     storage,
+    transit,
     watching,
 )
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
-    for module in (functions, identity, integration, machines, network, own, platform, stack_sets, storage, watching)
+    for module in (
+        functions,
+        identity,
+        integration,
+        machines,
+        network,
+        own,
+        platform,
+        stack_sets,
+        storage,
+        transit,
+        watching,
+    )
     for one in module.TYPES
 }
 """All rows, by name."""
