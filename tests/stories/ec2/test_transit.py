@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,3 +194,125 @@ def test_packets_pass_only_where_every_table_says_so_and_groups_let_them(two: Tw
         ec2.delete_transit_gateway_route_table(TransitGatewayRouteTableId=table)
     for vpc, cidr in ((a, "10.2.0.0/16"), (b, "10.0.0.0/8")):
         vpc.ec2.delete_route(RouteTableId=vpc.main_table(), DestinationCidrBlock=cidr)
+
+
+_FAR = """
+import socket, subprocess, sys
+for line in ("link set lo up", "addr add 10.200.0.10/32 dev lo", "addr add 10.201.0.10/32 dev lo",
+             "addr add 192.0.2.80/32 dev lo"):
+    subprocess.run(["ip", *line.split()], check=True)
+listening = socket.create_server(("0.0.0.0", 443))
+print("ready", flush=True)
+while True:
+    link, peer = listening.accept()
+    print(peer[0], flush=True)
+    link.close()
+"""
+
+
+@pytest.fixture
+def office(platform: Running) -> Iterator[subprocess.Popen[str]]:
+    """The operator's side: a namespace with a server at 10.200.0.10, 10.201.0.10 and 192.0.2.80, declared twice: as the
+    range 10.200.0.0/16, and as the way to everything."""
+    running = subprocess.Popen(
+        ["unshare", "--net", "--", sys.executable, "-c", _FAR], stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    where = f"/proc/{running.pid}/ns/net"
+    told = [
+        {"name": "office", "gateway": "203.0.113.10", "namespace": where, "ranges": ["10.200.0.0/16"]},
+        {"name": "proxy", "gateway": "203.0.113.20", "namespace": where, "ranges": ["0.0.0.0/0"]},
+    ]
+    links = platform.data / "links.json"
+    links.write_text(json.dumps(told))
+    yield running
+    links.unlink()
+    running.kill()
+    running.communicate()
+
+
+@pytest.mark.control("NET-01")
+@pytest.mark.control("NET-03")
+def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office: subprocess.Popen[str]) -> None:
+    ec2, a = two.ec2, two.a
+    assert office.stdout is not None
+
+    def arrives(there: str) -> bool:
+        code, _ = two.in_a.ask(("connect", there), patience=0.3)[0]
+        assert code in ("", "TimeoutError"), code
+        return not code
+
+    joint = ec2.create_transit_gateway_vpc_attachment(TransitGatewayId=two.tgw, VpcId=a.id, SubnetIds=[a.subnet])[
+        "TransitGatewayVpcAttachment"
+    ]["TransitGatewayAttachmentId"]
+    outward, back = (
+        ec2.create_transit_gateway_route_table(TransitGatewayId=two.tgw)["TransitGatewayRouteTable"][
+            "TransitGatewayRouteTableId"
+        ]
+        for _ in range(2)
+    )
+    ec2.associate_transit_gateway_route_table(TransitGatewayRouteTableId=outward, TransitGatewayAttachmentId=joint)
+    ec2.enable_transit_gateway_route_table_propagation(
+        TransitGatewayRouteTableId=back, TransitGatewayAttachmentId=joint
+    )
+    table = a.main_table()
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=a.id)
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/15", TransitGatewayId=two.tgw)
+
+    def link(address: str) -> tuple[str, str, str, str]:
+        """A connection with its attachment, which goes by the table that leads back: customer gateway, connection,
+        attachment, and whether it is up."""
+        side = ec2.create_customer_gateway(Type="ipsec.1", BgpAsn=65000, IpAddress=address)["CustomerGateway"]
+        made = ec2.create_vpn_connection(
+            Type="ipsec.1", CustomerGatewayId=side["CustomerGatewayId"], TransitGatewayId=two.tgw
+        )["VpnConnection"]["VpnConnectionId"]
+        found = ec2.describe_transit_gateway_attachments(Filters=[{"Name": "resource-id", "Values": [made]}])
+        attachment = found["TransitGatewayAttachments"][0]["TransitGatewayAttachmentId"]
+        ec2.associate_transit_gateway_route_table(
+            TransitGatewayRouteTableId=back, TransitGatewayAttachmentId=attachment
+        )
+        shown = ec2.describe_vpn_connections(VpnConnectionIds=[made])["VpnConnections"][0]
+        return side["CustomerGatewayId"], made, attachment, shown["VgwTelemetry"][0]["Status"]
+
+    nowhere, to_office = link("203.0.113.99"), link("203.0.113.10")
+    assert (nowhere[3], to_office[3]) == ("DOWN", "UP")
+    assert not arrives("10.200.0.10")  # the gateway's table leads nowhere yet
+    ec2.create_transit_gateway_route(
+        TransitGatewayRouteTableId=outward, DestinationCidrBlock="10.200.0.0/15", TransitGatewayAttachmentId=nowhere[2]
+    )
+    assert not arrives("10.200.0.10")  # nobody declared what is there
+    ec2.replace_transit_gateway_route(
+        TransitGatewayRouteTableId=outward,
+        DestinationCidrBlock="10.200.0.0/15",
+        TransitGatewayAttachmentId=to_office[2],
+    )
+    assert arrives("10.200.0.10")
+    assert office.stdout.readline() == f"{two.address_a}\n"
+    assert not arrives("10.201.0.10")  # a route leads there, but it is not declared to be there
+    assert not arrives("192.0.2.80")
+
+    # The internet: not through an internet gateway, for no interface has a public address; through the corporate network
+    # where the default route leads there.
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    assert not arrives("192.0.2.80")
+    ec2.replace_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", TransitGatewayId=two.tgw)
+    assert not arrives("192.0.2.80")
+    to_proxy = link("203.0.113.20")
+    ec2.enable_transit_gateway_route_table_propagation(
+        TransitGatewayRouteTableId=outward, TransitGatewayAttachmentId=to_proxy[2]
+    )
+    assert arrives("192.0.2.80")
+    assert office.stdout.readline() == f"{two.address_a}\n"
+    assert arrives("10.200.0.10")
+    ec2.delete_vpn_connection(VpnConnectionId=to_proxy[1])
+    assert not arrives("192.0.2.80")
+
+    for one in (nowhere, to_office):
+        ec2.delete_vpn_connection(VpnConnectionId=one[1])
+    for one in (nowhere, to_office, to_proxy):
+        ec2.delete_customer_gateway(CustomerGatewayId=one[0])
+    ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=a.id)
+    ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=joint)
+    for one in ("10.200.0.0/15", "0.0.0.0/0"):
+        ec2.delete_route(RouteTableId=table, DestinationCidrBlock=one)
