@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import Account, Running
+from tests.platform import PROGRAM, Account, Running
 from tests.stories.ec2.conftest import Inside, Vpc, make_vpc
 
 HTTPS = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443}
@@ -36,6 +36,19 @@ def reached(client: Inside, there: str, port: int = 443) -> bool:
     code, _ = client.ask(("connect", there, {"port": port}), patience=0.3)[0]
     assert code in ("ConnectionRefusedError", "TimeoutError"), code
     return code == "ConnectionRefusedError"
+
+
+def why(vpc: Vpc, source: str, destination: str, port: int = 443) -> tuple[bool, dict[str, Any]]:
+    """What `bastide network why` says: whether it passes, and the last hop."""
+    told = subprocess.run(
+        [*PROGRAM, "network", "why", "--data", str(vpc.account.platform.data), "--account", vpc.account.id, source,
+         destination, str(port), "--format", "json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.stdout, told.stderr
+    found = json.loads(told.stdout)
+    assert told.returncode == (0 if found["passes"] else 1)
+    return found["passes"], found["hops"][-1]
 
 
 def open_to(vpc: Vpc, cidr: str, group: str = "") -> None:
@@ -124,13 +137,15 @@ def test_packets_pass_only_where_every_table_says_so_and_groups_let_them(two: Tw
     ec2.enable_transit_gateway_route_table_propagation(
         TransitGatewayRouteTableId=tables[0], TransitGatewayAttachmentId=attached_b
     )
-    assert not passes()  # no way back
+    assert not passes()
+    said, last = why(a, two.address_a, two.address_b)
+    assert (said, last["what"], last["where"]) == (False, "transit route table back", tables[1])
     ec2.create_transit_gateway_route(
         TransitGatewayRouteTableId=tables[1],
         DestinationCidrBlock="10.1.0.0/16",
         TransitGatewayAttachmentId=attached_a,
     )
-    assert passes()
+    assert passes() and why(a, two.address_a, two.address_b)[0]
     found = ec2.search_transit_gateway_routes(
         TransitGatewayRouteTableId=tables[0], Filters=[{"Name": "type", "Values": ["propagated"]}]
     )["Routes"]

@@ -198,6 +198,28 @@ class Joined(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The first packet of a connection. destination: an address, or a name that the source's DNS knows. protocol: ``tcp``,
+    ``udp`` or ``icmp`` (an echo request)."""
+
+    source: str
+    destination: str
+    protocol: str = "tcp"
+    port: int = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A place on a packet's way. what: the kind of place. where: its id. passes: whether the packet goes on. why: in
+    words."""
+
+    what: str
+    where: str
+    passes: bool
+    why: str
+
+
 class Networks(Protocol):
     """All networks of a platform: VPCs, and those of the hosts of a job."""
 
@@ -232,6 +254,10 @@ class Networks(Protocol):
         then it is cut off as a whole until it is settled again."""
         ...
 
+    def explain(self, vpc: Vpc, interface: str, packet: Packet) -> list[Hop]:
+        """What a packet from an interface would meet, hop by hop, there and back; the last one refuses, or all pass."""
+        ...
+
     async def attach(self, vpc: Vpc, interface: str) -> Attachment:
         """A new namespace behind a planned network interface. Raises NetworkError, KeyError for an interface that is
         not planned, and ValueError for one that has something attached."""
@@ -247,6 +273,6 @@ class Networks(Protocol):
 
 
 __all__ = [
-    "Attachment", "Door", "Entrance", "Far", "Group", "Interface", "Joined", "Joint", "NetworkError", "Networks", "Opened",
-    "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way",
+    "Attachment", "Door", "Entrance", "Far", "Group", "Hop", "Interface", "Joined", "Joint", "NetworkError", "Networks",
+    "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way",
 ]  # fmt: skip

@@ -23,10 +23,12 @@ from bastide.engines.network import (
     Attachment,
     Door,
     Entrance,
+    Hop,
     Interface,
     Joined,
     NetworkError,
     Opened,
+    Packet,
     Plan,
     Transit,
     TransitPlan,
@@ -37,6 +39,7 @@ from bastide.engines.network.peers import Peers
 from bastide.engines.network.resolver import Resolver
 from bastide.engines.network.rules import ruleset
 from bastide.engines.network.transits import OUTER, Routing, Transits, route
+from bastide.engines.network.why import explain
 
 _AGAIN: Final = 5.0
 """Seconds until a VPC that was cut off is tried again."""
@@ -134,6 +137,18 @@ class Namespaces:
     def linked(self, joint: str) -> bool:
         """See the port."""
         return self._transits.linked(joint)
+
+    def explain(self, vpc: Vpc, interface: str, packet: Packet) -> list[Hop]:
+        """See the port."""
+        return explain(
+            vpc,
+            interface,
+            packet,
+            plans=self._planner,
+            transits=self._transits.planner,
+            attached=self.attached,
+            linked=self.linked,
+        )
 
     async def settle(self, which: Vpc | Transit) -> None:
         """Makes it as planned now (see the port)."""

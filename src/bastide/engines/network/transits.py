@@ -90,7 +90,7 @@ class Transits:
     """All transit gateways. planner: how one is to be now, None for one that is gone."""
 
     def __init__(self, planner: Callable[[Transit], TransitPlan | None]) -> None:
-        self._planner = planner
+        self.planner = planner
         self._gates: dict[Transit, _Gate] = {}
         self.numbers = itertools.count(1000)
         self._links = itertools.count(1)
@@ -100,7 +100,7 @@ class Transits:
         gate = self._gates.setdefault(transit, _Gate())
         async with gate.lock:
             try:
-                plan = self._planner(transit)
+                plan = self.planner(transit)
                 if plan is None or not (gate.links or any(one.far is not None for one in plan.joints.values())):
                     self._cut(gate)  # nothing to lead to
                     return
