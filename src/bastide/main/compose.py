@@ -54,6 +54,7 @@ from bastide.services import (
     kms,
     lambda_,
     logs,
+    route53,
     s3,
     sagemaker,
     scheduler,
@@ -159,7 +160,7 @@ class Platform:
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
         links = Links(directory.links)
-        network = ec2.Ec2Network(registry.services, links)
+        network = ec2.Ec2Network(registry.services, links, route53.zones_of)
 
         def planned(vpc: Vpc) -> Plan | None:
             with store.reading() as view:

@@ -444,6 +444,25 @@ def _leading_out(word: str, tags: list[dict[str, str]]) -> dict[str, Any]:
                 "Tags": tags,
             },
         ),
+        "Names": (
+            "AWS::Route53::HostedZone",
+            {
+                "Name": "types.bank",
+                "HostedZoneConfig": {"Comment": word},
+                "VPCs": [{"VPCRegion": _ref("AWS::Region"), "VPCId": _ref("Network")}],
+                "HostedZoneTags": tags,
+            },
+        ),
+        "Name": (
+            "AWS::Route53::RecordSet",
+            {
+                "HostedZoneId": _ref("Names"),
+                "Name": "a.types.bank",
+                "Type": "A",
+                "TTL": "60",
+                "ResourceRecords": ["10.8.0.1" if word == "one" else "10.8.0.2"],
+            },
+        ),
         "Shared": (
             "AWS::RAM::ResourceShare",
             {"Name": f"share-{word}", "ResourceArns": [_at("Transit.TransitGatewayArn")], "Tags": tags},

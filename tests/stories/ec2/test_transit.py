@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import PROGRAM, Account, Running
+from tests.platform import PROGRAM, Account, Running, allow
 from tests.stories.ec2.conftest import Inside, Vpc, make_vpc
 
 HTTPS = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443}
@@ -246,7 +246,8 @@ def office(platform: Running) -> Iterator[subprocess.Popen[str]]:
     running.communicate()
 
 
-@pytest.mark.control("NET-01")
+@pytest.mark.control("ACC-08", lacking="the repositories of Shared Services")
+@pytest.mark.control("NET-01", lacking="the link is declared and has no tunnel; no Direct Connect")
 @pytest.mark.control("NET-03")
 def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office: subprocess.Popen[str]) -> None:
     ec2, a = two.ec2, two.a
@@ -306,6 +307,14 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
     assert office.stdout.readline() == f"{two.address_a}\n"
     assert not arrives("10.201.0.10")  # a route leads there, but it is not declared to be there
     assert not arrives("192.0.2.80")
+
+    # Who works in the account makes no way out.
+    a.account.role("workload", allow("sagemaker:*", "ec2:Describe*"))
+    workload = a.account.client("ec2", a.account.as_role("workload"))
+    assert refused(workload.create_internet_gateway) == "UnauthorizedOperation"
+    assert refused(workload.create_route, RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway) == (
+        "UnauthorizedOperation"
+    )
 
     # The internet: not through an internet gateway, for no interface has a public address; through the corporate network
     # where the default route leads there.

@@ -43,6 +43,7 @@ def owned(account: Account) -> tuple[Account, str, str]:
     return account, made["TransitGatewayId"], made["TransitGatewayArn"]
 
 
+@pytest.mark.control("NET-02")
 def test_who_is_invited_takes_part_once_it_accepts(
     platform: Running, sharing: Any, owned: tuple[Account, str, str]
 ) -> None:

@@ -121,11 +121,20 @@ class Entrance:
 
 
 @dataclass(frozen=True, slots=True)
+class Zone:
+    """What a VPC's DNS knows below a name, and all that it knows there: name and names of records in lower case, without
+    the last dot. records: by name and type, seconds that they are good for, and values as in a zone file."""
+
+    name: str
+    records: Mapping[tuple[str, str], tuple[int, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a VPC is to be. resolver: the address of its DNS, empty without one. names: what resolves there, with the
     addresses; ``*.`` in front covers everything below. interfaces: those that something may be attached to. cidr: of the
     VPC. ways: of each subnet's CIDR the routes that lead out of the VPC. joints: the attachments by which transit gateways
-    are reached."""
+    are reached. zones: what its DNS knows besides `names`; whichever is longer counts."""
 
     resolver: str
     names: Mapping[str, tuple[str, ...]]
@@ -135,6 +144,7 @@ class Plan:
     cidr: str = ""
     ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
     joints: Mapping[str, Transit] = field(default_factory=dict)
+    zones: tuple[Zone, ...] = ()
 
 
 class Opened(Protocol):
@@ -274,5 +284,5 @@ class Networks(Protocol):
 
 __all__ = [
     "Attachment", "Door", "Entrance", "Far", "Group", "Hop", "Interface", "Joined", "Joint", "NetworkError", "Networks",
-    "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way",
+    "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way", "Zone",
 ]  # fmt: skip

@@ -297,9 +297,9 @@ class Namespaces:
             network.resolver.close()
             network.resolver = None
         if network.resolver is not None:
-            network.resolver.names = plan.names
+            network.resolver.names, network.resolver.zones = plan.names, plan.zones
         elif plan.resolver:
-            resolver = Resolver(plan.names)
+            resolver = Resolver(plan.names, plan.zones)
             bound = kernel.datagrams(network.namespace, plan.resolver)
             await asyncio.get_running_loop().create_datagram_endpoint(lambda: resolver, sock=bound)
             network.resolver, network.resolves = resolver, plan.resolver

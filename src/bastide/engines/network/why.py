@@ -109,7 +109,7 @@ class _Walk:
             IPv4Address(packet.destination)
         except ValueError:
             name = packet.destination.lower().rstrip(".")
-            found = addresses(name, plan.names) if plan.resolver else None
+            found = addresses(name, plan.names, plan.zones) if plan.resolver else None
             if not found:
                 why = f"{name} has no address there" if plan.resolver else "the VPC has no DNS (enableDnsSupport)"
                 raise self.told.end("dns", vpc.id, why) from None

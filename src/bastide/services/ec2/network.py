@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from bastide.engines.network import Entrance, Group, Interface, Joint, Plan, Rule, Transit, TransitPlan, Vpc, Way
+from bastide.engines.network import Entrance, Group, Interface, Joint, Plan, Rule, Transit, TransitPlan, Vpc, Way, Zone
 from bastide.engines.network.links import Links
 from bastide.kernel import Endpoint
 from bastide.policy import Attached, Document, Form
@@ -30,14 +30,18 @@ from bastide.services.ec2.transit_noun import OF as OF_TRANSIT
 from bastide.services.ec2.vpc_endpoint import OF, dns_names
 from bastide.store import Row, View
 
+Zones = Callable[[View, str, str, Callable[[str], tuple[str, ...]]], Iterable[Zone]]
+"""The hosted zones of a VPC (region, id), given what finds the addresses of endpoints' own names."""
+
 
 class Ec2Network:
     """Reads endpoints, VPCs and transit gateways from EC2's rows. services: botocore's names of those the platform has.
-    links: what the operator declared."""
+    links: what the operator declared. zones: the hosted zones that a VPC's DNS knows."""
 
-    def __init__(self, services: Collection[str], links: Links) -> None:
+    def __init__(self, services: Collection[str], links: Links, zones: Zones) -> None:
         self._services = frozenset(services)
         self._links = links
+        self._zones = zones
 
     def endpoint(self, view: View, id: str) -> Endpoint | None:
         """The endpoint of that id, None when it is gone."""
@@ -95,7 +99,9 @@ class Ec2Network:
         subnets = {one.name: one for one in SUBNET.inside(view, *where, vpc.id)}
         held = NETWORK_INTERFACE.inside(view, *where, vpc.id)
         interfaces = {one.name: _interface(one, subnets[one.doc["SubnetId"]]) for one in held}
-        names: dict[str, tuple[str, ...]] = dict(outside(vpc.region))
+        zones = tuple(self._zones(view, vpc.region, vpc.id, lambda name: self._of_endpoint(view, name)))
+        hidden = tuple(f".{one.name}" for one in zones)
+        names = {name: held for name, held in outside(vpc.region).items() if not f".{name}".endswith(hidden)}
         entrances: list[Entrance] = []
         private = row.doc["DnsSupport"] and row.doc["DnsHostnames"]
         for endpoint in VPC_ENDPOINT.inside(view, *where, vpc.id):
@@ -129,7 +135,18 @@ class Ec2Network:
                 for one in TRANSIT_ATTACHMENT.inside(view, *where, vpc.id)
                 if one.status == ALIVE
             },
+            zones,
         )
+
+    def _of_endpoint(self, view: View, name: str) -> tuple[str, ...]:
+        """The addresses of an interface endpoint's own name, whosever it is: such names are no secret."""
+        id = "-".join(name.split(".", maxsplit=1)[0].split("-")[:2])
+        whose = _whose(view, id) if name.startswith("vpce-") else None
+        row = VPC_ENDPOINT.get(view, *whose, id) if whose is not None else None
+        service = None if row is None else find(row.region, row.doc["Service"], self._services, row.doc["Type"])
+        if row is None or service is None or service.gateway:
+            return ()
+        return dict(dns_names(row, service, view)).get(name, ())
 
     def transit(self, view: View, transit: Transit) -> TransitPlan | None:
         """How a transit gateway is to be; None for one that is gone."""
