@@ -361,7 +361,6 @@ def _account(word: str) -> dict[str, Any]:
             "AWS::EC2::NetworkInterface",
             {"SubnetId": _ref("Subnet"), "GroupSet": [_ref("Wall")], "Description": word},
         ),
-        **_leading_out(word, tags),
         "Trail": (
             "AWS::CloudTrail::Trail",
             {"S3BucketName": _ref("Trails"), "IsLogging": word == "one", "Tags": tags},
@@ -394,10 +393,14 @@ def _account(word: str) -> dict[str, Any]:
     }
 
 
-def _leading_out(word: str, tags: list[dict[str, str]]) -> dict[str, Any]:
-    """What leads out of the network of an account."""
+def _connected(word: str) -> dict[str, Any]:
+    """What leads out of a network, and names in it."""
+    tags = [{"Key": "word", "Value": word}]
     through = {"TransitGatewayRouteTableId": _ref("Ways"), "TransitGatewayAttachmentId": _ref("Joint")}
     return {
+        "Network": ("AWS::EC2::VPC", {"CidrBlock": "10.8.0.0/16"}),
+        "Subnet": ("AWS::EC2::Subnet", {"VpcId": _ref("Network"), "CidrBlock": "10.8.1.0/24"}),
+        "Table": ("AWS::EC2::RouteTable", {"VpcId": _ref("Network")}),
         "Out1": ("AWS::EC2::InternetGateway", {"Tags": tags}),
         "Gate": ("AWS::EC2::VPCGatewayAttachment", {"VpcId": _ref("Network"), "InternetGatewayId": _ref("Out1")}),
         "Transit": ("AWS::EC2::TransitGateway", {"DefaultRouteTableAssociation": "disable", "Tags": tags}),
@@ -555,7 +558,7 @@ def _through(stacks: Stacks, name: str, first: str, second: str, **more: Any) ->
     assert stacks.get(id)["StackStatus"] == "DELETE_COMPLETE" and not left, left
 
 
-@pytest.mark.parametrize("rows", [_account, _function])
+@pytest.mark.parametrize("rows", [_account, _connected, _function])
 def test_rows_of_an_account(account: Account, rows: Any) -> None:
     _through(Stacks(account), "types", _template(rows("one")), _template(rows("two")))
 
