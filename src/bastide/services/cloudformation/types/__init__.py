@@ -7,6 +7,8 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    builds,
+    catalog,
     functions,
     identity,
     integration,
@@ -14,6 +16,7 @@ from bastide.services.cloudformation.types import (
     names,
     network,
     own,
+    packages,
     platform,
     stack_sets,
     storage,
@@ -24,6 +27,8 @@ from bastide.services.cloudformation.types import (
 TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
+        builds,
+        catalog,
         functions,
         identity,
         integration,
@@ -31,6 +36,7 @@ TYPES: Final[dict[str, Type]] = {
         names,
         network,
         own,
+        packages,
         platform,
         stack_sets,
         storage,
