@@ -13,6 +13,7 @@ from bastide.services.cloudformation.types import (
     identity,
     integration,
     machines,
+    names,
     network,
     own,
     packages,
@@ -21,18 +22,20 @@ from bastide.services.cloudformation.types import (
     repositories,
     stack_sets,
     storage,
+    transit,
     watching,
 )
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
-        catalog,
         builds,
+        catalog,
         functions,
         identity,
         integration,
         machines,
+        names,
         network,
         own,
         packages,
@@ -41,6 +44,7 @@ TYPES: Final[dict[str, Type]] = {
         releases,
         stack_sets,
         storage,
+        transit,
         watching,
     )
     for one in module.TYPES
