@@ -199,7 +199,8 @@ def test_each_of_the_three_policies_can_stop_it(pipeline: Pipeline, training: Re
     assert training.ran("train")["status"] == "Succeeded"
 
 
-@pytest.mark.control("XAC-02", "SVR-06", lacking="the production pipeline")
+@pytest.mark.control("XAC-02")
+@pytest.mark.control("SVR-06", lacking="Glue")
 def test_a_role_that_does_not_trust_codepipeline_or_may_not_be_passed(pipeline: Pipeline, training: Releases) -> None:
     shared = pipeline.shared
     other = shared.role("Other", trust={"Service": "states.amazonaws.com"})
@@ -220,7 +221,7 @@ def test_a_role_that_does_not_trust_codepipeline_or_may_not_be_passed(pipeline: 
         person.create_pipeline(pipeline=declared)
 
 
-@pytest.mark.control("DAT-08", "STG-02", lacking="the repository's half")
+@pytest.mark.control("DAT-08", "STG-02")
 def test_no_person_reads_an_artifact(pipeline: Pipeline, training: Releases) -> None:
     id = training.newest("train")
     where = training.actions("train", id)["Source"]["output"]["outputArtifacts"][0]["s3location"]

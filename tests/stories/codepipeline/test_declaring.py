@@ -65,7 +65,7 @@ def test_what_is_none(releases: Releases) -> None:
     assert "no rule Commands" in wrong(stages, source, stage("A", ask, beforeEntry=entry), pipelineType="V2")
 
 
-@pytest.mark.control("PEX-01", lacking="the source in CodeCommit")
+@pytest.mark.control("PEX-01")
 def test_versions_tags_and_lists(releases: Releases) -> None:
     client = releases.client
     declared = releases.declared(stage("Review", approval()), name="p")
@@ -149,7 +149,7 @@ def test_who_started_it_does_not_approve_it(account: Account, releases: Releases
     assert releases.actions(name, id)["Ask"]["updatedBy"].endswith(":assumed-role/Approver/test")
 
 
-@pytest.mark.control("MON-02", lacking="the repository's half")
+@pytest.mark.control("MON-02")
 def test_events_start_it_and_are_told(account: Account, releases: Releases) -> None:
     sqs, sns, events = account.client("sqs"), account.client("sns"), account.client("events")
     topic = sns.create_topic(Name="approvals")["TopicArn"]
