@@ -196,7 +196,8 @@ def test_events_start_it_and_are_told(account: Account, releases: Releases) -> N
     releases.answer(name, "Review", token=token)
     done = releases.over(name, id)
     assert done["variables"] == [{"name": "Why", "resolvedValue": "an event"}]
-    assert done["trigger"]["triggerType"] == "CloudWatchEvent"
+    rule = f"arn:aws:events:{REGION}:{account.id}:rule/starts"
+    assert done["trigger"] == {"triggerType": "CloudWatchEvent", "triggerDetail": rule}
     assert len(releases.client.list_pipeline_executions(pipelineName=name)["pipelineExecutionSummaries"]) == 2
     found: list[dict[str, Any]] = []
 

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from tests.platform import Account, allow
 from tests.stories.cloudformation.stacks import nobody, parameter
 from tests.stories.codepipeline.releases import Releases, action, approval, stage, until
+from tests.stories.ecr.test_repositories import manifest, upload
 from tests.stories.lambda_.conftest import bench_of
 
 PARAMETERS = {"V": {"Type": "String", "Default": "none"}, "W": {"Type": "String", "Default": "none"}}
@@ -85,6 +86,52 @@ def test_stacks_in_every_mode(account: Account, releases: Releases, stack_role: 
     replaced = releases.made(stage("Make", _stack("REPLACE_ON_FAILURE", stack_role)))
     assert releases.get(replaced, releases.newest(replaced))["status"] == "Succeeded"
     assert _values(account) == ["none", "none"]
+
+
+def test_stack_sets_and_images(account: Account, neighbour: Account, releases: Releases) -> None:
+    policy = json.dumps(allow("ecr:DescribeImages"))
+    account.client("iam").put_role_policy(RoleName="Pipeline", PolicyName="images", PolicyDocument=policy)
+    trust = {"Service": "cloudformation.amazonaws.com"}
+    account.role("AWSCloudFormationStackSetAdministrationRole", allow("sts:AssumeRole"), trust=trust)
+    administrator = f"arn:aws:iam::{account.id}:role/AWSCloudFormationStackSetAdministrationRole"
+    for one in (account, neighbour):
+        one.role("AWSCloudFormationStackSetExecutionRole", allow("*"), trust={"AWS": administrator})
+    ecr = account.client("ecr")
+    ecr.create_repository(repositoryName="team/base")
+    layers = [upload(ecr, "team/base", data) for data in (b"{}", b"layer")]
+    given = {"repositoryName": "team/base", "imageTag": "one", "imageManifest": manifest(*layers, size=5)}
+    digest = ecr.put_image(**given)["image"]["imageId"]["imageDigest"]
+    releases.commit({"template.json": _template(), "values.json": [{"ParameterKey": "V", "ParameterValue": "set"}]})
+    where = {"StackSetName": "base", "DeploymentTargets": f"{account.id}, {neighbour.id}", "Regions": "us-east-1"}
+    base = action(
+        "Set", "Deploy", "CloudFormationStackSet",
+        {**where, "TemplatePath": "Code::template.json", "Parameters": "Code::values.json"}, inputArtifacts=["Code"],
+    )  # fmt: skip
+    own = json.dumps([{"ParameterKey": "W", "ParameterValue": "#{image.ImageDigest}"}])
+    alone = {**where, "DeploymentTargets": neighbour.id, "ParameterOverrides": own}
+    more = action("Alone", "Deploy", "CloudFormationStackInstances", alone, runOrder=2)
+    image = action(
+        "Image", "Source", "ECR", {"RepositoryName": "team/base", "ImageTag": "one"},
+        outputArtifacts=["Image"], namespace="image",
+    )  # fmt: skip
+    declared = releases.declared(stage("Sets", base, more), name="sets")
+    declared["stages"][0]["actions"].append(image)
+    releases.client.create_pipeline(pipeline=declared)
+    id = releases.newest("sets")
+    assert releases.over("sets", id)["status"] == "Succeeded", releases.actions("sets", id)
+    detail = json.loads(releases.artifact("sets", id, "Image")["imageDetail.json"])
+    assert (detail["ImageDigest"], detail["ImageTags"]) == (digest, ["one"])
+    assert detail["ImageURI"].endswith(f"/team/base@{digest}")
+    assert _values(account) == ["none", "set"]
+    assert _values(neighbour) == sorted(["set", digest])
+    # The set is changed with the next commit, what an account has of its own stays; a missing image is told.
+    releases.commit({"template.json": _template(R=parameter("more")), "values.json": []})
+    assert releases.ran("sets")["status"] == "Succeeded"
+    assert _values(account) == ["more", "none", "none"] and digest in _values(neighbour)
+    ecr.batch_delete_image(repositoryName="team/base", imageIds=[{"imageTag": "one"}])
+    id = releases.started("sets")
+    assert releases.over("sets", id)["status"] == "Failed"
+    assert "team/base:one cannot be read" in releases.error("sets", id, "Image")["message"]
 
 
 FUNCTION = """

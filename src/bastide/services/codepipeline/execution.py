@@ -171,7 +171,9 @@ def start(a: Authorised, tx: Transaction) -> Output:
                 f"The pipeline has reached the limit of {_MOST_AT_ONCE} concurrent executions.",
             )
         by_event = a.request.source_ip in ("events.amazonaws.com", "scheduler.amazonaws.com")
-        trigger = {"type": "CloudWatchEvent" if by_event else "StartPipelineExecution", "detail": a.caller.arn}
+        rule = a.caller.session.work if by_event and a.caller.session is not None else ""
+        kind = "CloudWatchEvent" if by_event else "StartPipelineExecution"
+        trigger = {"type": kind, "detail": rule or a.caller.arn}
         made = begin(tx, row, doc, trigger=trigger, now=a.now, variables=variables, overrides=overrides)
         return {"pipelineExecutionId": made.name}
 
