@@ -6,7 +6,7 @@ Source: CodePipeline API Reference, GetPipelineState, ListActionExecutions, List
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from bastide.kernel import Authorised, Output, pages
 from bastide.services.codepipeline.declaration import MOMENTS
@@ -151,6 +151,8 @@ def _rules(condition: Doc, told: Doc | None) -> list[Doc]:
 
 # -- what actions did ----------------------------------------------------------------------------------------------------
 
+_MOST_ROUNDS: Final = 5
+"""Looks of a page: executions that have nothing to show do not make it dear."""
 Told = Callable[[View, Row], list[Doc]]
 
 
@@ -174,7 +176,7 @@ def _page(a: Authorised, view: View, told: Told) -> tuple[list[Doc], str | None]
         return _plain(part), pages.seal(a, [None, skip + limit]) if more else None
     found: list[Doc] = []
     where = (EXECUTION, f"{a.account}/{pipeline.name}", a.region)
-    while True:
+    for _ in range(_MOST_ROUNDS):
         rows = view.scan(
             *where, order="created", descending=True, after=tuple(after) if after else None, limit=min(limit, 100)
         )
@@ -187,6 +189,7 @@ def _page(a: Authorised, view: View, told: Told) -> tuple[list[Doc], str | None]
             after, skip = [row.created, row.name], 0
         if not rows:
             return _plain(found), None
+    return _plain(found), pages.seal(a, [after, 0])
 
 
 def _plain(every: list[Doc]) -> list[Doc]:
