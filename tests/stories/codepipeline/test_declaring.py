@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from tests.platform import REGION, Account, allow
 from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.codepipeline.releases import Releases, action, approval, stage, until, zipped
+from tests.stories.scheduler.test_schedules import soon
 from tests.stories.sqs.test_queues import bodies, made
 
 EVENTS = {"Service": "events.amazonaws.com"}
@@ -149,7 +150,7 @@ def test_who_started_it_does_not_approve_it(account: Account, releases: Releases
     assert releases.actions(name, id)["Ask"]["updatedBy"].endswith(":assumed-role/Approver/test")
 
 
-@pytest.mark.control("MON-02")
+@pytest.mark.control("MON-02", lacking="builds, and a run that fails")
 def test_events_start_it_and_are_told(account: Account, releases: Releases) -> None:
     sqs, sns, events = account.client("sqs"), account.client("sns"), account.client("events")
     topic = sns.create_topic(Name="approvals")["TopicArn"]
@@ -199,6 +200,17 @@ def test_events_start_it_and_are_told(account: Account, releases: Releases) -> N
     rule = f"arn:aws:events:{REGION}:{account.id}:rule/starts"
     assert done["trigger"] == {"triggerType": "CloudWatchEvent", "triggerDetail": rule}
     assert len(releases.client.list_pipeline_executions(pipelineName=name)["pipelineExecutionSummaries"]) == 2
+    clock = account.role(
+        "Clock",
+        allow("codepipeline:StartPipelineExecution", resource=arn),
+        trust={"Service": "scheduler.amazonaws.com"},
+    )
+    account.client("scheduler").create_schedule(
+        Name="nightly",
+        ScheduleExpression=soon(),
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={"Arn": arn, "RoleArn": clock},
+    )
     found: list[dict[str, Any]] = []
 
     def all_there() -> bool | None:
@@ -209,6 +221,8 @@ def test_events_start_it_and_are_told(account: Account, releases: Releases) -> N
         return True if wanted <= kinds and any("approval" in one for one in found) else None
 
     until(all_there)
+    by_clock = until(lambda: last if (last := releases.newest(name)) != id else None)
+    assert releases.get(name, by_clock)["trigger"]["triggerDetail"].endswith(":schedule-group/default")
     asked = [one for one in found if "approval" in one][-1]["approval"]
     assert (asked["pipelineName"], asked["customData"], asked["externalEntityLink"]) == (
         name, "please", "https://example.com/change/7",

@@ -162,9 +162,17 @@ async def _to_stream(parcel: Parcel) -> None:
 
 async def _to_release(parcel: Parcel) -> None:
     """What a written or transformed input says of variables and revisions is given on; an event as it is says none."""
-    told = json.loads(parcel.text()) if parcel.target.get("InputTransformer") or parcel.target.get("Input") else {}
-    held = told if isinstance(told, dict) else {}
-    given = {member: held[member] for member in ("variables", "sourceRevisions") if member in held}
+    given: dict[str, Any] = {}
+    if parcel.target.get("InputTransformer") or parcel.target.get("Input"):
+        try:
+            told = orjson.loads(parcel.text())
+        except orjson.JSONDecodeError:
+            told = None
+        if not isinstance(told, dict):
+            raise Refused(
+                "InvalidInput", "The input of a release is an object that may have variables and sourceRevisions."
+            )
+        given = {member: told[member] for member in ("variables", "sourceRevisions") if member in told}
     given |= {"name": parcel.arn.resource, "clientRequestToken": parcel.token()}
     asked = named("codepipeline", "StartPipelineExecution", given)
     await parcel.act("codepipeline", "StartPipelineExecution", asked)
