@@ -1,6 +1,6 @@
 """``python -m tests.bench.releases [--actions N] [--rounds N]``: what a pipeline itself costs.
 
-Measured from what the platform tells of it: from an event of a change (PutEvents, a rule with the pipeline as target) to
+Measured from what the platform tells of it: from before a commit is sent (PutFile, a rule with the pipeline as target) to
 the start of the execution that it starts, and to the start of its first action; and between the starts of actions that
 follow each other, each of which copies one small file. Nothing is asserted about time.
 """
@@ -42,20 +42,30 @@ def measured(releases: Releases, actions: int, rounds: int) -> dict[str, list[fl
     account, events = releases.account, releases.account.client("events")
     arn = releases.client.get_pipeline(name=name)["metadata"]["pipelineArn"]
     role = account.role("Starts", allow("codepipeline:*"), trust={"Service": "events.amazonaws.com"})
-    events.put_rule(Name="starts", EventPattern=json.dumps({"source": ["bench"]}))
+    repositories = account.client("codecommit")
+    repositories.create_repository(repositoryName="code")
+    pattern = {"source": ["aws.codecommit"], "detail": {"referenceName": ["main"], "event": ["referenceUpdated"]}}
+    events.put_rule(Name="starts", EventPattern=json.dumps(pattern))
+    commit = repositories.put_file(repositoryName="code", branchName="main", filePath="f", fileContent=b"0")["commitId"]
     events.put_targets(Rule="starts", Targets=[{"Id": "p", "Arn": arn, "RoleArn": role}])
-    found: dict[str, list[float]] = {"event to execution": [], "event to its source action": [], "an action": []}
+    found: dict[str, list[float]] = {"commit to execution": [], "commit to its first action": [], "an action": []}
     for _ in range(rounds):
         before = releases.newest(name)
         sent = datetime.now(UTC)
-        events.put_events(Entries=[{"Source": "bench", "DetailType": "d", "Detail": "{}"}])
+        commit = repositories.put_file(
+            repositoryName="code",
+            branchName="main",
+            filePath="f",
+            fileContent=str(sent).encode(),
+            parentCommitId=commit,
+        )["commitId"]
         id = _execution(releases, name, before)
         assert releases.over(name, id, 300)["status"] == "Succeeded"
         summaries = releases.client.list_pipeline_executions(pipelineName=name)["pipelineExecutionSummaries"]
         started = next(one["startTime"] for one in summaries if one["pipelineExecutionId"] == id)
         did = releases.actions(name, id)
-        found["event to execution"].append((started - sent).total_seconds() * 1000)
-        found["event to its source action"].append((did["Source"]["startTime"] - sent).total_seconds() * 1000)
+        found["commit to execution"].append((started - sent).total_seconds() * 1000)
+        found["commit to its first action"].append((did["Source"]["startTime"] - sent).total_seconds() * 1000)
         starts = [did[f"Copy{number}"]["startTime"] for number in range(actions)]
         found["an action"] += [(later - one).total_seconds() * 1000 for one, later in itertools.pairwise(starts)]
         time.sleep(0.2)

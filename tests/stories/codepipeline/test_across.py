@@ -161,6 +161,7 @@ def test_each_of_the_three_policies_can_stop_it(pipeline: Pipeline, training: Re
         shown = {one["actionName"]: one.get("latestExecution", {}) for one in stage["actionStates"]}
         assert shown[action]["errorDetails"] == error
         assert error["message"] in training.get("train", id)["statusSummary"]
+        assert "Encoded" not in error["message"]
         return error["code"], error["message"]
 
     s3, kms = shared.client("s3"), shared.client("kms")
@@ -188,6 +189,16 @@ def test_each_of_the_three_policies_can_stop_it(pipeline: Pipeline, training: Re
     code, message = fails()
     assert code == "PermissionError" and "RoleA" in message and "RoleB" in message and "sts:AssumeRole" in message
     iam.update_assume_role_policy(RoleName="RoleB", PolicyDocument=pipeline.document("79"))
+
+    # An alias of the key means nothing in the other account.
+    kms.create_alias(AliasName="alias/artifacts", TargetKeyId=pipeline.key)
+    aliased = json.loads(json.dumps(training.declaration)) | {"name": "aliased"}
+    aliased["artifactStore"]["encryptionKey"]["id"] = "alias/artifacts"
+    training.client.create_pipeline(pipeline=aliased)
+    id = training.newest("aliased")
+    assert training.over("aliased", id)["status"] == "Failed"
+    error = training.error("aliased", id, deploy)
+    assert "alias alias/artifacts, which means nothing" in error["message"]
 
     # What is not in the artifact, and an output that the stack has not.
     _commit(pipeline, training, **{"template.json": None})

@@ -46,6 +46,7 @@ class ActionRun:
         try:
             if "unresolved" in record:
                 raise ActionFailed("ConfigurationError", record["unresolved"])
+            self._resolvable(work)
             provider = PROVIDERS[self.declared["actionTypeId"]["category"], self.declared["actionTypeId"]["provider"]]
             with self.bells.listening(arn_of(row)) as listener:
                 work.listener = listener
@@ -69,6 +70,21 @@ class ActionRun:
         else:
             reach("release/end:before")
             await self._end(work, "Succeeded", summary=summary)
+
+    @staticmethod
+    def _resolvable(work: Work) -> None:
+        """Raises ActionFailed where the store's key is an alias and the action is of another account, which has not got it.
+
+        Source: CodePipeline User Guide, "Create a pipeline in CodePipeline that uses resources from another account".
+        """
+        key = str((work.store.get("encryptionKey") or {}).get("id") or "")
+        elsewhere = work.actor.further and work.actor.further.split(":")[4] != work.account
+        if elsewhere and (key.startswith("alias/") or ":alias/" in key):
+            raise ActionFailed(
+                "ConfigurationError",
+                f"The artifact store's key is named by the alias {key}, which means nothing in the account of the action's "
+                f"role {work.actor.further}; name it by its ARN.",
+            )
 
     def _work(self, row: Row, record: Doc) -> Work:
         account, region, _, _ = self.where

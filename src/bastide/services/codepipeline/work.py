@@ -36,6 +36,10 @@ class ActionFailed(Exception):  # noqa: N818
         self.message = message
 
 
+class TimedOut(ActionFailed):
+    """The action has taken longer than it may."""
+
+
 class Abandoned(Exception):  # noqa: N818
     """Nobody waits for the action any more."""
 
@@ -45,11 +49,17 @@ class Gone(Exception):  # noqa: N818
 
 
 def cause(refused: Refused, what: str = "") -> ActionFailed:
-    """Why an action fails, of a call that was refused."""
-    told = f"{what}: " if what else ""
-    if refused.code in DENIED or refused.code.startswith(("AccessDenied", "KMS.", "Kms")):
-        return ActionFailed("PermissionError", f"{told}{refused.message} ({refused.code})")
-    return ActionFailed("ConfigurationError", f"{told}{refused.message} ({refused.code})")
+    """Why an action fails, of a call that was refused; without the encoded message, which the record of the call has."""
+    told = (
+        f"{what}: {plain(refused.message)} ({refused.code})" if what else f"{plain(refused.message)} ({refused.code})"
+    )
+    denied = refused.code in DENIED or refused.code.startswith(("AccessDenied", "KMS.", "Kms"))
+    return ActionFailed("PermissionError" if denied else "ConfigurationError", told)
+
+
+def plain(message: str) -> str:
+    """A refusal's words for people."""
+    return message.partition(" Encoded authorization failure message:")[0]
 
 
 class Work:
@@ -153,7 +163,7 @@ class Work:
         if row.doc.get("cancelled") or stop.get("abandon"):
             raise Abandoned
         if self.calls.clock() >= self.ends:
-            raise ActionFailed("JobFailed", "The action has taken longer than it may, and timed out.")
+            raise TimedOut("JobFailed", "The action has taken longer than it may, and timed out.")
 
     async def until(self, look: Callable[[], Awaitable[T | None]], *keys: str) -> T:
         """What `look` finds, once it finds something. keys: names of what is waited for, which may ring."""
@@ -300,4 +310,4 @@ class Work:
 
 def denied(error: Denied) -> ActionFailed:
     """Why an action fails whose role cannot be taken on."""
-    return ActionFailed("PermissionError", str(error))
+    return ActionFailed("PermissionError", plain(str(error)))

@@ -6,6 +6,7 @@ AWS Lambda function in a pipeline".
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from bastide.domain import Refused, new_id
 from bastide.services.codepipeline.artifacts import zipped
 from bastide.services.codepipeline.noun import JOB
-from bastide.services.codepipeline.work import ActionFailed, Work, cause
+from bastide.services.codepipeline.work import ActionFailed, TimedOut, Work, cause
 from bastide.store import Row, Taken, Transaction
 
 _MOST_INPUT: Final = 262_144
@@ -182,7 +183,13 @@ async def machine(work: Work) -> str:
             raise cause(refused, f"The execution {execution} cannot be followed") from None
         return None if told["status"] == "RUNNING" else told
 
-    ended = await work.until(look, execution)
+    try:
+        ended = await work.until(look, execution)
+    except TimedOut:
+        with contextlib.suppress(Refused):
+            told = {"executionArn": execution, "error": "TimedOut", "cause": "The pipeline's action has timed out."}
+            await work.actor.act("stepfunctions", "StopExecution", told)
+        raise
     if ended["status"] in _FAILED:
         why = ": ".join(str(ended[one]) for one in ("error", "cause") if ended.get(one)) or "no cause is told"
         raise ActionFailed("JobFailed", f"The execution {execution} ended as {ended['status']}: {why[:3000]}")
