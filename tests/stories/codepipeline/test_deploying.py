@@ -209,6 +209,7 @@ def test_conditions_decide(account: Account, releases: Releases) -> None:
     cloudwatch.put_metric_alarm(
         AlarmName="broken", MetricName="m", Namespace="n", Period=60, EvaluationPeriods=1, Threshold=1, Statistic="Sum",
         ComparisonOperator="GreaterThanThreshold", ActionsEnabled=False,
+        TreatMissingData="ignore",  # it stays as it is set
     )  # fmt: skip
     check = _rule("Right", "VariableCheck", Variable="#{variables.To}", Value="live", Operator="EQ")
     name = releases.made(
@@ -234,6 +235,15 @@ def test_conditions_decide(account: Account, releases: Releases) -> None:
     given = {"pipelineName": name, "stageName": "Guarded", "pipelineExecutionId": id}
     with pytest.raises(ClientError, match="ConditionNotOverridable"):
         releases.client.override_stage_condition(**given, conditionType="ON_SUCCESS")
+
+    def rules() -> set[str]:
+        listed = releases.client.list_rule_executions(pipelineName=name, filter={"pipelineExecutionId": id})
+        return {one["ruleExecutionId"] for one in listed["ruleExecutionDetails"] if one["stageName"] == "Guarded"}
+
+    # Whoever tries the stage again has its conditions looked at again; whoever overrides them goes on.
+    first = rules()
+    releases.client.retry_stage_execution(**given, retryMode="FAILED_ACTIONS")
+    assert releases.over(name, id)["status"] == "Failed" and not first & rules()
     releases.client.override_stage_condition(**given, conditionType="BEFORE_ENTRY")
     releases.answer(name, "Guarded")
     assert releases.over(name, id)["status"] == "Succeeded"

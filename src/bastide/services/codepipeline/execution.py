@@ -238,8 +238,9 @@ def prepare_retry(stage: Doc, mode: str, how: str) -> None:
             stage.setdefault("before", []).append({**record, "action": name})
             del stage["actions"][name]
     conditions = stage.get("conditions") or {}
-    for moment in ("onSuccess", "onFailure"):
-        conditions.pop(moment, None)
+    for moment, held in list(conditions.items()):
+        if moment != "beforeEntry" or held["status"] not in ("Succeeded", "Overridden"):
+            del conditions[moment]
     word = "auto" if how == "AutomatedStageRetry" else "manual"
     stage[word] = stage.get(word, 0) + 1
     stage["retried"] = how
