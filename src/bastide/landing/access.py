@@ -5,6 +5,7 @@ Ids that only a deployment gives are made up, the same for every set of template
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from bastide.engines.templates import Declared, checked, resolve
+from bastide.engines.templates import Declared, Unknown, checked, resolve
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import guardrails, packed
 from bastide.landing.rendering import Stack
@@ -136,9 +137,7 @@ class Landscape:
 
     # -- decisions ---------------------------------------------------------------------------------------------------------
 
-    def ask(
-        self, actor: Actor, step: Step, without: tuple[str, str] | None = None, *, alone: bool = False
-    ) -> Decision:
+    def ask(self, actor: Actor, step: Step, without: tuple[str, str] | None = None, *, alone: bool = False) -> Decision:
         """The decision on a step.
 
         without: a statement, by source and Sid, that is thought away. alone: so are all guardrails and resource policies but
@@ -149,7 +148,9 @@ class Landscape:
             layers = _alone(layers, step.source)
         if without is not None:
             layers = self._thought_away(layers, *without)
-        held = self.context(actor, owner, step.action) | {key.lower(): one for key, one in context(step.context).items()}
+        held = self.context(actor, owner, step.action) | {
+            key.lower(): one for key, one in context(step.context).items()
+        }
         for name in step.absent:
             held.pop(name.lower(), None)
         return decide(Request(actor.principal, step.action, step.resource, owner, held), layers)
@@ -262,7 +263,9 @@ class Landscape:
                 found.append(Situation(one.attached.source, actor.principal, layers, one.account))
         who = self.context(actor, None, "")
         fixed = {
-            key: who[key] for key in ("aws:principalarn", "aws:principalaccount", "aws:principalisawsservice") if key in who
+            key: who[key]
+            for key in ("aws:principalarn", "aws:principalaccount", "aws:principalisawsservice")
+            if key in who
         }
         scope = Scope(claim.actions, claim.resources, context=fixed)
         # Guardrails only take away: what holds without them holds with them, and is proved sooner.
@@ -311,7 +314,9 @@ def _parsed(text: str, form: Form) -> Document:
 
 def made_up(names: Iterable[str]) -> dict[str, str]:
     """Ids for accounts and for the organisation, always the same for the same names."""
-    found = {account_word(name): f"{100000000001 + index:012d}" for index, name in enumerate(sorted({*names, MANAGEMENT}))}
+    found = {
+        account_word(name): f"{100000000001 + index:012d}" for index, name in enumerate(sorted({*names, MANAGEMENT}))
+    }
     return found | {
         "OrganizationId": "o-landing000", "RootId": "r-land", "IdentityStoreId": "d-0000000000",
         "IdentityCenterArn": "arn:aws:sso:::instance/ssoins-0000000000000000",
@@ -323,7 +328,10 @@ def landscape(stacks: Iterable[Stack], blueprint: Blueprint, names: Iterable[str
     stacks = sorted(stacks, key=lambda one: one.phase)
     found = Landscape(blueprint.region, blueprint.required_tags, blueprint.instances)
     found.values |= made_up([*blueprint.accounts, *(one.account for one in stacks), *names])
-    for name, one in blueprint.accounts.items():  # where the organisation's template says nothing: accounts that existed
+    for (
+        name,
+        one,
+    ) in blueprint.accounts.items():  # where the organisation's template says nothing: accounts that existed
         found.parents[found.account_id(name)] = _unit_id(one.unit)
     for stack in stacks:
         _take(found, stack)
@@ -351,7 +359,11 @@ def _take(found: Landscape, stack: Stack) -> None:
             return units[logical]
         if one.type == "AWS::Organizations::Account":
             return found.values.setdefault(account_word(str(resolve(one.properties["AccountName"], scope))), "")
-        named = {"AWS::IAM::Role": "RoleName", "AWS::S3::Bucket": "BucketName", "AWS::ECR::Repository": "RepositoryName"}
+        named = {
+            "AWS::IAM::Role": "RoleName",
+            "AWS::S3::Bucket": "BucketName",
+            "AWS::ECR::Repository": "RepositoryName",
+        }
         if one.type in named:
             return resolve(one.properties[named[one.type]], scope)
         return f"{logical}-{home}"
@@ -370,10 +382,21 @@ def _take(found: Landscape, stack: Stack) -> None:
         {name: values.get(name, f"no-{name}") for name in {*template.parameters, *values}},
         reference=physical, attribute=attribute, zones=lambda _: zones,
     )  # fmt: skip
-    for logical, one in template.resources.items():
-        _resource(found, stack, home, logical, one, resolve(one.properties, scope), physical)
+    for logical, one in template.active(scope).items():
+        if one.type in _TAKEN:
+            _resource(found, stack, home, logical, one, resolve(one.properties, scope), physical)
     for name, output in template.section("Outputs").items():
-        found.values[name] = str(resolve(output["Value"], scope))
+        with contextlib.suppress(Unknown):
+            found.values[name] = str(resolve(output["Value"], scope))
+
+
+_TAKEN: Final = frozenset(
+    {
+        "AWS::ECR::Repository", "AWS::IAM::Role", "AWS::IAM::RolePolicy", "AWS::KMS::Key", "AWS::Organizations::Account",
+        "AWS::Organizations::OrganizationalUnit", "AWS::Organizations::Policy", "AWS::S3::BucketPolicy",
+        "AWS::SSO::Assignment", "AWS::SSO::PermissionSet", "AWS::SageMaker::ModelPackageGroup",
+    }
+)  # fmt: skip
 
 
 def _role_arn(properties: Mapping[str, Any], account: str) -> str:
@@ -540,9 +563,7 @@ def changes(before: Landscape, after: Landscape, asked: Iterable[Step]) -> list[
     found = []
     for key in sorted({*before.actors, *after.actors}):
         for step in questions.values():
-            was, is_ = (
-                key in world.actors and world.ask(world.actors[key], step).allowed for world in (before, after)
-            )
+            was, is_ = (key in world.actors and world.ask(world.actors[key], step).allowed for world in (before, after))
             if was != is_:
                 found.append(Change((after if is_ else before).actors[key].shown, step.action, step.resource, is_))
     return found

@@ -18,6 +18,7 @@ import botocore.exceptions
 
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.cloud import Cloud
+from bastide.landing.proactive import violations
 from bastide.landing.rendering import INLINE, Stack, rendered, unit_word
 from bastide.landing.words import account_word
 
@@ -211,14 +212,18 @@ class Deployer:
 
     def parameters(self, stack: Stack) -> list[dict[str, str]]:
         """The values of a stack's parameters; raises Failed for one that nothing gives."""
-        lacking = [name for name in stack.parameters if name not in self.values]
+        declared = stack.template.get("Parameters", {})
+        lacking = [name for name, one in declared.items() if name not in self.values and "Default" not in one]
         if lacking:
             raise Failed(f"{stack.name} in {stack.account} needs {', '.join(lacking)}, which no stack before it gives")
-        return [{"ParameterKey": name, "ParameterValue": self.values[name]} for name in stack.parameters]
+        return [
+            {"ParameterKey": name, "ParameterValue": str(self.values.get(name, one.get("Default")))}
+            for name, one in declared.items()
+        ]
 
     def differs(self, stack: Stack, held: Mapping[str, Any], client: Any) -> bool:
         """Whether a stack is not what it is to be."""
-        now = {one["ParameterKey"]: one["ParameterValue"] for one in held.get("Parameters", ())}
+        now = {one["ParameterKey"]: one.get("ParameterValue") for one in held.get("Parameters", ())}
         wanted = {one["ParameterKey"]: one["ParameterValue"] for one in self.parameters(stack)}
         tags = {one["Key"]: one["Value"] for one in held.get("Tags", ())}
         return now != wanted or tags != dict(stack.tags) or template(client, held["StackId"]) != stack.template
@@ -278,6 +283,8 @@ def together(stacks: Sequence[Stack], work: Callable[[Stack], str]) -> dict[tupl
 def apply(blueprint: Blueprint, cloud: Cloud, tell: Tell = silent) -> Report:
     """Makes the landing zone what the blueprint says; raises Failed, Unreachable or botocore's ClientError."""
     began = time.monotonic()
+    for one in violations(rendered(blueprint), blueprint):
+        raise Failed(f"{one.stack} in {one.account}: {one.resource}: rule {one.rule}: {one.why}")
     prepare(cloud, tell)
     existing = enrolled(blueprint, cloud)
     deployer = Deployer(cloud, {account_word(name): id_ for name, id_ in existing.items()} | facts(cloud), tell)

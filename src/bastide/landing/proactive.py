@@ -57,7 +57,10 @@ def _versioned(p: Mapping[str, Any], _: Blueprint) -> _Found:
 
 
 def _rotated(p: Mapping[str, Any], _: Blueprint) -> _Found:
-    if p.get("KeySpec", "SYMMETRIC_DEFAULT") == "SYMMETRIC_DEFAULT" and p.get("EnableKeyRotation") not in (True, "true"):
+    if p.get("KeySpec", "SYMMETRIC_DEFAULT") == "SYMMETRIC_DEFAULT" and p.get("EnableKeyRotation") not in (
+        True,
+        "true",
+    ):
         yield "EnableKeyRotation is not true"
 
 
@@ -89,7 +92,11 @@ def _administrator(p: Mapping[str, Any], _: Blueprint) -> _Found:
         if not isinstance(document, Mapping):
             continue
         for one in _statements(document):
-            if one.get("Effect") == "Allow" and "*" in _listed(one.get("Action")) and "*" in _listed(one.get("Resource")):
+            if (
+                one.get("Effect") == "Allow"
+                and "*" in _listed(one.get("Action"))
+                and "*" in _listed(one.get("Resource"))
+            ):
                 yield "a statement allows everything"
     for arn in (*(p.get("ManagedPolicyArns") or ()), *(p.get("ManagedPolicies") or ())):
         if isinstance(arn, str) and arn.endswith(("/AdministratorAccess", "/PowerUserAccess", "/IAMFullAccess")):

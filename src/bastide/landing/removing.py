@@ -18,7 +18,6 @@ from bastide.landing.planning import deployed
 from bastide.landing.rendering import Stack
 from bastide.landing.words import account_word
 
-
 _ATTEMPTS: Final = 3
 
 
@@ -46,9 +45,7 @@ def destroy(
         raise Failed(f"there is no landing zone {blueprint.name}")
     top = applying.current(cloud.client("cloudformation"), f"{blueprint.name}-landing-organisation")
     assert top is not None
-    ids = applying.outputs(top) | {
-        account_word(name): id_ for name, id_ in applying.enrolled(blueprint, cloud).items()
-    }
+    ids = applying.outputs(top) | {account_word(name): id_ for name, id_ in applying.enrolled(blueprint, cloud).items()}
 
     def place(stack: Stack) -> str:
         return MANAGEMENT if stack.account == MANAGEMENT else ids[account_word(stack.account)]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bastide.engines.templates import read
 from bastide.landing import network, resources
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import TYPES, document, packed, tag_policy
@@ -43,7 +44,10 @@ class Stack:
 
 
 def rendered(blueprint: Blueprint, enrolled: Mapping[str, str] | None = None) -> list[Stack]:
-    """All stacks, in the order of their phases. enrolled: accounts that exist already and are not made, with their ids."""
+    """All stacks, in the order of their phases; raises Refused for a template of the company's own that is none.
+
+    enrolled: accounts that exist already and are not made, with their ids.
+    """
     held = {name: one.id for name, one in blueprint.accounts.items() if one.id} | dict(enrolled or {})
     found = [
         _stack(blueprint, "organisation", MANAGEMENT, 0, _organisation(blueprint, held)),
@@ -66,6 +70,11 @@ def rendered(blueprint: Blueprint, enrolled: Mapping[str, str] | None = None) ->
             found.append(_stack(blueprint, "platform", account, 3, template))
     found.append(_stack(blueprint, "trail", MANAGEMENT, 4, _trail(blueprint)))
     found.append(_stack(blueprint, "people", MANAGEMENT, 4, _people(blueprint)))
+    for own in blueprint.templates:
+        raw = read(own.file.read_text())
+        found.append(
+            Stack(f"{blueprint.name}-landing-own-{own.name}", own.account, 5, raw, tags(blueprint, own.account))
+        )
     return sorted(found, key=lambda one: one.phase)
 
 
@@ -329,4 +338,3 @@ def _permissions(blueprint: Blueprint, account: str) -> Template:
                 },
             }
     return made
-

@@ -114,9 +114,7 @@ def templated(value: Any) -> Any:
     if len(names) == 1 and value == "${" + names[0] + "}":
         return {"Ref": names[0]}
     return {
-        "Fn::Sub": _NAMED.sub(
-            lambda match: "${!" + match[1] + "}" if is_policy_variable(match[1]) else match[0], value
-        )
+        "Fn::Sub": _NAMED.sub(lambda match: "${!" + match[1] + "}" if is_policy_variable(match[1]) else match[0], value)
     }
 
 
