@@ -25,8 +25,9 @@ from bastide.commands.client import Credentials, Platform
 from bastide.commands.options import DATA_OPTION
 from bastide.domain import Refused
 from bastide.landing import applying, drifting, planning, proactive, removing
-from bastide.landing.blueprint import Blueprint, Faulty, default, read
+from bastide.landing.blueprint import Blueprint, Faulty, default, parse, read
 from bastide.landing.cloud import Cloud, Unreachable
+from bastide.landing.guardrails import guardrails
 from bastide.landing.rendering import rendered
 
 _CONFIG: Final = botocore.config.Config(retries={"max_attempts": 5, "mode": "standard"}, read_timeout=120)
@@ -199,6 +200,7 @@ def _plain(found: planning.Plan) -> dict[str, Any]:
     }
 
 
+_MARKS: Final = {"add": "+", "remove": "-", "change": "~"}
 _SIGNS: Final = {"create": "[green]+[/]", "update": "[yellow]~[/]", "delete": "[red]-[/]"}
 
 
@@ -217,9 +219,7 @@ def _shown(found: planning.Plan, console: Console) -> None:
     for stack in found.stacks:
         if stack.what == "unchanged":
             continue
-        told = [
-            f"{'+' if how == 'add' else '-' if how == 'remove' else '~'}{name}" for name, how in stack.resources.items()
-        ]
+        told = [f"{_MARKS[how]}{name}" for name, how in stack.resources.items()]
         more = f" [dim]{escape(', '.join(told[:8]))}{f' and {len(told) - 8} more' if len(told) > 8 else ''}[/]"
         console.print(f"{_SIGNS[stack.what]} {stack.account} {escape(stack.name)}{more if told else ''}")
     if not found.changes:
@@ -280,9 +280,8 @@ def apply(file: Path, data: Path, profile: str | None, endpoint_url: str | None,
         return
     counts = {what: list(report.stacks.values()).count(what) for what in ("created", "updated", "unchanged")}
     shown = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    click.echo(
-        f"{len(report.accounts)} accounts and {len(report.stacks)} stacks stand ({shown}) after {report.seconds:.1f} s"
-    )
+    stand = f"{len(report.accounts)} accounts and {len(report.stacks)} stacks stand"
+    click.echo(f"{stand} ({shown}) after {report.seconds:.1f} s")
 
 
 @landing.command()
@@ -344,28 +343,29 @@ def destroy(
         return
     click.echo(f"{len(done.stacks)} stacks are gone after {done.seconds:.1f} s.")
     if done.left:
-        click.echo(
-            f"Accounts that stay, below the root: {', '.join(f'{name} ({id_})' for name, id_ in done.left.items())}."
-        )
+        click.echo(f"Accounts that stay, below the root: {_named(done.left)}.")
     if done.closed:
-        click.echo(f"Accounts that were closed: {', '.join(f'{name} ({id_})' for name, id_ in done.closed.items())}.")
+        click.echo(f"Accounts that were closed: {_named(done.closed)}.")
     if done.keys:
         click.echo(f"{len(done.keys)} keys are deleted when their waiting period of 7 days is over.")
+
+
+def _named(accounts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({id_})" for name, id_ in accounts.items())
 
 
 @landing.command()
 @_FILE
 def rules(file: Path) -> None:
     """The guardrails and the proactive rules, and which of them FILE turns off."""
-    from bastide.landing.guardrails import guardrails  # noqa: PLC0415
-
     with _told():
-        blueprint = read(file) if file.exists() else None
-    off = blueprint.off if blueprint is not None else frozenset()
-    table = Table("guardrail", "type", "says")
-    if blueprint is not None:
-        for one in guardrails(blueprint):
-            table.add_row(one.name, one.type, one.title)
-    for name in proactive.RULES:
-        table.add_row(name, "proactive" if name not in off else "off", "looked at in templates before they are applied")
+        blueprint = read(file) if file.exists() else parse(default())
+    table = Table("rule", "kind", "says")
+    for one in guardrails(blueprint):
+        table.add_row(one.name, {"scp": "service control", "rcp": "resource control"}[one.type], one.title)
+    for name, about in proactive.RULES.items():
+        if name not in blueprint.off:
+            table.add_row(name, "proactive", f"looks at {about}")
+    for name in sorted(blueprint.off):
+        table.add_row(f"[dim]{name}[/]", "off", "")
     Console().print(table)

@@ -1,6 +1,7 @@
 """Who may do what in a landing zone: decided by the policy engine from templates alone, before anything stands.
 
-Ids that only a deployment gives are made up, the same for every set of templates, so that two landing zones can be compared.
+Ids that only a deployment gives are made up, always the same ones, so that two landing
+zones can be compared.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ class Landscape:
     def ask(self, actor: Actor, step: Step, without: tuple[str, str] | None = None, *, alone: bool = False) -> Decision:
         """The decision on a step.
 
-        without: a statement, by source and Sid, that is thought away. alone: so are all guardrails and resource policies but
-        the step's own source: what several policies refuse, each of them has to refuse by itself.
+        without: a statement, by source and Sid, that is thought away. alone: so are all guardrails and resource policies
+        but the step's own source: what several policies refuse, each of them has to refuse by itself.
         """
         layers, owner = self.layers(actor, step.action, step.resource)
         if alone:
@@ -262,7 +263,7 @@ class Landscape:
                 layers = replace(bare, resource=one.attached, resource_kind="key" if one.kind == "key" else "")
                 found.append(Situation(one.attached.source, actor.principal, layers, one.account))
         who = self.context(actor, None, "")
-        fixed = {
+        fixed: dict[str, str | tuple[str, ...] | None] = {
             key: who[key]
             for key in ("aws:principalarn", "aws:principalaccount", "aws:principalisawsservice")
             if key in who

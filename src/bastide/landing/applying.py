@@ -172,7 +172,7 @@ def place(blueprint: Blueprint, cloud: Cloud, values: Mapping[str, str], tell: T
     return tuple(moved)
 
 
-# -- stacks ------------------------------------------------------------------------------------------------------------------
+# -- stacks --------------------------------------------------------------------------------------------------------------
 
 
 def settled(client: Any, id_: str, tell: Callable[[str], None]) -> dict[str, Any]:

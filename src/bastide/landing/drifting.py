@@ -79,7 +79,7 @@ def _stacks(blueprint: Blueprint, cloud: Cloud, name: str, id_: str) -> list[Dri
 
 def _accounts(blueprint: Blueprint, cloud: Cloud, values: Mapping[str, str]) -> Iterator[Drift]:
     client = cloud.client("organizations")
-    by_id = {one: "/".join(path) for path in blueprint.units if (one := values.get(f"{unit_word(path)}Id"))}
+    by_id = {values.get(f"{unit_word(path)}Id", ""): "/".join(path) for path in blueprint.units}
     for name, one in blueprint.accounts.items():
         id_ = values.get(account_word(name))
         if id_ is None:

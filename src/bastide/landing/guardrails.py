@@ -11,7 +11,7 @@ from bastide.landing.blueprint import Blueprint
 from bastide.landing.words import filled, source, words
 
 LONGEST: Final = 5000
-"""Characters of a policy without its account and organisation ids; AWS allows 5,120 (Organizations User Guide, "Quotas")."""
+"""Characters of a policy before its ids are put in; AWS allows 5,120 (Organizations User Guide, "Quotas")."""
 _STATEMENT: Final = ("Sid", "Effect", "Principal", "Action", "NotAction", "Resource", "Condition")
 TYPES: Final = {"scp": "SERVICE_CONTROL_POLICY", "rcp": "RESOURCE_CONTROL_POLICY"}
 

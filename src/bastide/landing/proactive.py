@@ -169,14 +169,18 @@ _RULES: Final[tuple[tuple[str, tuple[str, ...], _Rule], ...]] = (
     ("vpc-only", ("AWS::SageMaker::NotebookInstance",), _given("SubnetId", "SecurityGroupIds")),
     ("notebook-encryption", ("AWS::SageMaker::NotebookInstance", "AWS::SageMaker::Domain"), _given("KmsKeyId")),
     ("job-encryption", ("AWS::SageMaker::EndpointConfig",), _given("KmsKeyId")),
-    ("notebook-internet", ("AWS::SageMaker::NotebookInstance",), _given("DirectInternetAccess", "RootAccess", wanted="Disabled")),
+    ("notebook-internet", ("AWS::SageMaker::NotebookInstance",),
+     _given("DirectInternetAccess", "RootAccess", wanted="Disabled")),
     ("notebook-internet", ("AWS::SageMaker::Domain",), _given("AppNetworkAccessType", wanted="VpcOnly")),
     ("instance-types", ("AWS::SageMaker::NotebookInstance",), _types("notebooks", "InstanceType")),
     ("instance-types", ("AWS::SageMaker::EndpointConfig",), _types("endpoints")),
     ("required-tags", tuple(f"AWS::SageMaker::{one}" for one in _MAKING), _tags),
 )  # fmt: skip
-RULES: Final = tuple(dict.fromkeys(name for name, _, _ in _RULES))
-"""The names of all rules."""
+RULES: Final = {
+    rule: ", ".join(sorted({one.removeprefix("AWS::") for name, types, _ in _RULES if name == rule for one in types}))
+    for rule, _, _ in _RULES
+}
+"""The names of all rules, and the types that each looks at."""
 
 
 def violations(stacks: Iterable[Stack], blueprint: Blueprint) -> list[Violation]:
