@@ -245,7 +245,8 @@ class Platform:
             calls, portal, directory.identity_provider, invented.relying() if invented is not None else None
         )
         keeper = kms.Keeper(calls)
-        await keeper.start()
+        await keeper.settle()
+        keeper.start()
         watch = cloudwatch.Watch(calls)
         retention = logs.Retention(calls)
         platform = cls(
