@@ -1,0 +1,160 @@
+"""The pipeline's chain of roles, its bucket and its key, with real sessions: what each may, and that the next may not.
+
+Services take roles A and A2 on in their own tests; here each trusts the account's deploying role for the moment in which a
+session is made.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.platform import Keys
+from tests.stories.landing.zone import DENIED, Zone, refused
+
+KMS: dict[str, Any] = {"ServerSideEncryption": "aws:kms"}
+
+
+def _then(zone: Zone, arn: str, keys: Keys) -> Keys:
+    return zone.platform.assume(arn, keys, "pipeline")
+
+
+@pytest.mark.control("XAC-02", "XAC-04", "XAC-05", "XAC-06", lacking="a pipeline that runs")
+@pytest.mark.control("SVR-06", lacking="each service's run")
+def test_a_leads_to_b_and_a2_to_c(zone: Zone) -> None:
+    a, a2 = (zone.service("shared-services", zone.pipeline_role(f"CodePipelineRole{one}")) for one in ("A", "A2"))
+    b, c = zone.arn("test", "CrossAccountRoleB"), zone.arn("production", "CrossAccountRoleC")
+    in_test = _then(zone, b, a)
+    in_production = _then(zone, c, a2)
+    told = zone.platform.client("sts", in_test).get_caller_identity()
+    assert told["Account"] == zone.ids["test"] and "CrossAccountRoleB" in told["Arn"]
+    for arn, keys in ((c, a), (b, a2), (c, in_test), (b, in_production)):
+        refused(DENIED, zone.platform.client("sts", keys).assume_role, RoleArn=arn, RoleSessionName="thief")
+    # Neither the accounts' administrators nor people take them on, nor the roles that only services are for.
+    for account, arn in (
+        ("shared-services", b), ("test", b), ("production", c),
+        ("shared-services", zone.pipeline_role("CodePipelineRoleA")),
+        ("test", zone.arn("test", "StackRole")), ("test", zone.arn("test", "StateMachineRole")),
+        ("test", zone.arn("test", "TrainingRole")), ("production", zone.arn("production", "FunctionRole")),
+    ):  # fmt: skip
+        asked = {"RoleArn": arn, "RoleSessionName": "thief"}
+        refused(DENIED, zone.account(account).client("sts").assume_role, **asked)
+    mlops = zone.platform.client("sts", zone.person("shared-services", "MLOps"))
+    refused(DENIED, mlops.assume_role, RoleArn=b, RoleSessionName="thief")
+    # Role B runs its stack with the stack role, and no other; what the stack makes, the stack role makes.
+    stacks = zone.platform.client("cloudformation", in_test)
+    states = zone.platform.client("stepfunctions", in_test)
+    definition = {"StartAt": "End", "States": {"End": {"Type": "Succeed"}}}
+    machine = {
+        "Type": "AWS::StepFunctions::StateMachine",
+        "Properties": {
+            "StateMachineName": "bank-train-mortgage", "RoleArn": zone.arn("test", "StateMachineRole"),
+            "DefinitionString": json.dumps(definition),
+        },
+    }  # fmt: skip
+    asked = {
+        "StackName": "bank-train-mortgage",
+        "TemplateBody": json.dumps({"Resources": {"Machine": machine}}),
+        "Tags": [{"Key": "project", "Value": "mortgage"}],
+    }
+    refused(DENIED, stacks.create_stack, **asked, RoleARN=zone.arn("test", "StateMachineRole"))
+    refused(DENIED, stacks.create_stack, **{**asked, "StackName": "other"}, RoleARN=zone.arn("test", "StackRole"))
+    refused(
+        DENIED, states.create_state_machine, name="mine", definition="{}", roleArn=zone.arn("test", "StateMachineRole")
+    )
+    id_ = stacks.create_stack(**asked, RoleARN=zone.arn("test", "StackRole"))["StackId"]
+    stacks.get_waiter("stack_create_complete").wait(StackName=id_, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    arn = f"arn:aws:states:us-east-1:{zone.ids['test']}:stateMachine:bank-train-mortgage"
+    assert states.start_execution(stateMachineArn=arn)["executionArn"]
+    other = arn.replace("bank-train-mortgage", "other")
+    refused(DENIED, states.start_execution, stateMachineArn=other)
+    refused(DENIED, states.delete_state_machine, stateMachineArn=arn)
+    refused(DENIED, states.update_state_machine, stateMachineArn=arn, definition=json.dumps(definition))
+
+
+@pytest.mark.control("DAT-08", "XAC-07", lacking="a pipeline that runs")
+@pytest.mark.control("XAC-08")
+@pytest.mark.control("XAC-01", "XAC-03", "XAC-09", lacking="a pipeline that runs")
+def test_the_artifact_bucket_is_the_pipelines(zone: Zone) -> None:
+    bucket = zone.bucket("artifacts", "shared-services")
+    a = zone.service("shared-services", zone.pipeline_role("CodePipelineRoleA"))
+    a2 = zone.service("shared-services", zone.pipeline_role("CodePipelineRoleA2"))
+    b, c = zone.arn("test", "CrossAccountRoleB"), zone.arn("production", "CrossAccountRoleC")
+    in_test, in_production = _then(zone, b, a), _then(zone, c, a2)
+    clients = {
+        name: zone.platform.client("s3", keys)
+        for name, keys in (("a", a), ("a2", a2), ("b", in_test), ("c", in_production))
+    }
+    given = {"Bucket": bucket, "Key": "run/source.zip"}
+    clients["a"].put_object(**given, Body=b"source", **KMS)
+    for client in clients.values():
+        assert client.get_object(**given)["Body"].read() == b"source"
+    clients["b"].put_object(Bucket=bucket, Key="run/out.json", Body=b"{}", **KMS)
+    assert clients["a"].get_object(Bucket=bucket, Key="run/out.json")["Body"].read() == b"{}"
+    refused(DENIED, clients["b"].put_object, Bucket=bucket, Key="run/bare", Body=b"x")
+    refused(DENIED, clients["b"].delete_object, **given)
+    plain = zone.platform.client("s3", in_test, plain=True)
+    refused(DENIED, plain.get_object, **given)
+    # No person: an administrator of the account, the auditor, MLOps, a fourth account, Role A beyond its bucket.
+    for keys in (
+        zone.account("shared-services").keys, zone.person("shared-services", "Auditor"),
+        zone.person("shared-services", "MLOps"), zone.account("data-management").keys,
+        zone.person("data-science", "DataScientist-mortgage"),
+    ):  # fmt: skip
+        refused(DENIED, zone.platform.client("s3", keys).get_object, **given)
+    refused(DENIED, clients["a"].get_object, Bucket=zone.bucket("models", "shared-services"), Key="x")
+    # All three are needed: identity, bucket and key. Without Test in the key's policy the same read is refused.
+    kms, key = zone.account("shared-services").client("kms"), zone.key("shared-services", "artifact")
+    before = kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"]
+    held = json.loads(before)
+    for one in held["Statement"]:
+        if one["Sid"] == "UseByTestAndProductionAccounts":
+            one["Principal"]["AWS"] = f"arn:aws:iam::{zone.ids['production']}:root"
+    kms.put_key_policy(KeyId=key, PolicyName="default", Policy=json.dumps(held))
+    try:
+        assert "kms" in refused(DENIED, clients["b"].get_object, **given).lower()
+        assert clients["c"].get_object(**given)["Body"].read() == b"source"
+    finally:
+        kms.put_key_policy(KeyId=key, PolicyName="default", Policy=before)
+    assert clients["b"].get_object(**given)["Body"].read() == b"source"
+
+
+@pytest.mark.control("ACC-06", lacking="tables")
+@pytest.mark.control("XVE-03", lacking="a job with a channel from each account")
+@pytest.mark.control("ACC-02", lacking="git, packages and pulls")
+def test_data_models_and_images_cross_accounts_as_declared(zone: Zone) -> None:
+    published, models = zone.bucket("published", "data-management"), zone.bucket("models", "shared-services")
+    engineer = zone.platform.client("s3", zone.person("data-management", "DataEngineer"))
+    for name in ("mortgage/x.csv", "secret/y.csv"):
+        engineer.put_object(Bucket=published, Key=name, Body=b"1,2")
+    notebook = zone.platform.client("s3", zone.service("data-science", zone.arn("data-science", "NotebookRole")))
+    assert notebook.get_object(Bucket=published, Key="mortgage/x.csv")["Body"].read() == b"1,2"
+    assert notebook.list_objects_v2(Bucket=published, Prefix="mortgage/")["KeyCount"] == 1
+    refused(DENIED, notebook.get_object, Bucket=published, Key="secret/y.csv")
+    refused(DENIED, notebook.list_objects_v2, Bucket=published, Prefix="secret/")
+    refused(DENIED, notebook.put_object, Bucket=published, Key="mortgage/z.csv", Body=b"x", **KMS)
+    # Test's training role writes a model into Shared Services, Production's model role reads it and changes nothing.
+    train = zone.platform.client("s3", zone.service("test", zone.arn("test", "TrainingRole")))
+    serve = zone.platform.client("s3", zone.service("production", zone.arn("production", "ModelRole")))
+    name = f"{zone.ids['test']}/job/output/model.tar.gz"
+    train.put_object(Bucket=models, Key=name, Body=b"model")
+    assert serve.get_object(Bucket=models, Key=name)["Body"].read() == b"model"
+    refused(DENIED, serve.put_object, Bucket=models, Key=name, Body=b"other")
+    refused(DENIED, train.put_object, Bucket=models, Key="elsewhere", Body=b"x")
+    refused(DENIED, train.get_object, Bucket=published, Key="mortgage/x.csv")
+    # The registry: Test registers, Production reads, a fourth account sees nothing.
+    group = f"arn:aws:sagemaker:us-east-1:{zone.ids['shared-services']}:model-package-group/mortgage-denial"
+    stack = zone.platform.client("sagemaker", zone.service("production", zone.arn("production", "StackRole")))
+    assert stack.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"] == []
+    refused(
+        DENIED, zone.account("data-management").client("sagemaker").list_model_packages, ModelPackageGroupName=group
+    )
+    registry = zone.ids["shared-services"]
+    pull = {"registryId": registry, "repositoryName": "mortgage/training", "imageIds": [{"imageTag": "none"}]}
+    puller = zone.platform.client("ecr", zone.service("test", zone.arn("test", "TrainingRole")))
+    assert puller.batch_get_image(**pull)["failures"][0]["failureCode"] == "ImageNotFound"
+    refused(DENIED, zone.account("data-management").client("ecr").batch_get_image, **pull)
+    science = zone.account("data-science").client("ecr")
+    refused(DENIED, science.delete_repository, registryId=registry, repositoryName="mortgage/training")
