@@ -1,4 +1,4 @@
-"""``python -m tests.bench.landing [--repeats N]``: seconds of `bastide landing plan`, `apply`, `apply` again, `drift`, `destroy`.
+"""``python -m tests.bench.landing [--repeats N]``: seconds of `plan`, `apply`, `apply` again, `drift`, `destroy`.
 
 Each repetition has a platform of its own and the default blueprint: six accounts, five networks with ten endpoints each,
 guardrails, keys, buckets, roles, people. Nothing is asserted about time; what stands is counted.

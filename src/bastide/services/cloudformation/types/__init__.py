@@ -7,12 +7,14 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    catalog,
     functions,
     identity,
     integration,
     machines,
     network,
     own,
+    packages,
     platform,
     stack_sets,
     storage,
@@ -21,7 +23,20 @@ from bastide.services.cloudformation.types import (
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
-    for module in (functions, identity, integration, machines, network, own, platform, stack_sets, storage, watching)
+    for module in (
+        catalog,
+        functions,
+        identity,
+        integration,
+        machines,
+        network,
+        own,
+        packages,
+        platform,
+        stack_sets,
+        storage,
+        watching,
+    )
     for one in module.TYPES
 }
 """All rows, by name."""
