@@ -65,7 +65,9 @@ def main() -> int:
         for name, took, did in measured():
             found.setdefault(name, []).append(took)
             what[name] = did
-    table = Table("bastide landing", "median s", "worst s", "what", title="the default landing zone, a process a command")
+    table = Table(
+        "bastide landing", "median s", "worst s", "what", title="the default landing zone, a process a command"
+    )
     for name, times in found.items():
         table.add_row(name, f"{median(times):.2f}", f"{max(times):.2f}", what[name])
     Console().print(table)

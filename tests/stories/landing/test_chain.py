@@ -7,12 +7,14 @@ session is made.
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from tests.platform import Keys
 from tests.stories.landing.zone import DENIED, Zone, refused
+from tests.stories.sagemaker.conftest import IMAGE, archive
 
 KMS: dict[str, Any] = {"ServerSideEncryption": "aws:kms"}
 
@@ -158,3 +160,66 @@ def test_data_models_and_images_cross_accounts_as_declared(zone: Zone) -> None:
     refused(DENIED, zone.account("data-management").client("ecr").batch_get_image, **pull)
     science = zone.account("data-science").client("ecr")
     refused(DENIED, science.delete_repository, registryId=registry, repositoryName="mortgage/training")
+
+
+@pytest.mark.control("ACC-10", lacking="a pipeline that starts it")
+@pytest.mark.control("ACC-07", lacking="in Data Science")
+@pytest.mark.control("ACC-11", "XVE-03")
+def test_a_job_trains_in_test_under_all_guardrails(zone: Zone) -> None:
+    """Started by the state machine's role, in the account's network, with a channel from each of two accounts."""
+    data, models, test = zone.bucket("data", "test"), zone.bucket("models", "shared-services"), zone.ids["test"]
+    prepare = zone.platform.client("s3", zone.service("test", zone.arn("test", "ProcessingRole")))
+    script = "import os, shutil\nprint('rows', len(open('/opt/ml/input/data/train/a.csv').readlines()))\n"
+    script += "shutil.copy('/opt/ml/input/data/before/model.txt', '/opt/ml/model/model.txt')\n"
+    prepare.put_object(Bucket=data, Key="code/sourcedir.tar.gz", Body=archive(train__py=script.encode()))
+    prepare.put_object(Bucket=data, Key="train/a.csv", Body=b"1,2\n3,4\n")
+    train = zone.platform.client("s3", zone.service("test", zone.arn("test", "TrainingRole")))
+    train.put_object(Bucket=models, Key=f"{test}/before/model.txt", Body=b"before")
+    ssm = zone.account("test").client("ssm")
+    told = ssm.get_parameters_by_path(Path="/bank/network")["Parameters"]
+    where = {one["Name"].rpartition("/")[2]: one["Value"] for one in told}
+    key = ssm.get_parameter(Name="/bank/key")["Parameter"]["Value"]
+    sources = {"train": f"s3://{data}/train/", "before": f"s3://{models}/{test}/before/", "code": f"s3://{data}/code/"}
+    kind = {"S3DataType": "S3Prefix"}
+    channels = [
+        {"ChannelName": name, "DataSource": {"S3DataSource": {**kind, "S3Uri": uri}}} for name, uri in sources.items()
+    ]
+    given = {
+        "TrainingJobName": "mortgage-1", "RoleArn": zone.arn("test", "TrainingRole"), "EnableNetworkIsolation": True,
+        "EnableInterContainerTrafficEncryption": True, "InputDataConfig": channels,
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "VpcConfig": {"Subnets": where["subnets"].split(","), "SecurityGroupIds": [where["security-group"]]},
+        "OutputDataConfig": {"S3OutputPath": f"s3://{models}/{test}"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1, "VolumeKmsKeyId": key},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 120},
+        "HyperParameters": {
+            "sagemaker_program": '"train.py"',
+            "sagemaker_submit_directory": '"/opt/ml/input/data/code/sourcedir.tar.gz"',
+        },
+        "Tags": [{"Key": name, "Value": "test"} for name in ("owner", "environment", "project")],
+    }  # fmt: skip
+    workflow = zone.platform.client("sagemaker", zone.service("test", zone.arn("test", "StateMachineRole")))
+    workflow.create_training_job(**given)
+    reader = zone.person("test", "TestReader-mortgage")
+    looking, until = zone.platform.client("sagemaker", reader), time.monotonic() + 90
+    while (job := looking.describe_training_job(TrainingJobName="mortgage-1"))["TrainingJobStatus"] == "InProgress":
+        assert time.monotonic() < until, job
+        time.sleep(0.1)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    name = job["ModelArtifacts"]["S3ModelArtifacts"].partition(f"{models}/")[2]
+    serve = zone.platform.client("s3", zone.service("production", zone.arn("production", "ModelRole")))
+    told_of = serve.head_object(Bucket=models, Key=name)
+    assert told_of["ServerSideEncryption"] == "aws:kms" and told_of["SSEKMSKeyId"] == zone.key(
+        "shared-services", "model"
+    )
+    logs, group = zone.platform.client("logs", reader), "/aws/sagemaker/TrainingJobs"
+    [stream] = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix="mortgage-1/")["logStreams"]
+    lines = logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"])["events"]
+    assert any("rows 2" in one["message"] for one in lines)
+    for call, asked in (
+        ("stop_training_job", {"TrainingJobName": "mortgage-1"}),
+        ("create_training_job", {**given, "TrainingJobName": "m2"}),
+        ("delete_model", {"ModelName": "m"}), ("create_endpoint", {"EndpointName": "e", "EndpointConfigName": "c"}),
+    ):  # fmt: skip
+        refused(DENIED, getattr(looking, call), **asked)
+    refused(DENIED, zone.platform.client("s3", reader).put_object, Bucket=models, Key="x", Body=b"x")
