@@ -26,7 +26,10 @@ _ADMINISTRATOR: Final = {"Version": "2012-10-17", "Statement": {"Effect": "Allow
 EVERYTHING: Final = Attached(Document.parse(_ADMINISTRATOR, Form.IDENTITY), "AdministratorAccess")
 _FULL: Final = Attached(Document.parse(_ADMINISTRATOR, Form.SCP), "FullAWSAccess")
 _STRANGER: Final = "999999999999"
-_FORMS: Final = {"bucket": Form.RESOURCE, "key": Form.KEY, "repository": Form.RESOURCE, "group": Form.RESOURCE}
+_FORMS: Final = {
+    "bucket": Form.RESOURCE, "key": Form.KEY, "repository": Form.RESOURCE, "group": Form.RESOURCE,
+    "domain": Form.RESOURCE, "index": Form.RESOURCE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +396,8 @@ def _take(found: Landscape, stack: Stack) -> None:
 
 _TAKEN: Final = frozenset(
     {
-        "AWS::ECR::Repository", "AWS::IAM::Role", "AWS::IAM::RolePolicy", "AWS::KMS::Key", "AWS::Organizations::Account",
+        "AWS::CodeArtifact::Domain", "AWS::CodeArtifact::Repository", "AWS::ECR::Repository", "AWS::IAM::Role",
+        "AWS::IAM::RolePolicy", "AWS::KMS::Key", "AWS::Organizations::Account",
         "AWS::Organizations::OrganizationalUnit", "AWS::Organizations::Policy", "AWS::S3::BucketPolicy",
         "AWS::SSO::Assignment", "AWS::SSO::PermissionSet", "AWS::SageMaker::ModelPackageGroup",
     }
@@ -446,6 +450,17 @@ def _resource(
     elif one.type == "AWS::ECR::Repository" and properties.get("RepositoryPolicyText"):
         arn = f"arn:aws:ecr:{region}:{home}:repository/{properties['RepositoryName']}"
         policy("repository", arn, properties["RepositoryPolicyText"])
+    elif one.type.startswith("AWS::CodeArtifact::") and properties.get("PermissionsPolicyDocument"):
+        head = f"arn:aws:codeartifact:{region}:{home}"
+        given = properties["PermissionsPolicyDocument"]
+        if one.type.endswith("::Domain"):
+            policy("domain", f"{head}:domain/{properties['DomainName']}", given)
+        else:
+            policy(
+                "index",
+                f"{head}:repository/{stack.name.partition('-landing-')[0]}/{properties['RepositoryName']}",
+                given,
+            )
     elif one.type == "AWS::SageMaker::ModelPackageGroup" and properties.get("ModelPackageGroupPolicy"):
         arn = f"arn:aws:sagemaker:{region}:{home}:model-package-group/{properties['ModelPackageGroupName']}"
         policy("group", arn, properties["ModelPackageGroupPolicy"])

@@ -72,6 +72,8 @@ class Blueprint:
     endpoints: tuple[str, ...]
     off: frozenset[str]
     """Guardrails that are not wanted."""
+    delivery: frozenset[str]
+    """Parts of what leads from a commit to production: packages, code, builds, pipelines."""
     templates: tuple[OwnTemplate, ...] = ()
     text: str = field(default="", compare=False)
 
@@ -225,6 +227,7 @@ def _built(value: dict[str, Any], reader: _Reader, text: str) -> Blueprint:
         {name: tuple(one) for name, one in value["instances"].items()},
         tuple(value.get("endpoints", ())),
         frozenset(name for name, wanted in guardrails.items() if not wanted),
+        _delivery(value.get("delivery", {}), reader),
         tuple(templates),
         text,
     )
@@ -272,6 +275,18 @@ def _apart(accounts: Mapping[str, AccountPlan], reader: _Reader) -> None:
             if taken.overlaps(range_):
                 raise reader.fault(at, f"{one.network} overlaps {taken} of {other}")
         seen[name] = range_
+
+
+_BEFORE: Final = {"builds": "code", "pipelines": "code"}
+
+
+def _delivery(given: Mapping[str, bool], reader: _Reader) -> frozenset[str]:
+    """The parts that are on, as those are that are not named; some need another."""
+    found = frozenset(name for name in schema()["properties"]["delivery"]["properties"] if given.get(name, True))
+    for name, needed in _BEFORE.items():
+        if name in found and needed not in found:
+            raise reader.fault(("delivery", name), f"needs `{needed}`, which is off")
+    return found
 
 
 def _team(name: str, one: Mapping[str, Any], reader: _Reader) -> Team:

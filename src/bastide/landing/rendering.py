@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bastide.engines.templates import read
-from bastide.landing import network, resources
+from bastide.landing import delivery, network, resources
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import TYPES, document, packed, tag_policy
 from bastide.landing.words import account_word, camel, filled, path_of, roles, sets, templated, words
@@ -68,6 +68,9 @@ def rendered(blueprint: Blueprint, enrolled: Mapping[str, str] | None = None) ->
         template = _joined(_permissions(blueprint, account), resources.platform(blueprint, account))
         if template["Resources"]:
             found.append(_stack(blueprint, "platform", account, 3, template))
+    template = delivery.delivery(blueprint)
+    if template["Resources"]:
+        found.append(_stack(blueprint, "delivery", "shared-services", 4, template))
     found.append(_stack(blueprint, "trail", MANAGEMENT, 4, _trail(blueprint)))
     found.append(_stack(blueprint, "people", MANAGEMENT, 4, _people(blueprint)))
     for own in blueprint.templates:
@@ -292,6 +295,12 @@ def _people(blueprint: Blueprint) -> Template:
 def _trust(entry: Mapping[str, Any], account: str, blueprint: Blueprint) -> dict[str, Any]:
     """Services are trusted for calls of the role's own account; a role is trusted by its name."""
     given = entry["trust"]
+    if isinstance(given, dict):  # a role that is made later: its account is named, and then the role
+        where, name = f"${{{account_word(given['account'])}}}", f"/{blueprint.name}/{given['role']}"
+        condition = {"ArnEquals": {"aws:PrincipalArn": f"arn:aws:iam::{where}:role{name}"}}
+        principal = {"AWS": f"arn:aws:iam::{where}:root"}
+        one = {"Sid": "TheRole", "Principal": principal, "Action": ["sts:AssumeRole"], "Condition": condition}
+        return document([one])
     services = [given] if isinstance(given, str) else list(given)
     if not services[0].endswith(".amazonaws.com"):
         other = next(one for name, _, one in roles(blueprint) if name == services[0])
