@@ -73,7 +73,7 @@ class Blueprint:
     off: frozenset[str]
     """Guardrails that are not wanted."""
     delivery: frozenset[str]
-    """Parts of what leads from a commit to production: packages, code, builds, pipelines."""
+    """Parts of what leads from a commit to production: packages, public-packages, code, builds, pipelines."""
     templates: tuple[OwnTemplate, ...] = ()
     text: str = field(default="", compare=False)
 
@@ -277,12 +277,13 @@ def _apart(accounts: Mapping[str, AccountPlan], reader: _Reader) -> None:
         seen[name] = range_
 
 
-_BEFORE: Final = {"builds": "code", "pipelines": "code"}
+_BEFORE: Final = {"builds": "code", "pipelines": "code", "public-packages": "packages"}
 
 
 def _delivery(given: Mapping[str, bool], reader: _Reader) -> frozenset[str]:
     """The parts that are on, as those are that are not named; some need another."""
-    found = frozenset(name for name in schema()["properties"]["delivery"]["properties"] if given.get(name, True))
+    known = schema()["properties"]["delivery"]["properties"]
+    found = frozenset(name for name, rule in known.items() if given.get(name, rule.get("default", True)))
     for name, needed in _BEFORE.items():
         if name in found and needed not in found:
             raise reader.fault(("delivery", name), f"needs `{needed}`, which is off")

@@ -37,23 +37,10 @@ def _packages(blueprint: Blueprint) -> Template:
     [(_, _, domain)] = policies(blueprint, "domain")
     [(_, _, index)] = policies(blueprint, "index")
     name = {"Fn::GetAtt": ["PackageDomain", "Name"]}
-    return {
+    made: Template = {
         "PackageDomain": {
             "Type": "AWS::CodeArtifact::Domain",
-            "Properties": {
-                "DomainName": blueprint.name,
-                "EncryptionKey": "${ModelKeyArn}",
-                "PermissionsPolicyDocument": document(domain["statements"]),
-            },
-        },
-        "PublicPackages": {
-            "Type": "AWS::CodeArtifact::Repository",
-            "Properties": {
-                "DomainName": name,
-                "RepositoryName": "public",
-                "Description": "What comes from outside",
-                "ExternalConnections": ["public:pypi"],
-            },
+            "Properties": {"DomainName": blueprint.name, "PermissionsPolicyDocument": document(domain["statements"])},
         },
         "Packages": {
             "Type": "AWS::CodeArtifact::Repository",
@@ -61,11 +48,22 @@ def _packages(blueprint: Blueprint) -> Template:
                 "DomainName": name,
                 "RepositoryName": "pypi",
                 "Description": "What everybody installs from",
-                "Upstreams": [{"Fn::GetAtt": ["PublicPackages", "Name"]}],
                 "PermissionsPolicyDocument": document(index["statements"]),
             },
         },
     }
+    if "public-packages" in blueprint.delivery:
+        made["PublicPackages"] = {
+            "Type": "AWS::CodeArtifact::Repository",
+            "Properties": {
+                "DomainName": name,
+                "RepositoryName": "public",
+                "Description": "What comes from outside",
+                "ExternalConnections": ["public:pypi"],
+            },
+        }
+        made["Packages"]["Properties"]["Upstreams"] = [{"Fn::GetAtt": ["PublicPackages", "Name"]}]
+    return made
 
 
 def _code(blueprint: Blueprint, team: Team) -> Template:
@@ -77,7 +75,6 @@ def _code(blueprint: Blueprint, team: Team) -> Template:
             "Properties": {
                 "RepositoryName": f"{blueprint.name}-{team.name}",
                 "RepositoryDescription": f"Code of {team.name}",
-                "KmsKeyId": "${ArtifactKeyArn}",
                 "Tags": _tags(team),
             },
         }

@@ -17,6 +17,11 @@ from bastide.services.cloudformation.types import (
     own,
     packages,
     platform,
+<<<<<<< Updated upstream
+=======
+    releases,
+    repositories,
+>>>>>>> Stashed changes
     stack_sets,
     storage,
     watching,
