@@ -152,6 +152,7 @@ def prepare(cloud: Cloud, tell: Tell = silent) -> None:
     for type_ in _TYPES:
         if type_ not in on:
             client.enable_policy_type(RootId=root["Id"], PolicyType=type_)
+    cloud.client("ram").enable_sharing_with_aws_organization()
     stacks = cloud.client("cloudformation")
     if stacks.describe_organizations_access()["Status"] != "ENABLED":
         stacks.activate_organizations_access()

@@ -74,6 +74,8 @@ class Blueprint:
     """Guardrails that are not wanted."""
     delivery: frozenset[str]
     """Parts of what leads from a commit to production: packages, public-packages, code, builds, pipelines."""
+    transit: bool = True
+    """Whether a transit gateway joins the networks."""
     templates: tuple[OwnTemplate, ...] = ()
     text: str = field(default="", compare=False)
 
@@ -228,6 +230,7 @@ def _built(value: dict[str, Any], reader: _Reader, text: str) -> Blueprint:
         tuple(value.get("endpoints", ())),
         frozenset(name for name, wanted in guardrails.items() if not wanted),
         _delivery(value.get("delivery", {}), reader),
+        bool(value.get("transit", True)),
         tuple(templates),
         text,
     )

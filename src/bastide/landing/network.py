@@ -111,7 +111,8 @@ def network(blueprint: Blueprint, account: str) -> dict[str, Any]:
             "Properties": {"Name": f"/{blueprint.name}/network/{key}", "Type": "String", "Value": value},
         }
     word = camel(account)
-    outputs = {f"{word}VpcId": {"Value": vpc}, f"{word}S3Endpoint": {"Value": {"Ref": "S3Endpoint"}}}
+    outputs = {f"{word}VpcId": {"Value": vpc}}
+    outputs |= {f"{word}{name}": {"Value": {"Ref": name}} for name in ("S3Endpoint", "Subnet1", "Subnet2", "Routes")}
     return {"Resources": made, "Outputs": outputs}
 
 

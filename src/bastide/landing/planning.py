@@ -113,7 +113,10 @@ def deployed(blueprint: Blueprint, cloud: Cloud) -> list[Stack]:
         return [one for found in pool.map(look, where) for one in found]
 
 
-_PHASES: Final = {"organisation": 0, "guardrails": 1, "baseline": 1, "roles": 2, "foundation": 2, "platform": 3}
+_PHASES: Final = {
+    "organisation": 0, "guardrails": 1, "baseline": 1, "roles": 2, "foundation": 2, "platform": 3,
+    "transit": 2, "joint": 3,
+}  # fmt: skip
 
 
 def owned(client: Any, blueprint: Blueprint) -> list[dict[str, Any]]:

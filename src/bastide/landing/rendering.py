@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bastide.engines.templates import read
-from bastide.landing import delivery, network, resources
+from bastide.landing import delivery, network, resources, transit
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import TYPES, document, packed, tag_policy
 from bastide.landing.words import account_word, camel, filled, path_of, roles, sets, templated, words
@@ -68,6 +68,11 @@ def rendered(blueprint: Blueprint, enrolled: Mapping[str, str] | None = None) ->
         template = _joined(_permissions(blueprint, account), resources.platform(blueprint, account))
         if template["Resources"]:
             found.append(_stack(blueprint, "platform", account, 3, template))
+    if blueprint.transit:
+        found.append(_stack(blueprint, "transit", transit.HUB, 2, transit.gateway(blueprint)))
+        for account in transit.joined(blueprint):
+            found.append(_stack(blueprint, "joint", account, 3, transit.attachment(blueprint, account)))
+        found.append(_stack(blueprint, "ways", transit.HUB, 4, transit.ways(blueprint)))
     template = delivery.delivery(blueprint)
     if template["Resources"]:
         found.append(_stack(blueprint, "delivery", "shared-services", 4, template))

@@ -247,3 +247,30 @@ def test_a_plan_refuses_by_the_rules_name(zone: Zone) -> None:
     assert code == 1 and f"{file}:" in why and "accounts.test.unit: there is no unit `Workloads/Tests`" in why
     with pytest.raises(ClientError, match="does not exist"):
         zone.account("test").client("cloudformation").describe_stacks(StackName="bank-landing-own-open")
+
+
+@pytest.mark.control("NET-02", "NET-03", "ACC-08", lacking="premises, and traffic")
+def test_networks_are_joined_at_shared_services_only(zone: Zone) -> None:
+    hub = zone.account("shared-services").client("ec2")
+    stacks = zone.account("shared-services").client("cloudformation")
+    outputs = stacks.describe_stacks(StackName="bank-landing-transit")["Stacks"][0]["Outputs"]
+    told = {one["OutputKey"]: one["OutputValue"] for one in outputs}
+
+    def ways(table: str) -> set[str]:
+        found = hub.search_transit_gateway_routes(
+            TransitGatewayRouteTableId=told[table], Filters=[{"Name": "state", "Values": ["active"]}]
+        )["Routes"]
+        return {one["DestinationCidrBlock"] for one in found}
+
+    spokes = {"10.20.0.0/16", "10.30.0.0/16", "10.40.0.0/16", "10.50.0.0/16"}
+    assert ways("SpokeTable") == {"10.10.0.0/16"} and ways("HubTable") == spokes
+    for name in ("data-management", "data-science", "test", "production"):
+        ec2 = zone.account(name).client("ec2")
+        routes = [one for table in ec2.describe_route_tables()["RouteTables"] for one in table["Routes"]]
+        assert {one["DestinationCidrBlock"] for one in routes if one.get("TransitGatewayId")} == {"10.10.0.0/16"}
+        assert not any(one.get("DestinationCidrBlock") == "0.0.0.0/0" for one in routes)
+        refused(
+            (*DENIED, "InvalidTransitGatewayID.NotFound"),
+            ec2.delete_transit_gateway,
+            TransitGatewayId=told["TransitGateway"],
+        )
