@@ -20,7 +20,7 @@ from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.cloud import Cloud
 from bastide.landing.proactive import violations
 from bastide.landing.rendering import INLINE, Stack, rendered, unit_word
-from bastide.landing.words import account_word
+from bastide.landing.words import account_word, known
 
 _PAUSE: Final = 0.15
 _PATIENCE: Final = 900.0
@@ -259,6 +259,9 @@ class Deployer:
         }
         if len(stack.body.encode()) > INLINE:
             raise Failed(f"{stack.name} in {stack.account} has more than {INLINE} bytes; a request carries no more")
+        for (bucket, key), text in stack.uploads.items():
+            s3 = self.cloud.client("s3", self.place_of(stack))
+            s3.put_object(Bucket=known(bucket, self.values), Key=key, Body=text.encode())
         try:
             made = client.update_stack(**asked) if held is not None else client.create_stack(**asked)
         except botocore.exceptions.ClientError as error:

@@ -73,7 +73,7 @@ class Blueprint:
     off: frozenset[str]
     """Guardrails that are not wanted."""
     delivery: frozenset[str]
-    """Parts of what leads from a commit to production: packages, public-packages, code, builds, pipelines."""
+    """Parts of what leads from a commit to production: packages, public-packages, products, code, builds, pipelines."""
     transit: bool = True
     """Whether a transit gateway joins the networks."""
     templates: tuple[OwnTemplate, ...] = ()

@@ -132,7 +132,7 @@ def owned(client: Any, blueprint: Blueprint) -> list[dict[str, Any]]:
 def _read(client: Any, told: Mapping[str, Any], account: str) -> Stack:
     name = told["StackName"]
     short = name.partition("-landing-")[2]
-    phase = 5 if short.startswith("own-") else _PHASES.get(short, 4)
+    phase = 5 if short.startswith("own-") or short == "products" else _PHASES.get(short, 4)
     if short == "roles" and account == "shared-services":
         phase = 1
     tags = {one["Key"]: one["Value"] for one in told.get("Tags", ())}

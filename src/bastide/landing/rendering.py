@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bastide.engines.templates import read
-from bastide.landing import delivery, network, resources, transit
+from bastide.landing import catalog, delivery, network, resources, transit
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import TYPES, document, packed, tag_policy
 from bastide.landing.words import account_word, camel, filled, path_of, roles, sets, templated, words
@@ -31,6 +31,8 @@ class Stack:
     phase: int
     template: Template
     tags: Mapping[str, str] = field(default_factory=dict)
+    uploads: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Objects that are to be there first, by bucket (with ``${Names}``) and key."""
 
     @property
     def body(self) -> str:
@@ -73,6 +75,10 @@ def rendered(blueprint: Blueprint, enrolled: Mapping[str, str] | None = None) ->
         for account in transit.joined(blueprint):
             found.append(_stack(blueprint, "joint", account, 3, transit.attachment(blueprint, account)))
         found.append(_stack(blueprint, "ways", transit.HUB, 4, transit.ways(blueprint)))
+    if "products" in blueprint.delivery:
+        products = _stack(blueprint, "catalog", "shared-services", 4, catalog.portfolio(blueprint))
+        found.append(replace(products, uploads=catalog.uploads(blueprint)))
+        found.append(_stack(blueprint, "products", "data-science", 5, catalog.accepted(blueprint)))
     template = delivery.delivery(blueprint)
     if template["Resources"]:
         found.append(_stack(blueprint, "delivery", "shared-services", 4, template))

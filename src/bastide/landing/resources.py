@@ -111,6 +111,9 @@ def platform(blueprint: Blueprint, account: str) -> Template:
         for team in blueprint.teams:
             bucket = f"<NAME>-team-{team.name}-${{{word}}}"
             add(f"Team{camel(team.name)}Bucket", bucket, "DataScienceKey", _transport(bucket, given))
+    if account == "shared-services" and "products" in blueprint.delivery:
+        bucket = f"<NAME>-products-${{{word}}}"
+        add("ProductBucket", bucket, "ModelKey", _transport(bucket, given))
     if account == "shared-services":
         _shared(blueprint, made["Resources"])
     return made

@@ -274,3 +274,34 @@ def test_networks_are_joined_at_shared_services_only(zone: Zone) -> None:
             ec2.delete_transit_gateway,
             TransitGatewayId=told["TransitGateway"],
         )
+
+
+@pytest.mark.control("ACC-03", "SSV-01")
+@pytest.mark.control("TAG-05", lacking="notebooks")
+def test_a_scientist_launches_what_a_scientist_may_not_make(zone: Zone) -> None:
+    person = zone.person("data-science", "DataScientist-mortgage")
+    catalog, s3 = zone.platform.client("servicecatalog", person), zone.platform.client("s3", person)
+    [product] = catalog.search_products()["ProductViewSummaries"]
+    version = catalog.describe_product(Id=product["ProductId"])["ProvisioningArtifacts"][0]["Id"]
+    name = f"bank-experiment-churn-{zone.ids['data-science']}"
+    refused(DENIED, s3.create_bucket, Bucket=name)
+    given = {"Name": "churn", "Owner": "ada", "Project": "mortgage"}
+    record = catalog.provision_product(
+        ProductId=product["ProductId"], ProvisioningArtifactId=version, ProvisionedProductName="churn",
+        ProvisioningParameters=[{"Key": key, "Value": value} for key, value in given.items()],
+    )["RecordDetail"]["RecordId"]  # fmt: skip
+    until = time.monotonic() + 60
+    while (told := catalog.describe_record(Id=record)["RecordDetail"])["Status"] not in ("SUCCEEDED", "FAILED"):
+        assert time.monotonic() < until, told
+        time.sleep(0.1)
+    assert told["Status"] == "SUCCEEDED", told
+    made = zone.account("data-science").client("s3")
+    tags = {one["Key"]: one["Value"] for one in made.get_bucket_tagging(Bucket=name)["TagSet"]}
+    assert {"owner": "ada", "project": "mortgage", "environment": "experiment"}.items() <= tags.items()
+    rule = made.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"][0]
+    assert rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"] == zone.key("data-science", "datascience")
+    product_id = product["ProductId"]
+    refused(DENIED, catalog.update_product, Id=product_id, Name="mine")
+    refused(DENIED, catalog.create_portfolio, DisplayName="mine", ProviderName="me")
+    other = zone.account("test").client("servicecatalog")  # an account without the share
+    refused("ResourceNotFoundException", other.describe_product, Id=product_id)
