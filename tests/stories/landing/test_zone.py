@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 
+from bastide.commands.cli import cli
 from tests.platform import HOME
 from tests.stories.landing.zone import DENIED, Zone, landing, refused
 
@@ -24,6 +27,12 @@ def test_it_is_planned_made_and_left_alone(zone: Zone) -> None:
     assert {one["what"] for one in zone.again["stacks"]} == {"unchanged"} and zone.again["moved"] == []
     code, plan, _ = landing(zone.platform, "plan", str(zone.file))
     assert code == 0 and "Everything is as the blueprint says." in plan and "Nobody gains or loses access" in plan
+    # Any client's way: an endpoint, and credentials of the environment.
+    keys, more = zone.platform.administrator, {"AWS_CA_BUNDLE": zone.platform.authority, "COLUMNS": "200"}
+    given = {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret, **more}
+    asked = ["landing", "plan", str(zone.file), "--json", "--endpoint-url", zone.platform.url]
+    done = CliRunner().invoke(cli, asked, env=given)
+    assert done.exit_code == 0 and json.loads(done.stdout)["changes"] is False, done.output
     # A member makes no accounts and removes nobody; what it was given with is there.
     member = zone.account("test").client("organizations")
     refused(DENIED, member.create_account, AccountName="mine", Email="mine@bank.example")
@@ -53,6 +62,45 @@ def test_units_bind_what_is_below_them(zone: Zone) -> None:
     assert "service control policy" in refused(DENIED, guest.client("organizations").leave_organization)
     organizations.move_account(AccountId=guest.id, SourceParentId=workloads, DestinationParentId=root)
     refused("TrailNotFoundException", trails.stop_logging, Name="none")
+
+
+def test_an_account_that_exists_is_enrolled(zone: Zone) -> None:
+    guest = zone.platform.account()
+    organizations = zone.platform.client("organizations")
+    root = organizations.list_roots()["Roots"][0]["Id"]
+    file = zone.file.with_name("enrolling.yaml")
+    line = f'  sandbox: {{id: "{guest.id}", unit: Workloads}}'
+    file.write_text(zone.file.read_text().replace("\nteams:", f"\n{line}\n\nteams:"))
+    code, plan, why = landing(zone.platform, "plan", str(file), "--json")
+    assert code == 0 and plan["accounts"] == {"created": [], "enrolled": ["sandbox"]}, why
+    assert {one["who"] for one in plan["access"]} == {"Auditor in sandbox", "SecurityEngineer in sandbox"}
+    ssm = guest.client("ssm")
+
+    def baseline() -> bool:
+        return any(one["Name"] == "/bank/tags" for one in ssm.describe_parameters()["Parameters"])
+
+    try:
+        code, told, why = landing(zone.platform, "apply", str(file), "--yes", "--json")
+        assert code == 0 and told["enrolled"] == told["moved"] == ["sandbox"], why
+        assert {one["name"] for one in told["stacks"] if one["what"] != "unchanged"} == {"bank-landing-people"}
+        refused(DENIED, guest.client("organizations").leave_organization)
+        _until(baseline)
+        who = zone.centre.session(zone.token, guest, "Auditor")
+        assert zone.platform.client("iam", who).list_roles()["Roles"]
+    finally:
+        parent = organizations.list_parents(ChildId=guest.id)["Parents"][0]["Id"]
+        if parent != root:
+            organizations.move_account(AccountId=guest.id, SourceParentId=parent, DestinationParentId=root)
+        code, told, why = landing(zone.platform, "apply", str(zone.file), "--yes", "--json")
+        assert code == 0, why
+    _until(lambda: not baseline())  # what leaves a unit leaves its baseline
+
+
+def _until(look: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < until, "it does not come about"
+        time.sleep(0.1)
 
 
 @pytest.mark.control("ACC-14", lacking="Control Tower's own API")
