@@ -27,6 +27,7 @@ from bastide.domain import Refused
 from bastide.landing import applying, drifting, planning, proactive, removing
 from bastide.landing.blueprint import Blueprint, Faulty, default, parse, read
 from bastide.landing.cloud import Cloud, Unreachable
+from bastide.landing.delivery import example as examples
 from bastide.landing.guardrails import guardrails
 from bastide.landing.rendering import rendered
 
@@ -162,6 +163,25 @@ def render(file: Path, folder: Path) -> None:
             path = folder / f"{number:02d}-{one.account}-{one.name}.json"
             path.write_text(json.dumps(one.template, indent=2) + "\n")
             click.echo(str(path))
+
+
+@landing.command()
+@_FILE
+@click.argument("team")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def example(file: Path, team: str, folder: Path) -> None:
+    """Write into FOLDER what TEAM may commit first: the stacks that its two pipelines launch, and their tags."""
+    with _told():
+        blueprint = read(file)
+        found = next((one for one in blueprint.teams if one.name == team), None)
+        if found is None:
+            raise click.ClickException(
+                f"there is no team {team}; there are {', '.join(o.name for o in blueprint.teams)}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in examples(blueprint, found).items():
+            (folder / name).write_text(text)
+            click.echo(str(folder / name))
 
 
 @landing.command()

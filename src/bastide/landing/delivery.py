@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from bastide.landing.blueprint import Blueprint, Team
+from bastide.landing.blueprint import DATA, Blueprint, Team
 from bastide.landing.guardrails import document
 from bastide.landing.resources import policies
 from bastide.landing.words import camel, filled, words
 
 Template = dict[str, Any]
+
+
+_EXAMPLE: Final = ("train.yaml", "train.json", "serve.yaml", "serve.json")
+
+
+def example(blueprint: Blueprint, team: Team) -> dict[str, str]:
+    """What a team may commit first: the stacks of its two pipelines, and their tags."""
+    given = {
+        "NAME": blueprint.name,
+        "TEAM": team.name,
+        "PROJECT": team.project,
+        "MODEL": next(iter(team.models), "none"),
+    }
+    found = {}
+    for name in _EXAMPLE:
+        text = (DATA / "example" / name).read_text()
+        for word, value in given.items():
+            text = text.replace(f"<{word}>", value)
+        found[name] = text
+    return found
 
 
 def delivery(blueprint: Blueprint) -> Template:
@@ -156,6 +176,7 @@ def _pipelines(blueprint: Blueprint, team: Team) -> Template:
     asked = {"NotificationArn": "arn:aws:sns:<HOME>:${SharedServicesAccount}:<NAME>-release-approval"}
     asked["CustomData"] = f"May {team.name} go to production?"
     serve = _stack("ProductionAccount", f"{blueprint.name}-serve-{team.name}", "serve", "CrossAccountRoleC")
+    serve["Configuration"]["ParameterOverrides"] = '{"ModelPackage": "#{variables.ModelPackage}"}'
     release = [
         _source(blueprint, team),
         {"Name": "Approve", "Actions": [_action("Release", "Approval", "Manual", 1, asked)]},
@@ -165,7 +186,7 @@ def _pipelines(blueprint: Blueprint, team: Team) -> Template:
     training = f"arn:aws:codepipeline:<HOME>:${{SharedServicesAccount}}:{name}-training"
     return {
         f"Training{word}": _pipeline(f"{name}-training", "CodePipelineRoleA", stages, team),
-        f"Deployment{word}": _pipeline(f"{name}-deployment", "CodePipelineRoleA2", release, team),
+        f"Deployment{word}": _pipeline(f"{name}-deployment", "CodePipelineRoleA2", release, team, "ModelPackage"),
         f"Push{word}": {
             "Type": "AWS::Events::Rule",
             "DependsOn": [f"Training{word}"],
@@ -184,7 +205,8 @@ def _pipelines(blueprint: Blueprint, team: Team) -> Template:
     }
 
 
-def _pipeline(name: str, role: str, stages: list[dict[str, Any]], team: Team) -> dict[str, Any]:
+def _pipeline(name: str, role: str, stages: list[dict[str, Any]], team: Team, *variables: str) -> dict[str, Any]:
+    asked = [{"Name": one, "DefaultValue": "none", "Description": "To be given"} for one in variables]
     return {
         "Type": "AWS::CodePipeline::Pipeline",
         "Properties": {
@@ -197,6 +219,7 @@ def _pipeline(name: str, role: str, stages: list[dict[str, Any]], team: Team) ->
                 "EncryptionKey": {"Id": "${ArtifactKeyArn}", "Type": "KMS"},
             },
             "Stages": stages,
+            **({"Variables": asked} if asked else {}),
             "Tags": _tags(team),
         },
     }

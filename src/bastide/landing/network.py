@@ -101,14 +101,15 @@ def network(blueprint: Blueprint, account: str) -> dict[str, Any]:
             },
         }
     told: dict[str, Any] = {
-        "vpc": vpc,
-        "subnets": {"Fn::Join": [",", [{"Ref": "Subnet1"}, {"Ref": "Subnet2"}]]},
-        "security-group": {"Fn::GetAtt": ["Jobs", "GroupId"]},
+        "accounts/shared-services": {"Ref": "SharedServicesAccount"},
+        "network/vpc": vpc,
+        "network/subnets": {"Fn::Join": [",", [{"Ref": "Subnet1"}, {"Ref": "Subnet2"}]]},
+        "network/security-group": {"Fn::GetAtt": ["Jobs", "GroupId"]},
     }
     for key, value in told.items():
         made[f"Told{camel(key)}"] = {
             "Type": "AWS::SSM::Parameter",
-            "Properties": {"Name": f"/{blueprint.name}/network/{key}", "Type": "String", "Value": value},
+            "Properties": {"Name": f"/{blueprint.name}/{key}", "Type": "String", "Value": value},
         }
     word = camel(account)
     outputs = {f"{word}VpcId": {"Value": vpc}}

@@ -22,7 +22,8 @@ DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 def landing(platform: Running, *words: str) -> tuple[int, Any, str]:
     """`bastide landing ...`: its exit code, its JSON if it was asked for some, and what it said."""
-    given = ["landing", words[0], "--data", str(platform.data), *words[1:]]
+    data = () if words[0] in ("example", "render", "rules") else ("--data", str(platform.data))
+    given = ["landing", words[0], *data, *words[1:]]
     done = CliRunner().invoke(cli, given, env={"COLUMNS": "200"})
     told = json.loads(done.stdout) if "--json" in words and done.stdout.strip() else done.stdout
     return done.exit_code, told, done.stderr

@@ -31,6 +31,18 @@ def test_a_file_to_begin_with_and_its_templates(tmp_path: Path) -> None:
     assert written == [one.template for one in stacks()] and len(told.splitlines()) == len(written)
 
 
+def test_an_example_for_a_team(tmp_path: Path) -> None:
+    file = tmp_path / "landing.yaml"
+    _run("init", str(file), "--data", str(tmp_path / "nowhere"))
+    code, _, why = _run("example", str(file), "nobody", str(tmp_path / "code"))
+    assert code == 1 and "there is no team nobody; there are mortgage" in why
+    code, told, _ = _run("example", str(file), "mortgage", str(tmp_path / "code"))
+    assert code == 0 and len(told.splitlines()) == 4
+    tags = json.loads((tmp_path / "code" / "serve.json").read_text())["Tags"]
+    assert tags == {"owner": "mortgage", "environment": "production", "project": "mortgage"}
+    assert "<" not in (tmp_path / "code" / "serve.yaml").read_text().replace("Value<", "")
+
+
 def test_rules_are_listed_those_that_are_off_too(tmp_path: Path) -> None:
     file = tmp_path / "landing.yaml"
     code, told, _ = _run("rules", str(file))

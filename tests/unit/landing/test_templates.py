@@ -13,6 +13,7 @@ import pytest
 
 from bastide.engines.templates import checked, schema
 from bastide.landing.blueprint import default, parse
+from bastide.landing.delivery import example
 from bastide.landing.proactive import RULES, violations
 from bastide.landing.rendering import INLINE, Stack, rendered
 from tests.unit.landing.zone import blueprint, stacks, world
@@ -27,6 +28,10 @@ def test_cfn_lint_finds_nothing(tmp_path: Path) -> None:
             inner = one.template["Resources"]["Baseline"]["Properties"]["TemplateBody"]
             files.append(tmp_path / f"{number}-inner.json")
             files[-1].write_text(inner)
+    for name, text in example(blueprint(), blueprint().teams[0]).items():
+        if name.endswith(".yaml"):
+            files.append(tmp_path / name)
+            files[-1].write_text(text)
     done = subprocess.run(
         [str(Path(sys.executable).with_name("cfn-lint")), *map(str, files)],
         capture_output=True, text=True, timeout=120, check=False,
