@@ -69,6 +69,7 @@ def cli() -> None:
       bastide logs -f JOB                   what a job writes, until it is over
       bastide executions [NAME|ARN]         what state machines run, and where one of them stands
       bastide pipelines NAME                where the newest execution of a pipeline stands
+      bastide releases [NAME]               release pipelines: where each commit is, and why one failed
       bastide environments list             what images mean here, and what is built
       bastide why REQUEST-ID                why a call was refused, and what would have allowed it
       bastide policy test FILE              cases in YAML, decided before a policy is attached
@@ -99,6 +100,7 @@ for _module, *_names in (
     ("network", "network"),
     ("pipelines", "pipelines"),
     ("policy", "policy"),
+    ("releases", "releases"),
     ("reproduce", "reproduce"),
     ("sdk", "sdk"),
     ("status", "inventory", "status"),
