@@ -197,11 +197,13 @@ def test_people_do_their_part_and_no_more(zone: Zone) -> None:
         assert (
             one.describe_model_package_group(ModelPackageGroupName="mortgage-denial")["ModelPackageGroupArn"] == group
         )
-    package = f"arn:aws:sagemaker:us-east-1:{shared}:model-package/mortgage-denial/1"
+    package = f"arn:aws:sagemaker:us-east-1:{shared}:model-package/mortgage-denial/999"
     asked = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
     for one in (risk, mlops):
         refused(DENIED, one.update_model_package, **asked)
-    refused(("ValidationException", "ResourceNotFound"), approver.update_model_package, **asked)  # there is none yet
+    refused(
+        ("ValidationException", "ResourceNotFound"), approver.update_model_package, **asked
+    )  # there is no such version
     reader = zone.platform.client("sagemaker", zone.person("test", "TestReader-mortgage"))
     assert reader.list_training_jobs()["TrainingJobSummaries"] is not None
     refused(DENIED, reader.stop_training_job, TrainingJobName="t")
