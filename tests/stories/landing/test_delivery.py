@@ -13,7 +13,7 @@ import pytest
 from tests.stories.landing.zone import DENIED, Zone, landing, refused
 
 
-def _until(look: Callable[[], Any], seconds: float = 90) -> Any:
+def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
     until = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < until, "it does not come about"

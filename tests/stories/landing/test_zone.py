@@ -171,7 +171,7 @@ def test_guardrails_stop_administrators(zone: Zone) -> None:
 @pytest.mark.control("ACC-09", lacking="copies outside of the organisation")
 def test_the_record_is_written_into_an_account_of_its_own(zone: Zone) -> None:
     s3, bucket = zone.account("log-archive").client("s3"), zone.bucket("logs", "log-archive")
-    for _ in range(300):
+    for _ in range(900):
         found = s3.list_objects_v2(Bucket=bucket).get("Contents", ())
         if any(f"/{zone.ids['test']}/" in one["Key"] for one in found):
             break
