@@ -26,7 +26,9 @@ def _story(platform: Running, file: Path) -> None:
     text = default().replace("name: bank ", "name: till ")
     endpoints = "endpoints: [sagemaker.api, sagemaker.runtime, sts, kms, logs, monitoring, ecr.api, ecr.dkr, ssm]"
     assert endpoints in text
-    file.write_text(text.replace(endpoints, "endpoints: [sts]"))
+    parts = "{packages: off, products: off, code: off, builds: off, pipelines: off}"
+    head, _, rest = text.replace(endpoints, "endpoints: [sts]").partition("delivery:")
+    file.write_text(f"{head}delivery: {parts}\n\nguardrails:{rest.partition('guardrails:')[2]}")
     began = subprocess.Popen(
         [*PROGRAM, "landing", "apply", "--data", str(platform.data), "--yes", str(file)],
         stdout=subprocess.PIPE,

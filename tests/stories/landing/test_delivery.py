@@ -1,0 +1,135 @@
+"""From a commit to Production: the two pipelines of a team, which the roles of the landing zone carry across accounts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stories.landing.zone import DENIED, Zone, landing, refused
+
+
+def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, "it does not come about"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.control("ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13")
+@pytest.mark.control("ACC-12", lacking="batch")
+@pytest.mark.control("XAC-06", lacking="function and API")
+@pytest.mark.control("TAG-06", "TAG-07", lacking="builds, functions, artifacts and images")
+def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path: Path) -> None:
+    """The example that `bastide landing example` writes, committed: nothing but the two pipelines moves it on."""
+    code, _, why = landing(zone.platform, "example", str(zone.file), "mortgage", str(tmp_path))
+    assert code == 0, why
+    rows = "".join(f"{number % 2},{number % 2}.{number},{number}\n" for number in range(60))
+    prepare = zone.platform.client("s3", zone.service("test", zone.arn("test", "ProcessingRole")))
+    prepare.put_object(Bucket=zone.bucket("data", "test"), Key="mortgage/train/a.csv", Body=rows.encode())
+    shared = zone.account("shared-services")
+    code, pipelines = shared.client("codecommit"), shared.client("codepipeline")
+    files = [{"filePath": one.name, "fileContent": one.read_bytes()} for one in sorted(tmp_path.iterdir())]
+    asked = {"repositoryName": "bank-mortgage", "branchName": "main", "commitMessage": "first", "putFiles": files}
+    commit = code.create_commit(**asked)["commitId"]
+
+    # The push starts the training pipeline by itself.
+    def latest(name: str) -> Any:
+        found = pipelines.list_pipeline_executions(pipelineName=name)["pipelineExecutionSummaries"]
+        return next((one for one in found if any(r.get("revisionId") == commit for r in one["sourceRevisions"])), None)
+
+    _until(lambda: (one := latest("bank-mortgage-training")) and one["status"] != "InProgress")
+    ended = latest("bank-mortgage-training")
+    actions = pipelines.list_action_executions(
+        pipelineName="bank-mortgage-training", filter={"pipelineExecutionId": ended["pipelineExecutionId"]}
+    )["actionExecutionDetails"]
+    why = [one["output"].get("executionResult", {}).get("externalExecutionSummary") for one in actions]
+    assert ended["status"] == "Succeeded", (ended.get("statusSummary"), why)
+    # In Test Role B came, the stack role made the state machine, which ran; its tags are those of the template.
+    test = zone.account("test")
+    arn = f"arn:aws:states:us-east-1:{test.id}:stateMachine:bank-train-mortgage"
+    states = test.client("stepfunctions")
+    [ran] = states.list_executions(stateMachineArn=arn)["executions"]
+    assert ran["status"] == "SUCCEEDED"
+    held = states.describe_execution(executionArn=ran["executionArn"])
+    assert json.loads(held["input"]) == {"commit": commit}
+    [job] = test.client("sagemaker").list_training_jobs(NameContains=ran["name"])["TrainingJobSummaries"]
+    assert job["TrainingJobStatus"] == "Completed"
+    tags = {one["key"]: one["value"] for one in states.list_tags_for_resource(resourceArn=arn)["tags"]}
+    assert {"owner": "mortgage", "environment": "test", "project": "mortgage"}.items() <= tags.items()
+    trail = test.client("cloudtrail")
+
+    def callers(name: str) -> set[str]:
+        events = trail.lookup_events(LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": name}])["Events"]
+        told = [json.loads(one["CloudTrailEvent"])["userIdentity"] for one in events]
+        return {one.get("sessionContext", {}).get("sessionIssuer", {}).get("userName", "") for one in told}
+
+    _until(lambda: "CrossAccountRoleB" in callers("CreateStack") and "StackRole" in callers("CreateStateMachine"))
+    # Nobody reads the run's artifacts: they are the services'.
+    bucket = zone.bucket("artifacts", "shared-services")
+    stored = shared.client("s3").list_objects_v2(Bucket=bucket, Prefix="bank-mortgage-tra")["Contents"]
+    key = stored[0]["Key"]
+    for keys in (shared.keys, zone.person("shared-services", "MLOps"), zone.person("shared-services", "Auditor")):
+        refused(DENIED, zone.platform.client("s3", keys).get_object, Bucket=bucket, Key=key)
+
+    # The version is registered in Shared Services, and says from which commit; it waits for an approver, who is not MLOps.
+    registry = shared.client("sagemaker")
+    [version] = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
+    package = version["ModelPackageArn"]
+    assert version["ModelPackageDescription"] == f"commit {commit}"
+    approval = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
+    mlops_keys, approver_keys = (zone.person("shared-services", name) for name in ("MLOps", "ModelApprover"))
+    refused(DENIED, zone.platform.client("sagemaker", mlops_keys).update_model_package, **approval)
+    zone.platform.client("sagemaker", approver_keys).update_model_package(**approval)
+
+    # Release: MLOps starts it and cannot approve it; the approver approves and could not start it.
+    mlops = zone.platform.client("codepipeline", mlops_keys)
+    approver = zone.platform.client("codepipeline", approver_keys)
+    other = zone.platform.client("codepipeline", zone.person("data-science", "DataScientist-mortgage"))
+    name = "bank-mortgage-deployment"
+    asked = {"name": name, "variables": [{"name": "ModelPackage", "value": package}]}
+    for one in (approver, other):
+        refused((*DENIED, "PipelineNotFoundException"), one.start_pipeline_execution, **asked)
+    began = mlops.start_pipeline_execution(**asked)["pipelineExecutionId"]
+
+    def waiting() -> Any:
+        stage = pipelines.get_pipeline_state(name=name)["stageStates"][1]
+        if stage.get("latestExecution", {}).get("pipelineExecutionId") != began:
+            return None
+        return stage["actionStates"][0].get("latestExecution", {}).get("token")
+
+    answer = {
+        "pipelineName": name, "stageName": "Approve", "actionName": "Release", "token": _until(waiting),
+        "result": {"summary": "ticket 42", "status": "Approved"},
+    }  # fmt: skip
+    refused(DENIED, mlops.put_approval_result, **answer)
+    approver.put_approval_result(**answer)
+
+    def released() -> Any:
+        found = pipelines.get_pipeline_execution(pipelineName=name, pipelineExecutionId=began)["pipelineExecution"]
+        return found if found["status"] != "InProgress" else None
+
+    assert _until(released)["status"] == "Succeeded", pipelines.get_pipeline_state(name=name)["stageStates"]
+    production = zone.account("production").client("sagemaker")
+    endpoint = production.describe_endpoint(EndpointName="bank-mortgage")
+    assert endpoint["EndpointStatus"] == "InService"
+    tags = {one["Key"]: one["Value"] for one in production.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]}
+    assert {"owner": "mortgage", "environment": "production", "project": "mortgage"}.items() <= tags.items()
+    # It answers the function's role, and nobody takes it away by hand.
+    function = zone.service("production", zone.arn("production", "FunctionRole"))
+    asking = zone.platform.client("sagemaker-runtime", function)
+    told = asking.invoke_endpoint(EndpointName="bank-mortgage", ContentType="text/csv", Body=b"1.5,5")["Body"].read()
+    assert 0 <= float(told) <= 1
+    invoking = zone.platform.client("sagemaker-runtime", mlops_keys)
+    refused(DENIED, invoking.invoke_endpoint, EndpointName="bank-mortgage", ContentType="text/csv", Body=b"1.5,5")
+    refused(DENIED, production.delete_endpoint, EndpointName="bank-mortgage")
+    roles = {
+        pipelines.get_pipeline(name=f"bank-mortgage-{kind}")["pipeline"]["roleArn"]
+        for kind in ("training", "deployment")
+    }
+    assert roles == {zone.pipeline_role("CodePipelineRoleA"), zone.pipeline_role("CodePipelineRoleA2")}
