@@ -111,6 +111,7 @@ class Platform:
     streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
+    flow_logs: ec2.FlowLogs
     cluster: Cluster | None
 
     @classmethod
@@ -298,6 +299,7 @@ class Platform:
             firehose.Flusher(calls),
             telling,
             notifications,
+            ec2.FlowLogs(calls),
             ray,
         )
         journal.start()
@@ -311,6 +313,7 @@ class Platform:
         platform.streams.start()
         telling.start()
         notifications.start()
+        platform.flow_logs.start()
         calls.engine(Functions).start()
         calls.engine(lambda_.Events).start()
         await mappings.start()
@@ -398,6 +401,7 @@ class Platform:
         """Drains: work in flight is left where a start finds it again."""
         await self.watch.close()
         await self.retention.close()
+        await self.flow_logs.close()
         await self.networks.close()
         await self.scaler.close()
         await self.sign_in.close()

@@ -305,7 +305,10 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
     )
     assert arrives("10.200.0.10")
     assert office.stdout.readline() == f"{two.address_a}\n"
+    assert why(a, two.address_a, "10.200.0.10")[0]
     assert not arrives("10.201.0.10")  # a route leads there, but it is not declared to be there
+    said, last = why(a, two.address_a, "10.201.0.10")
+    assert (said, last["what"], last["where"]) == (False, "attachment", to_office[2])
     assert not arrives("192.0.2.80")
 
     # Who works in the account makes no way out.
