@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import bastide
@@ -12,6 +14,7 @@ from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.cluster import Cluster
 from bastide.engines.functions import Functions
+from bastide.engines.git import Git
 from bastide.engines.idp import Issuers
 from bastide.engines.images import Containers
 from bastide.engines.indexes import PublicIndex
@@ -43,12 +46,14 @@ from bastide.main import authority
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
 from bastide.registry import PackagePages, RegistryPages
+from bastide.remote import RemotePages
 from bastide.services import (
     application_autoscaling,
     cloudformation,
     cloudwatch,
     codeartifact,
     codebuild,
+    codecommit,
     ec2,
     ecr,
     events,
@@ -112,6 +117,7 @@ class Platform:
     telling: cloudwatch.Telling
     notifications: s3.Notifications
     flow_logs: ec2.FlowLogs
+    triggers: codecommit.Triggers
     cluster: Cluster | None
 
     @classmethod
@@ -166,6 +172,12 @@ class Platform:
             sandboxes = volumes = Spread(sandboxes, volumes, ray)
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
+
+        async def copies() -> Path:
+            if volumes.lost("git"):
+                await volumes.close("git")
+            return await volumes.create("git", os.urandom(32))
+
         links = Links(directory.links)
         network = ec2.Ec2Network(registry.services, links, route53.zones_of)
 
@@ -209,6 +221,7 @@ class Platform:
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
             Functions: Functions(clock),
             Meter: meter,
+            Git: Git(copies),
         }
         calls = Calls(
             store=store,
@@ -248,11 +261,19 @@ class Platform:
         executions.subscribe(outbox)
         telling, notifications = cloudwatch.Telling(calls), s3.Notifications(calls)
         telling.subscribe(outbox)
+        triggers = codecommit.Triggers(calls)
+        triggers.subscribe(outbox)
         notifications.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
-            named = s3.files(view) | ecr.files(view) | lambda_.files(view) | codeartifact.files(view)
+            named = (
+                s3.files(view)
+                | ecr.files(view)
+                | lambda_.files(view)
+                | codeartifact.files(view)
+                | codecommit.files(view)
+            )
         await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
@@ -300,6 +321,7 @@ class Platform:
             telling,
             notifications,
             ec2.FlowLogs(calls),
+            triggers,
             ray,
         )
         journal.start()
@@ -314,6 +336,7 @@ class Platform:
         telling.start()
         notifications.start()
         platform.flow_logs.start()
+        triggers.start()
         calls.engine(Functions).start()
         calls.engine(lambda_.Events).start()
         await mappings.start()
@@ -337,11 +360,12 @@ class Platform:
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
         registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        remote = RemotePages(self.calls, configuration.regions)
         signals = cloudformation.Signals(self.calls)
         code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
         packages = PackagePages(self.calls, configuration.hosts, configuration.regions)
-        pages = (registry, packages, code, signals, sns.Links(self.calls), *browsers)
+        pages = (registry, remote, packages, code, signals, sns.Links(self.calls), *browsers)
         return FrontDoor(
             self.calls,
             hosts=hosts,
@@ -426,6 +450,7 @@ class Platform:
         await self.streams.close()
         await self.telling.close()
         await self.notifications.close()
+        await self.triggers.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()
