@@ -32,6 +32,7 @@ MADE_BY = {
     "CreateTransitGatewayRouteTable": "transit-gateway-route-table",
     "CreateCustomerGateway": "customer-gateway",
     "CreateVpnConnection": "vpn-connection",
+    "CreateFlowLogs": "vpc-flow-log",
     "AuthorizeSecurityGroupIngress": "security-group-rule",
     "AuthorizeSecurityGroupEgress": "security-group-rule",
 }

@@ -47,9 +47,9 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
         chosen = list(shape.required_members)
         if shape.metadata.get("union") and shape.members:
             chosen = [next(iter(shape.members))]
-        if shape.name == "Tag" and not chosen:
+        if shape.name in ("Tag", "Filter") and not chosen:
             chosen = [
-                "Key" if "Key" in shape.members else "key"
+                next(one for one in ("Key", "key", "Name") if one in shape.members)
             ]  # an empty structure in a list is not even sent by the ec2 protocol
         return {one: example(shape.members[one], one, account, depth + 1) for one in chosen}
     if kind == "list":
@@ -81,8 +81,9 @@ _PATTERNS = {
     "ConnectionArn": "arn:aws:events:{region}:{account}:connection/nothing-here/00000000-0000-0000-0000-000000000007",
     "TagResourceArn": "arn:aws:scheduler:{region}:{account}:schedule-group/nothing-here",
     "Account": "{account}",
+    "TagResourceId": "nothing-here",
 }
-"""What the models of Lambda, EventBridge, Scheduler and CloudFormation allow, by their shapes."""
+"""What the models of Lambda, EventBridge, Scheduler, CloudFormation and Route 53 allow, by their shapes."""
 
 
 def _text(shape: Any, name: str, account: str) -> str:

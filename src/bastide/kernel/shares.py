@@ -43,7 +43,13 @@ def _policy(view: View, arn: Arn) -> Attached | None:
         allowed = {"Effect": "Allow", "Action": row.doc["Actions"], "Resource": "*"}
         for one in row.doc["Principals"]:
             account, _, path = one.rpartition("@") if one.endswith("/") else (one, "", "")
-            inside = {"ForAnyValue:StringLike": {"aws:PrincipalOrgPaths": [f"{path}*"]}} if path else {}
+            inside: dict[str, Any] = {}
+            if path:
+                # The owner's own principals go by their policies alone: a share is for others.
+                inside = {
+                    "ForAnyValue:StringLike": {"aws:PrincipalOrgPaths": [f"{path}*"]},
+                    "StringNotEquals": {"aws:PrincipalAccount": arn.account},
+                }
             whom = {"AWS": account} if account else "*"
             statements.append({**allowed, "Principal": whom, **({"Condition": inside} if inside else {})})
     if not statements:

@@ -117,6 +117,7 @@ class Platform:
     streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
+    flow_logs: ec2.FlowLogs
     triggers: codecommit.Triggers
     poller: codepipeline.Poller
     cluster: Cluster | None
@@ -324,6 +325,7 @@ class Platform:
             firehose.Flusher(calls),
             telling,
             notifications,
+            ec2.FlowLogs(calls),
             triggers,
             poller,
             ray,
@@ -339,6 +341,7 @@ class Platform:
         platform.streams.start()
         telling.start()
         notifications.start()
+        platform.flow_logs.start()
         triggers.start()
         calls.engine(Functions).start()
         calls.engine(lambda_.Events).start()
@@ -429,6 +432,7 @@ class Platform:
         """Drains: work in flight is left where a start finds it again."""
         await self.watch.close()
         await self.retention.close()
+        await self.flow_logs.close()
         await self.networks.close()
         await self.scaler.close()
         await self.sign_in.close()

@@ -447,6 +447,17 @@ def _connected(word: str) -> dict[str, Any]:
                 "Tags": tags,
             },
         ),
+        "Flows": (
+            "AWS::EC2::FlowLog",
+            {
+                "ResourceId": _ref("Network"),
+                "ResourceType": "VPC",
+                "TrafficType": "ALL" if word == "one" else "REJECT",
+                "LogDestinationType": "s3",
+                "LogDestination": "arn:aws:s3:::flows-of-types",
+                "Tags": tags,
+            },
+        ),
         "Names": (
             "AWS::Route53::HostedZone",
             {

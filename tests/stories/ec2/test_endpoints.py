@@ -507,8 +507,17 @@ def test_a_platform_that_was_killed_makes_its_networks_again(restarted: Running)
     """Beside another platform on the same machine, with the same addresses."""
     vpc = make_vpc(restarted.account())
     vpc.interface("sts")
+    ec2, hub = vpc.ec2, make_vpc(vpc.account, "10.1.0.0/16")
+    there = hub.interface("kms")["NetworkInterfaceIds"]
+    there = ec2.describe_network_interfaces(NetworkInterfaceIds=there)["NetworkInterfaces"][0]["PrivateIpAddress"]
+    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
+    ec2.authorize_security_group_ingress(GroupId=hub.group, IpPermissions=[everything])
+    gateway = ec2.create_transit_gateway()["TransitGateway"]["TransitGatewayId"]
+    for one in (vpc, hub):
+        ec2.create_transit_gateway_vpc_attachment(TransitGatewayId=gateway, VpcId=one.id, SubnetIds=[one.subnet])
+        ec2.create_route(RouteTableId=one.main_table(), DestinationCidrBlock="10.0.0.0/8", TransitGatewayId=gateway)
     with vpc.inside() as inside:
-        assert inside.one(*STS)[0] == ""
+        assert inside.one(*STS)[0] == inside.one("connect", there)[0] == ""
         assert restarted.process is not None
         restarted.kill()
         assert inside.one(*STS)[0] != ""
@@ -516,6 +525,7 @@ def test_a_platform_that_was_killed_makes_its_networks_again(restarted: Running)
     with vpc.inside() as inside:
         code, answer = inside.one(*STS)
         assert not code, answer
+        assert inside.one("connect", there)[0] == ""
     left = vpc.ec2.describe_network_interfaces(Filters=[{"Name": "interface-type", "Values": ["interface"]}])
     for one in left["NetworkInterfaces"]:
         assert one["Status"] == "available"

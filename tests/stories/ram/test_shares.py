@@ -123,6 +123,10 @@ def test_an_organisation_and_its_units_take_part_without_invitation_where_it_is_
     organisation = sharing.describe_organization()["Organization"]["Arn"]
     ram.associate_resource_share(resourceShareArn=share, principals=[organisation])
     assert gateways(other) == [gateway]
+    # A share is for others: at home, policies alone decide. This role may do all but name the gateway.
+    kinds = [f"arn:aws:ec2:*:*:{one}/*" for one in ("vpc", "subnet", "transit-gateway-attachment")]
+    owner.role("idle", allow("ec2:CreateTransitGatewayVpcAttachment", resource=kinds))
+    assert attaching(owner, gateway, keys=owner.as_role("idle")) == "UnauthorizedOperation"
     ram.delete_resource_share(resourceShareArn=share)
     assert gateways(other) == []
     account = ram.create_resource_share(name="account", resourceArns=[arn], principals=[other.id])["resourceShare"]

@@ -184,7 +184,7 @@ PARTS = st.frozensets(st.sampled_from(["groups a", "groups b", "ways a", "ways b
 """What is drawn of a network in which the rest lets everything pass: most of those that are drawn whole let nothing."""
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=WORLDS, parts=st.one_of(st.none(), PARTS, PARTS))
 def test_what_is_said_is_what_a_packet_does(world: Any, drawn: Any, parts: frozenset[str] | None) -> None:
     if parts is not None:

@@ -134,7 +134,8 @@ class Plan:
     """How a VPC is to be. resolver: the address of its DNS, empty without one. names: what resolves there, with the
     addresses; ``*.`` in front covers everything below. interfaces: those that something may be attached to. cidr: of the
     VPC. ways: of each subnet's CIDR the routes that lead out of the VPC. joints: the attachments by which transit gateways
-    are reached. zones: what its DNS knows besides `names`; whichever is longer counts."""
+    are reached. zones: what its DNS knows besides `names`; whichever is longer counts. watched: the
+    interfaces whose flows are counted."""
 
     resolver: str
     names: Mapping[str, tuple[str, ...]]
@@ -145,6 +146,7 @@ class Plan:
     ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
     joints: Mapping[str, Transit] = field(default_factory=dict)
     zones: tuple[Zone, ...] = ()
+    watched: frozenset[str] = frozenset()
 
 
 class Opened(Protocol):
@@ -209,6 +211,21 @@ class Joined(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """Packets that crossed an interface. size: bytes. accepted: whether the interface's groups let them pass."""
+
+    interface: str
+    source: str
+    target: str
+    source_port: int
+    target_port: int
+    protocol: int
+    packets: int
+    size: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
     """The first packet of a connection. destination: an address, or a name that the source's DNS knows. protocol: ``tcp``,
     ``udp`` or ``icmp`` (an echo request)."""
@@ -264,6 +281,10 @@ class Networks(Protocol):
         then it is cut off as a whole until it is settled again."""
         ...
 
+    async def flows(self, vpc: Vpc) -> list[Flow]:
+        """What crossed the watched interfaces of a VPC since this was asked last. Raises NetworkError."""
+        ...
+
     def explain(self, vpc: Vpc, interface: str, packet: Packet) -> list[Hop]:
         """What a packet from an interface would meet, hop by hop, there and back; the last one refuses, or all pass."""
         ...
@@ -283,6 +304,6 @@ class Networks(Protocol):
 
 
 __all__ = [
-    "Attachment", "Door", "Entrance", "Far", "Group", "Hop", "Interface", "Joined", "Joint", "NetworkError", "Networks",
-    "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way", "Zone",
+    "Attachment", "Door", "Entrance", "Far", "Flow", "Group", "Hop", "Interface", "Joined", "Joint", "NetworkError",
+    "Networks", "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way", "Zone",
 ]  # fmt: skip

@@ -163,8 +163,8 @@ def shown(namespace: int) -> str:
     return f"/proc/{os.getpid()}/fd/{namespace}"
 
 
-async def run(namespace: int, program: str, *arguments: str, given: str) -> None:
-    """Runs a program in a namespace with `given` as its input; raises NetworkError with what it said."""
+async def run(namespace: int, program: str, *arguments: str, given: str) -> str:
+    """Runs a program in a namespace with `given` as its input; what it said. Raises NetworkError with that."""
     found = shutil.which(program, path=PATH)
     nsenter = shutil.which("nsenter", path=PATH)
     if found is None or nsenter is None:
@@ -184,6 +184,7 @@ async def run(namespace: int, program: str, *arguments: str, given: str) -> None
         raise
     if process.returncode != 0:
         raise NetworkError(f"{program}: {said.decode(errors='replace').strip()[:2000]}")
+    return said.decode(errors="replace")
 
 
 async def ip(namespace: int, *lines: str) -> None:

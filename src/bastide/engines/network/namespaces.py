@@ -23,6 +23,7 @@ from bastide.engines.network import (
     Attachment,
     Door,
     Entrance,
+    Flow,
     Hop,
     Interface,
     Joined,
@@ -35,6 +36,7 @@ from bastide.engines.network import (
     Vpc,
     kernel,
 )
+from bastide.engines.network.flows import Counts
 from bastide.engines.network.peers import Peers
 from bastide.engines.network.resolver import Resolver
 from bastide.engines.network.rules import ruleset
@@ -71,6 +73,8 @@ class _Network:
     loaded: str = ""
     joints: dict[str, tuple[Transit, str]] = field(default_factory=dict)
     routing: Routing = field(default_factory=Routing)
+    counts: Counts = field(default_factory=Counts.none)
+    watched: dict[str, str] = field(default_factory=dict)
 
 
 class _Attached:
@@ -224,9 +228,19 @@ class Namespaces:
         links = {joint: link for joint, (_, link) in network.joints.items() if joint in plan.joints}
         wanted = ruleset(plan, network.plugs, network.gateways, sorted(links.values()))
         if wanted != network.loaded:
+            await self._count(network)
             network.loaded = ""
             await kernel.run(network.namespace, "nft", "-f", "-", given=wanted)
             network.loaded = wanted
+            network.counts.emptied()
+        network.watched = {
+            one.address: one.id
+            for one in (
+                *(each for entrance in plan.entrances for each in entrance.interfaces),
+                *plan.interfaces.values(),
+            )
+            if one.id in plan.watched
+        }
         ways = {f"from {subnet}": held for subnet, held in plan.ways.items()}
         await route(network.namespace, network.routing, ways, links, self._transits.numbers, OUTER)
         await self._part(network, plan)
@@ -235,6 +249,22 @@ class Namespaces:
         await self._resolve(network, plan)
         for entrance in plan.entrances:
             await self._serve(network, entrance)
+
+    async def _count(self, network: _Network) -> None:
+        """Reads what was counted so far."""
+        if network.watched and network.loaded and network.namespace >= 0:
+            network.counts.read(
+                await kernel.run(network.namespace, "nft", "-j", "list", "table", "ip", "vpc", given="")
+            )
+
+    async def flows(self, vpc: Vpc) -> list[Flow]:
+        """See the port."""
+        network = self._networks.get(vpc)
+        if network is None:
+            return []
+        async with network.lock:
+            await self._count(network)
+            return network.counts.taken(network.watched)
 
     async def _part(self, network: _Network, plan: Plan) -> None:
         """Takes the links to transit gateways away that are not planned any more."""
@@ -330,6 +360,7 @@ class Namespaces:
             os.close(network.namespace)
             network.namespace = -1
         network.addresses, network.loaded, network.routing = set(), "", Routing()
+        network.counts.emptied()
         for joint, (transit, _) in network.joints.items():
             self._transits.left(transit, joint)
         network.joints.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from bastide.engines.network import Group, Interface, Plan, Rule
+from bastide.engines.network import Group, Interface, Plan, Rule, flows
 
 HTTPS = 443
 _PORTS = 65535
@@ -38,12 +38,21 @@ def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, s
         lines.append("elements = { " + ", ".join(f'"{link}" . {one.address}' for link, one in plugs.items()) + " }")
     lines.append("}")
 
+    if plan.watched:
+        lines += flows.declared()
+        lines += flows.passed(
+            [link for link, one in plugs.items() if one.id in plan.watched],
+            [one.address for one in served if one.id in plan.watched],
+        )
     for link, interface in plugs.items():
+        seen = interface.id in plan.watched
         allowed = _allowed(plan.groups, interface.groups, sets, "daddr", outward=True)
-        lines += _chain(f"out_{link}", allowed)
-        lines += _chain(f"in_{link}", _allowed(plan.groups, interface.groups, sets, "saddr", outward=False))
+        lines += _chain(f"out_{link}", allowed, flows.OUT_NO if seen else "")
+        inward = _allowed(plan.groups, interface.groups, sets, "saddr", outward=False)
+        lines += _chain(f"in_{link}", inward, flows.IN_NO if seen else "")
     for number, interface in enumerate(served):
-        lines += _chain(f"in_{number}", _allowed(plan.groups, interface.groups, sets, "saddr", outward=False))
+        inward = _allowed(plan.groups, interface.groups, sets, "saddr", outward=False)
+        lines += _chain(f"in_{number}", inward, flows.IN_NO if interface.id in plan.watched else "")
 
     lines.append("chain outward {")
     lines.append("type filter hook prerouting priority -150; policy drop;")
@@ -92,8 +101,10 @@ def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, s
     return "\n".join(lines) + "\n"
 
 
-def _chain(name: str, allowed: Iterable[str]) -> list[str]:
-    return [f"chain {name} {{", *(f"{match} accept".strip() for match in allowed), "drop", "}"]
+def _chain(name: str, allowed: Iterable[str], lost: str = "") -> list[str]:
+    """lost: the set in which what is dropped is counted."""
+    drop = f"{flows.counted(lost)} drop" if lost else "drop"
+    return [f"chain {name} {{", *(f"{match} accept".strip() for match in allowed), drop, "}"]
 
 
 def _verdicts(what: str, pairs: Iterable[tuple[str, str]]) -> list[str]:

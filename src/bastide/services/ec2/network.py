@@ -10,6 +10,7 @@ from bastide.engines.network import Entrance, Group, Interface, Joint, Plan, Rul
 from bastide.engines.network.links import Links
 from bastide.kernel import Endpoint
 from bastide.policy import Attached, Document, Form
+from bastide.services.ec2.flow_log import watched
 from bastide.services.ec2.nouns import (
     NETWORK_INTERFACE,
     ROUTE_TABLE,
@@ -136,6 +137,7 @@ class Ec2Network:
                 if one.status == ALIVE
             },
             zones,
+            frozenset(watched(view, vpc, held)),
         )
 
     def _of_endpoint(self, view: View, name: str) -> tuple[str, ...]:

@@ -70,9 +70,13 @@ VPN_CONNECTION: Final = Noun(
     "VpnConnection", type="vpn-connection", prefix="vpn", member="VpnConnectionId",
     missing=("InvalidVpnConnectionID.NotFound", "The vpnConnection ID '{name}' does not exist"),
 )  # fmt: skip
+FLOW_LOG: Final = Noun(
+    "FlowLog", type="vpc-flow-log", prefix="fl", member="FlowLogId",
+    missing=("InvalidFlowLogId.NotFound", "The flow log ID '{name}' does not exist"),
+)  # fmt: skip
 NOUNS: Final = (
     VPC, SUBNET, ROUTE_TABLE, SECURITY_GROUP, SECURITY_GROUP_RULE, VPC_ENDPOINT, NETWORK_INTERFACE, INTERNET_GATEWAY,
-    TRANSIT_GATEWAY, TRANSIT_ATTACHMENT, TRANSIT_TABLE, CUSTOMER_GATEWAY, VPN_CONNECTION,
+    TRANSIT_GATEWAY, TRANSIT_ATTACHMENT, TRANSIT_TABLE, CUSTOMER_GATEWAY, VPN_CONNECTION, FLOW_LOG,
 )  # fmt: skip
 
 AMAZON: Final = "amazon"

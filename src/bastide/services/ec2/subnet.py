@@ -13,7 +13,7 @@ from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.ec2 import noun
 from bastide.services.ec2.noun import ask, creating, describes, fixed, invalid, missing, unsupported
-from bastide.services.ec2.nouns import NETWORK_INTERFACE, SUBNET, VPC
+from bastide.services.ec2.nouns import NETWORK_INTERFACE, SUBNET, TRANSIT_ATTACHMENT, VPC
 from bastide.services.ec2.places import zone_id, zones
 from bastide.services.ec2.route_table import leave
 from bastide.services.ec2.vpc import block
@@ -116,7 +116,7 @@ describes(
 @SUBNET.does("DeleteSubnet", asks=[ask("DeleteSubnet", SUBNET.ids("SubnetId"))])
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = SUBNET.held(a, tx, a.input["SubnetId"])
-    if NETWORK_INTERFACE.any_inside(tx, a.account, a.region, row.name):
+    if any(kind.any_inside(tx, a.account, a.region, row.name) for kind in (NETWORK_INTERFACE, TRANSIT_ATTACHMENT)):
         raise Refused("DependencyViolation", f"The subnet '{row.name}' has dependencies and cannot be deleted.")
     leave(a, tx, row)
     SUBNET.drop(a, tx, row)

@@ -12,8 +12,9 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.ec2 import noun
+from bastide.services.ec2.flow_log import drop_log
 from bastide.services.ec2.noun import ask, creating, describes, fixed, invalid, unsupported
-from bastide.services.ec2.nouns import ROUTE_TABLE, SECURITY_GROUP, VPC
+from bastide.services.ec2.nouns import FLOW_LOG, ROUTE_TABLE, SECURITY_GROUP, VPC
 from bastide.services.ec2.route_table import new_table
 from bastide.services.ec2.security_group import drop_group, new_group
 from bastide.services.ec2.services import PUBLIC
@@ -116,6 +117,8 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     held = any(tx.scan(noun.IN, a.account, a.region, prefix=f"{row.name}/{type}/", limit=1) for type in _OWN)
     if held or len(tables) > 1 or len(groups) > 1:
         raise Refused("DependencyViolation", f"The vpc '{row.name}' has dependencies and cannot be deleted.")
+    for log in FLOW_LOG.inside(tx, a.account, a.region, row.name):
+        drop_log(a, tx, log)
     for table in tables:
         ROUTE_TABLE.drop(a, tx, table)
     for group in groups:

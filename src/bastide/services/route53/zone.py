@@ -281,7 +281,7 @@ def _change_arn(given: Any) -> str:
 
 def _tagged(a: Authorised, view: View) -> Row:
     if a.input["ResourceType"] != "hostedzone":
-        raise bad("There are no health checks here.")
+        raise Refused("NoSuchHealthCheck", "There are no health checks here.", 404)
     return zone(a, view, "ResourceId")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.services.cloudformation.resource import Action, Resource, Type
+from bastide.services.cloudformation.resource import Action, Resource, Type, is_gone
 from bastide.services.cloudformation.types.network import arn_of, lacking, retag, tagged
 from bastide.services.cloudformation.types.regular import at, calls_of
 
@@ -146,6 +146,32 @@ async def _create_vpn(r: Resource) -> None:
     r.thing.attributes = {"VpnConnectionId": r.physical}
 
 
+# -- flow logs ---------------------------------------------------------------------------------------------------------
+
+_FLOW_LOG: Final = (
+    "ResourceType", "TrafficType", "LogGroupName", "LogDestinationType", "LogDestination", "DeliverLogsPermissionArn",
+    "LogFormat", "MaxAggregationInterval", "DestinationOptions",
+)  # fmt: skip
+
+
+async def _create_flow_log(r: Resource) -> None:
+    lacking(r, "DeliverCrossAccountRole", "TagFieldSpecifications")
+    asked = {"ResourceIds": [r.get("ResourceId")], **r.only(*_FLOW_LOG), **tagged(r, "vpc-flow-log")}
+    made = await r.do("CreateFlowLogs", asked, key="create")
+    for one in made.get("Unsuccessful") or ():
+        raise Refused(one["Error"]["Code"], one["Error"]["Message"])
+    r.thing.physical = made["FlowLogIds"][0]
+    r.thing.attributes = {"Id": r.physical}
+
+
+async def _delete_flow_log(r: Resource) -> None:
+    answer = await r.do("DeleteFlowLogs", {"FlowLogIds": [r.physical]})
+    for one in answer.get("Unsuccessful") or ():
+        refused = Refused(one["Error"]["Code"], one["Error"]["Message"])
+        if not is_gone(refused):
+            raise refused
+
+
 # -- shares ------------------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +271,8 @@ TYPES: Final = (
     Type("AWS::EC2::VPNConnection", "ec2", _create_vpn, _dropped("DeleteVpnConnection", "VpnConnectionId"), retag, None,
          calls_of("ec2", ["CreateVpnConnection", "DeleteVpnConnection", *_TAGS]),
          frozenset({"CustomerGatewayId", "TransitGatewayId", "StaticRoutesOnly"}), arn_of("vpn-connection")),
+    Type("AWS::EC2::FlowLog", "ec2", _create_flow_log, _delete_flow_log, retag, None,
+         calls_of("ec2", ["CreateFlowLogs", "DeleteFlowLogs", *_TAGS]), frozenset(), arn_of("vpc-flow-log")),
     Type("AWS::RAM::ResourceShare", "ram", _create_share, _dropped("DeleteResourceShare", "resourceShareArn"),
          _update_share, None, calls_of("ram", _SHARING), frozenset({"PermissionArns"}), lambda r: r.physical),
 )  # fmt: skip
