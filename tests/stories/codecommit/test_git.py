@@ -122,6 +122,7 @@ def test_git_credentials_of_a_user(remote: Remote) -> None:
     given = {"UserName": "Ann", "ServiceName": "codecommit.amazonaws.com"}
     made = iam.create_service_specific_credential(**given)["ServiceSpecificCredential"]
     assert made["ServiceUserName"] == f"Ann-at-{remote.account.id}"
+    assert made["ServicePassword"] not in json.dumps(records(remote.account, "CreateServiceSpecificCredential"))
     second = iam.create_service_specific_credential(**given)["ServiceSpecificCredential"]
     assert second["ServiceUserName"] != made["ServiceUserName"]
     assert code(iam.create_service_specific_credential, **given) == "LimitExceeded"

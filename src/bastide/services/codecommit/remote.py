@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -111,7 +111,7 @@ async def _pull(a: Authorised) -> Output:
         raise
 
 
-async def _streamed(program: Any, stack: contextlib.AsyncExitStack) -> AsyncIterator[bytes]:
+async def _streamed(program: Any, stack: contextlib.AsyncExitStack) -> AsyncGenerator[bytes, None]:
     async with stack:
         async for piece in program.read():
             yield piece
