@@ -51,6 +51,7 @@ from bastide.services import (
     cloudformation,
     cloudwatch,
     codeartifact,
+    codebuild,
     codecommit,
     ec2,
     ecr,
@@ -232,18 +233,16 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        workflows = Workflows(
-            store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls), *servicecatalog.flows(calls)]
-        )
+        durable = (sagemaker, cloudformation, codebuild, servicecatalog)
+        workflows = Workflows(store, clock, [flow for service in durable for flow in service.flows(calls)])
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)
         outbox = Outbox(store)
         engines[lambda_.Runner] = lambda_.Runner(calls)
         engines[lambda_.Events] = lambda_.Events(calls)
         mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
-        sagemaker.subscribe(outbox, calls, workflows)
-        cloudformation.subscribe(outbox, calls, workflows)
-        servicecatalog.subscribe(outbox, calls, workflows)
+        for service in durable:
+            service.subscribe(outbox, calls, workflows)
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake

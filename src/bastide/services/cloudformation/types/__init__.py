@@ -7,6 +7,7 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    builds,
     catalog,
     functions,
     identity,
@@ -26,6 +27,7 @@ TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
         catalog,
+        builds,
         functions,
         identity,
         integration,
