@@ -171,6 +171,7 @@ _TEXTS = {
     "policyid": "p-zzzzzzzz",
     "policysourcearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "principalarn": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "ram.resourcearns": f"arn:aws:ec2:{REGION}:{ACCOUNT}:transit-gateway/name",
     "resourceid": "444455556666",
     "rolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "rootid": "r-zzzz",

@@ -22,7 +22,8 @@ from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
 from bastide.engines.mail import Mail
-from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
+from bastide.engines.network import Door, NetworkError, Networks, Plan, Transit, TransitPlan, Vpc
+from bastide.engines.network.links import Links
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.outgoing import Outgoing
 from bastide.engines.placement import Placement
@@ -61,6 +62,7 @@ from bastide.services import (
     kms,
     lambda_,
     logs,
+    route53,
     s3,
     sagemaker,
     scheduler,
@@ -178,13 +180,18 @@ class Platform:
                 clear[:] = [await volumes.create("git", os.urandom(32))]
             return clear[0]
 
-        network = ec2.Ec2Network(registry.services)
+        links = Links(directory.links)
+        network = ec2.Ec2Network(registry.services, links, route53.zones_of)
 
         def planned(vpc: Vpc) -> Plan | None:
             with store.reading() as view:
                 return network.plan(view, vpc)
 
-        networks = Namespaces(planned, directory.authority)
+        def planned_transit(transit: Transit) -> TransitPlan | None:
+            with store.reading() as view:
+                return network.transit(view, transit)
+
+        networks = Namespaces(planned, directory.authority, planned_transit)
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
         room = configuration.metrics_bytes
@@ -203,6 +210,7 @@ class Platform:
             Spools: Spools(directory.captured, root.derive("captured")),
             Optimiser: Optimiser(),
             Networks: networks,
+            Links: links,
             Configuration: configuration,
             identity_center.Portal: portal,
             Issuers: issuers,
@@ -371,9 +379,13 @@ class Platform:
         self.networks.door = door
         with self.store.reading() as view:
             vpcs = self.network.vpcs(view)
+            transits = self.network.transits(view, self.configuration.regions)
         for vpc in vpcs:
             with contextlib.suppress(NetworkError):
                 await ec2.settle(self.calls, vpc)
+        for transit in transits:
+            with contextlib.suppress(NetworkError):
+                await self.networks.settle(transit)
 
     def health(self) -> dict[str, object]:
         """What `GET /_bastide/health` tells."""

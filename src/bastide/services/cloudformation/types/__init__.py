@@ -13,6 +13,7 @@ from bastide.services.cloudformation.types import (
     identity,
     integration,
     machines,
+    names,
     network,
     own,
     packages,
@@ -20,18 +21,20 @@ from bastide.services.cloudformation.types import (
     repositories,
     stack_sets,
     storage,
+    transit,
     watching,
 )
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
-        catalog,
         builds,
+        catalog,
         functions,
         identity,
         integration,
         machines,
+        names,
         network,
         own,
         packages,
@@ -39,6 +42,7 @@ TYPES: Final[dict[str, Type]] = {
         repositories,
         stack_sets,
         storage,
+        transit,
         watching,
     )
     for one in module.TYPES
