@@ -91,18 +91,14 @@ def test_an_archive_is_exactly_the_tree_of_a_commit_however_many_packs_there_are
             await platform.close()
 
     asyncio.run(work())
-    told = subprocess.run(
-        [*PROGRAM, "verify", "--data", str(data), "--format", "json"], capture_output=True, check=False
-    )
-    assert told.returncode == 0, told.stdout
-    assert {"part": "repositories (packs)", "read": 3, "locked": 0, "damage": []} in json.loads(told.stdout)
     pack = next(path for path in DataDirectory(data).objects.rglob("*") if path.is_file())
     pack.write_bytes(pack.read_bytes()[:-1] + b"x")
     told = subprocess.run(
         [*PROGRAM, "verify", "--data", str(data), "--format", "json"], capture_output=True, check=False
     )
     [found] = [one for one in json.loads(told.stdout) if one["part"] == "repositories (packs)"]
-    assert told.returncode and pack.name in found["damage"][0]
+    assert told.returncode and found["read"] == 3
+    assert len(found["damage"]) == 1 and pack.name in found["damage"][0]
 
 
 def test_a_repository_of_a_stack_is_made_of_an_archive(account: Account, tmp_path: Path) -> None:

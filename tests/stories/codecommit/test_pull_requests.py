@@ -164,6 +164,12 @@ def test_the_author_is_known_again_in_another_session(begun: Remote) -> None:
     now = {"pullRequestId": made["pullRequestId"], "revisionId": made["revisionId"], "approvalState": "APPROVE"}
     assert code(other.update_pull_request_approval_state, **now) == "PullRequestCannotBeApprovedByAuthorException"
     third.update_pull_request_approval_state(**now)
+    two = {"pullRequestId": made["pullRequestId"], "approvalRuleName": "two", "approvalRuleContent": rule(2)}
+    third.create_pull_request_approval_rule(**two)
+    again = account.platform.assume(arn, account.keys, "fourth", SourceIdentity="bob")
+    account.client("codecommit", again).update_pull_request_approval_state(**now)
+    only = third.evaluate_pull_request_approval_rules(pullRequestId=two["pullRequestId"], revisionId=now["revisionId"])
+    assert not only["evaluation"]["approved"], "one person in two sessions is one"
 
     # Who may do anything but move main merges nothing into it.
     denied = {
@@ -193,6 +199,8 @@ def test_merges_of_every_kind_and_conflicts(begun: Remote) -> None:
     commit(client, "main", "a", b"1\n2\n3\n4\n5\n6\nseven\n")
     assert client.get_merge_options(**NAME, **sides)["mergeOptions"] == []
     lines = {**sides, "conflictDetailLevel": "LINE_LEVEL"}
+    tried = client.create_unreferenced_merge_commit(**NAME, **lines, mergeOption="THREE_WAY_MERGE")["commitId"]
+    assert client.get_file(**NAME, commitSpecifier=tried, filePath="b")["fileContent"] == b"new\n"
     assert client.get_merge_options(**NAME, **lines)["mergeOptions"] == ["SQUASH_MERGE", "THREE_WAY_MERGE"]
     told = client.get_merge_conflicts(**NAME, **sides, mergeOption="THREE_WAY_MERGE")
     assert not told["mergeable"] and [one["filePath"] for one in told["conflictMetadataList"]] == ["a"]
@@ -272,5 +280,10 @@ def test_rules_comments_lists_and_closing(begun: Remote) -> None:
     assert code(client.update_pull_request_status, **id, pullRequestStatus="OPEN") == (
         "InvalidPullRequestStatusUpdateException"
     )
+    template = {"approvalRuleTemplateName": "t"}
+    client.create_approval_rule_template(**template, approvalRuleTemplateContent=rule(1))
+    client.batch_associate_approval_rule_template_with_repositories(**template, repositoryNames=["code", "nothing"])
+    assert client.list_repositories_for_approval_rule_template(**template)["repositoryNames"] == ["code"]
     client.delete_repository(**NAME)
+    client.delete_approval_rule_template(**template)
     assert code(client.get_pull_request, pullRequestId=other) == "PullRequestDoesNotExistException"

@@ -18,7 +18,7 @@ _TEMPORARY: Final = "/tmp"  # noqa: S108 - the sandbox's own
 _MEMORY: Final = 6 << 30
 _CPU_SECONDS: Final = 600
 _FILE: Final = 4 << 30
-_ENDS_SECONDS: Final = 900
+_ENDS_SECONDS: Final = 3600
 MOST_OUTPUT: Final = 256 << 20
 """Of what is held in memory."""
 _PIECE: Final = 64 * 1024
