@@ -81,7 +81,7 @@ def test_an_archive_is_exactly_the_tree_of_a_commit_however_many_packs_there_are
             for operation, given, code in (
                 ("UploadArchive", {"repositoryName": "code"}, "AccessDeniedException"),
                 ("GitPull", {"repositoryName": "nothing"}, "RepositoryDoesNotExistException"),
-                ("GitPull", {"repositoryName": "code", "commitSpecifier": "nothing"}, "CommitDoesNotExistException"),
+                ("GitPull", {"repositoryName": "code", "commitSpecifier": "nothing"}, "BranchDoesNotExistException"),
                 ("GitPush", {"repositoryName": "code"}, "AccessDeniedException"),
             ):
                 with pytest.raises(Refused) as raised:
