@@ -33,7 +33,7 @@ def test_no_acknowledged_push_is_lost(tmp_path: Path) -> None:
     threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "two")]
     for thread in threads:
         thread.start()
-    while len(done) < len(threads):
+    while len(done) < len(threads) and all(thread.is_alive() for thread in threads):
         time.sleep(0.02)
     time.sleep(0.3)
     running.kill()
@@ -43,6 +43,7 @@ def test_no_acknowledged_push_is_lost(tmp_path: Path) -> None:
     account._keys = None
     remote.git("clone", "-q", remote.url, "after")
     remote.git("fsck", "--full", "--strict", at="after")
+    assert set(done) == {"one", "two"}
     for name, tip in done.items():
         stands = remote.head("after", f"origin/{name}")
         # The last one may have come through unanswered.

@@ -175,10 +175,13 @@ class Platform:
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
 
+        clear: list[Path] = []
+
         async def copies() -> Path:
-            if volumes.lost("git"):
+            if not clear or volumes.lost("git"):
                 await volumes.close("git")
-            return await volumes.create("git", os.urandom(32))
+                clear[:] = [await volumes.create("git", os.urandom(32))]
+            return clear[0]
 
         links = Links(directory.links)
         network = ec2.Ec2Network(registry.services, links, route53.zones_of)

@@ -18,7 +18,7 @@ from bastide.commands import DATA_OPTION
 from bastide.engines.artifacts import PlaceError, deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_root
 from bastide.main.objects import open_artifacts, owner_of
-from bastide.services import kms, lambda_, s3
+from bastide.services import codecommit, kms, lambda_, s3
 from bastide.store import SqliteStore, database, journal
 from bastide.store.directory import DataDirectory
 
@@ -42,6 +42,7 @@ def findings(directory: DataDirectory, root: RootKey) -> list[Finding]:
         ("keys (shards)", _shards),
         ("objects (versions)", _objects),
         ("functions (archives)", _archives),
+        ("repositories (packs)", _packs),
     ):
         try:
             found.append(read(directory, root))
@@ -121,6 +122,33 @@ def _archives(directory: DataDirectory, root: RootKey) -> Finding:
         artifacts.close()
         store.close()
     return Finding("functions (archives)", read, 0, wrong)
+
+
+def _packs(directory: DataDirectory, root: RootKey) -> Finding:
+    store = SqliteStore(directory.database)
+    with store.reading() as view:
+        owner = owner_of(view)
+    artifacts = open_artifacts(directory, directory.load(), owner)
+    safe = Safe(directory.safe, root)
+    read = locked = 0
+    wrong = []
+
+    async def walk() -> None:
+        nonlocal read, locked
+        opened: Callable[..., bytes] = lambda view, blob, context: kms.opened(root, safe, view, blob, context)  # noqa: E731
+        async for name, closed, trouble in codecommit.examine(store, artifacts, opened):
+            read += 1
+            locked += closed
+            if trouble:
+                wrong.append(f"{name}: {trouble}")
+
+    try:
+        with deletions_held(directory.objects):
+            asyncio.run(walk())
+    finally:
+        artifacts.close()
+        store.close()
+    return Finding("repositories (packs)", read, locked, wrong)
 
 
 @click.command()

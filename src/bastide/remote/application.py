@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
@@ -39,7 +40,7 @@ class _Answer:
     status: int
     head: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 class RemotePages:
@@ -199,8 +200,9 @@ async def _send(send: Any, answer: _Answer, method: str, request_id: str, *, clo
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if answer.stream is not None:
-        async for piece in answer.stream:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async with contextlib.aclosing(answer.stream) as stream:
+            async for piece in stream:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
         return
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})

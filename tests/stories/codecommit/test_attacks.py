@@ -10,6 +10,7 @@ import os
 import ssl
 import struct
 import subprocess
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -202,12 +203,15 @@ def test_packs_and_references_that_are_none(remote: Remote) -> None:
 
 
 def test_content_lies_nowhere_in_the_clear_and_what_was_refused_is_not_served(remote: Remote) -> None:
+    began = time.time() - 1
     remote.git("clone", "-q", remote.url, "one")
     secret = "the recipe of the secret sauce " * 40
-    remote.work("one", recipe=secret, noise=os.urandom(2000).hex())
+    remote.work("one", recipe=secret, noise=os.urandom(1_200_000).hex())  # more than git sends at once
     remote.git("-c", "core.compression=0", "-c", "pack.compression=0", "push", "-q", "origin", "HEAD:main", at="one")
     data = remote.account.platform.data
-    clear = [path for path in on_disk(data) if lies_in(path, b"recipe of the secret sauce", secret[:64].encode())]
+    written = [path for path in on_disk(data) if _since(path, began)]
+    clear = [path for path in written if lies_in(path, b"recipe of the secret sauce", secret[:64].encode())]
+    assert any("objects" in path.parts for path in written)
     assert not clear, clear
     tip = remote.head("one")
     remote.work("one", more="refused: somebody was faster")
@@ -216,7 +220,22 @@ def test_content_lies_nowhere_in_the_clear_and_what_was_refused_is_not_served(re
     assert status == 200 and b"ng refs/heads/main" in told
     remote.git("clone", "-q", remote.url, "two")
     assert remote.git("fetch", "origin", lost, at="two", fine=False).returncode
+    asked = zlib.compressobj(wbits=31)
+    body = asked.compress(line(b"command=ls-refs\n") + b"0000") + asked.flush()
+    status, told = ask(
+        remote, "POST", "/v1/repos/code/git-upload-pack", body, basic=remote.signed(), Content_Encoding="gzip",
+        Git_Protocol="version=2", Content_Type="application/x-git-upload-pack-request",
+    )  # fmt: skip
+    assert status == 200 and f"{tip} refs/heads/main".encode() in told
     assert not any(path.is_file() for path in (data / "run").glob("**/pack-*") if "clear" not in path.parts)
+
+
+def _since(path: Path, began: float) -> bool:
+    """Whether a file was written since; what is gone was not."""
+    try:
+        return path.stat().st_mtime >= began
+    except FileNotFoundError:
+        return False
 
 
 def _pack(remote: Remote, tip: str, base: str) -> bytes:

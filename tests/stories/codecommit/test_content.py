@@ -162,7 +162,10 @@ _NAMES = st.sampled_from(["a", "b", "src/a", "src/b", "src/deep/c", "ü", "white
 _TREE = st.dictionaries(_NAMES, st.binary(max_size=200), min_size=1, max_size=5)
 
 
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=settings().max_examples // 15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(trees=st.lists(_TREE, min_size=1, max_size=3))
 def test_what_the_api_commits_git_reads(remote: Remote, trees: list[dict[str, bytes]]) -> None:
     """Law: after a commit that puts files and deletes all others, a clone holds those files and nothing else."""

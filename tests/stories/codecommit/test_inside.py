@@ -15,6 +15,8 @@ import pytest
 from bastide.domain import Refused
 from bastide.kernel import Caller
 from bastide.main.compose import Platform
+from bastide.services import codecommit
+from bastide.services.codecommit import content
 from bastide.store.directory import DataDirectory
 from tests.platform import HOME, PROGRAM, Account
 from tests.stories.cloudformation.stacks import Stacks, template
@@ -23,8 +25,14 @@ from tests.stories.codecommit.remote import Remote
 ROOT = Caller("Root", HOME, f"arn:aws:iam::{HOME}:root", f"arn:aws:iam::{HOME}:root", HOME, "root")
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four packs are enough to be gathered."""
+    monkeypatch.setattr(content, "_MOST_PACKS", 4)
+
+
 @pytest.mark.control("PIP-03", lacking="runs of pipelines have their own tests")
-def test_an_archive_is_exactly_the_tree_of_a_commit(tmp_path: Path) -> None:
+def test_an_archive_is_exactly_the_tree_of_a_commit_however_many_packs_there_are(tmp_path: Path, few: None) -> None:
     data = tmp_path / "data"
     subprocess.run([*PROGRAM, "init", "--data", str(data), "--account-id", HOME], check=True, capture_output=True)
 
@@ -42,6 +50,14 @@ def test_an_archive_is_exactly_the_tree_of_a_commit(tmp_path: Path) -> None:
             puts = [{"filePath": path, "fileContent": raw} for path, raw in files.items()]
             first = (await act("CreateCommit", **put, putFiles=puts))["commitId"]
             later = await act("DeleteFile", **put, filePath="a.txt", parentCommitId=first)
+            for number in range(5):
+                given = {"filePath": f"more{number}", "fileContent": b"%d" % number}
+                later = await act("PutFile", **put, **given, parentCommitId=later["commitId"])
+            with platform.store.reading() as view:
+                held = codecommit.files(view)
+            lying = {path.name for path in DataDirectory(data).objects.rglob("*") if path.is_file()}
+            assert len(held) == 3 and {one.hex() for one in held} <= lying  # four, put into one, and two more
+            assert len(lying) == 3, "what another pack took the place of is gone"
             for operation in ("GitPull", "UploadArchive"):
                 made = await act(operation, repositoryName="code", commitSpecifier=first, format="zip")
                 with zipfile.ZipFile(io.BytesIO(made["archive"])) as archive:
@@ -65,7 +81,7 @@ def test_an_archive_is_exactly_the_tree_of_a_commit(tmp_path: Path) -> None:
             for operation, given, code in (
                 ("UploadArchive", {"repositoryName": "code"}, "AccessDeniedException"),
                 ("GitPull", {"repositoryName": "nothing"}, "RepositoryDoesNotExistException"),
-                ("GitPull", {"repositoryName": "code", "commitSpecifier": "nothing"}, "CommitDoesNotExistException"),
+                ("GitPull", {"repositoryName": "code", "commitSpecifier": "nothing"}, "BranchDoesNotExistException"),
                 ("GitPush", {"repositoryName": "code"}, "AccessDeniedException"),
             ):
                 with pytest.raises(Refused) as raised:
@@ -75,6 +91,14 @@ def test_an_archive_is_exactly_the_tree_of_a_commit(tmp_path: Path) -> None:
             await platform.close()
 
     asyncio.run(work())
+    pack = next(path for path in DataDirectory(data).objects.rglob("*") if path.is_file())
+    pack.write_bytes(pack.read_bytes()[:-1] + b"x")
+    told = subprocess.run(
+        [*PROGRAM, "verify", "--data", str(data), "--format", "json"], capture_output=True, check=False
+    )
+    [found] = [one for one in json.loads(told.stdout) if one["part"] == "repositories (packs)"]
+    assert told.returncode and found["read"] == 3
+    assert len(found["damage"]) == 1 and pack.name in found["damage"][0]
 
 
 def test_a_repository_of_a_stack_is_made_of_an_archive(account: Account, tmp_path: Path) -> None:

@@ -25,6 +25,28 @@ def commit(client: Any, branch: str, path: str, raw: bytes) -> str:
     return str(made["commitId"])
 
 
+def listen(account: Account) -> str:
+    """A queue that hears what CodeCommit tells EventBridge of pull requests; its address."""
+    queue = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [queue]})
+    url = account.client("sqs").create_queue(QueueName="heard", Attributes={"Policy": policy})["QueueUrl"]
+    events = account.client("events")
+    pattern = {"source": ["aws.codecommit"], "detail-type": ["CodeCommit Pull Request State Change"]}
+    events.put_rule(Name="pulls", EventPattern=json.dumps(pattern))
+    events.put_targets(Rule="pulls", Targets=[{"Id": "q", "Arn": f"arn:aws:sqs:us-east-1:{account.id}:heard"}])
+    return str(url)
+
+
+def told(account: Account, url: str, last: str) -> list[dict[str, Any]]:
+    """The details that the queue heard, until one of an event."""
+    sqs, found = account.client("sqs"), list[dict[str, Any]]()
+    while not any(one["event"] == last for one in found):
+        for one in sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=20).get("Messages", ()):
+            found.append(json.loads(one["Body"])["detail"])
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
+    return found
+
+
 @pytest.fixture
 def begun(remote: Remote) -> Remote:
     """A repository with a file on main, and a branch `work` that changes it and adds another."""
@@ -49,6 +71,7 @@ def test_nobody_approves_their_own_and_too_few_do_not_merge(begun: Remote) -> No
     account = begun.account
     ann, bob, cleo = (account.client("codecommit", keys) for keys in people(account))
     admin = begun.client
+    heard = listen(account)
     pool = f"CodeCommitApprovers:{account.id}:assumed-role/Reviewer/*"
     content = rule(1, pool, DestinationReferences=["refs/heads/main"])
     admin.create_approval_rule_template(approvalRuleTemplateName="review", approvalRuleTemplateContent=content)
@@ -110,6 +133,14 @@ def test_nobody_approves_their_own_and_too_few_do_not_merge(begun: Remote) -> No
         "PULL_REQUEST_APPROVAL_STATE_CHANGED", "PULL_REQUEST_APPROVAL_STATE_CHANGED",
         "PULL_REQUEST_APPROVAL_RULE_OVERRIDDEN", "PULL_REQUEST_MERGE_STATE_CHANGED", "PULL_REQUEST_STATUS_CHANGED",
     ]  # fmt: skip
+    details = told(account, heard, "pullRequestMergeStatusUpdated")
+    assert {one["event"] for one in details} == {
+        "pullRequestCreated", "pullRequestApprovalStateChanged", "pullRequestSourceBranchUpdated",
+        "pullRequestApprovalRuleOverridden", "pullRequestMergeStatusUpdated",
+    }  # fmt: skip
+    last = next(one for one in details if one["event"] == "pullRequestMergeStatusUpdated")
+    assert (last["isMerged"], last["pullRequestStatus"], last["repositoryNames"]) == ("True", "Closed", ["code"])
+    assert last["callerUserArn"].endswith("assumed-role/Developer/ann")
 
 
 def test_the_author_is_known_again_in_another_session(begun: Remote) -> None:
@@ -133,6 +164,30 @@ def test_the_author_is_known_again_in_another_session(begun: Remote) -> None:
     now = {"pullRequestId": made["pullRequestId"], "revisionId": made["revisionId"], "approvalState": "APPROVE"}
     assert code(other.update_pull_request_approval_state, **now) == "PullRequestCannotBeApprovedByAuthorException"
     third.update_pull_request_approval_state(**now)
+    two = {"pullRequestId": made["pullRequestId"], "approvalRuleName": "two", "approvalRuleContent": rule(2)}
+    third.create_pull_request_approval_rule(**two)
+    again = account.platform.assume(arn, account.keys, "fourth", SourceIdentity="bob")
+    account.client("codecommit", again).update_pull_request_approval_state(**now)
+    only = third.evaluate_pull_request_approval_rules(pullRequestId=two["pullRequestId"], revisionId=now["revisionId"])
+    assert not only["evaluation"]["approved"], "one person in two sessions is one"
+
+    # Who may do anything but move main merges nothing into it.
+    denied = {
+        "Effect": "Deny", "Action": ["codecommit:MergePullRequest*", "codecommit:MergeBranches*"], "Resource": "*",
+        "Condition": {"StringEquals": {"codecommit:References": "refs/heads/main"}},
+    }  # fmt: skip
+    policy = allow("codecommit:*")
+    policy["Statement"].append(denied)
+    account.role("Careful", policy)
+    careful = account.client("codecommit", account.as_role("Careful"))
+    sides = {"sourceCommitSpecifier": "work", "destinationCommitSpecifier": "main"}
+    assert code(careful.merge_branches_by_squash, **NAME, **sides) == "AccessDeniedException"
+    assert code(careful.merge_pull_request_by_squash, **NAME, pullRequestId=made["pullRequestId"]) == (
+        "AccessDeniedException"
+    )
+    mine = {"targetBranch": "side", "sourceCommitSpecifier": "work", "destinationCommitSpecifier": "side"}
+    careful.create_branch(**NAME, branchName="side", commitId=made["pullRequestTargets"][0]["destinationCommit"])
+    careful.merge_branches_by_squash(**NAME, **mine)
 
 
 def test_merges_of_every_kind_and_conflicts(begun: Remote) -> None:
@@ -144,6 +199,8 @@ def test_merges_of_every_kind_and_conflicts(begun: Remote) -> None:
     commit(client, "main", "a", b"1\n2\n3\n4\n5\n6\nseven\n")
     assert client.get_merge_options(**NAME, **sides)["mergeOptions"] == []
     lines = {**sides, "conflictDetailLevel": "LINE_LEVEL"}
+    tried = client.create_unreferenced_merge_commit(**NAME, **lines, mergeOption="THREE_WAY_MERGE")["commitId"]
+    assert client.get_file(**NAME, commitSpecifier=tried, filePath="b")["fileContent"] == b"new\n"
     assert client.get_merge_options(**NAME, **lines)["mergeOptions"] == ["SQUASH_MERGE", "THREE_WAY_MERGE"]
     told = client.get_merge_conflicts(**NAME, **sides, mergeOption="THREE_WAY_MERGE")
     assert not told["mergeable"] and [one["filePath"] for one in told["conflictMetadataList"]] == ["a"]
@@ -223,5 +280,10 @@ def test_rules_comments_lists_and_closing(begun: Remote) -> None:
     assert code(client.update_pull_request_status, **id, pullRequestStatus="OPEN") == (
         "InvalidPullRequestStatusUpdateException"
     )
+    template = {"approvalRuleTemplateName": "t"}
+    client.create_approval_rule_template(**template, approvalRuleTemplateContent=rule(1))
+    client.batch_associate_approval_rule_template_with_repositories(**template, repositoryNames=["code", "nothing"])
+    assert client.list_repositories_for_approval_rule_template(**template)["repositoryNames"] == ["code"]
     client.delete_repository(**NAME)
+    client.delete_approval_rule_template(**template)
     assert code(client.get_pull_request, pullRequestId=other) == "PullRequestDoesNotExistException"

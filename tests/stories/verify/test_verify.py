@@ -86,7 +86,7 @@ def _flip(path: Path, at: int) -> None:
 def test_a_sound_platform_is_called_sound_while_it_serves(kept: Running) -> None:
     code, found = _verified(kept.data)
     assert code == 0, found
-    assert set(found) == {"database", "audit", "keys", "objects", "functions"}
+    assert set(found) == {"database", "audit", "keys", "objects", "functions", "repositories"}
     assert found["functions"]["read"] == 1
     # Objects under a disabled key are opened all the same: that a key is disabled is no damage, and hides none.
     assert (found["objects"]["read"], found["objects"]["locked"]) == (11, 1)

@@ -25,27 +25,30 @@ Fetch = Callable[[str], AsyncIterator[bytes]]
 _ROOM: Final = 16 << 30
 _ATTRIBUTES: Final = "* -export-ignore -export-subst -text -ident -eol -filter -working-tree-encoding\n"
 """An archive is the tree, whatever its files say of themselves."""
+_MARK: Final = "copies"
 MOST_OBJECTS: Final = 2_000_000
+_TAKING: Final = asyncio.Semaphore(8)
+"""Packs that are read at a time: each may need much memory."""
 _PIECE: Final = 256 * 1024
 _MOST_ENTRIES: Final = 300_000
 
 
 class Git:
-    """Keeps the copies. opened: gives the folder for them, and raises when it cannot be had."""
+    """Keeps the copies. opened: gives the folder for them, another if one is lost; raises when none can be had."""
 
     def __init__(self, opened: Callable[[], Awaitable[Path]], room: int = _ROOM) -> None:
         self._opened = opened
         self._room = room
-        self._root: Path | None = None
         self._opening = asyncio.Lock()
         self._held: dict[str, _Held] = {}
 
     async def _folder(self) -> Path:
         async with self._opening:
-            if self._root is None or not self._root.is_dir():
+            root = await self._opened()
+            if not (root / _MARK).exists():
                 self._held.clear()
-                self._root = await self._opened()
-            return self._root
+                (root / _MARK).touch()
+            return root
 
     @contextlib.asynccontextmanager
     async def copy(self, id: str, packs: Sequence[str], fetch: Fetch) -> AsyncIterator[Copy]:
@@ -307,9 +310,12 @@ class Intake:
 
     async def take(self, pack: AsyncIterator[bytes], most: int) -> None:
         """Takes a pack in: every object is well-formed, and what it names is there. Raises Damaged."""
-        async with program(
-            self.place, "index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={most}"
-        ) as running:
+        async with (
+            _TAKING,
+            program(
+                self.place, "index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={most}"
+            ) as running,
+        ):
             writing = asyncio.get_running_loop().create_task(running.write(pack))
             try:
                 said = b"".join([piece async for piece in running.read()])

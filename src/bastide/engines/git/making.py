@@ -30,7 +30,7 @@ class Signed:
     def line(self) -> bytes:
         """As git writes it. What would end the name or the address is left out, as git does."""
         name, email = ("".join(c for c in one if c not in "<>\n\r\0").strip() for one in (self.name, self.email))
-        return f"{name} <{email}> {self.at} +0000".encode()
+        return f"{name or 'unknown'} <{email}> {self.at} +0000".encode("utf-8", "replace")
 
 
 def _quoted(path: str) -> bytes:
@@ -45,7 +45,7 @@ def _data(raw: bytes) -> bytes:
 def _stream(parents: Sequence[str], edits: Sequence[Edit], author: Signed, message: str) -> Iterator[bytes]:
     yield b"feature done\ncommit refs/heads/made\nmark :1\n"
     yield b"author %s\ncommitter %s\n" % (author.line(), author.line())
-    yield _data(message.encode())
+    yield _data(message.replace("\0", "").encode("utf-8", "replace"))
     if parents:
         yield f"from {parents[0]}\n".encode()
     for parent in parents[1:]:

@@ -1,24 +1,27 @@
 """The ``git`` program, in a sandbox of its own each time: what a pack holds is hostile until git has read it, and so is git
 while it does.
 
-A process sees the system's programs and one repository, read-only but for one folder; it has no network, no capability,
-no variable and no configuration but what stands here, and bounded memory, time and files.
+A process sees the system's programs and one repository, read-only but for one folder; it has no network, no capability, the
+system calls of a job, no variable and no configuration but what stands here, and bounded memory, time and files.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bastide.jail import seccomp
+
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - the sandbox's own
 _MEMORY: Final = 6 << 30
 _CPU_SECONDS: Final = 600
 _FILE: Final = 4 << 30
-_ENDS_SECONDS: Final = 900
+_ENDS_SECONDS: Final = 3600
 MOST_OUTPUT: Final = 256 << 20
 """Of what is held in memory."""
 _PIECE: Final = 64 * 1024
@@ -52,13 +55,22 @@ class Place:
     objects: bool = False
 
 
-def _command(place: Place, arguments: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+def _filter() -> int:
+    """A descriptor of the filter of system calls that jobs have."""
+    made = os.memfd_create("git", 0)
+    os.write(made, seccomp.assemble(os.uname().machine))
+    os.lseek(made, 0, os.SEEK_SET)
+    return made
+
+
+def _command(place: Place, arguments: Sequence[str], variables: Mapping[str, str], filtered: int) -> list[str]:
     given = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "TZ": "UTC", "TMPDIR": _TEMPORARY}
     given |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_LITERAL_PATHSPECS": "1"}
     given |= {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_DIR": "/git"}
     sandbox = [
         "bwrap", "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL",
-        "--die-with-parent", "--new-session", "--clearenv", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin",
+        "--die-with-parent", "--new-session", "--seccomp", str(filtered), "--clearenv", "--ro-bind", "/usr", "/usr",
+        "--symlink", "usr/bin", "/bin",
         "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev",
         "--size", str(64 << 20), "--tmpfs", _TEMPORARY, "--ro-bind", str(place.repository), "/git", "--chdir",
         _TEMPORARY,
@@ -81,7 +93,7 @@ def _command(place: Place, arguments: Sequence[str], variables: Mapping[str, str
         "--",
     ]
     configured = [part for one in _CONFIGURATION for part in ("-c", one)]
-    return [*sandbox, "--", *limits, "git", *configured, *arguments]
+    return [*limits, *sandbox, "--", "git", *configured, *arguments]
 
 
 class Program:
@@ -171,15 +183,20 @@ class Program:
 @contextlib.asynccontextmanager
 async def program(place: Place, *arguments: str, **variables: str) -> AsyncIterator[Program]:
     """A git program while it is needed; it is ended at the latest with the block."""
-    process = await asyncio.create_subprocess_exec(
-        *_command(place, arguments, variables),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin"},
-        cwd="/",
-        start_new_session=True,
-    )
+    filtered = _filter()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *_command(place, arguments, variables, filtered),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": "/usr/bin:/bin"},
+            cwd="/",
+            start_new_session=True,
+            pass_fds=(filtered,),
+        )
+    finally:
+        os.close(filtered)
     running = Program(process)
     try:
         async with asyncio.timeout(_ENDS_SECONDS):

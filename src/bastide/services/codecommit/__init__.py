@@ -3,6 +3,7 @@
 from bastide.kernel import Service
 from bastide.services.codecommit import approval_template, branch, comment, commit, merge, remote, repository, writing
 from bastide.services.codecommit.approval import RULE
+from bastide.services.codecommit.examining import examine
 from bastide.services.codecommit.noun import COMMENT, PACK, PULL_REQUEST, REFERENCE, REPOSITORY, TEMPLATE, facts
 from bastide.services.codecommit.remote import Command, Fetch, Push
 from bastide.services.codecommit.trigger import Triggers
@@ -23,4 +24,4 @@ def files(view: View) -> set[bytes]:
 
 del approval_template, branch, comment, commit, merge, remote, repository, writing
 
-__all__ = ["SERVICE", "Command", "Fetch", "Push", "Triggers", "files"]
+__all__ = ["SERVICE", "Command", "Fetch", "Push", "Triggers", "examine", "files"]

@@ -19,6 +19,14 @@ RULE: Final = Kind("ApprovalRule", service="codecommit", arn="approval-rule/{}",
 _MOST_APPROVALS: Final = 100
 
 
+def person(caller: Caller) -> str:
+    """Who is behind a caller, as far as its session says: the portal's person, the source identity, or the ARN."""
+    session = caller.session
+    if session is None:
+        return caller.arn
+    return (session.origin[0] if session.origin else "") or session.source_identity or caller.arn
+
+
 def author(row: Row, caller: Caller) -> bool:
     """Whether the caller made the pull request."""
     made, session = row.doc["author"], caller.session
@@ -44,7 +52,8 @@ def _revision(a: Authorised, row: Row) -> str:
 def evaluation(row: Row) -> Output:
     """How the rules of a pull request stand for its latest revision."""
     revision = row.doc["revision"]
-    approvers = [arn for arn, state in row.doc["approvals"].get(revision, {}).items() if state == "APPROVE"]
+    held = row.doc["approvals"].get(revision, {})
+    approvers = {arn: one["person"] for arn, one in held.items() if one["state"] == "APPROVE"}
     met = [one["name"] for one in row.doc["rules"] if rule.satisfied(one["content"], approvers)]
     not_met = [one["name"] for one in row.doc["rules"] if one["name"] not in met]
     overridden = revision in row.doc["overrides"]
@@ -64,10 +73,10 @@ def approve(a: Authorised, tx: Transaction) -> Output:
             "The approval cannot be applied because the user approving the pull request matches the user who created the "
             "pull request. You cannot approve a pull request that you created.",
         )
-    held: dict[str, str] = row.doc["approvals"].setdefault(revision, {})
+    held: dict[str, dict[str, str]] = row.doc["approvals"].setdefault(revision, {})
     if len(held) >= _MOST_APPROVALS and a.caller.arn not in held:
         raise refused("MaximumNumberOfApprovalsExceeded", f"A revision has {_MOST_APPROVALS} approvals at most.")
-    held[a.caller.arn] = state
+    held[a.caller.arn] = {"state": state, "person": person(a.caller)}
     row.doc["approvals"] = {
         one: row.doc["approvals"][one] for one in row.doc["revisions"] if one in row.doc["approvals"]
     }
@@ -89,7 +98,7 @@ def states(a: Authorised, view: View) -> Output:
     if a.input["revisionId"] not in row.doc["revisions"]:
         raise refused("InvalidRevisionId", "There is no such revision of the pull request.")
     held = row.doc["approvals"].get(a.input["revisionId"], {})
-    return {"approvals": [{"userArn": arn, "approvalState": state} for arn, state in held.items()]}
+    return {"approvals": [{"userArn": arn, "approvalState": one["state"]} for arn, one in held.items()]}
 
 
 @RULE.reads("EvaluatePullRequestApprovalRules", asks=of_pull_request("EvaluatePullRequestApprovalRules"))

@@ -128,7 +128,8 @@ def name(a: Authorised, tx: Transaction, staged: Staged) -> None:
     a.events += staged.events
     staged.named = True
     if staged.file:
-        tx.insert(Row(PACK, "", "", f"{staged.repository}/{staged.file}", {"size": staged.size}), keep=False)
+        doc = {"size": staged.size, "account": a.account, "region": a.region}
+        tx.insert(Row(PACK, "", "", f"{staged.repository}/{staged.file}", doc), keep=False)
         for file in staged.gone:
             held = tx.get(PACK, "", "", f"{staged.repository}/{file}")
             if held is not None:

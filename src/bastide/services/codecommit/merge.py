@@ -238,6 +238,26 @@ async def _make(
     return made
 
 
+async def _unreferenced(a: Authorised) -> Staged:
+    async with content.staging(a, lambda view: named(a, view)) as (here, intake, staged):
+        sides = await _given(a, here)
+        staged.found = await _make(a, here, intake, sides, str(a.input["mergeOption"]), "Merge")
+    return staged
+
+
+@REFERENCE.operation(
+    "CreateUnreferencedMergeCommit",
+    asks=moves("CreateUnreferencedMergeCommit", "destinationCommitSpecifier"),
+    before=_unreferenced,
+    **STAGED,
+)
+def create_unreferenced(a: Authorised, tx: Transaction) -> Output:
+    commit, tree = a.staged.found
+    named(a, tx)
+    content.name(a, tx, a.staged)
+    return {"commitId": commit, "treeId": tree}
+
+
 def _target(a: Authorised, view: View, row: Row) -> tuple[str, str]:
     """The branch that a merge of branches moves, and where it stands."""
     given = a.input.get("targetBranch") or a.input["destinationCommitSpecifier"]

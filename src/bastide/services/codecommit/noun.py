@@ -102,8 +102,12 @@ def moves(action: str, *members: str) -> list[Ask]:
     the branch."""
 
     def branch(asked: Asked) -> str | None:
-        given = next((asked.input.get(one) for one in members if asked.input.get(one)), None)
-        return f"{HEADS}{str(given).removeprefix(HEADS)}" if given else None
+        member = next((one for one in members if asked.input.get(one)), None)
+        if member is None:
+            return None
+        name = str(asked.input[member])
+        # As the handlers read it: a branch's name is no whole reference, what is merged may be one.
+        return HEADS + (name if member == "branchName" else name.removeprefix(HEADS))
 
     return asks(action, given={REFERENCES: branch})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -111,7 +111,7 @@ async def _pull(a: Authorised) -> Output:
         raise
 
 
-async def _streamed(program: Any, stack: contextlib.AsyncExitStack) -> AsyncIterator[bytes]:
+async def _streamed(program: Any, stack: contextlib.AsyncExitStack) -> AsyncGenerator[bytes, None]:
     async with stack:
         async for piece in program.read():
             yield piece
@@ -133,7 +133,11 @@ async def _archive(a: Authorised, here: Opened) -> Output:
     given = a.input.get("commitSpecifier")
     with a.calls.store.reading() as view:
         row = named(a, view)
-        id = specified(view, row, given)
+        try:
+            id = specified(view, row, given)
+        except Refused:
+            # Who asks for an archive names a branch, mostly; an id that is not there is looked for below.
+            raise refused("BranchDoesNotExist", f"{str(given or 'The default branch')[:200]} does not exist") from None
         held = references(view, row)
         text = str(given or row.doc.get("default") or "")
         name = text.removeprefix(HEADS) if reference(view, row, HEADS + text.removeprefix(HEADS)) else None

@@ -30,6 +30,7 @@ from bastide.services.codecommit.noun import (
     rows_of,
 )
 from bastide.services.codecommit.pull_request import of_repository
+from bastide.services.codecommit.rule import associations
 from bastide.store import Row, Transaction, View
 
 _MOST_TAGS: Final = 50
@@ -207,9 +208,10 @@ def delete(a: Authorised, tx: Transaction) -> Output:
         tx.delete(one, keep=False)
     for kind, below in of_repository(tx, row):
         kind.remove(tx, below, a.operation.name, a.request.id)
-    held = tx.get(NAMED, row.account, row.region, id)
-    if held is not None:
-        tx.delete(held, keep=False)
+    for where, name in [(NAMED, id), *associations(tx, row)]:
+        held = tx.get(where, row.account, row.region, name)
+        if held is not None:
+            tx.delete(held, keep=False)
     REPOSITORY.remove(tx, row, a.operation.name, a.request.id)
     return {"repositoryId": id}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -116,11 +116,22 @@ def from_templates(view: View, repository: Row, destination: str, at: Instant, b
     return found
 
 
-def satisfied(content: str, approvers: Iterable[str]) -> bool:
-    """Whether enough of those who approved (their ARNs) are in the rule's pool; without a pool everybody is."""
+def associations(view: View, repository: Row) -> list[tuple[str, str]]:
+    """Kinds and names of the rows that associate a repository with templates."""
+    id = repository.doc["id"]
+    held = view.scan(OF_REPOSITORY, repository.account, repository.region, prefix=f"{id}/", limit=100)
+    templates = [one.name.partition("/")[2] for one in held]
+    return [pair for one in templates for pair in ((OF_REPOSITORY, f"{id}/{one}"), (OF_TEMPLATE, f"{one}/{id}"))]
+
+
+def satisfied(content: str, approvers: Mapping[str, str]) -> bool:
+    """Whether enough of those who approved are in the rule's pool; without a pool everybody is. approvers: their ARNs,
+    and the person behind each, who counts once in however many sessions."""
     statement = orjson.loads(content)["Statements"][0]
     members = statement.get("ApprovalPoolMembers") or []
-    fitting = {one for one in approvers if not members or any(_meant(member, one) for member in members)}
+    fitting = {
+        person for one, person in approvers.items() if not members or any(_meant(member, one) for member in members)
+    }
     return len(fitting) >= int(statement["NumberOfApprovalsNeeded"])
 
 

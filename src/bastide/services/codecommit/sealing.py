@@ -28,7 +28,8 @@ _CODES: Final = {
 }
 
 
-def _context(id: str) -> dict[str, str]:
+def context(id: str) -> dict[str, str]:
+    """The encryption context of a repository's key."""
     return {"aws:codecommit:id": id}
 
 
@@ -48,7 +49,7 @@ def _kms(a: Authorised, view: View, operation: str, given: dict[str, Any]) -> di
 
 def founded(a: Authorised, view: View, id: str, key: str) -> dict[str, Any]:
     """What a new repository's row keeps of its key. key: a KMS key of the caller's; the AWS managed one without."""
-    given = {"KeyId": key or _MANAGED, "KeySpec": "AES_256", "EncryptionContext": _context(id)}
+    given = {"KeyId": key or _MANAGED, "KeySpec": "AES_256", "EncryptionContext": context(id)}
     made = _kms(a, view, "GenerateDataKeyWithoutPlaintext", given)
     return {"kms": made["KeyId"], "wrapped": base64.b64encode(made["CiphertextBlob"]).decode()}
 
@@ -56,7 +57,7 @@ def founded(a: Authorised, view: View, id: str, key: str) -> dict[str, Any]:
 def opened(a: Authorised, view: View, row: Row) -> bytes:
     """The data key of a repository; raises Refused as KMS does for the caller."""
     blob = base64.b64decode(row.doc["wrapped"])
-    given = {"CiphertextBlob": blob, "EncryptionContext": _context(row.doc["id"])}
+    given = {"CiphertextBlob": blob, "EncryptionContext": context(row.doc["id"])}
     plain: bytes = _kms(a, view, "Decrypt", given)["Plaintext"]
     return plain
 
@@ -64,7 +65,7 @@ def opened(a: Authorised, view: View, row: Row) -> bytes:
 def moved(a: Authorised, view: View, row: Row, key: str) -> dict[str, Any]:
     """The same data key under another KMS key. The packs stay as they lie, so that they are readable at every moment."""
     plain = opened(a, view, row)
-    made = _kms(a, view, "Encrypt", {"KeyId": key, "Plaintext": plain, "EncryptionContext": _context(row.doc["id"])})
+    made = _kms(a, view, "Encrypt", {"KeyId": key, "Plaintext": plain, "EncryptionContext": context(row.doc["id"])})
     return {"kms": made["KeyId"], "wrapped": base64.b64encode(made["CiphertextBlob"]).decode()}
 
 

@@ -46,7 +46,7 @@ def signed(a: Authorised, name: str = "name") -> git.Signed:
 def message(a: Authorised, otherwise: str) -> str:
     """The commit's message."""
     text = str(a.input.get("commitMessage") or otherwise)
-    if len(text.encode()) > _MOST_MESSAGE:
+    if len(text.encode("utf-8", "replace")) > _MOST_MESSAGE:
         raise refused("CommitMessageLengthExceeded", f"A commit message has {_MOST_MESSAGE} bytes at most.")
     return text
 
