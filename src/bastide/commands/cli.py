@@ -77,6 +77,7 @@ def cli() -> None:
       bastide policy prove ...              what holds for every request there can be
       bastide reproduce MODEL-PACKAGE-ARN   a registered version, trained again and compared
       bastide deploy TEMPLATE               a stack from a template: its plan, its progress, its cause
+      bastide landing plan                  accounts, guardrails, networks and roles, from one file
       bastide login                         sign in as yourself, at the identity provider
       bastide sdk                           point the SageMaker Python SDK at the platform
       bastide packages load FOLDER          public packages for platforms that reach nothing outside
@@ -94,6 +95,7 @@ for _module, *_names in (
     ("executions", "executions"),
     ("identity", "identity"),
     ("jobs", "jobs", "logs"),
+    ("landing", "landing"),
     ("login", "login"),
     ("network", "network"),
     ("pipelines", "pipelines"),
