@@ -41,6 +41,12 @@ def _commit(execution: dict[str, Any] | None) -> str:
     return " ".join(str(one.get("revisionId", ""))[:12] for one in revisions)
 
 
+def _message(execution: dict[str, Any] | None) -> str:
+    """The first line of what its commits say."""
+    told = [str(one.get("revisionSummary") or "") for one in (execution or {}).get("sourceRevisions") or ()]
+    return " ".join(one.splitlines()[0][:60] for one in told if one and not one.startswith("Amazon S3"))
+
+
 def _look(client: Any, name: str) -> dict[str, Any]:
     """The pipeline as it stands: its stages, who is in each and who waits before it, and the causes of failures."""
     state = client.get_pipeline_state(name=name)
@@ -55,7 +61,8 @@ def _look(client: Any, name: str) -> dict[str, Any]:
 
 def _who(held: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, str]:
     id = held["pipelineExecutionId"]
-    return {"execution": id, "revision": _commit(known.get(id)), "status": held["status"]}
+    one = known.get(id)
+    return {"execution": id, "revision": _commit(one), "message": _message(one), "status": held["status"]}
 
 
 def _stage(told: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -96,9 +103,10 @@ def _drawn(told: dict[str, Any]) -> Iterator[str]:
             yield f"   [cyan]⋯ {revision}[/cyan] [dim]waits, {one['execution']}[/dim]"
         if stage["closed"] is not None:
             yield f"   [yellow]⊘ closed: {escape(stage['closed'])}[/yellow]"
-        held = stage["in"] or {"status": "", "revision": "", "execution": ""}
+        held = stage["in"] or {"status": "", "revision": "", "message": "", "execution": ""}
         mark, style = _MARKS[held["status"]]
-        who = f" [dim]{escape(held['revision'])} {held['execution']}[/dim]" if held["execution"] else ""
+        who = " ".join(escape(held[one]) for one in ("revision", "message", "execution") if held[one])
+        who = f" [dim]{who}[/dim]" if who else ""
         yield f"[{style}]{mark} {escape(stage['name'])}[/{style}]{who}"
         for action in stage["actions"]:
             yield from _lines(action)

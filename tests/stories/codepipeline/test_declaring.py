@@ -150,7 +150,7 @@ def test_who_started_it_does_not_approve_it(account: Account, releases: Releases
     assert releases.actions(name, id)["Ask"]["updatedBy"].endswith(":assumed-role/Approver/test")
 
 
-@pytest.mark.control("MON-02", lacking="builds, and a run that fails")
+@pytest.mark.control("MON-02", lacking="builds")
 def test_events_start_it_and_are_told(account: Account, releases: Releases) -> None:
     sqs, sns, events = account.client("sqs"), account.client("sns"), account.client("events")
     topic = sns.create_topic(Name="approvals")["TopicArn"]
@@ -223,6 +223,18 @@ def test_events_start_it_and_are_told(account: Account, releases: Releases) -> N
     until(all_there)
     by_clock = until(lambda: last if (last := releases.newest(name)) != id else None)
     assert releases.get(name, by_clock)["trigger"]["triggerDetail"].endswith(":schedule-group/default")
+    releases.answer(name, "Review", "Rejected")
+    releases.over(name, by_clock)
+
+    def failed() -> bool | None:
+        found.extend(json.loads(one) for one in bodies(sqs, url))
+        kinds = {one["detail-type"].split()[1] for one in found if one.get("detail", {}).get("state") == "FAILED"}
+        return True if kinds == {"Pipeline", "Stage", "Action"} else None
+
+    until(failed)
+    assert {one["detail"]["execution-id"] for one in found if one.get("detail", {}).get("state") == "FAILED"} == {
+        by_clock
+    }
     asked = [one for one in found if "approval" in one][-1]["approval"]
     assert (asked["pipelineName"], asked["customData"], asked["externalEntityLink"]) == (
         name, "please", "https://example.com/change/7",

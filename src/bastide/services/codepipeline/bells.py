@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Final
+
+_AT_ONCE: Final = 4
 
 
 class Listener:
@@ -49,6 +52,8 @@ class Bells:
 
     def __init__(self) -> None:
         self.held: dict[str, set[Listener]] = {}
+        self.room = asyncio.Semaphore(_AT_ONCE)
+        """Artifacts that are in memory, of all pipelines: the others wait."""
 
     def ring(self, key: str) -> None:
         """Something about that may have changed."""

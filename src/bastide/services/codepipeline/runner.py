@@ -7,9 +7,9 @@ Source: CodePipeline User Guide, "How pipeline executions work", "Set the pipeli
 
 from __future__ import annotations
 
-import logging
+import contextlib
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from bastide.domain import Arn
 from bastide.engines.workflow import Flow, Run, Step, Workflows, reach
@@ -35,8 +35,6 @@ from bastide.services.codepipeline.noun import (
 from bastide.services.codepipeline.stage_run import StageRun
 from bastide.store import Row, Transaction
 
-T = TypeVar("T")
-_log = logging.getLogger("bastide.codepipeline")
 _LOOK_SECONDS: Final = 30.0
 _DONE: Final = ("Succeeded", "Skipped")
 _INTERNAL: Final = "An internal error occurred. Please retry the stage."
@@ -236,7 +234,9 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
 
     async def happened(body: dict[str, Any]) -> None:
         told = _OF.get((str(body.get("source")), str(body.get("detail-type"))))
-        if told is not None:
+        if told is None:
+            return
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # whatever it says, nobody else is kept waiting
             for key in told(body):
                 bells.ring(key)
 

@@ -209,7 +209,7 @@ class Work:
             )
 
     async def read(self, name: str) -> bytes:
-        """An input artifact, whole and unchanged since it was made; raises ActionFailed."""
+        """An input artifact, whole and unchanged since it was made; raises ActionFailed. Whoever calls has `bells.room`."""
         if name not in [one["name"] for one in self.declared["inputArtifacts"]]:
             raise ActionFailed("ConfigurationError", f"{name[:100]} is no input artifact of the action.")
         held = self.located(name)
@@ -222,11 +222,14 @@ class Work:
 
     async def file(self, name: str, path: str, most: int) -> bytes:
         """A file of an input artifact; raises ActionFailed."""
-        data = await self.read(name)
-        try:
-            return await asyncio.to_thread(artifacts.member, data, path, most)
-        except artifacts.Broken as broken:
-            raise ActionFailed("ConfigurationError", f"{self._named(name, self.located(name))}: {broken}.") from None
+        async with self.bells.room:
+            data = await self.read(name)
+            try:
+                return await asyncio.to_thread(artifacts.member, data, path, most)
+            except artifacts.Broken as broken:
+                raise ActionFailed(
+                    "ConfigurationError", f"{self._named(name, self.located(name))}: {broken}."
+                ) from None
 
     async def verify(self, name: str) -> Doc:
         """Where an artifact lies that somebody else is to read, if it is unchanged; raises ActionFailed."""

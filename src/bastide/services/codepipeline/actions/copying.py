@@ -17,6 +17,12 @@ from bastide.services.codepipeline.work import ActionFailed, Work, cause
 
 async def deploy(work: Work) -> str:
     """Each file is written once: how far it came is in the record with each of them."""
+    async with work.bells.room:
+        count = await _files(work)
+    return f"{count} objects are in {work.configuration['BucketName']}."
+
+
+async def _files(work: Work) -> int:
     given = work.configuration
     name = work.declared["inputArtifacts"][0]["name"]
     data = await work.read(name)
@@ -34,7 +40,7 @@ async def deploy(work: Work) -> str:
                 await _write(work, *one, count)
     except artifacts.Broken as broken:
         raise ActionFailed("ConfigurationError", f"The artifact {name} cannot be unpacked: {broken}.") from None
-    return f"{count} objects are in {given['BucketName']}."
+    return count
 
 
 async def _write(work: Work, key: str, data: bytes, count: int) -> None:

@@ -30,6 +30,11 @@ def _output(work: Work) -> str:
 
 async def code_commit(work: Work) -> str:
     """A commit's tree as a ZIP; for builds that want the history, with the repository as a bundle in it."""
+    async with work.bells.room:
+        return await _commit(work)
+
+
+async def _commit(work: Work) -> str:
     given = work.configuration
     name = given["RepositoryName"]
     # What was taken before a crash is taken again, and not what came since.
