@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import bastide
 from bastide.domain import Clock, wall
+from bastide.engines.advisories import Advisories
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.cluster import Cluster
 from bastide.engines.functions import Functions
@@ -99,6 +100,7 @@ class Platform:
     meter: Meter
     watch: cloudwatch.Watch
     retention: logs.Retention
+    images: ecr.Upkeep
     rules: events.Rules
     executions: states.Executions
     queues: sqs.Upkeep
@@ -193,6 +195,7 @@ class Platform:
             Address: Address(url, (*configuration.hosts, str(urlsplit(url).hostname))),
             sqs.Queues: sqs.Queues(),
             Outgoing: outgoing,
+            Advisories: Advisories(directory.advisories),
             PublicIndex: PublicIndex(directory.packages, package_index, outgoing.stream),
             Mail: mail or Mail(),
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
@@ -278,6 +281,7 @@ class Platform:
             meter,
             watch,
             retention,
+            ecr.Upkeep(calls),
             rules,
             executions,
             sqs.Upkeep(calls),
@@ -309,6 +313,7 @@ class Platform:
         expiry.start()
         watch.start()
         retention.start()
+        platform.images.start()
         capture.start()
         platform.scaler.start()
         await sagemaker.recover(calls)
@@ -382,6 +387,7 @@ class Platform:
         """Drains: work in flight is left where a start finds it again."""
         await self.watch.close()
         await self.retention.close()
+        await self.images.close()
         await self.networks.close()
         await self.scaler.close()
         await self.sign_in.close()
