@@ -116,8 +116,8 @@ class Shelf:
         self, path: str, *, token: str | None = None, accept: str = "", body: bytes | None = None, kind: str = ""
     ) -> tuple[int, dict[str, str], bytes]:
         """One request to the endpoint; status, headers, body."""
-        plain = self.owner.platform.http + self.endpoint().removeprefix(self.owner.platform.url)
-        request = urllib.request.Request(plain + path, data=body)  # over loopback
+        where = f"{self.domain}-{self.owner.id}.d.codeartifact.us-east-1/pypi/{self.repository}/{path}"
+        request = urllib.request.Request(f"{self.owner.platform.http}/_codeartifact/{where}", data=body)
         if token is not None:
             told = base64.b64encode(f"aws:{token}".encode()).decode()
             request.add_header("Authorization", f"Basic {told}")
