@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 export BASTIDE_CONFORMANCE ?= $(abspath ../shared/conformance)
 export BASTIDE_MISSION ?= $(abspath ../shared/mission)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Python keeps what it compiled also where somebody switched that off: else every one of the many platforms that the tests start
+# compiles the whole program again.
+export PYTHONDONTWRITEBYTECODE :=
 SUITE ?=
 SDK ?=
 # How many tests run at a time, each beside a platform of its process. Many wait for jobs, so they may be more than the processors.

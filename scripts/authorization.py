@@ -169,6 +169,7 @@ _TEXTS = {
     "sourceparentid": "r-zzzz",
     "trackingserverarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-tracking-server/name",
     "sourcekeyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
+    "servicecatalog.constraintparameters": '{"LocalRoleName": "name"}',
     "stepfunctions.executionarn": f"arn:aws:states:{REGION}:{ACCOUNT}:execution:name:name",
     "stepfunctions.maprunarn": f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:name/label:name",
     "stepfunctions.statemachinealiasarn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:name:alias",

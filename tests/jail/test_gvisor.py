@@ -109,7 +109,7 @@ def test_it_stands_still_while_it_is_frozen(apart: Cell) -> None:
             await asyncio.sleep(0.01)
         moved = (work / "n").read_text() != before
         running.freeze()
-        await running.stop(5)  # who is frozen is woken to end
+        await running.stop(30)  # who is frozen is woken to end
         assert (await running.wait()).signal == signal.SIGTERM
         return held, moved
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,41 @@ def test_a_kept_volume_is_there_again_under_its_key(tmp_path: Path) -> None:
         await volumes.close_all()
 
     asyncio.run(story())
+
+
+_MAKES = """
+import os, sys
+os.chdir(sys.argv[1])  # through folders that only root can enter
+top, user = ".", int(sys.argv[2])
+os.setgroups([]); os.setgid(user); os.setuid(user)
+for number in range(300):
+    open(f"{top}/shared/{number % 100}").read()
+    path = f"{top}/{user}/{number}"
+    os.mkdir(path)
+    with open(f"{path}/file", "w") as file:
+        file.write("made")
+    assert {os.stat(one).st_uid for one in (path, f"{path}/file")} == {user}, "made by another"
+"""
+
+
+def test_who_makes_files_side_by_side_makes_its_own_and_hinders_nobody(tmp_path: Path) -> None:
+    async def story() -> list[tuple[int, str]]:
+        volumes = Gocryptfs(tmp_path / "volumes")
+        clear = await volumes.create("job-1", secrets.token_bytes(32))
+        clear.chmod(0o755)
+        (clear / "shared").mkdir()
+        for number in range(100):
+            (clear / "shared" / str(number)).write_text("read")
+        users = (2000, 2001, 2002)
+        for user in users:
+            (clear / str(user)).mkdir()
+            os.chown(clear / str(user), user, user)
+        commands = [[sys.executable, "-I", "-S", "-c", _MAKES, str(clear), str(user)] for user in users]
+        try:
+            running = [await asyncio.create_subprocess_exec(*one, stderr=asyncio.subprocess.PIPE) for one in commands]
+            told = await asyncio.gather(*(one.communicate() for one in running))
+            return [(one.returncode or 0, text.decode()) for one, (_, text) in zip(running, told, strict=True)]
+        finally:
+            await volumes.close("job-1")
+
+    assert asyncio.run(story()) == [(0, "")] * 3

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 
@@ -158,8 +158,10 @@ def _row(number: int, row: Row) -> Iterator[bytes]:
     yield from body
 
 
-def assemble(machine: str) -> bytes:
+def assemble(machine: str, rows: Sequence[Row] = ROWS, *, newest: int | None = NEWEST) -> bytes:
     """The filter for a machine (``x86_64`` or ``aarch64``), an array of ``struct sock_filter`` as bubblewrap reads it.
+
+    newest: what has a higher number is closed; None closes nothing.
 
     Raises ValueError for another machine: a job does not run unfiltered.
     """
@@ -173,8 +175,9 @@ def assemble(machine: str) -> bytes:
     ]
     if machine == "x86_64":
         program += [_one(_JUMP_SET, _X32_BIT, 0, 1), _one(_RETURN, _KILL)]
-    program += [_one(_JUMP_GREATER, NEWEST, 0, 1), _one(_RETURN, _ERRNO | errno.ENOSYS)]
-    for row in ROWS:
+    if newest is not None:
+        program += [_one(_JUMP_GREATER, newest, 0, 1), _one(_RETURN, _ERRNO | errno.ENOSYS)]
+    for row in rows:
         number = row.x86_64 if machine == "x86_64" else row.aarch64
         if number is not None:
             program += _row(number, row)

@@ -36,6 +36,7 @@ from bastide.kernel.kind import (
     member,
 )
 from bastide.kernel.regular import fill, page, regular, tags_of
+from bastide.kernel.rounds import Rounds
 
 __all__ = [
     "ANONYMOUS",
@@ -60,6 +61,7 @@ __all__ = [
     "Question",
     "Registry",
     "Request",
+    "Rounds",
     "Sealer",
     "Service",
     "Session",

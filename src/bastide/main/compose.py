@@ -59,6 +59,7 @@ from bastide.services import (
     s3,
     sagemaker,
     scheduler,
+    servicecatalog,
     sns,
     sqs,
     states,
@@ -218,7 +219,9 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        workflows = Workflows(store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls)])
+        workflows = Workflows(
+            store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls), *servicecatalog.flows(calls)]
+        )
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)
         outbox = Outbox(store)
@@ -227,6 +230,7 @@ class Platform:
         mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
         sagemaker.subscribe(outbox, calls, workflows)
         cloudformation.subscribe(outbox, calls, workflows)
+        servicecatalog.subscribe(outbox, calls, workflows)
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake
@@ -253,7 +257,8 @@ class Platform:
             calls, portal, directory.identity_provider, invented.relying() if invented is not None else None
         )
         keeper = kms.Keeper(calls)
-        await keeper.start()
+        await keeper.settle()
+        keeper.start()
         watch = cloudwatch.Watch(calls)
         retention = logs.Retention(calls)
         platform = cls(

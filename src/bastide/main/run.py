@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import ipaddress
 import json
 import logging
@@ -408,6 +409,7 @@ async def _run(
     )
     for line in platform.enforcement(plain is not None):
         click.echo(line)
+    gc.freeze()  # what stands by now stays
     click.echo(f"ready {url}" + (f" {extra}" if extra else ""))
     sys.stdout.flush()
     await stop.wait()

@@ -8,13 +8,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import botocore
 import cbor2
 import orjson
 from botocore.exceptions import UnknownServiceError
-from botocore.loaders import Loader
+from botocore.loaders import JSONFileLoader, Loader
 from botocore.model import ServiceModel
 
 from bastide.domain import Refused
@@ -792,9 +792,20 @@ SPECIAL: dict[str, type[Codec]] = {}
 MODELS: Final = Path(__file__).parent / "models"
 
 
+class _Files(JSONFileLoader):  # type: ignore[misc]
+    """botocore's way to a model's file, read by a quicker reader: half of a cold start was this."""
+
+    def _load_file(self, full_path: str, open_method: Callable[[str, str], BinaryIO]) -> Any:
+        if not Path(full_path).is_file():
+            return None
+        with open_method(full_path, "rb") as file:
+            return orjson.loads(file.read())
+
+
 @cache
 def _loader() -> Any:
-    return Loader(include_default_search_paths=False, extra_search_paths=[str(_data()), str(MODELS)])
+    paths = [str(_data()), str(MODELS)]
+    return Loader(include_default_search_paths=False, extra_search_paths=paths, file_loader=_Files())
 
 
 def _data() -> Path:

@@ -352,6 +352,7 @@ def test_a_platform_stays_with_its_store(running: Running, store: ObjectStore, p
     assert [one["ok"] for one in json.loads(found.stdout) if one["name"] == "store of objects"] == [True]
 
 
+@pytest.mark.usefixtures("running")  # whose objects are in the store
 def test_init_says_what_is_wrong_with_a_store(store: ObjectStore, tmp_path: Path) -> None:
     done = _program("init", "--data", str(tmp_path / "none"), "--object-store", store.url("bank/objects"))
     assert done.returncode != 0 and "is not empty" in done.stderr and "Traceback" not in done.stderr

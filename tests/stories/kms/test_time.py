@@ -8,7 +8,6 @@ import io
 import json
 import os
 import sqlite3
-import subprocess
 import tarfile
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from bastide.main.compose import Platform
 from bastide.services.kms.noun import KEY
 from bastide.store.database import connect
 from bastide.store.directory import DataDirectory
-from tests.platform import HOME, PROGRAM, REGION, lies_in, on_disk
+from tests.platform import HOME, REGION, initialise, lies_in, on_disk
 
 DAY = 24 * 3600 * MICROS
 MARK = b"the-customers-own-plaintext-"
@@ -75,7 +74,7 @@ class Moved:
         """Later; the keeper has been round."""
         assert self.platform is not None
         self.ahead += int(days * DAY)
-        self.run(self.platform.keeper.turn())
+        self.run(self.platform.keeper.round())
 
     def stop(self) -> None:
         if self.platform is not None:
@@ -91,7 +90,7 @@ class Moved:
 @pytest.fixture
 def moved(tmp_path: Path) -> Iterator[Moved]:
     data = tmp_path / "data"
-    subprocess.run([*PROGRAM, "init", "--data", str(data), "--account-id", HOME], check=True, capture_output=True)
+    initialise(data)
     moved = Moved(data).start()
     yield moved
     moved.close()

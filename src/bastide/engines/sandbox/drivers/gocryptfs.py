@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from bastide.engines.sandbox import SandboxError
+from bastide.jail import credentials
 from bastide.jail.namespaces import MNT_DETACH, MNT_FORCE, unmount
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
@@ -131,8 +133,10 @@ class Gocryptfs:
     def _begin(self, folder: Path, key: bytes) -> subprocess.Popen[bytes]:
         """Started in the caller's thread, whose end is the volume's: the kernel kills `unshare` then, and with it the first
         process of a process namespace, and with that gocryptfs. It is not to be gocryptfs itself that asks for that signal:
-        the kernel forgets it when a process acts as another user, as gocryptfs does for the job (prctl(2))."""
-        command = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--pid", "--kill-child", "--"]
+        the kernel forgets it when a process acts as another user, as gocryptfs does for the job (prctl(2)). And it is
+        to be the thread alone that acts as another: see `credentials`."""
+        command = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-I", "-S", credentials.PROGRAM]
+        command += ["unshare", "--pid", "--kill-child", "--"]
         # The shell stays, so that it is the namespace's first process.
         command += ["sh", "-c", 'gocryptfs "$@"; exit $?', "sh", "-fg", "-nosyslog", "-masterkey=stdin", "-allow_other"]
         command += ["-noprealloc", "--", str(folder / "cipher"), str(folder / "clear")]

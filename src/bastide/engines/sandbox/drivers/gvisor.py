@@ -23,6 +23,7 @@ from bastide.engines.sandbox.drivers.bubblewrap import Bubblewrap, BubblewrapRun
 from bastide.jail import cgroups
 
 _LAST_WORD_SECONDS: Final = 5.0
+_AGAIN_SECONDS: Final = 1.0
 
 
 class Gvisor(Bubblewrap):
@@ -71,6 +72,19 @@ class GvisorRunning(BubblewrapRunning):
 
     async def _terminate(self) -> None:
         self._tell(b"stop")
+
+    async def stop(self, grace: float) -> None:
+        """See the port. One that was woken was once seen to stand still on: it is woken again until it ends."""
+        waking = asyncio.create_task(self._wake())
+        try:
+            await super().stop(grace)
+        finally:
+            waking.cancel()
+
+    async def _wake(self) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            self._tell(b"thaw")
 
     def freeze(self) -> None:
         """See the port. Its kernel stops them, for itself it does not bear it."""

@@ -7,6 +7,7 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    catalog,
     functions,
     identity,
     integration,
@@ -20,10 +21,24 @@ from bastide.services.cloudformation.types import (
     watching,
 )
 
-_MODULES: Final = (
-    functions, identity, integration, machines, network, own, packages, platform, stack_sets, storage, watching,
-)  # fmt: skip
-TYPES: Final[dict[str, Type]] = {one.name: one for module in _MODULES for one in module.TYPES}
+TYPES: Final[dict[str, Type]] = {
+    one.name: one
+    for module in (
+        catalog,
+        functions,
+        identity,
+        integration,
+        machines,
+        network,
+        own,
+        packages,
+        platform,
+        stack_sets,
+        storage,
+        watching,
+    )
+    for one in module.TYPES
+}
 """All rows, by name."""
 
 
