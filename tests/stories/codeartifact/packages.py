@@ -112,6 +112,13 @@ class Shelf:
         }  # fmt: skip
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120, env=environment)
 
+    def upload(self, file: Path, token: str = "") -> int:
+        """What twine sends for a wheel, without starting it; the status."""
+        name, version = file.name.split("-")[:2]
+        told = {":action": "file_upload", "name": name, "version": version}
+        body, kind = form(told, file.name, file.read_bytes())
+        return self.ask("", token=token or self.token(), body=body, kind=kind)[0]
+
     def ask(
         self, path: str, *, token: str | None = None, accept: str = "", body: bytes | None = None, kind: str = ""
     ) -> tuple[int, dict[str, str], bytes]:

@@ -181,8 +181,11 @@ def test_continuous_scanning_follows_the_advisories(platform: Running, registry:
             ],
         )
     rule = {"scanFrequency": "CONTINUOUS_SCAN", "repositoryFilters": [{"filter": "prod/*", "filterType": "WILDCARD"}]}
-    ecr.put_registry_scanning_configuration(scanType="ENHANCED", rules=[rule])
     uri = registry.create("prod/app")
+    early = registry.push(f"{uri}:early", [debian()])
+    ecr.put_registry_scanning_configuration(scanType="ENHANCED", rules=[rule])
+    assert findings(ecr, "prod/app", early)["imageScanStatus"]["status"] == "ACTIVE"  # what is there is looked at, too
+    ecr.batch_delete_image(repositoryName="prod/app", imageIds=[{"imageDigest": early}])
     told = ecr.batch_get_repository_scanning_configuration(repositoryNames=["prod/app", "none"])
     assert told["scanningConfigurations"][0]["scanFrequency"] == "CONTINUOUS_SCAN" and len(told["failures"]) == 1
     apk = "P:busybox\nV:1.36.1-r2\no:busybox\n\nP:musl\nV:1.2.4-r2\n"
@@ -200,12 +203,12 @@ def test_continuous_scanning_follows_the_advisories(platform: Running, registry:
     with pytest.raises(ecr.exceptions.ValidationException):
         ecr.start_image_scan(repositoryName="prod/app", imageId={"imageDigest": digest})
     heard: list[dict[str, Any]] = []
-    while len(heard) < 2:
+    while len(heard) < 3:
         answer = queue.receive_message(QueueUrl=url, WaitTimeSeconds=10, MaxNumberOfMessages=10)
         assert answer.get("Messages"), heard
         heard += [json.loads(message["Body"])["detail"] for message in answer["Messages"]]
-    assert sorted(one["finding-severity-counts"].get("CRITICAL", 0) for one in heard) == [0, 1]
-    assert heard[0]["repository-name"] == "prod/app" and heard[0]["image-tags"] == ["one"]
+    counts = [one["finding-severity-counts"].get("CRITICAL", 0) for one in heard if one["image-tags"] == ["one"]]
+    assert sorted(counts) == [0, 1] and heard[0]["repository-name"] == "prod/app"
 
 
 def test_hostile_layers_end_a_scan_and_nothing_else(platform: Running, registry: Registry) -> None:

@@ -25,6 +25,7 @@ from bastide.services.ecr.repository import (
     enlisted,
     invalid,
     named,
+    rows_of,
     this,
     wildcard,
 )
@@ -85,9 +86,19 @@ def put_registry(a: Authorised, tx: Transaction) -> Output:
     if row is None:
         REGISTRY.create(a, tx, "scanning", doc)
     else:
-        row.doc = doc
+        row.doc = {**row.doc, **doc}
         REGISTRY.change(tx, row, a.operation.name, a.request.id)
+    _begin(tx, a.account, a.region)
     return {"registryScanningConfiguration": doc}
+
+
+def _begin(tx: Transaction, account: str, region: str) -> None:
+    """Images that are to be followed from now on, and that no scan has seen, are scanned."""
+    for repository in tx.scan(REPOSITORY.key, account, region, limit=100_000):
+        if frequency(tx, repository)[0] == "CONTINUOUS_SCAN":
+            for image in rows_of(tx, IMAGE, repository):
+                if scannable(image) and SCAN.get(tx, account, region, image.name) is None:
+                    _wanted(tx, image)
 
 
 @REGISTRY.reads("GetRegistryScanningConfiguration", asks=[Ask("ecr:GetRegistryScanningConfiguration", anything)])
