@@ -230,11 +230,13 @@ def test_hostile_layers_end_a_scan_and_nothing_else(platform: Running, registry:
     cases: dict[str, Any] = {
         "upwards": files(**{"../../var/lib/dpkg/status": _STATUS}),
         "nothing": files(**{"etc/hosts": "127.0.0.1"}),
+        "bomb": lambda tar: oci.entry(tar, "var/lib/dpkg/status", bytes(90 << 20)),
     }
     states = {}
     for name, layer in cases.items():
         states[name] = findings(ecr, "hostile", registry.push(f"{uri}:{name}", [layer]), lambda _: True)
     assert states["nothing"]["imageScanStatus"]["status"] == "UNSUPPORTED_IMAGE"
+    assert states["bomb"]["imageScanStatus"]["status"] == "FAILED"
     assert states["upwards"]["imageScanStatus"]["status"] == "FAILED"
     assert "leads upwards" in states["upwards"]["imageScanStatus"]["description"]
 

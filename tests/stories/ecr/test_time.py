@@ -45,17 +45,29 @@ def test_images_expire_by_the_platform_s_clock(timed: Moved) -> None:
         ecr.get_download_url_for_layer(
             repositoryName="app", layerDigest=f"sha256:{hashlib.sha256(b'old').hexdigest()}"
         )  # its layers are gone, too
-    events = timed.look(lambda view: [orjson.loads(one.body) for one in view.events_after(0, limit=1000)])
-    told = [one["serviceEventDetails"] for one in events if one["eventName"] == "PolicyExecutionEvent"]
-    assert [
+    until(lambda: _expired(timed) == [(old, 1), (bare, 2)])
+    until(lambda: [one["image-digest"] for one in _told(timed, "ECR Image Action") if _is_delete(one)] == [old, bare])
+
+
+def _expired(timed: Moved) -> list[tuple[str, int]]:
+    """What the record says of images that expired: digests, and the priorities of the rules."""
+    kept = timed.look(lambda view: [orjson.loads(one.body) for one in view.events_after(0, limit=1000)])
+    told = [one["serviceEventDetails"] for one in kept if one["eventName"] == "PolicyExecutionEvent"]
+    return [
         (
             one["lifecycleEventImageActions"][0]["lifecycleEventImage"]["digest"],
             one["lifecycleEventPolicy"]["rulePriority"],
         )
         for one in told
-    ] == [(old, 1), (bare, 2)]
-    deleted = [one["detail"]["image-digest"] for one in timed.events() if one["detail"].get("action-type") == "DELETE"]
-    assert deleted == [old, bare]
+    ]
+
+
+def _told(timed: Moved, kind: str) -> list[dict[str, Any]]:
+    return [one["detail"] for one in list(timed.told) if one.get("detail-type") == kind]
+
+
+def _is_delete(detail: dict[str, Any]) -> bool:
+    return bool(detail["action-type"] == "DELETE")
 
 
 def test_a_token_ends_and_versions_are_told(timed: Moved) -> None:
@@ -77,14 +89,27 @@ def test_a_token_ends_and_versions_are_told(timed: Moved) -> None:
     )  # fmt: skip
     client.update_package_versions_status(**where, versions=["1"], targetStatus="Archived")
     client.delete_package_versions(**where, versions=["1"])
-    until(lambda: len(_changes(timed)) >= 3)
-    told = _changes(timed)
+    kind = "CodeArtifact Package Version State Change"
+    until(lambda: len(_told(timed, kind)) >= 3)
+    told = _told(timed, kind)
     assert [one["operationType"] for one in told] == ["Created", "Updated", "Deleted"]
     assert [one["packageVersionState"] for one in told] == ["Published", "Archived", "Archived"]
     assert told[0]["changes"]["assetsAdded"] == 1 and told[0]["packageNamespace"] == "team"
 
 
-def _changes(timed: Moved) -> list[dict[str, Any]]:
-    return [
-        one["detail"] for one in timed.events() if one["detail-type"] == "CodeArtifact Package Version State Change"
-    ]
+def test_a_start_sweeps_nothing_that_is_named(timed: Moved) -> None:
+    ecr, client = timed.client("ecr"), timed.client("codeartifact")
+    ecr.create_repository(repositoryName="kept")
+    digest = push(ecr, "kept", b"layer" * 20_000, "one")
+    client.create_domain(domain="kept")
+    client.create_repository(domain="kept", repository="own")
+    content = b"asset" * 20_000
+    where = {"domain": "kept", "repository": "own", "format": "generic", "package": "set", "packageVersion": "1"}
+    sha256 = hashlib.sha256(content).hexdigest()
+    client.publish_package_version(**where, assetName="data", assetContent=content, assetSHA256=sha256)
+    timed.stop()
+    timed.start()
+    client = timed.client("codeartifact")
+    assert client.get_package_version_asset(**where, asset="data")["asset"].read() == content
+    found = timed.client("ecr").batch_get_image(repositoryName="kept", imageIds=[{"imageTag": "one"}])
+    assert found["images"][0]["imageId"]["imageDigest"] == digest

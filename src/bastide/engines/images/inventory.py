@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
-from bastide.engines.images.layers import OPAQUE, WHITEOUT, Member, Plain, Unfit, path_of
+from bastide.engines.images.layers import OPAQUE, RATIO, SPARE, WHITEOUT, Member, Plain, Unfit, path_of
 
 _DPKG: Final = "var/lib/dpkg/status"
 _APK: Final = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
@@ -70,12 +70,12 @@ class Inventory:
         self.rpm = False
         """Whether there is a database of rpm, which is not read."""
 
-    def put(self, source: IO[bytes], media: str) -> None:
-        """Lays a layer over what there is; raises Unfit. Blocks."""
+    def put(self, source: IO[bytes], media: str, size: int) -> None:
+        """Lays a layer over what there is; raises Unfit. size: of it as it lies. Blocks."""
         if "zstd" in media:
             raise Unfit("layers compressed with zstd are not read; push it with gzip")
         opened: Any = gzip.GzipFile(fileobj=source) if "gzip" in media else source
-        plain = Plain(opened, self._left)
+        plain = Plain(opened, min(self._left, size * RATIO + SPARE))
         made: set[str] = set()
         try:
             with tarfile.open(fileobj=_Counted(plain), mode="r|", tarinfo=Member, bufsize=1 << 20) as archive:  # type: ignore[call-overload]

@@ -31,9 +31,9 @@ _LONGEST_NAME: Final = 255
 _DEEPEST: Final = 128
 _MOST_ENTRIES: Final = 1_000_000
 _CHUNK: Final = 1 << 20
-_RATIO: Final = 200
+RATIO: Final = 200
 """A layer may unpack to so many times its size, and some more: gzip itself could do a thousand times."""
-_SPARE: Final = 64 << 20
+SPARE: Final = 64 << 20
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -150,7 +150,7 @@ class Root:
     def put(self, layer: Path, media: str) -> str:
         """Lays a layer over what is there; the digest of it unpacked. Raises Unfit."""
         size = layer.stat().st_size
-        most = min(self._most - self.size + _SPARE, size * _RATIO + _SPARE)
+        most = min(self._most - self.size + SPARE, size * RATIO + SPARE)
         with layer.open("rb") as packed:
             if "zstd" in media:
                 raise Unfit("layers compressed with zstd are not supported; push it with gzip")

@@ -68,7 +68,7 @@ async def _look(calls: Calls, repository: Row, image: Row) -> dict[str, Any]:
         stream = sealing.content(calls, row.doc["parts"], key)
         source = io.BufferedReader(_Pulled(stream), 1 << 18)  # type: ignore[arg-type]
         try:
-            await asyncio.to_thread(inventory.put, source, str(one.get("mediaType") or ""))
+            await asyncio.to_thread(inventory.put, source, str(one.get("mediaType") or ""), row.doc["size"])
         finally:
             with contextlib.suppress(RuntimeError):  # the thread is in it: it reads to the end of what is left
                 await stream.aclose()  # type: ignore[attr-defined]
