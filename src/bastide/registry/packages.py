@@ -322,6 +322,10 @@ class _Form:
         head: dict[str, str] = {}
         name, value, part = bytearray(), bytearray(), bytearray()
 
+        def header(kept: bytearray) -> Any:
+            # Those of parts behind the file are not kept: nothing bounds them.
+            return lambda piece, start, end: None if self._begun else kept.extend(piece[start:end])
+
         def end_header() -> None:
             head[name.decode("latin-1").lower()] = value.decode("utf-8", "replace")
             name.clear()
@@ -351,8 +355,8 @@ class _Form:
             head.clear()
 
         return {
-            "on_header_field": lambda piece, start, end: name.extend(piece[start:end]),
-            "on_header_value": lambda piece, start, end: value.extend(piece[start:end]),
+            "on_header_field": header(name),
+            "on_header_value": header(value),
             "on_header_end": end_header,
             "on_headers_finished": end_headers,
             "on_part_data": data,

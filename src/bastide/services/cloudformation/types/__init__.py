@@ -7,34 +7,42 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    builds,
     catalog,
     functions,
     identity,
     integration,
     machines,
+    names,
     network,
     own,
     packages,
     platform,
+    repositories,
     stack_sets,
     storage,
+    transit,
     watching,
 )
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
+        builds,
         catalog,
         functions,
         identity,
         integration,
         machines,
+        names,
         network,
         own,
         packages,
         platform,
+        repositories,
         stack_sets,
         storage,
+        transit,
         watching,
     )
     for one in module.TYPES
