@@ -11,6 +11,7 @@ from bastide.services.ecr import image as _image  # declares the operations on i
 from bastide.services.ecr import lifecycle as _lifecycle  # declares the operations on lifecycle policies
 from bastide.services.ecr import policy as _policy  # declares the policies of repositories
 from bastide.services.ecr import sbom
+from bastide.services.ecr.examine import examine
 from bastide.services.ecr.layer import PART_BYTES, Downloads, bucket
 from bastide.services.ecr.repository import IMAGE, LAYER, PREVIEW, REPOSITORY, SCAN, TAG, UPLOAD, facts, holders
 from bastide.services.ecr.scanning import REGISTRY
@@ -18,7 +19,7 @@ from bastide.services.ecr.token import TOKEN, caller_of
 from bastide.services.ecr.upkeep import Upkeep
 from bastide.store import View
 
-__all__ = ["PART_BYTES", "SERVICE", "Downloads", "Upkeep", "bucket", "caller_of", "files", "sbom"]
+__all__ = ["PART_BYTES", "SERVICE", "Downloads", "Upkeep", "bucket", "caller_of", "examine", "files", "sbom"]
 
 SERVICE = Service("ecr", kinds=[REPOSITORY, IMAGE, TAG, LAYER, UPLOAD, TOKEN, SCAN, REGISTRY, PREVIEW], facts=facts)
 
