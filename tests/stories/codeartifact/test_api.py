@@ -93,6 +93,10 @@ def test_packages_versions_and_tags_are_listed(client: Any, account: Account, tm
     client.tag_resource(resourceArn=arn, tags=[{"key": "more", "value": "1"}])
     client.untag_resource(resourceArn=arn, tagKeys=["team"])
     assert client.list_tags_for_resource(resourceArn=arn)["tags"] == [{"key": "more", "value": "1"}]
+    everywhere = account.client("resourcegroupstaggingapi")
+    everywhere.tag_resources(ResourceARNList=[arn], Tags={"third": "3"})
+    [one] = everywhere.get_resources(TagFilters=[{"Key": "third"}])["ResourceTagMappingList"]
+    assert one["ResourceARN"] == arn
     for wrong in ("arn:aws:codeartifact:us-east-1:1:domain/x", "shared"):
         with pytest.raises(client.exceptions.ClientError):
             client.list_tags_for_resource(resourceArn=wrong)

@@ -35,10 +35,11 @@ def test_pip_installs_over_the_repositories_endpoint(science: Science, tmp_path:
     def install(number: int) -> subprocess.CompletedProcess[str]:
         index = where.replace("https://", f"https://aws:{told['authorizationToken']}@") + "simple/"
         command = [*PROGRAM, "network", "run", "--data", str(vpc.account.platform.data), "--account", vpc.account.id]
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--timeout", "1", "--index-url", index]
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--timeout", "1"]
         return subprocess.run(
             [*command, "--subnet", vpc.subnet, "--", *pip, "--target", str(tmp_path / str(number)), "from-inside"],
-            capture_output=True, text=True, check=False, timeout=60, env=shelf.environment(),
+            capture_output=True, text=True, check=False, timeout=60,
+            env={**shelf.environment(), "PIP_INDEX_URL": index},
         )  # fmt: skip
 
     done = install(1)  # the token call succeeds, and pip cannot connect
