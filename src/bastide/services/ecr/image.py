@@ -10,7 +10,7 @@ from bastide.kernel import Ask, Authorised, Output, pages
 from bastide.kernel.happened import tell
 from bastide.services.ecr import manifest, scanning, sealing
 from bastide.services.ecr.layer import DIGEST, layer
-from bastide.services.ecr.repository import IMAGE, LAYER, SCAN, TAG, immutable, named, rows_of, this
+from bastide.services.ecr.repository import IMAGE, LAYER, REPOSITORY, SCAN, TAG, immutable, named, rows_of, this
 from bastide.store import Row, Transaction, View
 
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -96,6 +96,9 @@ def put(a: Authorised, tx: Transaction) -> Output:
         )
         tx.insert(image, keep=False)
         scanning.pushed(tx, repository, image)
+        if read.subject and not repository.doc.get("referred"):
+            repository.doc["referred"] = True  # only then it is looked for what is about an image
+            REPOSITORY.change(tx, repository, a.operation.name, a.request.id)
     if name is not None:
         _move(tx, repository, image, str(name), before)
     _told(tx, repository, "PUSH", read.digest, str(name) if name is not None else None)
@@ -321,7 +324,7 @@ def take_away(tx: Transaction, repository: Row, image: Row, event: str) -> set[s
         SCAN.remove(tx, scan, event)
     _told(tx, repository, "DELETE", digest, names[0] if names else None)
     freed = set(image.doc["blobs"])
-    for one in rows_of(tx, IMAGE, repository):
+    for one in rows_of(tx, IMAGE, repository) if repository.doc.get("referred") else ():
         if one.doc.get("subject") == digest:
             freed |= take_away(tx, repository, one, event)
     return freed
