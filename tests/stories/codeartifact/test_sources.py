@@ -209,3 +209,9 @@ def test_under_a_key_of_ones_own_and_until_a_token_is_over(account: Account, tmp
     client.delete_repository(domain="sealed", repository="own")
     assert client.describe_domain(domain="sealed")["domain"]["assetSizeBytes"] == 0
     client.delete_domain(domain="sealed")
+
+
+def test_an_index_that_is_no_address_is_refused_at_the_start(platform: Running) -> None:
+    words = [*PROGRAM, "up", "--data", str(platform.data), "--package-index", "ftp://index.example.com/"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and "no URL" in done.stderr
