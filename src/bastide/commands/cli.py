@@ -81,6 +81,7 @@ def cli() -> None:
       bastide login                         sign in as yourself, at the identity provider
       bastide sdk                           point the SageMaker Python SDK at the platform
       bastide packages load FOLDER          public packages for platforms that reach nothing outside
+      bastide advisories load FOLDER        known vulnerabilities that images are scanned for
       bastide backup FILE                   everything, in one sealed file
       bastide doctor                        what this machine can do
     """

@@ -286,7 +286,14 @@ class Reader:
 
     def _other(self, arn: Arn, resource: str, account: str, by: str) -> tuple[str, list[Held], list[str]]:
         name = arn.resource.rpartition("/")[2]
-        asked: dict[tuple[str, str], tuple[str, dict[str, Any], str]] = {
+        domain, _, repository = arn.resource.partition("/")[2].partition("/")
+        of_domain = {"domainOwner": arn.account, "domain": domain}
+        of_repository = (
+            "get_repository_permissions_policy",
+            {**of_domain, "repository": repository.partition("/")[0]},
+            ("policy", "document"),
+        )
+        asked: dict[tuple[str, str], tuple[str, dict[str, Any], str | tuple[str, ...]]] = {
             ("sagemaker", "model-package-group"): (
                 "get_model_package_group_policy", {"ModelPackageGroupName": name}, "ResourcePolicy",
             ),
@@ -296,13 +303,17 @@ class Reader:
                 {"registryId": account, "repositoryName": arn.resource.partition("/")[2]},
                 "policyText",
             ),
+            ("codeartifact", "domain"): ("get_domain_permissions_policy", of_domain, ("policy", "document")),
+            ("codeartifact", "repository"): of_repository,
+            ("codeartifact", "package"): of_repository,
         }  # fmt: skip
         kind = arn.type if "/" in arn.resource else arn.resource.partition(":")[0]
         found = asked.get((arn.service, kind))
         if found is None:
             return "", [], []
         operation, given, member = found
-        read = self._reading(arn.service, account, operation, member, region=arn.region, **given)
+        path = (member,) if isinstance(member, str) else member
+        read = self._reading(arn.service, account, operation, *path, region=arn.region, **given)
         return "", [*self._held("resource", f"policy of {resource}", by, Form.RESOURCE, read)], []
 
     def endpoint(self, id: str, account: str) -> list[Held]:

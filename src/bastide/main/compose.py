@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import bastide
 from bastide.domain import Clock, wall
+from bastide.engines.advisories import Advisories
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.cluster import Cluster
 from bastide.engines.functions import Functions
@@ -109,6 +110,7 @@ class Platform:
     meter: Meter
     watch: cloudwatch.Watch
     retention: logs.Retention
+    images: ecr.Upkeep
     rules: events.Rules
     executions: states.Executions
     queues: sqs.Upkeep
@@ -221,6 +223,7 @@ class Platform:
             Address: Address(url, (*configuration.hosts, str(urlsplit(url).hostname))),
             sqs.Queues: sqs.Queues(),
             Outgoing: outgoing,
+            Advisories: Advisories(directory.advisories),
             PublicIndex: PublicIndex(directory.packages, package_index, outgoing.stream),
             Mail: mail or Mail(),
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
@@ -320,6 +323,7 @@ class Platform:
             meter,
             watch,
             retention,
+            ecr.Upkeep(calls),
             rules,
             executions,
             sqs.Upkeep(calls),
@@ -356,6 +360,7 @@ class Platform:
         expiry.start()
         watch.start()
         retention.start()
+        platform.images.start()
         capture.start()
         platform.scaler.start()
         await sagemaker.recover(calls)
@@ -436,6 +441,7 @@ class Platform:
         await self.watch.close()
         await self.retention.close()
         await self.flow_logs.close()
+        await self.images.close()
         await self.networks.close()
         await self.scaler.close()
         await self.sign_in.close()

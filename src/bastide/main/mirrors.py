@@ -1,4 +1,4 @@
-"""`bastide packages`: what the operator brings to a platform that reaches nothing outside."""
+"""`bastide packages`, `bastide advisories`: what the operator brings to a platform that reaches nothing outside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bastide.commands import DATA_OPTION
+from bastide.engines.advisories import Advisories
 from bastide.engines.indexes import Mismatch, PublicIndex
 from bastide.services import codeartifact
 from bastide.store.directory import DataDirectory
@@ -15,6 +16,13 @@ from bastide.store.directory import DataDirectory
 @click.group()
 def packages() -> None:
     """The mirror of public Python packages that repositories may be connected to."""
+
+
+def _directory(data: Path) -> DataDirectory:
+    directory = DataDirectory(data)
+    if not directory.configuration.exists():
+        raise click.ClickException(f"{data} holds no platform; make one with `bastide init --data {data}`")
+    return directory
 
 
 @packages.command()
@@ -26,9 +34,7 @@ def load(data: Path, folder: Path) -> None:
     Repositories with the external connection public:pypi give them out, and keep what somebody installed. A file never
     changes: one of the same name with other bytes is refused.
     """
-    directory = DataDirectory(data)
-    if not directory.configuration.exists():
-        raise click.ClickException(f"{data} holds no platform; make one with `bastide init --data {data}`")
+    directory = _directory(data)
     try:
         new, passed = PublicIndex(directory.packages).load(folder, lambda name: codeartifact.of_file(name)[0])
     except Mismatch as mismatch:
@@ -36,3 +42,25 @@ def load(data: Path, folder: Path) -> None:
     for line in passed:
         click.echo(f"passed over {line}", err=True)
     click.echo(f"{new} new distributions in the mirror")
+
+
+@click.group()
+def advisories() -> None:
+    """Known vulnerabilities, which images are scanned for."""
+
+
+@advisories.command("load")
+@DATA_OPTION
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+def load_advisories(data: Path, source: Path) -> None:
+    """Take the advisories of SOURCE in, also while the platform serves: files in the OSV format, or archives of them.
+
+    A newer version of an advisory replaces the one that is there; one that was withdrawn goes. Images that are scanned
+    continuously are held against them at once.
+    """
+    count, passed = Advisories(_directory(data).advisories).load(source)
+    for line in passed[:20]:
+        click.echo(f"passed over {line}", err=True)
+    if len(passed) > 20:
+        click.echo(f"passed over {len(passed) - 20} more", err=True)
+    click.echo(f"{count} advisories")

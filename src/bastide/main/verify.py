@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import apsw
 import click
@@ -18,8 +19,8 @@ from bastide.commands import DATA_OPTION
 from bastide.engines.artifacts import PlaceError, deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_root
 from bastide.main.objects import open_artifacts, owner_of
-from bastide.services import codecommit, kms, lambda_, s3
-from bastide.store import SqliteStore, database, journal
+from bastide.services import codeartifact, codecommit, ecr, kms, lambda_, s3
+from bastide.store import SqliteStore, View, database, journal
 from bastide.store.directory import DataDirectory
 
 
@@ -42,6 +43,8 @@ def findings(directory: DataDirectory, root: RootKey) -> list[Finding]:
         ("keys (shards)", _shards),
         ("objects (versions)", _objects),
         ("functions (archives)", _archives),
+        ("images (layers)", _layers),
+        ("packages (contents)", _packages),
         ("repositories (packs)", _packs),
     ):
         try:
@@ -124,7 +127,19 @@ def _archives(directory: DataDirectory, root: RootKey) -> Finding:
     return Finding("functions (archives)", read, 0, wrong)
 
 
+def _layers(directory: DataDirectory, root: RootKey) -> Finding:
+    return _sealed(directory, root, "images (layers)", ecr.examine)
+
+
+def _packages(directory: DataDirectory, root: RootKey) -> Finding:
+    return _sealed(directory, root, "packages (contents)", codeartifact.examine)
+
+
 def _packs(directory: DataDirectory, root: RootKey) -> Finding:
+    return _sealed(directory, root, "repositories (packs)", codecommit.examine)
+
+
+def _sealed(directory: DataDirectory, root: RootKey, part: str, examine: Callable[..., Any]) -> Finding:
     store = SqliteStore(directory.database)
     with store.reading() as view:
         owner = owner_of(view)
@@ -133,10 +148,12 @@ def _packs(directory: DataDirectory, root: RootKey) -> Finding:
     read = locked = 0
     wrong = []
 
+    def opened(view: View, blob: bytes, context: dict[str, str]) -> bytes:
+        return kms.opened(root, safe, view, blob, context)
+
     async def walk() -> None:
         nonlocal read, locked
-        opened: Callable[..., bytes] = lambda view, blob, context: kms.opened(root, safe, view, blob, context)  # noqa: E731
-        async for name, closed, trouble in codecommit.examine(store, artifacts, opened):
+        async for name, trouble, closed in examine(store, root, artifacts, opened):
             read += 1
             locked += closed
             if trouble:
@@ -148,7 +165,7 @@ def _packs(directory: DataDirectory, root: RootKey) -> Finding:
     finally:
         artifacts.close()
         store.close()
-    return Finding("repositories (packs)", read, locked, wrong)
+    return Finding(part, read, locked, wrong)
 
 
 @click.command()
@@ -157,9 +174,9 @@ def _packs(directory: DataDirectory, root: RootKey) -> Finding:
 def verify(data: Path, shape: str) -> None:
     """Read everything that the platform keeps, and tell what is damaged; also while it serves.
 
-    Pages of the database, entries of the record, shards of keys, every byte of every version of every object
-    and of every function's archive. Ends with 1
-    if something is damaged.
+    Pages of the database, entries of the record, shards of keys, every byte of every version of every object,
+    of every function's archive, of every image's layers, of every package and of every repository of code.
+    Ends with 1 if something is damaged.
     """
     directory = DataDirectory(data)
     if not directory.configuration.exists():

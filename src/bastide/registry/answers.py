@@ -20,6 +20,7 @@ _CODES: Final = {
     "ImageNotFoundException": (404, "MANIFEST_UNKNOWN"),
     "LayersNotFoundException": (404, "BLOB_UNKNOWN"),
     "ReferencedImagesNotFoundException": (404, "MANIFEST_BLOB_UNKNOWN"),
+    "ScanNotFoundException": (404, "MANIFEST_UNKNOWN"),
     "UploadNotFoundException": (404, "BLOB_UPLOAD_UNKNOWN"),
     "InvalidLayerPartException": (416, "BLOB_UPLOAD_INVALID"),
     "InvalidLayerException": (400, "DIGEST_INVALID"),
@@ -34,6 +35,7 @@ _CODES: Final = {
     "NotFound": (404, "NAME_UNKNOWN"),
 }
 
+INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _CHALLENGE: Final = 'Basic realm="ecr",service="ecr.amazonaws.com"'
 
 
@@ -76,6 +78,13 @@ def trouble() -> Answer:
 def digest_of(raw: bytes) -> str:
     """The digest of some bytes."""
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def subject_of(raw: bytes) -> str:
+    """The digest of what a manifest that was taken is about, empty if it is about nothing."""
+    told = orjson.loads(raw)
+    subject = told.get("subject") if isinstance(told, dict) else None
+    return str(subject["digest"]) if subject else ""
 
 
 async def send(send: Any, answer: Answer, method: str, request_id: str, *, close: bool) -> None:

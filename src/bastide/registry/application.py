@@ -31,7 +31,8 @@ _FIRST: Final = re.compile(r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-
 _ROUTE: Final = re.compile(
     r"/v2/(?P<name>[a-z0-9._/-]{1,512}?)/"
     r"(?:(?P<tags>tags/list)|manifests/(?P<reference>[A-Za-z0-9_.:-]{1,160})|blobs/uploads/(?P<upload>[0-9a-f-]{36})?"
-    r"|blobs/(?P<digest>sha256:[0-9a-f]{64})|referrers/(?P<subject>[A-Za-z0-9_.:-]{1,160}))"
+    r"|blobs/(?P<digest>sha256:[0-9a-f]{64})|referrers/(?P<subject>sha256:[0-9a-f]{64})"
+    r"|sbom/(?P<bill>[A-Za-z0-9_.:-]{1,160}))"
 )
 _MOST_MANIFEST: Final = 4 * 1024 * 1024
 _ANYBODY: Final = Attached(
@@ -130,6 +131,8 @@ class RegistryPages:
             "tags": {"GET": self._tags},
             "reference": {"GET": self._manifest, "HEAD": self._manifest, "PUT": self._put, "DELETE": self._delete},
             "digest": {"GET": self._blob, "HEAD": self._head},
+            "subject": {"GET": self._referrers},
+            "bill": {"GET": self._bill},
             "upload": {"POST": self._begin, "PATCH": self._go_on, "PUT": self._finish, "GET": self._progress},
         }
 
@@ -222,7 +225,39 @@ class RegistryPages:
                 raise
             digest = digest or answers.digest_of(raw)
         head = {"location": f"{asked.base}/manifests/{digest}", "docker-content-digest": digest}
+        if subject := answers.subject_of(raw):
+            head["oci-subject"] = subject
         return Answer(201, head)
+
+    async def _referrers(self, asked: _Asked) -> Answer:
+        """What is about an image, as an index (OCI Distribution 1.1, "Listing Referrers")."""
+        type = asked.query.get("artifactType", "")
+        given: dict[str, Any] = {"subjectId": {"imageDigest": asked.told["subject"]}}
+        if type:
+            given["filter"] = {"artifactTypes": [type]}
+        found: list[dict[str, Any]] = []
+        token: str | None = None
+        while True:
+            more = {"nextToken": token} if token else {}
+            output = await self._call(asked, "ListImageReferrers", **given, **more)
+            for one in output["referrers"]:
+                shown = {name: one[name] for name in ("mediaType", "digest", "size", "artifactType") if one[name]}
+                found.append({**shown, **({"annotations": one["annotations"]} if one["annotations"] else {})})
+            token = output.get("nextToken")
+            if not token:
+                break
+        index = {"schemaVersion": 2, "mediaType": answers.INDEX, "manifests": found}
+        head = {"content-type": answers.INDEX, **({"oci-filters-applied": "artifactType"} if type else {})}
+        return Answer(200, head, orjson.dumps(index))
+
+    async def _bill(self, asked: _Asked) -> Answer:
+        """What a scan saw in an image, as CycloneDX: for whoever may read its findings."""
+        reference = str(asked.told["bill"])
+        id = {"imageDigest": reference} if reference.startswith("sha256:") else {"imageTag": reference}
+        await self._call(asked, "DescribeImageScanFindings", imageId=id, maxResults=1)
+        with self._calls.store.reading() as view:
+            told = ecr.sbom.of(view, asked.account, asked.region, asked.name, reference)
+        return Answer(200, {"content-type": "application/vnd.cyclonedx+json"}, orjson.dumps(told))
 
     async def _delete(self, asked: _Asked) -> Answer:
         output = await self._call(asked, "BatchDeleteImage", imageIds=[_id(asked)])

@@ -73,6 +73,11 @@ class DataDirectory:
         return self.root / "packages"
 
     @property
+    def advisories(self) -> Path:
+        """Known vulnerabilities that the operator loaded, SQLite's file."""
+        return self.root / "advisories.db"
+
+    @property
     def tracking(self) -> Path:
         """Encrypted volumes of MLflow tracking servers."""
         return self.root / "tracking"

@@ -112,12 +112,19 @@ class Shelf:
         }  # fmt: skip
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120, env=environment)
 
+    def upload(self, file: Path, token: str = "") -> int:
+        """What twine sends for a wheel, without starting it; the status."""
+        name, version = file.name.split("-")[:2]
+        told = {":action": "file_upload", "name": name, "version": version}
+        body, kind = form(told, file.name, file.read_bytes())
+        return self.ask("", token=token or self.token(), body=body, kind=kind)[0]
+
     def ask(
         self, path: str, *, token: str | None = None, accept: str = "", body: bytes | None = None, kind: str = ""
     ) -> tuple[int, dict[str, str], bytes]:
         """One request to the endpoint; status, headers, body."""
-        plain = self.owner.platform.http + self.endpoint().removeprefix(self.owner.platform.url)
-        request = urllib.request.Request(plain + path, data=body)  # over loopback
+        where = f"{self.domain}-{self.owner.id}.d.codeartifact.us-east-1/pypi/{self.repository}/{path}"
+        request = urllib.request.Request(f"{self.owner.platform.http}/_codeartifact/{where}", data=body)
         if token is not None:
             told = base64.b64encode(f"aws:{token}".encode()).decode()
             request.add_header("Authorization", f"Basic {told}")

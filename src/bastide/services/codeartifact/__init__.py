@@ -11,6 +11,7 @@ from bastide.kernel import Service
 from bastide.services.codeartifact import domain as _domain  # declares the operations on domains
 from bastide.services.codeartifact import package as _package  # declares the operations on packages
 from bastide.services.codeartifact import policy as _policy  # declares the policies
+from bastide.services.codeartifact.examine import examine
 from bastide.services.codeartifact.noun import (
     CONTENT,
     DOMAIN,
@@ -28,7 +29,18 @@ from bastide.services.codeartifact.reading import METADATA, bytes_of
 from bastide.services.codeartifact.token import caller_of
 from bastide.store import View
 
-__all__ = ["METADATA", "SERVICE", "Upload", "bytes_of", "caller_of", "check_file", "facts_of_form", "files", "of_file"]
+__all__ = [
+    "METADATA",
+    "SERVICE",
+    "Upload",
+    "bytes_of",
+    "caller_of",
+    "check_file",
+    "examine",
+    "facts_of_form",
+    "files",
+    "of_file",
+]
 
 SERVICE = Service("codeartifact", kinds=[DOMAIN, REPOSITORY, GROUP, PACKAGE, VERSION, CONTENT, READER], facts=facts)
 

@@ -55,14 +55,20 @@ def founded(a: Authorised, tx: Transaction, arn: str) -> str:
     return str(found["Arn"])
 
 
-def _purpose(domain: Row) -> bytes:
+def purpose(domain: Row) -> bytes:
+    """What the platform's key wraps the domain's keys for."""
     return f"codeartifact/{domain.account}/{domain.region}/{domain.name}".encode()
+
+
+def context_of(domain: Row) -> dict[str, str]:
+    """The encryption context of the domain's keys."""
+    return {_CONTEXT: DOMAIN.arn(domain.account, domain.region, domain.name)}
 
 
 async def _kms(calls: Calls, domain: Row, operation: str, given: Mapping[str, Any]) -> dict[str, Any]:
     arn, key = DOMAIN.arn(domain.account, domain.region, domain.name), domain.doc["key"]
     caller = service_caller(PRINCIPAL, domain.account, arn)
-    asked = {"KeyId": key, "EncryptionContext": {_CONTEXT: arn}, **given}
+    asked = {"KeyId": key, "EncryptionContext": context_of(domain), **given}
     try:
         return await calls.act(caller, "kms", operation, asked, region=Arn.parse(key).region, source=PRINCIPAL)
     except Refused as refused:
@@ -73,7 +79,7 @@ async def new_key(calls: Calls, domain: Row) -> tuple[bytes, str]:
     """A key of 32 bytes for one content, and what is kept of it; raises AccessDeniedException."""
     if not domain.doc["key"]:
         plain = new_material()
-        return plain, base64.b64encode(calls.engine(RootKey).wrap(plain, _purpose(domain))).decode()
+        return plain, base64.b64encode(calls.engine(RootKey).wrap(plain, purpose(domain))).decode()
     made = await _kms(calls, domain, "GenerateDataKey", {"KeySpec": "AES_256"})
     return made["Plaintext"], base64.b64encode(made["CiphertextBlob"]).decode()
 
@@ -82,7 +88,7 @@ async def open_key(calls: Calls, domain: Row, kept: str) -> bytes:
     """The key again; raises AccessDeniedException."""
     blob = base64.b64decode(kept)
     if not domain.doc["key"]:
-        return calls.engine(RootKey).unwrap(blob, _purpose(domain))
+        return calls.engine(RootKey).unwrap(blob, purpose(domain))
     plain: bytes = (await _kms(calls, domain, "Decrypt", {"CiphertextBlob": blob}))["Plaintext"]
     return plain
 

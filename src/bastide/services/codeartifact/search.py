@@ -56,14 +56,17 @@ def outside(version: Row) -> bool:
     return bool(version.doc["origin"]["originType"] == "EXTERNAL")
 
 
-def reachable(view: View, repository: Row) -> list[Row]:
-    """A repository and those that it reaches, in the order in which they are asked."""
+def reachable(view: View, repository: Row, path: str = "") -> list[Row]:
+    """A repository and those that it reaches, in the order in which they are asked. path: of a package, which is not looked
+    for behind a repository that keeps it to itself."""
     found: list[Row] = []
 
     def walk(row: Row) -> None:
         if len(found) >= _MOST or any(one.name == row.name for one in found):
             return
         found.append(row)
+        if path and restriction(package_in(view, row, path), "upstream") == "BLOCK":
+            return
         domain = row.name.partition("/")[0]
         for name in row.doc["upstreams"]:
             upstream = REPOSITORY.get(view, row.account, row.region, f"{domain}/{name}")
@@ -87,16 +90,12 @@ def restriction(package: Row | None, way: str) -> str:
 def search(view: View, domain: Row, repository: Row, path: str) -> Found:
     """All versions of a package that a repository gives out."""
     found = Found()
-    order = [(row, package_in(view, row, path)) for row in reachable(view, repository)]
+    order = [(row, package_in(view, row, path)) for row in reachable(view, repository, path)]
     found.private = any(restriction(package, "upstream") == "BLOCK" for _, package in order)
-    own = order[0][1]
-    closed = restriction(own, "upstream") == "BLOCK"
     internal = group.allows(view, domain, path, name_of(repository), "INTERNAL_UPSTREAM")
     external = group.allows(view, domain, path, name_of(repository), "EXTERNAL_UPSTREAM")
     for row, package in order:
         mine = row.name == repository.name
-        if not mine and closed:
-            break
         kept = restriction(package, "upstream") == "BLOCK"
         for version in rows_below(view, VERSION, domain, f"{row.name}{path}/") if package is not None else ():
             if outside(version) and found.private and not kept:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from bastide.domain import Refused
 from bastide.engines.artifacts import Artifacts, Damaged
+from bastide.engines.keys import RootKey
 from bastide.services.codecommit import sealing
 from bastide.services.codecommit.noun import PACK, by_id, rows_of
 from bastide.store import Store, View
@@ -14,11 +15,14 @@ from bastide.store import Store, View
 Unwrap = Callable[[View, bytes, Mapping[str, str]], bytes]
 
 
-async def examine(store: Store, artifacts: Artifacts, unwrap: Unwrap) -> AsyncIterator[tuple[str, bool, str]]:
-    """Reads every pack: its name, whether nobody can read it any more because its key is gone, and what is wrong with it.
+async def examine(
+    store: Store, root: RootKey, artifacts: Artifacts, unwrap: Unwrap
+) -> AsyncIterator[tuple[str, str, bool]]:
+    """Of each pack its name, what is wrong with it, and whether it could not be opened, its key being gone.
 
     unwrap: the plaintext of KMS's ciphertext under a context, for who holds all keys; raises Refused.
     """
+    del root  # every repository's key is KMS's
     with store.reading() as view:
         packs = rows_of(view, PACK, "", "", "")
     for pack in packs:
@@ -30,7 +34,7 @@ async def examine(store: Store, artifacts: Artifacts, unwrap: Unwrap) -> AsyncIt
             try:
                 key = unwrap(view, base64.b64decode(row.doc["wrapped"]), sealing.context(id))
             except Refused:
-                yield pack.name, True, ""
+                yield pack.name, "", True
                 continue
         name, wrong, size = f"pack {file} of {row.account}/{row.region}/{row.name}", "", 0
         try:
@@ -41,4 +45,4 @@ async def examine(store: Store, artifacts: Artifacts, unwrap: Unwrap) -> AsyncIt
             wrong = "its file is gone"
         except Damaged as error:
             wrong = f"its file is damaged: {error}"
-        yield name, False, wrong
+        yield name, wrong, False

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from bastide.kernel import Service
 from bastide.services.ecr import image as _image  # declares the operations on images
+from bastide.services.ecr import lifecycle as _lifecycle  # declares the operations on lifecycle policies
 from bastide.services.ecr import policy as _policy  # declares the policies of repositories
+from bastide.services.ecr import sbom
+from bastide.services.ecr.examine import examine
 from bastide.services.ecr.layer import PART_BYTES, Downloads, bucket
-from bastide.services.ecr.repository import IMAGE, LAYER, REPOSITORY, TAG, UPLOAD, facts, holders
+from bastide.services.ecr.repository import IMAGE, LAYER, PREVIEW, REPOSITORY, SCAN, TAG, UPLOAD, facts, holders
+from bastide.services.ecr.scanning import REGISTRY
 from bastide.services.ecr.token import TOKEN, caller_of
+from bastide.services.ecr.upkeep import Upkeep
 from bastide.store import View
 
-__all__ = ["PART_BYTES", "SERVICE", "Downloads", "bucket", "caller_of", "files"]
+__all__ = ["PART_BYTES", "SERVICE", "Downloads", "Upkeep", "bucket", "caller_of", "examine", "files", "sbom"]
 
-SERVICE = Service("ecr", kinds=[REPOSITORY, IMAGE, TAG, LAYER, UPLOAD, TOKEN], facts=facts)
+SERVICE = Service("ecr", kinds=[REPOSITORY, IMAGE, TAG, LAYER, UPLOAD, TOKEN, SCAN, REGISTRY, PREVIEW], facts=facts)
 
 
 def files(view: View) -> set[bytes]:
@@ -32,4 +37,4 @@ def files(view: View) -> set[bytes]:
     return used
 
 
-del _image, _policy
+del _image, _lifecycle, _policy

@@ -8,9 +8,9 @@ from typing import Any, Final
 from bastide.domain import MICROS, Refused
 from bastide.kernel import Ask, Authorised, Output, pages
 from bastide.kernel.happened import tell
-from bastide.services.ecr import manifest, sealing
+from bastide.services.ecr import manifest, scanning, sealing
 from bastide.services.ecr.layer import DIGEST, layer
-from bastide.services.ecr.repository import IMAGE, LAYER, TAG, named, rows_of, this
+from bastide.services.ecr.repository import IMAGE, LAYER, REPOSITORY, SCAN, TAG, immutable, named, rows_of, this
 from bastide.store import Row, Transaction, View
 
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -72,11 +72,11 @@ def put(a: Authorised, tx: Transaction) -> Output:
         raise _refused(
             "ImageAlreadyExistsException", f"Image with digest '{read.digest}'{tagged} already exists in {where}."
         )
-    if before is not None and repository.doc["imageTagMutability"] == "IMMUTABLE":
+    if before is not None and immutable(repository, str(name)):
         raise _refused(
             "ImageTagAlreadyExistsException",
             f"The image tag '{name}' already exists in the '{repository.name}' repository and cannot be overwritten "
-            "because the repository is immutable.",
+            "because the tag is immutable.",
         )
     if image is None:
         doc: dict[str, Any] = {
@@ -86,6 +86,8 @@ def put(a: Authorised, tx: Transaction) -> Output:
             "children": list(read.children),
             "size": read.size,
             "artifact": read.artifact,
+            "subject": read.subject,
+            "annotations": read.annotations,
             "tags": [],
             "pushed": a.now,
         }
@@ -93,6 +95,10 @@ def put(a: Authorised, tx: Transaction) -> Output:
             IMAGE.key, repository.account, repository.region, f"{repository.name}@{read.digest}", doc, created=a.now
         )
         tx.insert(image, keep=False)
+        scanning.pushed(tx, repository, image)
+        if read.subject and not repository.doc.get("referred"):
+            repository.doc["referred"] = True  # only then it is looked for what is about an image
+            REPOSITORY.change(tx, repository, a.operation.name, a.request.id)
     if name is not None:
         _move(tx, repository, image, str(name), before)
     _told(tx, repository, "PUSH", read.digest, str(name) if name is not None else None)
@@ -247,6 +253,9 @@ def described(a: Authorised, view: View) -> Output:
             found["imageTags"] = list(row.doc["tags"])
         if row.doc["artifact"]:
             found["artifactMediaType"] = row.doc["artifact"]
+        if row.doc.get("subject"):
+            found["subjectManifestDigest"] = row.doc["subject"]
+        found |= scanning.summary(view, row)
         details.append(found)
     return {"imageDetails": details, "nextToken": token}
 
@@ -283,25 +292,86 @@ def deleted(a: Authorised, tx: Transaction) -> Output:
             failures.append({"imageId": dict(id), "failureCode": code, "failureReason": reason})
             continue
         names = [str(id["imageTag"])] if id.get("imageTag") else list(image.doc["tags"])
-        for name in names:
-            tag = _tag(tx, repository, name)
-            if tag is not None:
-                TAG.remove(tx, tag, a.operation.name)
-            image.doc["tags"].remove(name)
-            gone.append({"imageDigest": digest, "imageTag": name})
+        gone += [{"imageDigest": digest, "imageTag": name} for name in names]
         if last:
-            IMAGE.remove(tx, image, a.operation.name)
-            freed.update(image.doc["blobs"])
             if not names:
                 gone.append({"imageDigest": digest})
-            _told(tx, repository, "DELETE", digest, names[0] if names else None)
+            freed |= take_away(tx, repository, image, a.operation.name)
         else:
+            for name in names:
+                _untag(tx, repository, image, name, a.operation.name)
             IMAGE.change(tx, image, a.operation.name)
+    a.staged.extend(swept(tx, repository, freed, a.now))
+    return {"imageIds": gone, "failures": failures}
+
+
+def _untag(tx: Transaction, repository: Row, image: Row, name: str, event: str) -> None:
+    tag = _tag(tx, repository, name)
+    if tag is not None:
+        TAG.remove(tx, tag, event)
+    image.doc["tags"].remove(name)
+
+
+def take_away(tx: Transaction, repository: Row, image: Row, event: str) -> set[str]:
+    """An image goes, with its tags, what a scan found, and what is about it (signatures, SBOMs); the layers that it had."""
+    digest = image.name.rpartition("@")[2]
+    names = list(image.doc["tags"])
+    for name in names:
+        _untag(tx, repository, image, name, event)
+    IMAGE.remove(tx, image, event)
+    scan = SCAN.get(tx, repository.account, repository.region, image.name)
+    if scan is not None:
+        SCAN.remove(tx, scan, event)
+    _told(tx, repository, "DELETE", digest, names[0] if names else None)
+    freed = set(image.doc["blobs"])
+    for one in rows_of(tx, IMAGE, repository) if repository.doc.get("referred") else ():
+        if one.doc.get("subject") == digest:
+            freed |= take_away(tx, repository, one, event)
+    return freed
+
+
+def swept(tx: Transaction, repository: Row, freed: set[str], now: int) -> list[str]:
+    """Layers that no image names any more go; the files that they were in. One that none named before may belong to a push
+    that goes on, unless it is old."""
+    files: list[str] = []
     used = {blob for one in rows_of(tx, IMAGE, repository) for blob in one.doc["blobs"]}
     for row in rows_of(tx, LAYER, repository):
-        # A layer that no image names may belong to a push that goes on, unless it is old.
         digest = row.name.rpartition("@")[2]
-        if digest not in used and (digest in freed or row.created < a.now - _GRACE):
-            a.staged.extend(row.doc["parts"])
-            LAYER.remove(tx, row, a.operation.name)
-    return {"imageIds": gone, "failures": failures}
+        if digest not in used and (digest in freed or row.created < now - _GRACE):
+            files.extend(row.doc["parts"])
+            LAYER.remove(tx, row, "LayerSwept")
+    return files
+
+
+# -- what is about an image ----------------------------------------------------------------------------------------------
+
+
+@IMAGE.reads("ListImageReferrers", asks=[Ask("ecr:ListImageReferrers", this)])
+def referrers(a: Authorised, view: View) -> Output:
+    """Artifacts whose subject is an image: signatures, SBOMs, attestations."""
+    repository, subject = named(a, view), str(a.input["subjectId"]["imageDigest"])
+    given = a.input.get("filter") or {}
+    if given.get("artifactStatus") not in (None, "ACTIVE", "ANY"):
+        raise _refused("InvalidParameterException", "Invalid parameter: artifacts are not archived by Bastide.")
+    types, limit = given.get("artifactTypes"), min(int(a.input.get("maxResults") or 50), 50)
+    after = pages.position(a, a.input.get("nextToken"), code="InvalidParameterException")
+    found = [
+        one
+        for one in rows_of(view, IMAGE, repository)
+        if one.doc.get("subject") == subject
+        and (not types or one.doc["artifact"] in types)
+        and (after is None or one.name > after)
+    ]
+    shown = [
+        {
+            "digest": one.name.rpartition("@")[2],
+            "mediaType": one.doc["media"],
+            "artifactType": one.doc["artifact"],
+            "size": len(one.doc["manifest"].encode()),
+            "annotations": one.doc["annotations"],
+            "artifactStatus": "ACTIVE",
+        }
+        for one in found[:limit]
+    ]
+    token = pages.seal(a, found[limit - 1].name) if len(found) > limit else None
+    return {"referrers": shown, "nextToken": token}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -22,7 +22,8 @@ _LISTS: Final = (OCI_INDEX, DOCKER_LIST)
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """blobs: digests of configuration and layers, and the bytes that each is said to have. children: the same of the
-    manifests of a list. size: bytes of all layers. artifact: the media type of the configuration."""
+    manifests of a list. size: bytes of all layers. artifact: the type of artifact, or else the media type of the
+    configuration. subject: the digest of the image that it is about (a signature, an SBOM), empty if it is about none."""
 
     digest: str
     media: str
@@ -30,6 +31,8 @@ class Manifest:
     children: dict[str, int]
     size: int
     artifact: str
+    subject: str = ""
+    annotations: dict[str, str] = field(default_factory=dict)
 
 
 def _invalid(message: str) -> Refused:
@@ -71,9 +74,15 @@ def read(text: str, media: str | None) -> Manifest:
     if kind not in (OCI, OCI_INDEX, DOCKER, DOCKER_LIST) or told.get("mediaType", kind) != kind:
         raise _invalid(f"its media type {kind[:128]} is not one of images, or not the one that it says itself")
     digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    subject = _descriptors([told["subject"]])[0]["digest"] if told.get("subject") is not None else ""
+    notes = told.get("annotations") or {}
+    if not isinstance(notes, dict) or not all(isinstance(one, str) for one in notes.values()):
+        raise _invalid("its annotations are texts")
+    type = str(told.get("artifactType") or "")[:256]
     if kind in _LISTS:
-        return Manifest(digest, kind, {}, _sizes(_descriptors(told.get("manifests"))), 0, "")
+        return Manifest(digest, kind, {}, _sizes(_descriptors(told.get("manifests"))), 0, type, subject, notes)
     config = _descriptors([told.get("config")])[0]
     layers = _descriptors(told.get("layers"))
     size = sum(one["size"] for one in layers)
-    return Manifest(digest, kind, _sizes([config, *layers]), {}, size, str(config.get("mediaType") or "")[:256])
+    type = type or str(config.get("mediaType") or "")[:256]
+    return Manifest(digest, kind, _sizes([config, *layers]), {}, size, type, subject, notes)

@@ -22,12 +22,22 @@ LAYER: Final = Kind("Layer", service="ecr", arn="layer/{}", tags=False, history=
 """Rows ``REPOSITORY@DIGEST``."""
 UPLOAD: Final = Kind("LayerUpload", service="ecr", arn="layer-upload/{}", tags=False, history=False)
 """Rows ``REPOSITORY@ID``: layers that are not whole yet."""
+SCAN: Final = Kind("ImageScan", service="ecr", arn="image-scan/{}", tags=False, history=False)
+"""Rows ``REPOSITORY@DIGEST``: what a scan found last."""
+PREVIEW: Final = Kind("LifecyclePreview", service="ecr", arn="lifecycle-preview/{}", tags=False, history=False)
+"""Rows ``REPOSITORY``: what a lifecycle policy would do, as it was asked last."""
+LIFECYCLES: Final = "ecr:LifecycleIndex"
+"""Rows of no account: ARNs of repositories with a lifecycle policy."""
+DUE: Final = "ecr:ScanDue"
+"""Rows of no account, ``ACCOUNT|REGION|REPOSITORY@DIGEST``: images that are to be scanned."""
 _HOLDER: Final = "ecr:Holder"
 """Rows of no account, ``ACCOUNT|REGION``: where there are repositories."""
 
 _NAME: Final = re.compile(r"(?=.{2,256}\Z)(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")
-_MUTABLE: Final = ("MUTABLE", "IMMUTABLE")
+_MUTABLE: Final = ("MUTABLE", "IMMUTABLE", "MUTABLE_WITH_EXCLUSION", "IMMUTABLE_WITH_EXCLUSION")
+_MOST_FILTERS: Final = 5
+_MOST_WILDCARDS: Final = 2
 _MOST_TAGS: Final = 50
 _MOST_AT_ONCE: Final = 1000
 
@@ -66,6 +76,19 @@ def find(view: View, account: str, region: str, name: str) -> Row:
     return row
 
 
+def enlisted(tx: Transaction, index: str, name: str) -> None:
+    """Puts a name into an index."""
+    if tx.get(index, "", "", name) is None:
+        tx.insert(Row(index, "", "", name, {}), keep=False)
+
+
+def unlisted(tx: Transaction, index: str, name: str) -> None:
+    """Takes a name out of an index."""
+    held = tx.get(index, "", "", name)
+    if held is not None:
+        tx.delete(held, keep=False)
+
+
 def arn_of(row: Row) -> str:
     """A repository's ARN."""
     return REPOSITORY.arn(row.account, row.region, row.name)
@@ -95,11 +118,39 @@ def _tags(given: Any, before: Mapping[str, str]) -> dict[str, str]:
     return tags
 
 
-def _mutability(given: Mapping[str, Any]) -> str:
+def _mutability(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether tags may move, and the filters of those for which it is the other way round."""
     wanted = str(given.get("imageTagMutability") or "MUTABLE")
-    if wanted not in _MUTABLE or given.get("imageTagMutabilityExclusionFilters"):
-        raise invalid("exclusions from tag mutability are not supported by Bastide yet; use MUTABLE or IMMUTABLE.")
-    return wanted
+    filters = [str(one["filter"]) for one in given.get("imageTagMutabilityExclusionFilters") or ()]
+    if wanted not in _MUTABLE:
+        raise invalid(f"imageTagMutability is one of {', '.join(_MUTABLE)}.")
+    if wanted.endswith("_WITH_EXCLUSION") != bool(filters):
+        raise invalid(
+            "imageTagMutabilityExclusionFilters belong to IMMUTABLE_WITH_EXCLUSION and MUTABLE_WITH_EXCLUSION."
+        )
+    if len(filters) > _MOST_FILTERS or any(one.count("*") > _MOST_WILDCARDS for one in filters):
+        raise invalid(f"there are at most {_MOST_FILTERS} filters, each with {_MOST_WILDCARDS} wildcards at most.")
+    return {"imageTagMutability": wanted, "filters": filters}
+
+
+def immutable(repository: Row, tag: str) -> bool:
+    """Whether a tag of a repository may not move."""
+    excluded = any(wildcard(one).fullmatch(tag) for one in repository.doc.get("filters") or ())
+    return str(repository.doc["imageTagMutability"]).startswith("IMMUTABLE") != excluded
+
+
+def wildcard(pattern: str) -> re.Pattern[str]:
+    """A filter of the type WILDCARD: ``*`` stands for any characters."""
+    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
+
+
+def _shown_mutability(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {"imageTagMutability": row.doc["imageTagMutability"]}
+    if row.doc.get("filters"):
+        found["imageTagMutabilityExclusionFilters"] = [
+            {"filterType": "WILDCARD", "filter": one} for one in row.doc["filters"]
+        ]
+    return found
 
 
 def _made(asked: Asked) -> Iterable[str]:
@@ -123,15 +174,14 @@ def create(a: Authorised, tx: Transaction) -> Output:
         )
     if str(given.get("registryId") or a.account) != a.account:
         raise invalid("a repository is made in the registry of the caller's own account.")
-    if (given.get("imageScanningConfiguration") or {}).get("scanOnPush"):
-        raise invalid("scanOnPush is not supported by Bastide yet.")
     if REPOSITORY.get(tx, a.account, a.region, name) is not None:
         raise Refused(
             "RepositoryAlreadyExistsException",
             f"The repository with name '{name}' already exists in the registry with id '{a.account}'",
         )
     doc: dict[str, Any] = {
-        "imageTagMutability": _mutability(given),
+        **_mutability(given),
+        "scanOnPush": bool((given.get("imageScanningConfiguration") or {}).get("scanOnPush")),
         "encryptionConfiguration": sealing.founded(a, tx, REPOSITORY.arn(a.account, a.region, name)),
     }
     row = REPOSITORY.create(a, tx, name, doc, tags=_tags(given.get("tags"), {}))
@@ -161,8 +211,8 @@ def shown(a: Authorised, row: Row) -> Output:
         "repositoryName": row.name,
         "repositoryUri": f"{host}/{row.account}.dkr.ecr.{row.region}/{row.name}",
         "createdAt": row.created,
-        "imageTagMutability": row.doc["imageTagMutability"],
-        "imageScanningConfiguration": {"scanOnPush": False},
+        **_shown_mutability(row),
+        "imageScanningConfiguration": {"scanOnPush": bool(row.doc.get("scanOnPush"))},
         "encryptionConfiguration": row.doc["encryptionConfiguration"],
     }
 
@@ -222,10 +272,14 @@ def delete(a: Authorised, tx: Transaction) -> Output:
             "still contains images",
         )
     output = {"repository": shown(a, row)}
-    for kind, mark in ((IMAGE, "@"), (TAG, ":"), (LAYER, "@"), (UPLOAD, "@")):
+    for kind, mark in ((IMAGE, "@"), (TAG, ":"), (LAYER, "@"), (UPLOAD, "@"), (SCAN, "@")):
         for one in rows_of(tx, kind, row, mark):
             a.staged.extend(one.doc.get("parts", ()))
             kind.remove(tx, one, a.operation.name, a.request.id)
+    preview = PREVIEW.get(tx, row.account, row.region, row.name)
+    if preview is not None:
+        PREVIEW.remove(tx, preview, a.operation.name, a.request.id)
+    unlisted(tx, LIFECYCLES, arn_of(row))
     REPOSITORY.remove(tx, row, a.operation.name, a.request.id)
     return output
 
@@ -233,13 +287,9 @@ def delete(a: Authorised, tx: Transaction) -> Output:
 @REPOSITORY.operation("PutImageTagMutability", asks=[Ask("ecr:PutImageTagMutability", this)])
 def put_mutability(a: Authorised, tx: Transaction) -> Output:
     row = named(a, tx)
-    row.doc["imageTagMutability"] = _mutability(a.input)
+    row.doc |= _mutability(a.input)
     REPOSITORY.change(tx, row, a.operation.name, a.request.id)
-    return {
-        "registryId": row.account,
-        "repositoryName": row.name,
-        "imageTagMutability": row.doc["imageTagMutability"],
-    }
+    return {"registryId": row.account, "repositoryName": row.name, **_shown_mutability(row)}
 
 
 # -- tags ----------------------------------------------------------------------------------------------------------------

@@ -62,15 +62,21 @@ def founded(a: Authorised, tx: Transaction, arn: str) -> dict[str, Any]:
     return {"encryptionType": "KMS", "kmsKey": found["Arn"]}
 
 
-def _purpose(repository: Row) -> bytes:
+def purpose(repository: Row) -> bytes:
+    """What the platform's key wraps the repository's keys for."""
     return f"ecr/{repository.account}/{repository.region}/{repository.name}".encode()
+
+
+def context_of(repository: Row) -> dict[str, str]:
+    """The encryption context of the repository's keys."""
+    return {_CONTEXT: f"arn:aws:ecr:{repository.region}:{repository.account}:repository/{repository.name}"}
 
 
 async def _kms(calls: Calls, repository: Row, operation: str, given: Mapping[str, Any]) -> dict[str, Any]:
     arn = f"arn:aws:ecr:{repository.region}:{repository.account}:repository/{repository.name}"
     caller = service_caller(PRINCIPAL, repository.account, arn)
     key = repository.doc["encryptionConfiguration"]["kmsKey"]
-    asked = {"KeyId": key, "EncryptionContext": {_CONTEXT: arn}, **given}
+    asked = {"KeyId": key, "EncryptionContext": context_of(repository), **given}
     try:
         return await calls.act(caller, "kms", operation, asked, region=Arn.parse(key).region, source=PRINCIPAL)
     except Refused as refused:
@@ -81,7 +87,7 @@ async def new_key(calls: Calls, repository: Row) -> tuple[bytes, str]:
     """A key of 32 bytes for one layer, and what is kept of it; raises KmsException."""
     if repository.doc["encryptionConfiguration"]["encryptionType"] == "AES256":
         plain = new_material()
-        return plain, base64.b64encode(calls.engine(RootKey).wrap(plain, _purpose(repository))).decode()
+        return plain, base64.b64encode(calls.engine(RootKey).wrap(plain, purpose(repository))).decode()
     made = await _kms(calls, repository, "GenerateDataKey", {"KeySpec": "AES_256"})
     return made["Plaintext"], base64.b64encode(made["CiphertextBlob"]).decode()
 
@@ -90,7 +96,7 @@ async def open_key(calls: Calls, repository: Row, kept: str) -> bytes:
     """The key again; raises KmsException."""
     blob = base64.b64decode(kept)
     if repository.doc["encryptionConfiguration"]["encryptionType"] == "AES256":
-        return calls.engine(RootKey).unwrap(blob, _purpose(repository))
+        return calls.engine(RootKey).unwrap(blob, purpose(repository))
     plain: bytes = (await _kms(calls, repository, "Decrypt", {"CiphertextBlob": blob}))["Plaintext"]
     return plain
 

@@ -193,11 +193,29 @@ SAGEMAKER: Final = (
 
 async def _repository_settings(r: Resource) -> None:
     named = {"repositoryName": r.physical or r.fact("RepositoryName")}
-    if r.get("LifecyclePolicy") or r.get("ImageTagMutabilityExclusionFilters"):
-        raise Refused("ValidationError", "Bastide's repositories have no LifecyclePolicy and no exclusion filters yet.")
-    if r.old and r.changed("ImageTagMutability"):
-        value = r.get("ImageTagMutability") or "MUTABLE"
-        await r.do("PutImageTagMutability", {**named, "imageTagMutability": value})
+    if r.changed("ImageTagMutability", "ImageTagMutabilityExclusionFilters"):
+        mutability: dict[str, Any] = {"imageTagMutability": r.get("ImageTagMutability") or "MUTABLE"}
+        if r.get("ImageTagMutabilityExclusionFilters"):
+            mutability["imageTagMutabilityExclusionFilters"] = [
+                {
+                    "filterType": one["ImageTagMutabilityExclusionFilterType"],
+                    "filter": one["ImageTagMutabilityExclusionFilterValue"],
+                }
+                for one in r.get("ImageTagMutabilityExclusionFilters")
+            ]
+        await r.do("PutImageTagMutability", {**named, **mutability})
+    if r.old and r.changed("ImageScanningConfiguration"):
+        wanted = bool((r.get("ImageScanningConfiguration") or {}).get("ScanOnPush"))
+        await r.do("PutImageScanningConfiguration", {**named, "imageScanningConfiguration": {"scanOnPush": wanted}})
+    if r.changed("LifecyclePolicy"):
+        rules = r.get("LifecyclePolicy") or {}
+        if rules.get("RegistryId") not in (None, r.stack.account):
+            raise Refused("ValidationError", "LifecyclePolicy.RegistryId is the stack's own account.")
+        if rules.get("LifecyclePolicyText"):
+            text = document(rules["LifecyclePolicyText"])
+            await r.do("PutLifecyclePolicy", {**named, "lifecyclePolicyText": text})
+        elif r.old:
+            await r.drop("DeleteLifecyclePolicy", named)
     if r.changed("RepositoryPolicyText"):
         if r.get("RepositoryPolicyText") is not None:
             await r.do("SetRepositoryPolicy", {**named, "policyText": document(r.get("RepositoryPolicyText"))})
@@ -214,9 +232,16 @@ _REPOSITORY: Final = regular(
     result="repositories.0", key={"repositoryNames": "RepositoryName"}, ref="RepositoryName", named="RepositoryName",
     most=256,
     lower=True, attributes={"Arn": "repository.repositoryArn", "RepositoryUri": "repository.repositoryUri"},
-    leave=("RepositoryPolicyText", "EmptyOnDelete", "LifecyclePolicy", "ImageTagMutabilityExclusionFilters"),
+    leave=(
+        "RepositoryPolicyText", "EmptyOnDelete", "LifecyclePolicy", "ImageTagMutability",
+        "ImageTagMutabilityExclusionFilters",
+    ),
     tagging=Tagging("TagResource", "UntagResource", "resourceArn", "Arn", "tags", "tagKeys"), after=_repository_settings,
-    more=("SetRepositoryPolicy", "PutImageTagMutability"), arn="Arn",
+    more=(
+        "SetRepositoryPolicy", "PutImageTagMutability", "PutImageScanningConfiguration", "PutLifecyclePolicy",
+        "DeleteLifecyclePolicy",
+    ),
+    arn="Arn",
 )  # fmt: skip
 ECR: Final = (
     Type(

@@ -1,0 +1,115 @@
+"""What time does by itself to images, scans, and the tokens of package managers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.moved import Moved, moved, until
+from tests.platform import Account
+from tests.stories.codeartifact.packages import Shelf
+from tests.stories.ecr.test_lifecycle import policy, push, rule
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moved]:
+    yield from moved(tmp_path_factory.mktemp("moved"))
+
+
+def held(timed: Moved, name: str) -> set[str]:
+    """Digests of a repository's images, read from the store: no signature is good while the clock is moved."""
+    rows = timed.look(lambda view: view.scan("ecr:Image", "111122223333", "us-east-1", prefix=f"{name}@"))
+    return {one.name.rpartition("@")[2] for one in rows}
+
+
+def test_images_expire_by_the_platform_s_clock(timed: Moved) -> None:
+    ecr = timed.client("ecr")
+    ecr.create_repository(repositoryName="app")
+    text = policy(
+        rule(1, "tagged", "imageCountMoreThan", 1, tagPrefixList=["stable"]), rule(2, "any", "sinceImagePushed", 14)
+    )
+    old = push(ecr, "app", b"old", "stable-1")
+    new = push(ecr, "app", b"new", "stable-2")
+    bare = push(ecr, "app", b"bare")
+    ecr.put_lifecycle_policy(repositoryName="app", lifecyclePolicyText=text)
+    with timed.days_later(13):
+        until(lambda: held(timed, "app") == {new, bare})
+    with timed.days_later(15):
+        until(lambda: held(timed, "app") == {new})
+    assert ecr.get_lifecycle_policy(repositoryName="app")["lastEvaluatedAt"]
+    with pytest.raises(ecr.exceptions.LayersNotFoundException):
+        ecr.get_download_url_for_layer(
+            repositoryName="app", layerDigest=f"sha256:{hashlib.sha256(b'old').hexdigest()}"
+        )  # its layers are gone, too
+    until(lambda: _expired(timed) == [(old, 1), (bare, 2)])
+    until(lambda: [one["image-digest"] for one in _told(timed, "ECR Image Action") if _is_delete(one)] == [old, bare])
+
+
+def _expired(timed: Moved) -> list[tuple[str, int]]:
+    """What the record says of images that expired: digests, and the priorities of the rules."""
+    kept = timed.look(lambda view: [orjson.loads(one.body) for one in view.events_after(0, limit=1000)])
+    told = [one["serviceEventDetails"] for one in kept if one["eventName"] == "PolicyExecutionEvent"]
+    return [
+        (
+            one["lifecycleEventImageActions"][0]["lifecycleEventImage"]["digest"],
+            one["lifecycleEventPolicy"]["rulePriority"],
+        )
+        for one in told
+    ]
+
+
+def _told(timed: Moved, kind: str) -> list[dict[str, Any]]:
+    return [one["detail"] for one in list(timed.told) if one.get("detail-type") == kind]
+
+
+def _is_delete(detail: dict[str, Any]) -> bool:
+    return bool(detail["action-type"] == "DELETE")
+
+
+def test_a_token_ends_and_versions_are_told(timed: Moved) -> None:
+    client: Any = timed.client("codeartifact")
+    client.create_domain(domain="shared")
+    client.create_repository(domain="shared", repository="own")
+    shelf = Shelf(Account(timed, "111122223333", "home", timed.administrator), "shared", "own")
+    short, long = shelf.token(durationSeconds=900), shelf.token()
+    assert [shelf.ask("simple/", token=one)[0] for one in (short, long)] == [200, 200]
+    with timed.days_later(1 / 24):
+        assert [shelf.ask("simple/", token=one)[0] for one in (short, long)] == [401, 200]
+    with timed.days_later(13 / 24):
+        assert shelf.ask("simple/", token=long)[0] == 401
+    content = b"a dataset"
+    where = {"domain": "shared", "repository": "own", "format": "generic", "namespace": "team", "package": "set"}
+    client.publish_package_version(
+        **where, packageVersion="1", assetName="data", assetContent=content,
+        assetSHA256=hashlib.sha256(content).hexdigest(),
+    )  # fmt: skip
+    client.update_package_versions_status(**where, versions=["1"], targetStatus="Archived")
+    client.delete_package_versions(**where, versions=["1"])
+    kind = "CodeArtifact Package Version State Change"
+    until(lambda: len(_told(timed, kind)) >= 3)
+    told = _told(timed, kind)
+    assert [one["operationType"] for one in told] == ["Created", "Updated", "Deleted"]
+    assert [one["packageVersionState"] for one in told] == ["Published", "Archived", "Archived"]
+    assert told[0]["changes"]["assetsAdded"] == 1 and told[0]["packageNamespace"] == "team"
+
+
+def test_a_start_sweeps_nothing_that_is_named(timed: Moved) -> None:
+    ecr, client = timed.client("ecr"), timed.client("codeartifact")
+    ecr.create_repository(repositoryName="kept")
+    digest = push(ecr, "kept", b"layer" * 20_000, "one")
+    client.create_domain(domain="kept")
+    client.create_repository(domain="kept", repository="own")
+    content = b"asset" * 20_000
+    where = {"domain": "kept", "repository": "own", "format": "generic", "package": "set", "packageVersion": "1"}
+    sha256 = hashlib.sha256(content).hexdigest()
+    client.publish_package_version(**where, assetName="data", assetContent=content, assetSHA256=sha256)
+    timed.stop()
+    timed.start()
+    client = timed.client("codeartifact")
+    assert client.get_package_version_asset(**where, asset="data")["asset"].read() == content
+    found = timed.client("ecr").batch_get_image(repositoryName="kept", imageIds=[{"imageTag": "one"}])
+    assert found["images"][0]["imageId"]["imageDigest"] == digest
