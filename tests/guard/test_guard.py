@@ -27,7 +27,7 @@ _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
     "InvalidSignatureException", "403", "Forbidden", "InvalidIdentityToken", "UnauthorizedOperation", "AuthFailure",
-    "UnauthorizedException", "InvalidClientException", "AuthorizationError",
+    "UnauthorizedException", "InvalidClientException", "AuthorizationError", "ForbiddenException",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
 _LOADER.search_paths.append(str(MODELS))

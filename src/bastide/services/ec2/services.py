@@ -47,6 +47,7 @@ _INTERFACES: Final = (
     ("ecr.api", ("ecr",), "api.ecr"),
     ("ecr.dkr", ("ecr",), "*.dkr.ecr"),
     ("events", ("events",), "events"),
+    ("execute-api", ("execute-api",), "*.execute-api"),
     ("kinesis-firehose", ("firehose",), "firehose"),
     ("kms", ("kms",), "kms"),
     ("lambda", ("lambda",), "lambda"),
