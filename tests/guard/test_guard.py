@@ -185,6 +185,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "v1"
     if lower == "createaccountrequestid":
         return "car-" + "0" * 32
+    if lower == "statuscode":
+        return "200"
     if lower == "handshakeid":
         return "h-" + "0" * 32
     if lower == "email":
@@ -367,6 +369,8 @@ _OWN |= {
     for noun in ("PrincipalWithPortfolio", "PrincipalFromPortfolio", "TagOptionWithResource", "TagOptionFromResource")
 }
 """They are about a portfolio or product of the caller's own account; a ResourceId is an id in it."""
+_OWN |= {(service, name) for service, name in OPERATIONS if service == "apigateway"}
+"""No id tells whose an API is; that another account's is not to be had, its stories show."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 
 from tests.platform import REGION, Account, Running, allow
 from tests.stories.apigateway.gateway import GATEWAY, Api, api_of, function_uri
+from tests.stories.cloudformation.stacks import Stacks
+from tests.stories.cloudformation.stacks import template as stack
 from tests.stories.lambda_.conftest import bench_of
 
 CODE = """
@@ -101,6 +103,18 @@ def test_a_method_with_iam_is_called_by_whom_a_policy_allows(place: Place, neigh
     assert api.call("/closed", "POST", b"x")[0] == 403
     neighbour.role("May", allow("execute-api:Invoke"))
     assert api.call("/closed", "POST", b"x", neighbour.as_role("May"))[0] == 403
+
+    other = neighbour.client("apigateway")
+    for refused in (
+        lambda: other.get_rest_api(restApiId=api.id),
+        lambda: other.delete_rest_api(restApiId=api.id),
+        lambda: other.put_method(
+            restApiId=api.id, resourceId=api.root, httpMethod="GET", authorizationType="NONE"
+        ),
+        lambda: other.create_deployment(restApiId=api.id, stageName="mine"),
+    ):  # fmt: skip
+        with pytest.raises(ClientError, match="AccessDenied"):
+            refused()
 
     def policy(*statements: dict[str, Any]) -> None:
         document = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
@@ -217,3 +231,62 @@ def test_what_would_reach_nothing_is_refused(place: Place) -> None:
     private.method(private.root, "GET", type="AWS_PROXY", uri=function_uri(place.arn))
     private.deploy()
     assert private.call("/")[0] == 403
+
+
+def test_an_api_is_a_stack(place: Place) -> None:
+    account, stacks = place.account, Stacks(place.account)
+
+    def body(what: str) -> str:
+        def type(name: str, properties: dict[str, Any], *depends: str) -> dict[str, Any]:
+            return {"Type": f"AWS::ApiGateway::{name}", "Properties": properties, "DependsOn": list(depends)}
+
+        api, tags = {"RestApiId": {"Ref": "Api"}}, [{"Key": "what", "Value": what}]
+        behind = {"Type": "AWS_PROXY", "IntegrationHttpMethod": "POST", "Uri": function_uri(place.arn)}
+        logs = [{"PolicyName": "p", "PolicyDocument": allow("logs:*")}]
+        trust = {"Effect": "Allow", "Principal": GATEWAY, "Action": "sts:AssumeRole"}
+        call = {"Effect": "Allow", "Principal": "*", "Action": "execute-api:Invoke", "Resource": "execute-api:/*"}
+        resources = {
+            "Api": type("RestApi", {
+                "Name": what, "Tags": tags, "EndpointConfiguration": {"Types": ["REGIONAL"]},
+                "Policy": {"Version": "2012-10-17", "Statement": [call]},
+            }),
+            "Path": type("Resource", {
+                **api, "ParentId": {"Fn::GetAtt": ["Api", "RootResourceId"]}, "PathPart": "{what}",
+            }),
+            "Get": type("Method", {**api, "ResourceId": {"Ref": "Path"}, "HttpMethod": "GET", "Integration": behind}),
+            f"Deployed{what}": type("Deployment", {**api, "Description": what}, "Get"),
+            "Role": {"Type": "AWS::IAM::Role", "Properties": {
+                "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]}, "Policies": logs,
+            }},
+            "Account": type("Account", {"CloudWatchRoleArn": {"Fn::GetAtt": ["Role", "Arn"]}}),
+            "Log": {"Type": "AWS::Logs::LogGroup"},
+            "Stage": type("Stage", {
+                **api, "StageName": "live", "DeploymentId": {"Ref": f"Deployed{what}"}, "Variables": {"what": what},
+                "AccessLogSetting": {"DestinationArn": {"Fn::GetAtt": ["Log", "Arn"]}, "Format": "$context.requestId"},
+                "Tags": tags,
+            }, "Account"),
+            "Lets": {"Type": "AWS::Lambda::Permission", "Properties": {
+                "FunctionName": place.arn, "Action": "lambda:InvokeFunction", "Principal": "apigateway.amazonaws.com",
+                "SourceArn": {"Fn::Sub": "arn:aws:execute-api:${AWS::Region}:${AWS::AccountId}:${Api}/live/GET/*"},
+            }},
+        }  # fmt: skip
+        return stack(resources, Outputs={"Api": {"Value": {"Ref": "Api"}}})
+
+    told = stacks.create("api", body("One"))
+    assert told["StackStatus"] == "CREATE_COMPLETE", stacks.story("api")
+    api = Api(account, stacks.outputs("api")["Api"], "")
+    status, _, event = api.call("/x", stage="live")
+    assert (status, event["stageVariables"]) == (201, {"what": "One"})
+    told = stacks.update("api", body("Two"))
+    assert told["StackStatus"] == "UPDATE_COMPLETE", stacks.story("api")
+    assert stacks.outputs("api")["Api"] == api.id
+    assert api.call("/x", stage="live")[2]["stageVariables"] == {"what": "Two"}
+    found = api.client.get_rest_api(restApiId=api.id)
+    assert (found["name"], found["tags"]["what"]) == ("Two", "Two")
+    assert api.client.get_stage(restApiId=api.id, stageName="live")["tags"]["what"] == "Two"
+    assert len(api.client.get_deployments(restApiId=api.id)["items"]) == 1
+    assert stacks.delete("api")["StackStatus"] == "DELETE_COMPLETE", stacks.story("api")
+    assert api.call("/x", stage="live")[0] == 403
+    bad = {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": "n", "Body": {"openapi": "3.0.1"}}}
+    assert stacks.create("bad", stack({"A": bad}))["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert any("Body is not supported" in reason for _, _, reason in stacks.story("bad"))

@@ -26,7 +26,7 @@ from bastide.services.apigateway.noun import (
     patched,
     unsupported,
 )
-from bastide.services.apigateway.rest_api import log_role
+from bastide.services.apigateway.rest_api import log_role, tags_given
 from bastide.store import Row, Transaction, View
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -128,13 +128,21 @@ def shown(row: Row) -> Output:
     told = {name: doc[name] for name in ("description", "variables", "accessLogSettings") if doc.get(name)}
     return {
         **told, "deploymentId": doc["deploymentId"], "stageName": row.name.partition("/")[2],
-        "cacheClusterEnabled": False, "cacheClusterStatus": "NOT_AVAILABLE", "tracingEnabled": False,
+        "tags": dict(row.tags), "cacheClusterEnabled": False, "cacheClusterStatus": "NOT_AVAILABLE",
+        "tracingEnabled": False,
         "createdDate": row.created, "lastUpdatedDate": row.modified,
     }  # fmt: skip
 
 
 def _stage(
-    a: Authorised, tx: Transaction, row: Row, name: str, deployment: Row, description: Any, variables: dict[str, str]
+    a: Authorised,
+    tx: Transaction,
+    row: Row,
+    name: str,
+    deployment: Row,
+    description: Any,
+    variables: dict[str, str],
+    tags: dict[str, str] | None = None,
 ) -> Row:
     if not _NAME.fullmatch(name):
         raise bad("Stage name only allows a-zA-Z0-9_-.")
@@ -143,7 +151,7 @@ def _stage(
     if len(_stages(a, tx, row)) == _MOST_STAGES:
         raise Refused("LimitExceededException", f"An API has at most {_MOST_STAGES} stages.", 429)
     doc = {"deploymentId": deployment.name.partition("/")[2], "description": description, "variables": variables}
-    made = Row(STAGE, a.account, a.region, f"{row.name}/{name}", doc)
+    made = Row(STAGE, a.account, a.region, f"{row.name}/{name}", doc, tags=tags or {})
     tx.insert(made, event=a.operation.name, request_id=a.request.id)
     made.created = made.modified = tx.now
     return made
@@ -152,10 +160,11 @@ def _stage(
 @REST_API.operation("CreateStage", asks=ask("POST", "/restapis/{restApiId}/stages"))
 def create_stage(a: Authorised, tx: Transaction) -> Output:
     given = a.input
-    unsupported(given, *_CACHES, "tags")
+    unsupported(given, *_CACHES)
     deployment = _deployment(a, tx, given["deploymentId"])
     variables = _variables(given.get("variables"))
-    return shown(_stage(a, tx, api(a, tx), given["stageName"], deployment, given.get("description"), variables))
+    name, tags = given["stageName"], tags_given(a)
+    return shown(_stage(a, tx, api(a, tx), name, deployment, given.get("description"), variables, tags))
 
 
 def _named(a: Authorised, view: View) -> Row:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bastide.kernel import Ask, Authorised, Output, member
+from bastide.kernel import Ask, Authorised, Output, each, member
 from bastide.protocol.patterns import matcher
 from bastide.services.apigateway.noun import GATEWAY, REST_API, absent, ask, bad, resource, unsupported
 from bastide.store import Row, Transaction, View
@@ -46,7 +46,13 @@ def _save(a: Authorised, tx: Transaction, row: Row) -> None:
 # -- methods -----------------------------------------------------------------------------------------------------------
 
 
-@REST_API.operation("PutMethod", asks=ask("PUT", _PATH))
+_REQUEST: Final = {
+    "apigateway:Request/RouteAuthorizationType": each("authorizationType"),
+    "apigateway:Request/ApiKeyRequired": each("apiKeyRequired"),
+}
+
+
+@REST_API.operation("PutMethod", asks=ask("PUT", _PATH, _REQUEST))
 def put(a: Authorised, tx: Transaction) -> Output:
     row, given = resource(a, tx), a.input
     if given["httpMethod"] not in METHODS:

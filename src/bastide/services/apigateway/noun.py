@@ -105,6 +105,8 @@ def facts(view: View, arn: Arn, _: str) -> Facts | None:
     if known is None:
         return Facts(arn.account, type=REST_API.name)
     row = REST_API.get(view, known.doc["account"], known.doc["region"], parts[2])
+    if len(parts) == 5 and parts[3] == "stages":
+        row = view.get(STAGE, known.doc["account"], known.doc["region"], f"{parts[2]}/{parts[4]}") or row
     return Facts(known.doc["account"], row.tags if row is not None else {}, type=REST_API.name)
 
 

@@ -86,6 +86,14 @@ def _endpoint(given: dict[str, Any] | None) -> dict[str, Any]:
     return {"types": types, **({"vpcEndpointIds": ids} if ids else {})}
 
 
+def tags_given(a: Authorised) -> dict[str, str]:
+    """The tags that a call brings; raises BadRequestException."""
+    found = dict(a.input.get("tags") or {})
+    if any(key.lower().startswith("aws:") for key in found) or len(found) > 50:
+        raise bad("There are at most 50 tags, and their keys do not begin with aws:.")
+    return found
+
+
 def shown(row: Row) -> Output:
     """An API."""
     doc = row.doc
@@ -115,9 +123,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         raise bad("apiKeySource: there are no API keys in Bastide yet.")
     if len(tx.scan(REST_API.key, a.account, a.region, limit=MOST)) == MOST:
         raise Refused("LimitExceededException", f"An account has at most {MOST} APIs.", 429)
-    tags = dict(given.get("tags") or {})
-    if any(key.lower().startswith("aws:") for key in tags):
-        raise bad("Tag keys do not begin with aws:.")
+    tags = tags_given(a)
     id, root = new(), new()
     doc = {
         "name": given["name"], "description": given.get("description"), "version": given.get("version"),
@@ -260,11 +266,13 @@ def _tagged(a: Authorised, view: View) -> Row:
         arn = Arn.parse(given)
     except ValueError:
         raise bad("Invalid ARN specified in the request") from None
-    parts = arn.resource.split("/")
-    if arn.service != "apigateway" or len(parts) != 3 or parts[1] != "restapis":
-        raise bad("Tags are of REST APIs in Bastide: arn:aws:apigateway:REGION::/restapis/ID.")
-    row = REST_API.get(view, a.account, a.region, parts[2])
-    if row is None or arn.region != a.region:
+    _, _, id, *more = [*arn.resource.split("/"), "", ""]
+    if arn.service != "apigateway" or not arn.resource.startswith("/restapis/"):
+        raise bad("Tags are of REST APIs and their stages in Bastide: arn:aws:apigateway:REGION::/restapis/ID.")
+    row = REST_API.get(view, a.account, a.region, id)
+    if more[0] == "stages":
+        row = view.get(STAGE, a.account, a.region, f"{id}/{more[1]}")
+    if row is None or arn.region != a.region or more[0] not in ("", "stages"):
         raise absent("API")
     return row
 
@@ -274,13 +282,11 @@ _TAGS: Final = "/tags/{resourceArn}"
 
 @REST_API.operation("TagResource", asks=ask("PUT", _TAGS))
 def tag(a: Authorised, tx: Transaction) -> Output:
-    row, given = _tagged(a, tx), dict(a.input["tags"])
-    if any(key.lower().startswith("aws:") for key in given):
-        raise bad("Tag keys do not begin with aws:.")
+    row, given = _tagged(a, tx), tags_given(a)
     row.tags = {**row.tags, **given}
     if len(row.tags) > 50:
         raise bad("A resource may have at most 50 tags.")
-    REST_API.change(tx, row, a.operation.name, a.request.id)
+    tx.update(row, event=a.operation.name, request_id=a.request.id)
     return {}
 
 
@@ -288,7 +294,7 @@ def tag(a: Authorised, tx: Transaction) -> Output:
 def untag(a: Authorised, tx: Transaction) -> Output:
     row = _tagged(a, tx)
     row.tags = {key: value for key, value in row.tags.items() if key not in a.input["tagKeys"]}
-    REST_API.change(tx, row, a.operation.name, a.request.id)
+    tx.update(row, event=a.operation.name, request_id=a.request.id)
     return {}
 
 

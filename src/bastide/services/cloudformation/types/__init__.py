@@ -9,6 +9,7 @@ from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
     catalog,
     functions,
+    gateway,
     identity,
     integration,
     machines,
@@ -25,6 +26,7 @@ TYPES: Final[dict[str, Type]] = {
     for module in (
         catalog,
         functions,
+        gateway,
         identity,
         integration,
         machines,
