@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import REGION, Account, Running, allow
+from tests.platform import PROGRAM, REGION, Account, Running, allow
 from tests.stories.apigateway.gateway import GATEWAY, Api, api_of, function_uri
 from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.cloudformation.stacks import template as stack
+from tests.stories.ec2.conftest import make_vpc
 from tests.stories.lambda_.conftest import bench_of
 
 CODE = """
@@ -290,3 +293,40 @@ def test_an_api_is_a_stack(place: Place) -> None:
     bad = {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": "n", "Body": {"openapi": "3.0.1"}}}
     assert stacks.create("bad", stack({"A": bad}))["StackStatus"] == "ROLLBACK_COMPLETE"
     assert any("Body is not supported" in reason for _, _, reason in stacks.story("bad"))
+
+
+@pytest.mark.control("NET-04")
+def test_a_private_api_is_called_through_an_endpoint_of_its_vpc_alone(place: Place) -> None:
+    account, vpc = place.account, make_vpc(place.account)
+    endpoint = vpc.interface("execute-api")["VpcEndpointId"]
+    call = {"Effect": "Allow", "Principal": "*", "Action": "execute-api:Invoke", "Resource": "execute-api:/*"}
+    inside = {**call, "Condition": {"StringEquals": {"aws:SourceVpce": endpoint}}}
+    api = api_of(
+        account, "private", endpointConfiguration={"types": ["PRIVATE"], "vpcEndpointIds": [endpoint]},
+        policy=json.dumps({"Version": "2012-10-17", "Statement": [inside]}),
+    )  # fmt: skip
+    api.method(api.resource("{what}"), "GET", type="AWS_PROXY", uri=function_uri(place.arn))
+    api.deploy()
+    account.client("lambda").add_permission(
+        FunctionName=place.arn, StatementId="private", Action="lambda:InvokeFunction",
+        Principal="apigateway.amazonaws.com",
+        SourceArn=f"arn:aws:execute-api:{REGION}:{account.id}:{api.id}/prod/GET/*",
+    )  # fmt: skip
+
+    def ask() -> str:
+        running = account.platform
+        url = f"https://{api.id}.execute-api.{REGION}.amazonaws.com/prod/x"
+        return subprocess.run(
+            [*PROGRAM, "network", "run", "--data", str(running.data), "--account", account.id, "--subnet", vpc.subnet,
+             "--", "curl", "-s", "--max-time", "5", "--cacert", running.authority, url],
+            env={"PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID": account.keys.access_key,
+                 "AWS_SECRET_ACCESS_KEY": account.keys.secret, "AWS_SESSION_TOKEN": str(account.keys.token)},
+            capture_output=True, text=True, check=False,
+        ).stdout  # fmt: skip
+
+    assert json.loads(ask())["path"] == "/x"
+    assert api.call("/x", host=True)[0] == 403
+    deny = {"Version": "2012-10-17", "Statement": [{**call, "Resource": "*", "Action": "execute-api:Other"}]}
+    vpc.ec2.modify_vpc_endpoint(VpcEndpointId=endpoint, PolicyDocument=json.dumps(deny))
+    assert "execute-api:Invoke" in json.loads(ask())["message"]
+    vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[endpoint])

@@ -156,5 +156,5 @@ def test_with_the_command_line(platform: Running, account: Account) -> None:
 
     made = aws("create-portfolio", "--display-name", "CLI", "--provider-name", "Us", "--tags", "Key=a,Value=b")
     assert made["Tags"] == [{"Key": "a", "Value": "b"}]
-    [found] = aws("list-portfolios")["PortfolioDetails"]  # type: ignore[misc]
+    [found] = account.client("servicecatalog").list_portfolios()["PortfolioDetails"]
     assert found["DisplayName"] == "CLI"
