@@ -40,7 +40,7 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 
 .PHONY: environments
 environments: $(VENV)/.ready
-	@$(BIN)/bastide environments build lambda scikit-learn xgboost
+	@$(BIN)/bastide environments build codebuild lambda scikit-learn xgboost
 
 .PHONY: tracking
 tracking: $(VENV)/.ready

@@ -119,6 +119,7 @@ _TASK = base64.b64encode(
 ).decode()
 _TEXTS = {
     "aliasname": "alias/name",
+    "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
     "apigateway.credentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.path": "/cloudwatchRoleArn",
@@ -148,6 +149,13 @@ _TEXTS = {
     "parentid": "r-zzzz",
     "permissionsboundary": f"arn:aws:iam::{ACCOUNT}:policy/name",
     "permissionsetarn": "arn:aws:sso:::permissionSet/ssoins-0000000000000007/ps-0000000000000007",
+    "codebuild.arn": f"arn:aws:codebuild:{REGION}:{ACCOUNT}:report-group/name",
+    "codebuild.reportarn": f"arn:aws:codebuild:{REGION}:{ACCOUNT}:report/name:00000000-0000-0000-0000-000000000007",
+    "codebuild.reportarns": f"arn:aws:codebuild:{REGION}:{ACCOUNT}:report/name:00000000-0000-0000-0000-000000000007",
+    "codebuild.reportgrouparn": f"arn:aws:codebuild:{REGION}:{ACCOUNT}:report-group/name",
+    "codebuild.reportgrouparns": f"arn:aws:codebuild:{REGION}:{ACCOUNT}:report-group/name",
+    "codebuild.servicerole": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "codebuild.serviceroleoverride": f"arn:aws:iam::{ACCOUNT}:role/name",
     "events.arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.eventbusarn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.archivearn": f"arn:aws:events:{REGION}:{ACCOUNT}:archive/name",
@@ -232,7 +240,13 @@ def _text(shape: Any, member: str, kinds: Mapping[str, Kind]) -> str:
 
 
 def _name(kind: Kind) -> str:
-    return "name/1" if kind.name == "ModelPackage" else "name"
+    return _NAMES.get(kind.key, "name")
+
+
+_NAMES = {
+    "sagemaker:ModelPackage": "name/1", "codeartifact:Repository": "name/name", "codeartifact:PackageGroup": "name/name",
+}  # fmt: skip
+"""Kinds whose names have a form."""
 
 
 def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) -> Any:

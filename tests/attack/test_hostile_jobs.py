@@ -69,7 +69,7 @@ def clean(platform: Running) -> Iterator[None]:
     """Nothing is left behind that was not there."""
     before = left(platform)
     yield
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while more := left(platform) - before:
         assert time.monotonic() < end, more
         time.sleep(0.1)

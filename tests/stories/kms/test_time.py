@@ -74,7 +74,7 @@ class Moved:
         """Later; the keeper has been round."""
         assert self.platform is not None
         self.ahead += int(days * DAY)
-        self.run(self.platform.keeper.turn())
+        self.run(self.platform.keeper.round())
 
     def stop(self) -> None:
         if self.platform is not None:

@@ -80,7 +80,7 @@ class Bench:
 
     def lines(self, name: str, wanted: str, group: str = "") -> list[str]:
         """Everything that a function has logged, once it has logged what is wanted."""
-        logs, until = self.account.client("logs"), time.monotonic() + 20
+        logs, until = self.account.client("logs"), time.monotonic() + 60
         while time.monotonic() < until:
             try:
                 found = logs.filter_log_events(logGroupName=group or f"/aws/lambda/{name}")["events"]

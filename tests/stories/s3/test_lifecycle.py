@@ -163,11 +163,11 @@ def test_objects_go_when_their_day_has_come_and_not_before(timed: Moved) -> None
     rounds = timed.running.expiry
     with timed.days_later(1.9):
         mark = timed.clock()
-        until(lambda: rounds._last is not None and rounds._last >= mark)
+        until(lambda: rounds.last is not None and rounds.last >= mark)
     assert names(client, name) == before
     with timed.days_later(3):
         mark = timed.clock()
-        until(lambda: rounds._last is not None and rounds._last >= mark)
+        until(lambda: rounds.last is not None and rounds.last >= mark)
         until(lambda: sum(one["message"]["detail-type"] == "Object Deleted" for one in timed.told) >= 4)
     assert names(client, name) == ["log/tiny", "off/a", "stays", "tagged-otherwise"]
     until(lambda: [u["Key"] for u in client.list_multipart_uploads(Bucket=name)["Uploads"]] == ["elsewhere"])

@@ -87,7 +87,7 @@ def serve(workshop: Workshop, configuration: str, name: str = "e") -> Callable[.
     return invoke
 
 
-def until(found: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(found: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `found` finds, once it finds something."""
     end = time.monotonic() + seconds
     while not (something := found()):

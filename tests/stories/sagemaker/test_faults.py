@@ -37,7 +37,7 @@ def clean(platform: Running, workshop: Workshop) -> Iterator[None]:
     """Nothing is left on the machine that was not there."""
     before = left(platform)
     yield
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while more := left(platform) - before:
         assert time.monotonic() < end, more
         time.sleep(0.1)

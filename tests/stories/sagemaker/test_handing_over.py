@@ -102,7 +102,7 @@ def test_what_a_job_reads_is_recorded_under_its_own_role_and_session(workshop: W
     assert "iam:PassRole" in message and "Execution-ann" in message and "Person-bob" in message
     for name in jobs.values():
         assert workshop.trained(name)["TrainingJobStatus"] == "Completed"
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     wanted = {f"arn:aws:sts::{account.id}:assumed-role/Execution-{person}/SageMaker" for person in jobs}
     while True:
         reads = [one for one in records.delivered() if one["eventName"] == "GetObject"]

@@ -55,7 +55,7 @@ def left(running: Running) -> list[str]:
 
 
 def nothing_left(running: Running) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while found := left(running):
         assert time.monotonic() < until, found
         time.sleep(0.05)
@@ -172,7 +172,7 @@ def test_the_platforms_death_takes_the_volume_along(own: Running, shop: Workshop
     name = shop.train(WAITS)
     _is_training(shop, name)
     own.kill()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while found := [line for line in left(own) if "-masterkey" in line]:
         assert time.monotonic() < until, found
         time.sleep(0.05)

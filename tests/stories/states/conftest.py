@@ -66,7 +66,7 @@ class Machines:
 
     def until(self, arn: str, type: str) -> dict[str, Any]:
         """Waits for an event."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             found = [event for event in self.events(arn) if event["type"] == type]
             if found:

@@ -63,7 +63,7 @@ def test_a_customers_key_is_needed_for_everything(account: Account) -> None:
     assert caught.value.response.get("kmsKeyState") == "DISABLED"
     assert _code(states.describe_execution, executionArn=found["executionArn"]) == "KmsInvalidStateException"
     kms.enable_key(KeyId=key)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
             arn = states.start_execution(stateMachineArn=machine)["executionArn"]

@@ -7,24 +7,19 @@ were all below nine tenths of the target, as on AWS. Source: User Guide, "Target
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import math
 import uuid
 from typing import Any, Final
 
 from bastide.domain import MICROS, Instant, Refused
 from bastide.engines.telemetry import Dimensions, Meter
-from bastide.kernel import Caller, Calls
+from bastide.kernel import Caller, Calls, Rounds
 from bastide.services.application_autoscaling.activity import end, remember
 from bastide.services.application_autoscaling.policy import POLICY, STEPS, TRACKING
 from bastide.services.application_autoscaling.schedule import ACTION, following
 from bastide.services.application_autoscaling.stepping import Stepping
 from bastide.services.application_autoscaling.target import PRINCIPAL, REGISTERED, TARGET, check
 from bastide.store import Row, Transaction
-
-_log = logging.getLogger("bastide.autoscaling")
 
 _LOOK_SECONDS: Final = 2.0
 _MINUTE: Final = 60 * MICROS
@@ -34,12 +29,13 @@ _COOLDOWN: Final = 300
 _METRICS: Final = "AWS/SageMaker"
 
 
-class Scaler:
+class Scaler(Rounds):
     """One a platform. Needs the engine Meter."""
 
+    seconds = _LOOK_SECONDS
+
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._task: asyncio.Task[None] | None = None
+        super().__init__(calls)
         self._callers: dict[str, Caller] = {}
         self._steps = Stepping(calls)
 
@@ -47,30 +43,12 @@ class Scaler:
         """An alarm asks for an action; see `cloudwatch.state.ACTION`."""
         await self._steps.heard(event)
 
-    def start(self) -> None:
-        """Scales from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    async def round(self) -> None:
+        """See the base."""
+        await self.each(REGISTERED, self._look)
 
-    async def close(self) -> None:
-        """Stops; what is to be scaled is so after the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            with self._calls.store.reading() as view:
-                names = [row.name for row in view.scan(REGISTERED, "", "", limit=100_000)]
-            for name in names:
-                account, region, target = name.split("/")
-                try:
-                    await self._look(account, region, target)
-                except Exception:
-                    _log.exception("the scalable target %s could not be looked after", name)
-
-    async def _look(self, account: str, region: str, name: str) -> None:
+    async def _look(self, target: str) -> None:
+        account, region, name = target.split("/")
         now = self._calls.clock()
         with self._calls.store.reading() as view:
             row = TARGET.get(view, account, region, name)

@@ -6,69 +6,34 @@ delivers twice rather than never; the file's name follows from the events, so th
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import gzip
 import hashlib
-import logging
 from typing import Any
 
 import orjson
 
 from bastide.domain import Arn, Refused, iso
-from bastide.kernel import Bytes, Calls, service_caller
+from bastide.kernel import Bytes, Rounds, service_caller
 from bastide.services.cloudtrail.trail import INDEX, TRAIL
 from bastide.store import Event, Transaction
 
-_log = logging.getLogger("bastide.cloudtrail")
 _PRINCIPAL = "cloudtrail.amazonaws.com"
 _BATCH = 500
 INTERVAL_SECONDS = 2.0
 
 
-class Delivery:
+class Delivery(Rounds):
     """The loop that delivers."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._task: asyncio.Task[None] | None = None
+    seconds = INTERVAL_SECONDS
 
-    def start(self) -> None:
-        """Delivers from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    async def round(self) -> None:
+        """See the base."""
+        await self.each(INDEX, self._deliver)
 
-    async def close(self) -> None:
-        """Stops; what was not delivered is at the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(INTERVAL_SECONDS)
-            after: str | None = None
-            while trails := self._trails(after):
-                for trail in trails:
-                    # Each by itself: no account's trail may keep those of others waiting.
-                    try:
-                        while await self._deliver(Arn.parse(trail)):
-                            await asyncio.sleep(0)
-                    except Exception:
-                        _log.exception("the trail %s could not be delivered", trail)
-                after = trails[-1]
-
-    def _trails(self, after: str | None) -> list[str]:
-        """ARNs of the next trails behind one; empty too if they cannot be read now."""
-        try:
-            with self._calls.store.reading() as view:
-                return [row.name for row in view.scan(INDEX, "", "", after=after, limit=500)]
-        except Exception:
-            _log.exception("the trails could not be read")
-            return []
-
-    async def _deliver(self, trail: Arn) -> bool:
+    async def _deliver(self, name: str) -> bool:
         """Delivers the next batch; whether there may be more that can be delivered now."""
+        trail = Arn.parse(name)
         with self._calls.store.reading() as view:
             row = TRAIL.get(view, trail.account, trail.region, trail.name)
             if row is None or "StartLoggingTime" not in row.doc:

@@ -6,8 +6,6 @@ Source: CloudWatch User Guide, "Alarm evaluation", "Configuring how CloudWatch a
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -16,7 +14,7 @@ import orjson
 
 from bastide.domain import MICROS, Arn, Refused, iso
 from bastide.engines.telemetry import Meter
-from bastide.kernel import Calls
+from bastide.kernel import Calls, Rounds
 from bastide.services.cloudwatch.alarm import ALARM, child
 from bastide.services.cloudwatch.alarm_rule import Rule
 from bastide.services.cloudwatch.query import Queries, Stat
@@ -24,8 +22,6 @@ from bastide.services.cloudwatch.state import HISTORY, INDEX, INSUFFICIENT, sett
 from bastide.services.cloudwatch.statistic import percentile, statistic
 from bastide.store import Row, Transaction
 
-_log = logging.getLogger("bastide.cloudwatch")
-_TICK_SECONDS: Final = 1.0
 _BEYOND: Final = 2
 _HISTORY: Final = 30 * 86400 * MICROS
 _TIDY_SECONDS: Final = 3600
@@ -66,50 +62,24 @@ def verdict(breaching: Sequence[bool | None], periods: int, wanted: int, missing
     return "ALARM" if missing == "missing" and oldest >= wanted else None
 
 
-class Watch:
+class Watch(Rounds):
     """Evaluates every alarm when it is due."""
 
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+        super().__init__(calls)
         self._meter = calls.engine(Meter)
         self._due: dict[str, tuple[int, int]] = {}
         self._tidied = 0
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Watches from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def close(self) -> None:
-        """Watches no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK_SECONDS)
-            try:
-                await self._round()
-            except Exception:
-                _log.exception("alarms could not be evaluated")
-
-    async def _round(self) -> None:
-        after: str | None = None
+    async def round(self) -> None:
+        """See the base."""
         seen: set[str] = set()
-        while True:
-            with self._calls.store.reading() as view:
-                names = [row.name for row in view.scan(INDEX, "", "", after=after, limit=200)]
-            for name in names:
-                seen.add(name)
-                try:
-                    await self._look(name)
-                except Exception:
-                    _log.exception("the alarm %s could not be evaluated", name)
-            if len(names) < 200:
-                break
-            after = names[-1]
+
+        async def look(name: str) -> None:
+            seen.add(name)
+            await self._look(name)
+
+        await self.each(INDEX, look)
         self._due = {name: due for name, due in self._due.items() if name in seen}
         if self._calls.clock() - self._tidied > _TIDY_SECONDS * MICROS:
             self._tidied = self._calls.clock()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
 
 from bastide.domain import Arn, Refused
-from bastide.kernel import Ask, Asked, Authorised, Calls, Kind, Output, anything, pages
+from bastide.kernel import Ask, Asked, Authorised, Calls, Kind, Output, Rounds, anything, pages
 from bastide.kernel.happened import EVENTS
 from bastide.services.events.archive import ARCHIVE, INDEX, KEPT, PURPOSE, end, moment
 from bastide.store import Row, Transaction, View
 
-_log = logging.getLogger("bastide.events")
 REPLAY: Final = Kind(
     "Replay",
     service="events",
@@ -126,44 +122,20 @@ def cancel(a: Authorised, tx: Transaction) -> Output:
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
-class Archivist:
+class Archivist(Rounds):
     """Goes on with replays, and ends what archives need not keep."""
 
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._task: asyncio.Task[None] | None = None
+        super().__init__(calls)
+        self._rounds = 0
 
-    def start(self) -> None:
-        """From now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def close(self) -> None:
-        """Ends; replays go on after the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        seconds = 0
-        while True:
-            await asyncio.sleep(1.0)
-            try:
-                for name in self._names(GOING):
-                    while await self._calls.store.write(lambda tx, name=name: self._piece(tx, name)):  # type: ignore[misc]
-                        await asyncio.sleep(0.05)
-                if seconds % _ROUND == 0:
-                    for name in self._names(INDEX):
-                        arn = Arn.parse(name)
-                        while await self._calls.store.write(lambda tx, arn=arn: end(self._calls, tx, arn)):  # type: ignore[misc]
-                            await asyncio.sleep(0.01)
-            except Exception:
-                _log.exception("archives could not be looked after")
-            seconds += 1
-
-    def _names(self, kind: str) -> list[str]:
-        with self._calls.store.reading() as view:
-            return [row.name for row in view.scan(kind, "", "", limit=10_000)]
+    async def round(self) -> None:
+        """See the base."""
+        write = self._calls.store.write
+        await self.each(GOING, lambda name: write(lambda tx: self._piece(tx, name)))
+        if self._rounds % _ROUND == 0:
+            await self.each(INDEX, lambda name: write(lambda tx: end(self._calls, tx, Arn.parse(name))))
+        self._rounds += 1
 
     def _piece(self, tx: Transaction, name: str) -> bool:
         """Replays some events, in one transaction with how far it came; whether there are more."""

@@ -51,6 +51,7 @@ PLACES: Final[dict[str, tuple[Place, ...]]] = {
     "sns": (Place("", ("sns", "Publish"), None),),
     "sqs": (Place("", ("sqs", "SendMessage"), None),),
     "states": (Place("stateMachine:", ("stepfunctions", "StartExecution"), True),),
+    "codebuild": (Place("project/", ("codebuild", "StartBuild"), True, elsewhere=False),),
     "sagemaker": (Place("pipeline/", ("sagemaker", "StartPipelineExecution"), True),),
     "firehose": (Place("deliverystream/", ("firehose", "PutRecord"), True),),
 }
@@ -77,7 +78,7 @@ def place_of(a: Authorised, text: str) -> tuple[Arn, Place]:
         return arn, place
     raise _wrong(
         f"{text[:200]} cannot be a target in Bastide yet, so nothing could be delivered to it. Targets are functions, "
-        "state machines, pipelines, topics, queues, log groups, event buses and API destinations."
+        "state machines, pipelines, build projects, topics, queues, log groups, event buses and API destinations."
     )
 
 

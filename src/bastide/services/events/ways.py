@@ -18,6 +18,7 @@ import orjson
 from bastide.domain import Arn, Refused, iso
 from bastide.kernel import Caller, Calls, service_caller
 from bastide.kernel.address import Address
+from bastide.protocol import codec
 from bastide.services.events.bus import FORWARDED
 from bastide.services.events.shaping import at, shaped
 
@@ -159,9 +160,25 @@ async def _to_stream(parcel: Parcel) -> None:
     await parcel.act("firehose", "PutRecord", given)
 
 
+async def _to_project(parcel: Parcel) -> None:
+    """Starts a build; what the target's input says are parameters of StartBuild."""
+    given: dict[str, Any] = {}
+    if any(parcel.target.get(member) for member in ("Input", "InputPath", "InputTransformer")):
+        told = orjson.loads(parcel.text())
+        if not isinstance(told, dict):
+            raise Refused(
+                "InvalidInputException", "The input of a build project is an object with parameters of StartBuild."
+            )
+        given = told
+    given |= {"projectName": parcel.arn.resource.removeprefix("project/"), "idempotencyToken": parcel.token()}
+    codec("codebuild").operations["StartBuild"].validate(given)
+    await parcel.act("codebuild", "StartBuild", given)
+
+
 WAYS: Final[dict[str, Callable[[Parcel], Awaitable[None]]]] = {
     "logs": _to_logs, "events": _to_bus, "lambda": _to_function, "sns": _to_topic, "sqs": _to_queue,
     "states": _to_state_machine, "sagemaker": _to_pipeline, "firehose": _to_stream,
+    "codebuild": _to_project,
 }  # fmt: skip
 """By the service of a target's ARN. API destinations have a way of their own (`api_destination`)."""
 

@@ -7,14 +7,13 @@ Firehose Developer Guide, "Understand data delivery in Amazon Data Firehose".
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import logging
 from typing import Any, Final
 
 from bastide.domain import MICROS, Arn, Instant, Refused
 from bastide.engines.telemetry import Meter
-from bastide.kernel import Bytes, Calls
+from bastide.kernel import Bytes, Calls, Rounds
 from bastide.services.firehose.prefix import key
 from bastide.services.firehose.stream import INDEX, PURPOSE, RECORD, STREAM
 from bastide.store import Row, Transaction, View
@@ -28,43 +27,20 @@ _AGE: Final = 24 * 3600 * MICROS
 _LONGEST_PAUSE: Final = 120
 
 
-class Flusher:
+class Flusher(Rounds):
     """Delivers what streams were given."""
 
+    seconds = _LOOK_SECONDS
+
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._task: asyncio.Task[None] | None = None
+        super().__init__(calls)
         self._failed: dict[str, tuple[int, Instant]] = {}
         self._counted: dict[str, tuple[str, str, int, int]] = {}
         """Of a stream's records: the first, the last that was counted, their bytes and number."""
 
-    def start(self) -> None:
-        """From now on, with what an earlier run left."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def close(self) -> None:
-        """Ends; what is not delivered waits for the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            after: str | None = None
-            while True:
-                with self._calls.store.reading() as view:
-                    streams = view.scan(INDEX, "", "", after=after, limit=500)
-                for one in streams:
-                    try:
-                        while await self._flush(one.name):
-                            pass
-                    except Exception:
-                        _log.exception("%s could not be delivered", one.name)
-                if len(streams) < 500:
-                    break
-                after = streams[-1].name
+    async def round(self) -> None:
+        """See the base."""
+        await self.each(INDEX, self._flush)
 
     async def _flush(self, name: str) -> bool:
         """Delivers one object of a stream, if it is time; whether it did."""

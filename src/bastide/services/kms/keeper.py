@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,7 +16,7 @@ from bastide.domain import MICROS, Instant
 from bastide.engines import keys as engine
 from bastide.engines.keys import RootKey, Safe, specs
 from bastide.engines.keys.specs import SYMMETRIC
-from bastide.kernel import Calls
+from bastide.kernel import Calls, Rounds
 from bastide.services.kms import alias, grant, rotation
 from bastide.services.kms.noun import (
     DUE,
@@ -35,43 +33,27 @@ from bastide.services.kms.noun import (
 )  # fmt: skip
 from bastide.store import Row, SqliteStore, Transaction, View
 
-_log = logging.getLogger("bastide.kms")
 _INTERVAL_SECONDS: Final = 5.0
 _LATER: Final = 3600 * MICROS
 
 
-class Keeper:
+class Keeper(Rounds):
     """The loop that does it."""
 
+    seconds = _INTERVAL_SECONDS
+
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+        super().__init__(calls)
         self._safe = calls.engine(Safe)
         self._root = calls.engine(RootKey)
-        self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Does what became due while nothing ran, destroys the shards of keys that are gone, and goes on by itself."""
-        await self.turn()
+    async def settle(self) -> None:
+        """Before anything else runs: does what became due while nothing ran, destroys the shards of keys that are gone."""
+        await self.round()
         with self._calls.store.reading() as view:
             self._safe.sweep(lambda shard: view.get(SHARD, "", "", shard) is not None)
-        self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def close(self) -> None:
-        """Stops; what was not done is at the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_INTERVAL_SECONDS)
-            try:
-                await self.turn()
-            except Exception:
-                _log.exception("keys could not be looked after")
-
-    async def turn(self) -> None:
+    async def round(self) -> None:
         """Everything that is due now."""
         now = self._calls.clock()
         while True:

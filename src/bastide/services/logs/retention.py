@@ -6,12 +6,11 @@ Source: CloudWatch Logs API Reference, PutRetentionPolicy.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Final
 
 from bastide.domain import MICROS, Arn, Instant, Refused
-from bastide.kernel import Ask, Authorised, Calls, Output
+from bastide.kernel import Ask, Authorised, Output, Rounds
 from bastide.services.logs.group import LOG_GROUP, this
 from bastide.services.logs.stream import LOG_STREAM
 from bastide.store import Row, Transaction
@@ -23,7 +22,6 @@ _DAYS: Final = (
 INDEX: Final = "logs:RetentionIndex"
 """Under account "": ARNs of the groups that have a retention."""
 _HOUR: Final = 3600 * MICROS
-_LOOK_SECONDS: Final = 1.0
 _AT_ONCE: Final = 2000
 
 
@@ -63,48 +61,17 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-class Retention:
+class Retention(Rounds):
     """The loop that removes, an hour after its last round by the platform's clock."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._task: asyncio.Task[None] | None = None
-        self._last: Instant | None = None
+    every = _HOUR
 
-    def start(self) -> None:
-        """Removes from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    async def round(self) -> None:
+        """See the base."""
+        await self.each(INDEX, self._group)
 
-    async def close(self) -> None:
-        """Stops; what is due is so at the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            now = self._calls.clock()
-            if self._last is None or not self._last <= now < self._last + _HOUR:
-                self._last = now
-                await self._round()
-
-    async def _round(self) -> None:
-        after: str | None = None
-        while True:
-            with self._calls.store.reading() as view:
-                names = [row.name for row in view.scan(INDEX, "", "", after=after, limit=500)]
-            for name in names:
-                try:
-                    await self._group(Arn.parse(name))
-                except Exception:
-                    _log.exception("old lines of %s could not be removed", name)
-            if len(names) < 500:
-                return
-            after = names[-1]
-
-    async def _group(self, arn: Arn) -> None:
+    async def _group(self, name: str) -> None:
+        arn = Arn.parse(name)
         group = arn.resource.removeprefix("log-group:")
         with self._calls.store.reading() as view:
             row = LOG_GROUP.get(view, arn.account, arn.region, group)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ import orjson
 
 from bastide.domain import MICROS, Instant, Refused, iso, timed_id
 from bastide.engines.artifacts import Artifacts
-from bastide.kernel import Calls
+from bastide.kernel import Rounds
 from bastide.services.s3 import lifecycle, notification
 from bastide.services.s3.asking import object_arn
 from bastide.services.s3.bucket import NAME, Bucket, lookup
@@ -26,58 +25,25 @@ from bastide.services.s3.upload import UPLOAD
 from bastide.services.s3.versions import OBJECT, VERSION, Garbage, remove
 from bastide.store import Event, Row, Transaction, View
 
-_log = logging.getLogger("bastide.s3")
 _HOUR: Final = 3600 * MICROS
-_LOOK_SECONDS: Final = 1.0
 _READ_AT_ONCE: Final = 500
 _REMOVED_AT_ONCE: Final = 100
 PRINCIPAL: Final = "s3.amazonaws.com"
 AGENT: Final = "lifecycle.s3.amazonaws.com"
 
 
-class Expiry:
+class Expiry(Rounds):
     """The loop that applies the rules of all buckets, an hour after the last round began by the platform's clock."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._task: asyncio.Task[None] | None = None
-        self._last: Instant | None = None
+    every = _HOUR
 
-    def start(self) -> None:
-        """Applies from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    async def round(self) -> None:
+        """See the base."""
+        await self.each(NAME.key, self._bucket)
 
-    async def close(self) -> None:
-        """Stops; what is due is so at the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            now = self._calls.clock()
-            if self._last is None or not self._last <= now < self._last + _HOUR:
-                self._last = now
-                await self._round()
-
-    async def _round(self) -> None:
-        after: str | None = None
-        while True:
-            with self._calls.store.reading() as view:
-                names = [row.name for row in view.scan(NAME.key, "", "", after=after, limit=_READ_AT_ONCE)]
-            for name in names:
-                # Each by itself: no bucket may keep others waiting for ever.
-                try:
-                    for kind in (OBJECT.key, VERSION.key, UPLOAD.key):
-                        await self._walk(name, kind)
-                except Exception:
-                    _log.exception("the lifecycle rules of the bucket %s could not be applied", name)
-            if len(names) < _READ_AT_ONCE:
-                return
-            after = names[-1]
-            await asyncio.sleep(0)
+    async def _bucket(self, name: str) -> None:
+        for kind in (OBJECT.key, VERSION.key, UPLOAD.key):
+            await self._walk(name, kind)
 
     async def _walk(self, name: str, kind: str) -> None:
         after: str | None = None

@@ -8,8 +8,6 @@ Source: developer guide, "train-vpc", "mkt-algo-model-internet-free", "sagemaker
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 import logging
 import secrets
 from collections.abc import Sequence
@@ -17,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.engines.network import Attachment, Joined, NetworkError, Networks, Opened, Vpc
+from bastide.engines.network import Attachment, Joined, NetworkError, Networks, Opened, Vpc, credentials
+from bastide.engines.network.credentials import LONGEST_HEAD, Credentials
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
 from bastide.services.sagemaker.session import RoleSession
@@ -26,11 +25,6 @@ _log = logging.getLogger("bastide.sagemaker")
 
 AUTHORITY: Final = "/etc/bastide/authority.pem"
 _API: Final = 443
-_CREDENTIALS: Final = 80
-_LONGEST_HEAD: Final = 8192
-_SECONDS: Final = 5.0
-_MOST_AT_ONCE: Final = 32
-"""Connections of a host that are answered at a time: what is opened costs the platform a descriptor."""
 
 
 @dataclass(slots=True)
@@ -158,8 +152,8 @@ async def _attach(
 
 async def _serve(session: RoleSession, networks: Networks, network: Network, number: int, namespace: str) -> None:
     token = secrets.token_urlsafe(32)
-    bound = networks.listen(namespace, _CREDENTIALS)
-    server = await asyncio.start_server(_Credentials(session, token), sock=bound, limit=_LONGEST_HEAD)
+    bound = networks.listen(namespace, credentials.PORT)
+    server = await asyncio.start_server(Credentials(session.credentials, token), sock=bound, limit=LONGEST_HEAD)
     network.servers.append(server)
     network.variables[number] = {
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/credentials",
@@ -175,62 +169,6 @@ async def _serve(session: RoleSession, networks: Networks, network: Network, num
             bound.close()
             raise
         network.variables[number]["AWS_ENDPOINT_URL"] = "https://localhost"
-
-
-class _Credentials:
-    """Answers what AWS's clients ask a container's host: credentials of the role, to who has the token. The job is
-    hostile: a request is bounded in size and time, and nothing of it is believed but the token."""
-
-    def __init__(self, session: RoleSession, token: str) -> None:
-        self._session = session
-        self._token = token.encode()
-        self._open = 0
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open >= _MOST_AT_ONCE:
-            writer.transport.abort()
-            return
-        self._open += 1
-        try:
-            async with asyncio.timeout(_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                status, told = await self._answer(head)
-                body = json.dumps(told).encode()
-                writer.write(
-                    b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
-                    % (status, len(body), body)
-                )
-                await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
-            pass
-        except Exception:
-            _log.exception("credentials could not be given")
-        finally:
-            # Not closed and waited for: who does not read the answer would keep it open.
-            self._open -= 1
-            if writer.transport.get_write_buffer_size():
-                writer.transport.abort()
-            else:
-                writer.close()
-
-    async def _answer(self, head: bytes) -> tuple[bytes, dict[str, str]]:
-        first, *lines = head.split(b"\r\n")
-        given = b""
-        for line in lines:
-            name, _, value = line.partition(b":")
-            if name.strip().lower() == b"authorization":
-                given = value.strip()
-        if not hmac.compare_digest(given, self._token):
-            return b"401 Unauthorized", {
-                "code": "Unauthorized",
-                "message": "The authorization token is not this job's.",
-            }
-        if first.split(b" ")[:2] != [b"GET", b"/credentials"]:
-            return b"404 Not Found", {"code": "NotFound", "message": "There is nothing but /credentials."}
-        try:
-            return b"200 OK", await self._session.credentials()
-        except Refused as refused:
-            return b"403 Forbidden", {"code": refused.code, "message": refused.message}
 
 
 def peers(network: Network, names: Sequence[str]) -> list[tuple[str, str, dict[str, str]]]:

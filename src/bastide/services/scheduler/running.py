@@ -7,15 +7,13 @@ dead-letter queue", "Monitoring with CloudWatch metrics".
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 import logging
 from typing import Any, Final
 
 from bastide.domain import MICROS, Arn, Instant, Refused, iso
 from bastide.engines.telemetry import Meter
-from bastide.kernel import Caller, Calls
+from bastide.kernel import Caller, Calls, Rounds
 from bastide.kernel.deliveries import Deliveries
 from bastide.services.scheduler.group import DUE, GROUP, drop
 from bastide.services.scheduler.schedule import PRINCIPAL, SCHEDULE, arrange
@@ -31,37 +29,31 @@ _ATTEMPTS: Final = 185
 _LONGEST_PAUSE: Final = 300
 
 
-class Clockwork:
+class Clockwork(Rounds):
     """Invokes the targets of schedules."""
 
+    seconds = _LOOK_SECONDS
+
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+        super().__init__(calls)
         self._deliveries = Deliveries(calls, _KIND, self._attempt, self._pause, self._give_up)
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """From now on, with what an earlier run left."""
         self._deliveries.start()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        super().start()
 
     async def close(self) -> None:
         """Ends; what is due waits for the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await super().close()
         await self._deliveries.close()
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                while await self._round() == _AT_A_TIME:
-                    pass
-            except Exception:
-                _log.exception("schedules could not be looked at")
-            await asyncio.sleep(_LOOK_SECONDS)
+    async def round(self) -> None:
+        """See the base."""
+        while await self._some() == _AT_A_TIME:
+            pass
 
-    async def _round(self) -> int:
+    async def _some(self) -> int:
         now = self._calls.clock()
         with self._calls.store.reading() as view:
             rows = view.scan(DUE, "", "", limit=_AT_A_TIME)

@@ -2,94 +2,62 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 from typing import Final
 
 from bastide.domain import MICROS, Arn
 from bastide.engines.telemetry import Meter
-from bastide.kernel import Calls
+from bastide.kernel import Calls, Rounds
 from bastide.services.sqs.moving import go_on
 from bastide.services.sqs.queue import INDEX, QUEUE, attribute
 from bastide.services.sqs.standing import DEDUPLICATION, GARBAGE, KINDS, MESSAGE, place_of, standing
 from bastide.services.sqs.waiting import Queues
-from bastide.store import Row, Transaction, View
+from bastide.store import Transaction, View
 
-_log = logging.getLogger("bastide.sqs")
 _ROUND: Final = 60
 _AT_A_TIME: Final = 500
 _REMEMBERED: Final = 300 * MICROS
 
 
-class Upkeep:
+class Upkeep(Rounds):
     """Looks after all queues."""
 
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._task: asyncio.Task[None] | None = None
+        super().__init__(calls)
+        self._rounds = 0
 
-    def start(self) -> None:
-        """From now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    async def round(self) -> None:
+        """See the base."""
+        await go_on(self._calls)
+        if self._rounds % _ROUND == 0:
+            await self.each(GARBAGE, self._sweep)
+            await self.each(INDEX, self._end)
+            self._measure()
+        self._rounds += 1
 
-    async def close(self) -> None:
-        """Ends; what is to be done waits for the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    async def _sweep(self, name: str) -> bool:
+        """Takes away what stood in a queue that was emptied or removed; whether there is more."""
 
-    async def _run(self) -> None:
-        seconds = 0
-        while True:
-            await asyncio.sleep(1.0)
-            try:
-                await go_on(self._calls)
-                if seconds % _ROUND == 0:
-                    await self._sweep()
-                    await self._end()
-                    self._measure()
-            except Exception:
-                _log.exception("queues could not be looked after")
-            seconds += 1
-
-    async def _sweep(self) -> None:
-        """Takes away what stood in queues that were emptied or removed."""
-        with self._calls.store.reading() as view:
-            gone = view.scan(GARBAGE, "", "", limit=100)
-
-        def work(tx: Transaction, row: Row) -> bool:
+        def work(tx: Transaction) -> bool:
+            row = tx.get(GARBAGE, "", "", name)
+            if row is None:
+                return False
             left = _AT_A_TIME
             for kind in KINDS:
-                rows = tx.scan(f"{kind}{row.name}", row.doc["account"], row.doc["region"], limit=left)
+                rows = tx.scan(f"{kind}{name}", row.doc["account"], row.doc["region"], limit=left)
                 for one in rows:
                     tx.delete(one, keep=False)
                 left -= len(rows)
                 if left <= 0:
                     return True
-            held = tx.get(GARBAGE, "", "", row.name)
-            if held is not None:
-                tx.delete(held, keep=False)
+            tx.delete(row, keep=False)
             return False
 
-        for row in gone:
-            while await self._calls.store.write(lambda tx, row=row: work(tx, row)):  # type: ignore[misc]
-                await asyncio.sleep(0.01)
+        return await self._calls.store.write(work)
 
-    async def _end(self) -> None:
-        """Ends messages whose time of retention is over, and forgets tokens of deduplication."""
-        after: str | None = None
-        while True:
-            with self._calls.store.reading() as view:
-                rows = view.scan(INDEX, "", "", after=after, limit=_AT_A_TIME)
-                due = [row.name for row in rows if self._ended(row.name)]
-            for name in due:
-                while await self._calls.store.write(lambda tx, name=name: self._ended(name, tx)):  # type: ignore[misc]
-                    await asyncio.sleep(0.01)
-            if len(rows) < _AT_A_TIME:
-                return
-            after = rows[-1].name
+    async def _end(self, name: str) -> bool:
+        """Ends messages whose time of retention is over, and forgets tokens of deduplication; whether there were any."""
+        return self._ended(name) and await self._calls.store.write(lambda tx: self._ended(name, tx))
 
     def _ended(self, name: str, tx: Transaction | None = None) -> bool:
         """Whether something of a queue has come to its end; in a transaction it goes, as much as goes at a time."""

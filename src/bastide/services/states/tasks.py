@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("bastide.states")
 Mail = Callable[[Interpreter, Instant], Any]
-ENDED: Final = ("Completed", "Failed", "Stopped", *keeping.OVER)
+ENDED: Final = ("Completed", "Failed", "Stopped", "FAULT", "STOPPED", *keeping.OVER)
 GIVE_UP: Final = "states:GiveUp"
 """The outbox's topic of work that nobody wants the end of any more."""
 ACTIVITY_TASK: Final = "states:ActivityTask"
@@ -47,7 +47,7 @@ _JOBS: Final = {
         "HyperParameterTuningJobName", "hyper-parameter-tuning-job",
     ),
 }  # fmt: skip
-TOPICS: Final = tuple(f"sagemaker:{one[0]}" for one in _JOBS.values())
+TOPICS: Final = (*(f"sagemaker:{one[0]}" for one in _JOBS.values()), "codebuild:Build")
 
 BY_MAP: Final[dict[str, Any]] = {}
 """What map runs do, which stand above this module: make, abort, step, child_over."""
@@ -307,6 +307,8 @@ def _wait_for(
     serial = frame.serial
     if found.service == "stepfunctions":
         job = {"arn": output["ExecutionArn"], "operation": "StartExecution", "name": output["ExecutionArn"]}
+    elif found.service == "codebuild":
+        job = {"arn": output["Build"]["Arn"], "operation": "StartBuild", "name": output["Build"]["Id"]}
     else:
         _, _, _, name, type_ = _JOBS[found.operation]
         about = live.m.about
@@ -343,6 +345,13 @@ async def look(runner: Executions, live: Live, frame: Frame) -> Mail | None:
         found = Target("stepfunctions", "DescribeExecution", False, 0, False, "states")
         told = await act(runner, None, caller, serial, found, given, region=live.m.about.region)
         status, good = told["Status"], "SUCCEEDED"
+    elif job["operation"] == "StartBuild":
+        found = Target("codebuild", "BatchGetBuilds", False, 0, False, "codebuild")
+        builds = await act(runner, None, caller, serial, found, {"Ids": [job["name"]]}, region=live.m.about.region)
+        if not builds["Builds"]:
+            raise Failed(TASK_FAILED, f"The build {job['name']} is gone.")
+        told = {"Build": builds["Builds"][0]}
+        status, good = told["Build"]["BuildStatus"], "SUCCEEDED"
     else:
         kind, describe, _, name, _ = _JOBS[job["operation"]]
         found = Target("sagemaker", describe, False, 0, False, "sagemaker")
@@ -384,6 +393,8 @@ async def stop(runner: Executions, job: dict[str, Any]) -> None:
     elif job["operation"] == "MapRun":
         await BY_MAP["abort"](runner, job["arn"])
         return
+    elif job["operation"] == "StartBuild":
+        found, given = Target("codebuild", "StopBuild", False, 0, False, "codebuild"), {"Id": job["name"]}
     else:
         _, _, operation, name, _ = _JOBS[job["operation"]]
         found, given = Target("sagemaker", operation, False, 0, False, "sagemaker"), {name: job["name"]}

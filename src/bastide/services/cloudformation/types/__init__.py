@@ -7,6 +7,7 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    builds,
     catalog,
     functions,
     gateway,
@@ -15,6 +16,7 @@ from bastide.services.cloudformation.types import (
     machines,
     network,
     own,
+    packages,
     platform,
     stack_sets,
     storage,
@@ -25,6 +27,7 @@ TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
         catalog,
+        builds,
         functions,
         gateway,
         identity,
@@ -32,6 +35,7 @@ TYPES: Final[dict[str, Type]] = {
         machines,
         network,
         own,
+        packages,
         platform,
         stack_sets,
         storage,

@@ -1,0 +1,146 @@
+"""Projects: how a build is to be made."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bastide.kernel import Ask, Authorised, Output, anything
+from bastide.services.codebuild import checking, conditions, network
+from bastide.services.codebuild.noun import (
+    PROJECT,
+    arn_name,
+    ask,
+    descending,
+    invalid,
+    listed,
+    passing,
+    projects,
+    tags_of,
+    tags_shown,
+)
+from bastide.services.codebuild.session import check_role
+from bastide.store import Row, Transaction, View
+
+_MOST: Final = 100
+
+
+def shown(row: Row) -> dict[str, Any]:
+    """A project as the API has it."""
+    told = {key: value for key, value in row.doc.items() if not key.startswith("_")}
+    told |= {
+        "name": row.name,
+        "arn": PROJECT.arn(row.account, row.region, row.name),
+        "tags": tags_shown(row.tags),
+        "badge": {"badgeEnabled": False},
+        "projectVisibility": "PRIVATE",
+    }
+    told.setdefault("encryptionKey", default_key(row.account, row.region))
+    return told
+
+
+def default_key(account: str, region: str) -> str:
+    """What artifacts are encrypted under unless a project says otherwise."""
+    return f"arn:aws:kms:{region}:{account}:alias/aws/s3"
+
+
+async def _before(a: Authorised) -> None:
+    given = a.input
+    role, config = given.get("serviceRole"), given.get("vpcConfig")
+    with a.calls.store.reading() as view:
+        held = PROJECT.get(view, a.account, a.region, given["name"])
+    role = role or (held.doc["serviceRole"] if held is not None else None)
+    if not role:
+        return  # there is no such project: the handler says so
+    arn = PROJECT.arn(a.account, a.region, given["name"])
+    where = {"account": a.account, "region": a.region, "source_arn": arn}
+    await check_role(a.calls, role, **where)
+    await network.check(a.calls, role, checking.vpc(config), **where)
+
+
+def _checked(a: Authorised, given: dict[str, Any]) -> dict[str, Any]:
+    doc = checking.project(given)
+    kinds = {one["type"] for one in (doc["source"], *doc["secondarySources"])}
+    if "CODECOMMIT" in kinds and a.calls.registry.operation("codecommit", "GitPull") is None:
+        raise invalid("Invalid project source: CodeCommit does not exist in Bastide.")
+    return doc
+
+
+@PROJECT.operation(
+    "CreateProject",
+    asks=[Ask("codebuild:CreateProject", projects("name"), more=conditions.PROJECT_KEYS), passing()],
+    before=_before,
+)
+def create(a: Authorised, tx: Transaction) -> Output:
+    doc = _checked(a, a.input)
+    doc |= {"created": tx.now, "lastModified": tx.now, "_builds": 0, "_cache": 0}
+    row = PROJECT.create(a, tx, a.input["name"], doc, tags=tags_of(a))
+    return {"project": shown(row)}
+
+
+@PROJECT.operation(
+    "UpdateProject",
+    asks=[Ask("codebuild:UpdateProject", projects("name"), more=conditions.PROJECT_KEYS), passing()],
+    before=_before,
+)
+def update(a: Authorised, tx: Transaction) -> Output:
+    row = PROJECT.find(tx, a.account, a.region, arn_name(a.input["name"], PROJECT, a.account, a.region))
+    held = {key: value for key, value in row.doc.items() if not key.startswith("_")}
+    given = {**held, **{key: value for key, value in a.input.items() if value is not None and key != "tags"}}
+    given["name"] = row.name
+    if a.input.get("concurrentBuildLimit") == -1:
+        given.pop("concurrentBuildLimit")
+    row.doc = {
+        **_checked(a, given),
+        "created": row.doc["created"],
+        "lastModified": tx.now,
+        "_builds": row.doc["_builds"],
+        "_cache": row.doc["_cache"],
+    }
+    if a.input.get("tags") is not None:
+        row.tags = tags_of(a)
+    PROJECT.change(tx, row, a.operation.name, a.request.id)
+    return {"project": shown(row)}
+
+
+@PROJECT.operation("DeleteProject", asks=[ask("DeleteProject", projects("name"))])
+def delete(a: Authorised, tx: Transaction) -> Output:
+    # Who deletes what is not there has what is wanted; so does AWS. Builds stay.
+    row = PROJECT.get(tx, a.account, a.region, arn_name(a.input["name"], PROJECT, a.account, a.region))
+    if row is not None:
+        PROJECT.remove(tx, row, a.operation.name, a.request.id)
+    return {}
+
+
+@PROJECT.operation("InvalidateProjectCache", asks=[ask("InvalidateProjectCache", projects("projectName"))])
+def invalidate_cache(a: Authorised, tx: Transaction) -> Output:
+    name = arn_name(a.input["projectName"], PROJECT, a.account, a.region)
+    row = PROJECT.find(tx, a.account, a.region, name)
+    row.doc["_cache"] += 1
+    PROJECT.change(tx, row, a.operation.name, a.request.id)
+    return {}
+
+
+@PROJECT.reads("BatchGetProjects", asks=[ask("BatchGetProjects", projects("names"))])
+def batch_get(a: Authorised, view: View) -> Output:
+    if len(a.input["names"]) > _MOST:
+        raise invalid(f"Invalid names: at most {_MOST} at a time.")
+    found, missing = [], []
+    for given in dict.fromkeys(a.input["names"]):
+        row = PROJECT.get(view, a.account, a.region, arn_name(given, PROJECT, a.account, a.region))
+        if row is None:
+            missing.append(given)
+        else:
+            found.append(shown(row))
+    return {"projects": found, "projectsNotFound": missing}
+
+
+@PROJECT.reads("ListProjects", asks=[Ask("codebuild:ListProjects", anything)])
+def list_(a: Authorised, view: View) -> Output:
+    by = a.input.get("sortBy") or "NAME"
+    if by == "LAST_MODIFIED_TIME":
+        raise invalid(
+            "Invalid sortBy: LAST_MODIFIED_TIME is not supported by Bastide; there are NAME and CREATED_TIME."
+        )
+    order = "name" if by == "NAME" else "created"
+    rows, token = listed(a, view, PROJECT.key, a.account, order=order, descending=descending(a, False))
+    return {"projects": [row.name for row in rows], "nextToken": token}
