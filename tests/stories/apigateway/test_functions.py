@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,13 @@ from tests.stories.ec2.conftest import make_vpc
 from tests.stories.lambda_.conftest import bench_of
 
 CODE = """
-import base64, json
+import base64, json, time
 def handler(event, context):
     what = event["path"].rpartition("/")[2]
     if what == "fails":
         raise ValueError("secret")
+    if what == "slow":
+        time.sleep(2)
     if what == "nonsense":
         return "nonsense"
     if what == "binary":
@@ -53,6 +56,7 @@ def place(platform: Running) -> Place:
     api.method(api.resource("open", "{what}"), "GET", **behind)
     api.method(api.resource("all", "{rest+}"), "ANY", **behind)
     api.method(api.resource("closed"), "POST", iam=True, **behind)
+    api.method(api.resource("late", "{what}"), "GET", timeoutInMillis=50, **behind)
     api.client.create_stage(
         restApiId=api.id, stageName="prod", deploymentId=api.client.create_deployment(restApiId=api.id)["id"],
         variables={"colour": "red"},
@@ -86,6 +90,7 @@ def test_a_function_must_let_the_api_in(place: Place) -> None:
     assert (status, event["pathParameters"], event["body"]) == (201, {"rest": "a/b c"}, '{"a": 1}')
     for what in ("fails", "nonsense"):
         assert place.api.call(f"/open/{what}")[::2] == (502, {"message": "Internal server error"})
+    assert place.api.call("/late/slow")[::2] == (504, {"message": "Endpoint request timed out"})
     for path, method in (("/none", "GET"), ("/open/x", "POST"), ("/open/x/y", "GET"), ("/", "GET")):
         assert place.api.call(path, method)[::2] == (403, {"message": "Missing Authentication Token"}), path
     assert place.api.call("/open/x", stage="test")[0] == 403
@@ -100,9 +105,21 @@ def test_a_method_with_iam_is_called_by_whom_a_policy_allows(place: Place, neigh
     assert status == 201 and event["requestContext"]["identity"]["userArn"].endswith(":assumed-role/May/test")
     assert not {"authorization", "x-amz-security-token"} & set(event["headers"])
     assert api.call("/closed", "POST", b"x", account.as_role("May"), host=True)[0] == 201
-    status, headers, body = api.call("/closed", "POST", b"x", account.as_role("MayNot"))
+    keys = account.as_role("MayNot")
+    status, headers, body = api.call("/closed", "POST", b"x", keys, headers={"X-Api-Key": "hush"})
     assert (status, headers["x-amzn-errortype"]) == (403, "AccessDeniedException")
     assert "execute-api:Invoke" in body["message"]
+    with sqlite3.connect(f"file:{account.platform.data / 'bastide.db'}?mode=ro", uri=True) as store:
+        asked = "SELECT body FROM {} WHERE request_id=?"
+        rows = [
+            row
+            for table in ("event", "event_new")
+            for row in store.execute(asked.format(table), (headers["x-amzn-requestid"],))
+        ]
+    store.close()
+    record = json.dumps([json.loads(row[0]) for row in rows])
+    assert "execute-api:Invoke" in record
+    assert str(keys.token) not in record and "hush" not in record and "Signature=" not in record
     assert api.call("/closed", "POST", b"x")[0] == 403
     neighbour.role("May", allow("execute-api:Invoke"))
     assert api.call("/closed", "POST", b"x", neighbour.as_role("May"))[0] == 403

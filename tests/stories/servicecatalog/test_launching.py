@@ -97,6 +97,11 @@ def test_the_launch_role_makes_what_the_person_may_not(place: Place) -> None:
     assert (told["Status"], told["LaunchRoleArn"]) == ("AVAILABLE", place.role)
     with pytest.raises(ClientError, match="DuplicateResourceException"):
         person.provision(place.product, place.version, "risk")
+    trail = account.client("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "ProvisionProduct"}]
+    )
+    written = [json.loads(one["CloudTrailEvent"])["requestParameters"] for one in trail["Events"]]
+    assert {one["provisioningParameters"] for one in written if one} == {"HIDDEN_DUE_TO_SECURITY_REASONS"}
 
     asked = person.client.update_provisioned_product(
         ProvisionedProductName="risk",

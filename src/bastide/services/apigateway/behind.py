@@ -140,7 +140,7 @@ def _answered(told: Any) -> Output:
     }:  # fmt: skip
         raise ValueError("no answer")
     status = int(told.get("statusCode", 200))
-    if not 100 <= status <= 599:
+    if not 200 <= status <= 599:
         raise ValueError("no status")
     headers: list[list[str]] = []
     many = dict(told.get("multiValueHeaders") or {})

@@ -145,6 +145,16 @@ def facts(view: View, arn: Arn, _: str) -> Facts | None:
     return Facts(api.account, policy=policy, type="RestApi", text=text, principals=principals)
 
 
+_UNANSWERED: Final[set[asyncio.Task[Output]]] = set()
+"""Calls that something stands behind still works at; a task that nobody keeps may vanish."""
+
+
+def _over(asked: asyncio.Task[Output]) -> None:
+    _UNANSWERED.discard(asked)
+    if not asked.cancelled():
+        asked.exception()  # whoever waited was told; nobody else is to be
+
+
 async def _before(_: Authorised) -> dict[str, Any]:
     return {}
 
@@ -154,11 +164,13 @@ async def _call(a: Authorised, _: Output) -> Output:
     began = time.monotonic()
     about = _about(a, found)
     wait = int(found.method["methodIntegration"]["timeoutInMillis"]) / 1000
+    asked = asyncio.create_task(behind.ask(a, found, about))
+    _UNANSWERED.add(asked)
+    asked.add_done_callback(_over)
+    # What stands behind is not stopped when nobody waits for it any more, as on AWS.
+    done, _left = await asyncio.wait({asked}, timeout=wait)
     try:
-        async with asyncio.timeout(wait):
-            output = await behind.ask(a, found, about)
-    except TimeoutError:
-        output = behind.error(504, "Endpoint request timed out")
+        output = asked.result() if done else behind.error(504, "Endpoint request timed out")
     except behind.Unanswered as unanswered:
         output = behind.error(unanswered.status, unanswered.message)
     await _log(a, found, about, output, began)
