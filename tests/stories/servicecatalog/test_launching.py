@@ -223,11 +223,16 @@ def test_without_a_launch_constraint_the_person_launches(place: Place) -> None:
 
 def test_levels_say_whose_products_a_policy_speaks_of(place: Place) -> None:
     account, client = place.catalog.account, place.person.client
-    condition = {"Condition": {"StringEquals": {"servicecatalog:userLevel": "self"}}}
-    account.role("Own", allow("servicecatalog:*Provisioned*", "servicecatalog:DescribeRecord", **condition))
+    account.role("Own")  # AWS's policy for end users: what is somebody's own, servicecatalog:userLevel
+    policy = "arn:aws:iam::aws:policy/AWSServiceCatalogEndUserFullAccess"
+    account.client("iam").attach_role_policy(RoleName="Own", PolicyArn=policy)
     mine = place.person.provision(place.product, place.version, "level", Tags=[{"Key": "owner", "Value": "ann"}])
-    own = account.client("servicecatalog", account.as_role("Own"))
-    assert not own.scan_provisioned_products()["ProvisionedProducts"]
+    place.catalog.principal(place.portfolio, f"arn:aws:iam::{account.id}:role/Own")
+    person = Person(account, account.as_role("Own"))
+    theirs = person.provision(place.product, place.version, "theirs", Tags=[{"Key": "owner", "Value": "own"}])
+    assert theirs["RecordDetail"]["Status"] == "SUCCEEDED", theirs
+    own = person.client
+    assert [one["Name"] for one in own.scan_provisioned_products()["ProvisionedProducts"]] == ["theirs"]
     for refused in (
         lambda: own.describe_provisioned_product(Name="level"),
         lambda: own.terminate_provisioned_product(ProvisionedProductName="level"),

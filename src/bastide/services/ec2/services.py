@@ -61,6 +61,7 @@ _INTERFACES: Final = (
     ("sagemaker.runtime", ("sagemaker-runtime",), "runtime.sagemaker"),
     ("scheduler", ("scheduler",), "scheduler"),
     ("secretsmanager", ("secretsmanager",), "secretsmanager"),
+    ("servicecatalog", ("servicecatalog",), "servicecatalog"),
     ("sns", ("sns",), "sns"),
     ("sqs", ("sqs",), "sqs"),
     ("ssm", ("ssm",), "ssm"),
