@@ -1,7 +1,7 @@
 """Second stage: which operation is meant.
 
 The signature's scope only nominates a service; the target header, the path and the form choose the operation within it.
-Without a signature it is S3, or an operation whose model needs no signature.
+Without a signature it is S3, a call of an API, or an operation whose model needs no signature.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class Router:
                 # The service that the target names is the one to refuse what none of them has, in its protocol.
                 found = sorted(found, key=lambda one: one.target_prefix != target.rpartition(".")[0])
             return found
+        if is_call(received.named.get("host", ""), received.raw_path):
+            return self._by_name.get("execute-api", [])
         if target is not None:
             prefix = target.rpartition(".")[0]
             return [one for many in self._by_name.values() for one in many if one.target_prefix == prefix]
-        if is_call(received.named.get("host", ""), received.raw_path):
-            return self._by_name.get("execute-api", [])
         form = received.named.get("content-type", "").startswith("application/x-www-form-urlencoded")
         if received.method == "POST" and (form or received.raw_path.startswith(b"/service/")):
             return [

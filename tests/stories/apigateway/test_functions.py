@@ -84,6 +84,9 @@ def test_a_function_must_let_the_api_in(place: Place) -> None:
     assert (context["accountId"], context["apiId"], context["stage"]) == (place.account.id, place.api.id, "prod")
     assert (context["identity"]["userAgent"], context["identity"]["userArn"]) == ("me", None)
 
+    bearer = {"Authorization": "Bearer of-its-own"}
+    assert place.api.call("/open/x", headers=bearer)[2]["headers"]["authorization"] == "Bearer of-its-own"
+    assert place.api.call("/closed", "POST", headers=bearer)[0] == 403
     status, headers, body = place.api.call("/open/binary")
     assert (status, headers["content-type"], body) == (203, "image/x", b"\xff\x00")
     status, _, event = place.api.call("/all/a/b%20c", "PUT", b'{"a": 1}', host=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bastide.services.apigateway.calling import Matched
 
 _SECRET: Final = frozenset({"authorization", "x-amz-security-token"})
-"""What signs a call is the caller's, and not for what stands behind."""
+"""What signs a call is the caller's, and not for what stands behind; what somebody else brings is for that."""
 _HEADERS: Final = {
     "content-type": "ContentType",
     "accept": "Accept",
@@ -87,7 +87,8 @@ def _many(pairs: Sequence[Sequence[str]]) -> dict[str, list[str]]:
 
 def _event(a: Authorised, found: Matched, about: Mapping[str, str]) -> bytes:
     given = a.input
-    headers = [pair for pair in given["Headers"] if pair[0] not in _SECRET]
+    hidden = _SECRET if a.caller.kind != "Anonymous" else ()
+    headers = [pair for pair in given["Headers"] if pair[0] not in hidden]
     queries, body = _many(given["Query"]), bytes(given.get("Body") or b"")
     binary = _is_binary(
         found.api.doc["binaryMediaTypes"], next((one[1] for one in headers if one[0] == "content-type"), "")
