@@ -113,8 +113,9 @@ class Router:
         if "x-mlflow-sm-tracking-server-arn" in received.named:
             return self._by_name.get("sagemaker-mlflow", [])
         # S3 answers whoever did not sign; other services' paths are known only to be refused under their own name.
-        rest = [one for many in self._by_name.values() for one in many if one.protocol == "rest-json"]
-        return [*self._by_name.get("s3", []), *rest]
+        s3 = self._by_name.get("s3", [])
+        rest = [one for many in self._by_name.values() for one in many if one.protocol.startswith("rest-")]
+        return [*s3, *(one for one in rest if one not in s3)]
 
     def _bucket_of(self, host: str) -> str | None:
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
