@@ -121,6 +121,9 @@ _TEXTS = {
     "aliasname": "alias/name",
     "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
+    "apigateway.credentials": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "apigateway.path": "/cloudwatchRoleArn",
+    "apigateway.value": f"arn:aws:iam::{ACCOUNT}:role/name",
     "bucket": "a-bucket",
     "childid": "444455556666",
     "cloudtrail.resourceid": f"arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/name",
@@ -208,6 +211,8 @@ _POLICY = json.dumps(
 )
 _ROWS = (
     Row("organizations:Organization", "", "", "o-zzzzzzzzzz", {"Id": "o-zzzzzzzzzz", "MasterAccountId": ACCOUNT}),
+    Row("apigateway:Api", "", "", "name", {"account": ACCOUNT, "region": REGION}),
+    Row("apigateway:RestApi", ACCOUNT, REGION, "name", {}),
     Row("kms:Alias", ACCOUNT, REGION, "alias/name", {"TargetKeyId": _TEXTS["targetkeyid"]}),
     Row("ec2:Subnet", ACCOUNT, REGION, "name", {"VpcId": "vpc-00000000000000007", "Zone": f"{REGION}a"}),
     Row("lambda:EventSourceMapping", ACCOUNT, REGION, "name", {"FunctionArn": _TEXTS["lambda.resource"]}),

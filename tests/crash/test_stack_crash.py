@@ -12,6 +12,8 @@ from botocore.exceptions import HTTPClientError
 
 from tests.platform import Account, Running
 from tests.stories.cloudformation.stacks import Stacks, nobody, parameter, template
+from tests.stories.servicecatalog.catalog import USER, Catalog, Person
+from tests.stories.servicecatalog.catalog import template as product_template
 
 STEPS = ("make", "publish", "undo", "clean", "settle")
 LONG = [f"stack/{step}:{when}" for step in STEPS for when in ("before", "after")]
@@ -141,3 +143,41 @@ def test_a_deletion_leaves_nothing(crashing: Running, member: Account, point: st
     assert stacks.settled(id)["StackStatus"] == "DELETE_COMPLETE", stacks.story(id)
     assert not _keys(member)
     assert not stacks.ssm.describe_parameters()["Parameters"]
+
+
+LAUNCH = "servicecatalog-record"
+RECORDS = [f"{LAUNCH}/{step}:{when}" for step in ("ask", "settle", "end") for when in ("before", "after")]
+
+
+@pytest.fixture(scope="module")
+def launched(crashing: Running) -> tuple[Account, dict[str, str]]:
+    """An account whose scientists may launch a product; what they ask for."""
+    account = crashing.account()
+    catalog = Catalog(account)
+    portfolio = catalog.portfolio()
+    product, version = catalog.product(product_template(), portfolio)
+    catalog.constrain(portfolio, product, "LAUNCH", {"RoleArn": catalog.launch_role()})
+    catalog.principal(portfolio, account.role("Scientist", USER))
+    return account, {"ProductId": product, "ProvisioningArtifactId": version, "ProvisionedProductName": "risk"}
+
+
+@pytest.mark.control("SSV-02", lacking="there are no notebooks")
+@pytest.mark.parametrize("point", _points(f"{LAUNCH}/PROVISION_PRODUCT:asked", *RECORDS))
+def test_a_launch_of_a_product_is_that_of_an_undisturbed_run(
+    crashing: Running, launched: tuple[Account, dict[str, str]], point: str
+) -> None:
+    account, given = launched
+    _armed(crashing, account, point)
+    with contextlib.suppress(NoAnswer, HTTPClientError):
+        Person(account, account.as_role("Scientist")).client.provision_product(
+            **given, ProvisioningParameters=[{"Key": "Name", "Value": "risk"}]
+        )
+    _again(crashing, account)
+    person = Person(account, account.as_role("Scientist"))
+    record = person.client.list_record_history()["RecordDetails"][0]
+    assert person.settled(record["RecordId"])["RecordDetail"]["Status"] == "SUCCEEDED"
+    stacks = account.client("cloudformation").list_stacks(StackStatusFilter=["CREATE_COMPLETE"])["StackSummaries"]
+    assert len(stacks) == 1
+    asked = person.client.terminate_provisioned_product(ProvisionedProductName="risk")
+    assert person.settled(asked["RecordDetail"]["RecordId"])["RecordDetail"]["Status"] == "SUCCEEDED"
+    assert not account.client("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"]

@@ -793,5 +793,10 @@ CATALOG: Samples = {
         )
         for level in ("User", "Role", "Account")
     ]
-    for name in ("ListRecordHistory", "ScanProvisionedProducts", "SearchProvisionedProducts")
+    for name in (
+        "ListProvisionedProductPlans",
+        "ListRecordHistory",
+        "ScanProvisionedProducts",
+        "SearchProvisionedProducts",
+    )
 }

@@ -34,7 +34,7 @@ _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
     "InvalidSignatureException", "403", "Forbidden", "InvalidIdentityToken", "UnauthorizedOperation", "AuthFailure",
-    "UnauthorizedException", "InvalidClientException", "AuthorizationError",
+    "UnauthorizedException", "InvalidClientException", "AuthorizationError", "ForbiddenException",
 }  # fmt: skip
 _LOADER = botocore.session.get_session().get_component("data_loader")
 _LOADER.search_paths.append(str(MODELS))
@@ -199,6 +199,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "v1"
     if lower == "createaccountrequestid":
         return "car-" + "0" * 32
+    if lower == "statuscode":
+        return "200"
     if lower == "handshakeid":
         return "h-" + "0" * 32
     if lower == "email":
@@ -381,6 +383,8 @@ _OWN |= {
     for noun in ("PrincipalWithPortfolio", "PrincipalFromPortfolio", "TagOptionWithResource", "TagOptionFromResource")
 }
 """They are about a portfolio or product of the caller's own account; a ResourceId is an id in it."""
+_OWN |= {(service, name) for service, name in OPERATIONS if service == "apigateway"}
+"""No id tells whose an API is; that another account's is not to be had, its stories show."""
 _OWN |= {("codecommit", f"{verb}RepositoryTriggers") for verb in ("Put", "Test")}
 """They are about a repository of the caller's own account, and only mention a destination, whose policy decides."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]

@@ -62,7 +62,7 @@ def authenticate(
 ) -> Authenticated:
     """Verifies who asks; raises Refused for whoever is not who they claim to be, or must not be nobody."""
     if presented is None or target.operation.identify is not None:
-        if target.service.service != "s3" and target.operation.identify is None:
+        if not target.service.anonymous and target.operation.identify is None:
             raise Refused("MissingAuthenticationToken", "Request is missing Authentication Token", 403)
         claimed = received.named.get("x-amz-content-sha256", "")
         if not claimed.startswith("STREAMING-UNSIGNED"):

@@ -1,7 +1,7 @@
 """Second stage: which operation is meant.
 
 The signature's scope only nominates a service; the target header, the path and the form choose the operation within it.
-Without a signature it is S3, or an operation whose model needs no signature.
+Without a signature it is S3, a call of an API, or an operation whose model needs no signature.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bastide.frontdoor.body import unpacked
 from bastide.frontdoor.form import Form
 from bastide.frontdoor.receive import MOST_BODY_BYTES, MOST_UNSIGNED_BYTES, Received, too_large
 from bastide.kernel import Operation, Registry
-from bastide.protocol import Codec, Head, OperationCodec, codec, services_for_signing_name
+from bastide.protocol import Codec, Head, OperationCodec, codec, is_call, services_for_signing_name
 from bastide.sigv4 import Presented
 
 
@@ -88,6 +88,8 @@ class Router:
                 # The service that the target names is the one to refuse what none of them has, in its protocol.
                 found = sorted(found, key=lambda one: one.target_prefix != target.rpartition(".")[0])
             return found
+        if is_call(received.named.get("host", ""), received.raw_path):
+            return self._by_name.get("execute-api", [])
         if target is not None:
             prefix = target.rpartition(".")[0]
             return [one for many in self._by_name.values() for one in many if one.target_prefix == prefix]
@@ -182,7 +184,7 @@ class Router:
                     raise too_large(most)
             if body is None and not (held.streaming_input and service.service == "s3"):
                 # Who did not sign, and should have, is refused without being read.
-                unread = presented is None and service.service != "s3" and operation.identify is None
+                unread = presented is None and not service.anonymous and operation.identify is None
                 body = b"" if unread else await received.body(most)
             return Target(operation, held, service, protocol, head, body)
         raise refusal or Refused(

@@ -26,7 +26,7 @@ _SECRET_MEMBERS = frozenset(
         "AuthorizedUrl", "PrivateKey", "ImportToken", "WebIdentityToken", "SAMLAssertion", "TokenCode",
         "AuthenticationCode1", "AuthenticationCode2", "Base32StringSeed", "QRCodePNG", "AddPrivateKey",
         "ContextAssertion", "ParameterValue", "TemplateBody", "deviceCode", "userCode", "verificationUriComplete", "code",
-        "MessageBody", "MessageAttributes", "MessageSystemAttributes", "ReceiptHandle",
+        "MessageBody", "MessageAttributes", "MessageSystemAttributes", "ReceiptHandle", "ProvisioningParameters",
     }
 )  # fmt: skip
 _CONTENT_MEMBERS = frozenset({"logEvents"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bastide.kernel import Service
 from bastide.services import (
     accessanalyzer,
+    apigateway,
     application_autoscaling,
     cloudformation,
     cloudtrail,
@@ -42,6 +43,7 @@ from bastide.services import (
 
 SERVICES: tuple[Service, ...] = (
     accessanalyzer.SERVICE,
+    *apigateway.SERVICES,
     application_autoscaling.SERVICE,
     cloudformation.SERVICE,
     cloudtrail.SERVICE,

@@ -3,9 +3,11 @@
 json 1.0 and 1.1, query, ec2, rest-json, rest-xml and smithy-rpc-v2-cbor, in both directions.
 """
 
+from bastide.protocol import calling as _calling  # noqa: F401 - a codec of its own
 from bastide.protocol import queues as _queues  # noqa: F401 - a codec of its own
 from bastide.protocol import repositories as _repositories  # noqa: F401 - a codec of its own
 from bastide.protocol import tracking as _tracking  # noqa: F401 - a codec of its own
+from bastide.protocol.calling import is_call
 from bastide.protocol.codec import MODELS, Codec, OperationCodec, codec, services_for_signing_name
 from bastide.protocol.head import Answer, Head
 from bastide.protocol.named import named, service_of
@@ -19,6 +21,7 @@ __all__ = [
     "OperationCodec",
     "codec",
     "error_for",
+    "is_call",
     "named",
     "service_of",
     "services_for_signing_name",

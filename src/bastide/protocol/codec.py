@@ -610,6 +610,8 @@ class Codec:
 
     compiled = OperationCodec
     """What an operation becomes."""
+    anonymous = False
+    """Whether nobody may ask, too: what is asked about says who may."""
 
     def __init__(self, service: str, model: Any, *, global_: bool = False) -> None:
         self.service = service
@@ -624,6 +626,7 @@ class Codec:
         self.protocol = self.protocols[0]
         self.query_compatible = "awsQueryCompatible" in metadata
         self.global_ = global_
+        self.anonymous = self.anonymous or service == "s3"
         self.names: frozenset[str] = frozenset(model.operation_names)
         self.operations: Mapping[str, OperationCodec] = _Operations(self)
         namespace = metadata.get("xmlNamespace")

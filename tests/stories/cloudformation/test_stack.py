@@ -295,9 +295,9 @@ def test_parameters_conditions_and_secrets(stacks: Stacks) -> None:
 
 
 def test_what_is_not_there_stops_a_stack_before_anything_is_made(stacks: Stacks) -> None:
-    missing = template({"A": parameter("a"), "B": {"Type": "AWS::CodeCommit::Repository", "Properties": {}}})
+    missing = template({"A": parameter("a"), "B": {"Type": "AWS::Redshift::Cluster", "Properties": {}}})
     code, message = _refused(stacks.client.create_stack, StackName="s", TemplateBody=missing)
-    assert code == "ValidationError" and "AWS::CodeCommit::Repository" in message
+    assert code == "ValidationError" and "AWS::Redshift::Cluster" in message
     wrong = template({"A": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Valeu": "a"}}})
     message = _refused(stacks.client.create_stack, StackName="s", TemplateBody=wrong)[1]
     assert "[Valeu] is not permitted" in message and "[Value] not found" in message

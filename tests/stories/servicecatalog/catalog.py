@@ -14,6 +14,7 @@ SERVICE = {"Service": "servicecatalog.amazonaws.com"}
 LAUNCH = (
     "cloudformation:CreateStack", "cloudformation:UpdateStack", "cloudformation:DeleteStack",
     "cloudformation:DescribeStacks", "cloudformation:DescribeStackEvents", "cloudformation:TagResource",
+    "cloudformation:*ChangeSet",
 )  # fmt: skip
 """What every launch role needs (Administrator Guide, "Launch Constraints")."""
 USER = allow("servicecatalog:*", "sts:GetCallerIdentity")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.moved import until
 from tests.platform import HOME, Running, allow
 from tests.stories.servicecatalog.catalog import LAUNCH, USER, Catalog, Person, template
 
@@ -97,6 +100,11 @@ def test_the_launch_role_makes_what_the_person_may_not(place: Place) -> None:
     assert (told["Status"], told["LaunchRoleArn"]) == ("AVAILABLE", place.role)
     with pytest.raises(ClientError, match="DuplicateResourceException"):
         person.provision(place.product, place.version, "risk")
+    trail = account.client("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "ProvisionProduct"}]
+    )
+    written = [json.loads(one["CloudTrailEvent"])["requestParameters"] for one in trail["Events"]]
+    assert {one["provisioningParameters"] for one in written if one} == {"HIDDEN_DUE_TO_SECURITY_REASONS"}
 
     asked = person.client.update_provisioned_product(
         ProvisionedProductName="risk",
@@ -218,11 +226,16 @@ def test_without_a_launch_constraint_the_person_launches(place: Place) -> None:
 
 def test_levels_say_whose_products_a_policy_speaks_of(place: Place) -> None:
     account, client = place.catalog.account, place.person.client
-    condition = {"Condition": {"StringEquals": {"servicecatalog:userLevel": "self"}}}
-    account.role("Own", allow("servicecatalog:*Provisioned*", "servicecatalog:DescribeRecord", **condition))
+    account.role("Own")  # AWS's policy for end users: what is somebody's own, servicecatalog:userLevel
+    policy = "arn:aws:iam::aws:policy/AWSServiceCatalogEndUserFullAccess"
+    account.client("iam").attach_role_policy(RoleName="Own", PolicyArn=policy)
     mine = place.person.provision(place.product, place.version, "level", Tags=[{"Key": "owner", "Value": "ann"}])
-    own = account.client("servicecatalog", account.as_role("Own"))
-    assert not own.scan_provisioned_products()["ProvisionedProducts"]
+    place.catalog.principal(place.portfolio, f"arn:aws:iam::{account.id}:role/Own")
+    person = Person(account, account.as_role("Own"))
+    theirs = person.provision(place.product, place.version, "theirs", Tags=[{"Key": "owner", "Value": "own"}])
+    assert theirs["RecordDetail"]["Status"] == "SUCCEEDED", theirs
+    own = person.client
+    assert [one["Name"] for one in own.scan_provisioned_products()["ProvisionedProducts"]] == ["theirs"]
     for refused in (
         lambda: own.describe_provisioned_product(Name="level"),
         lambda: own.terminate_provisioned_product(ProvisionedProductName="level"),
@@ -237,3 +250,47 @@ def test_levels_say_whose_products_a_policy_speaks_of(place: Place) -> None:
     assert "level" in names(AccessLevelFilter={"Key": "Role", "Value": "self"})
     found = client.search_provisioned_products(Filters={"SearchQuery": ["name:level"]})["ProvisionedProducts"]
     assert [one["Name"] for one in found] == ["level"]
+
+
+def test_a_plan_tells_what_a_launch_would_make(place: Place) -> None:
+    account, client = place.catalog.account, place.person.client
+    given = {
+        "PlanType": "CLOUDFORMATION", "ProductId": place.product, "ProvisioningArtifactId": place.version,
+        "ProvisionedProductName": "planned", "ProvisioningParameters": [{"Key": "Name", "Value": "planned"}],
+    }  # fmt: skip
+
+    def planned(name: str, **more: Any) -> tuple[str, dict[str, Any]]:
+        id = client.create_provisioned_product_plan(**given | more, PlanName=name)["PlanId"]
+        for _ in range(600):
+            told = client.describe_provisioned_product_plan(PlanId=id)
+            if told["ProvisionedProductPlanDetails"]["Status"] != "CREATE_IN_PROGRESS":
+                return id, told
+            time.sleep(0.05)
+        raise AssertionError(told)
+
+    owner = {"Tags": [{"Key": "owner", "Value": "ann"}]}
+    id, told = planned("first", **owner)
+    assert told["ProvisionedProductPlanDetails"]["Status"] == "CREATE_SUCCESS", told
+    [change] = told["ResourceChanges"]
+    assert (change["Action"], change["ResourceType"]) == ("ADD", "AWS::SageMaker::ModelPackageGroup")
+    made = account.client("sagemaker").list_model_package_groups(NameContains="planned")
+    assert not made["ModelPackageGroupSummaryList"]
+    with pytest.raises(ClientError, match="being changed"):
+        client.terminate_provisioned_product(ProvisionedProductName="planned")
+    client.delete_provisioned_product_plan(PlanId=id)
+    until(lambda: not client.list_provisioned_product_plans()["ProvisionedProductPlans"])
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        client.describe_provisioned_product(Name="planned")
+
+    id, _ = planned("second", **owner)
+    record = client.execute_provisioned_product_plan(PlanId=id)["RecordDetail"]["RecordId"]
+    assert place.person.settled(record)["RecordDetail"]["Status"] == "SUCCEEDED"
+    with pytest.raises(ClientError, match="InvalidStateException"):
+        client.execute_provisioned_product_plan(PlanId=id)
+    large = [{"Key": "Name", "UsePreviousValue": True}, {"Key": "Size", "Value": "large"}]
+    id, told = planned("third", ProvisioningParameters=large)
+    assert [one["Action"] for one in told["ResourceChanges"]] == ["MODIFY"], told
+    record = client.execute_provisioned_product_plan(PlanId=id)["RecordDetail"]["RecordId"]
+    told = place.person.settled(record)["RecordDetail"]
+    assert (told["Status"], told["RecordType"]) == ("SUCCEEDED", "UPDATE_PROVISIONED_PRODUCT")
+    assert client.describe_provisioned_product(Name="planned")["ProvisionedProductDetail"]["Status"] == "AVAILABLE"

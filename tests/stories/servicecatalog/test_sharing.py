@@ -146,7 +146,7 @@ def test_with_the_command_line(platform: Running, account: Account) -> None:
             "AWS_CA_BUNDLE": platform.authority, "AWS_DEFAULT_REGION": "us-east-1", "AWS_PAGER": "",
         }  # fmt: skip
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("aws")), "servicecatalog", *arguments, "--output", "json"],
+            [str(Path(sys.executable).with_name("aws")), *arguments, "--output", "json"],
             env=environment,
             capture_output=True,
             check=True,
@@ -154,7 +154,18 @@ def test_with_the_command_line(platform: Running, account: Account) -> None:
         found: dict[str, object] = json.loads(done.stdout or b"{}")
         return found
 
-    made = aws("create-portfolio", "--display-name", "CLI", "--provider-name", "Us", "--tags", "Key=a,Value=b")
+    made = aws(
+        "servicecatalog",
+        "create-portfolio",
+        "--display-name",
+        "CLI",
+        "--provider-name",
+        "Us",
+        "--tags",
+        "Key=a,Value=b",
+    )
     assert made["Tags"] == [{"Key": "a", "Value": "b"}]
-    [found] = aws("list-portfolios")["PortfolioDetails"]  # type: ignore[misc]
+    [found] = account.client("servicecatalog").list_portfolios()["PortfolioDetails"]
     assert found["DisplayName"] == "CLI"
+    made = aws("apigateway", "create-rest-api", "--name", "cli", "--endpoint-configuration", "types=REGIONAL")
+    assert account.client("apigateway").get_rest_api(restApiId=str(made["id"]))["name"] == "cli"

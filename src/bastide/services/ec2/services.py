@@ -54,7 +54,7 @@ _INTERFACES: Final = (
     ("ecr.api", ("ecr",), "api.ecr"),
     ("ecr.dkr", ("ecr",), "*.dkr.ecr"),
     ("events", ("events",), "events"),
-    ("execute-api", ("apigateway", "apigatewayv2"), "*.execute-api"),
+    ("execute-api", ("execute-api",), "*.execute-api"),
     ("git-codecommit", ("codecommit",), "git-codecommit"),
     ("kinesis-firehose", ("firehose",), "firehose"),
     ("kms", ("kms",), "kms"),

@@ -13,7 +13,7 @@ from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
 from bastide.policy import Attached, Document, Form
-from bastide.services.sagemaker import model_package, pipeline_flow, state_changes
+from bastide.services.sagemaker import model_package, pipeline_flow, project, state_changes
 from bastide.services.sagemaker.association import ASSOCIATION
 from bastide.services.sagemaker.async_flow import AsyncFlow
 from bastide.services.sagemaker.capture import Capture
@@ -31,6 +31,7 @@ from bastide.services.sagemaker.pipeline import PIPELINE
 from bastide.services.sagemaker.pipeline_step import PIPELINE_EXECUTION
 from bastide.services.sagemaker.processing_flow import ProcessingFlow
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB
+from bastide.services.sagemaker.project import PROJECT
 from bastide.services.sagemaker.search import SEARCH
 from bastide.services.sagemaker.session import SAGEMAKER
 from bastide.services.sagemaker.tagging import TAGS
@@ -103,6 +104,7 @@ SERVICE = Service(
         TRANSFORM_JOB,
         PIPELINE,
         PIPELINE_EXECUTION,
+        PROJECT,
         EXPERIMENT,
         TRIAL,
         TRIAL_COMPONENT,
@@ -203,6 +205,7 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
     outbox.subscribe(ENDPOINT.key, endpoint)
     outbox.subscribe(TRACKING_SERVER.key, events(calls.engine(Trackers)))
     pipeline_flow.subscribe(outbox, calls, workflows)
+    project.subscribe(outbox, calls)
 
 
 async def _remove(calls: Calls, kind: Kind, where: dict[str, str]) -> None:

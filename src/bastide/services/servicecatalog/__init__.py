@@ -5,12 +5,15 @@ Source: Service Catalog API Reference and Administrator Guide.
 
 from __future__ import annotations
 
-from bastide.engines.workflow import Flow
+from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Service
-from bastide.services.servicecatalog import constraint, order, portfolio, product, provisioned, sharing
-from bastide.services.servicecatalog.launching import Launch, subscribe
+from bastide.kernel.outbox import Outbox
+from bastide.services.servicecatalog import constraint, order, plan, portfolio, product, provisioned, sharing
+from bastide.services.servicecatalog.launching import Launch
+from bastide.services.servicecatalog.launching import subscribe as _subscribe
 from bastide.services.servicecatalog.noun import (
     CONSTRAINT,
+    PLAN,
     PORTFOLIO,
     PRODUCT,
     PROVISIONED,
@@ -20,11 +23,17 @@ from bastide.services.servicecatalog.noun import (
 
 __all__ = ["SERVICE", "flows", "subscribe"]
 
-_DECLARED = (constraint, order, portfolio, product, provisioned, sharing)
+_DECLARED = (constraint, order, plan, portfolio, product, provisioned, sharing)
 
-SERVICE = Service("servicecatalog", kinds=[CONSTRAINT, PORTFOLIO, PRODUCT, PROVISIONED, RECORD, TAG_OPTION])
+SERVICE = Service("servicecatalog", kinds=[CONSTRAINT, PLAN, PORTFOLIO, PRODUCT, PROVISIONED, RECORD, TAG_OPTION])
 
 
 def flows(calls: Calls) -> list[Flow]:
-    """The workflow of records."""
-    return [Launch(calls).flow()]
+    """The workflows of records and plans."""
+    return [Launch(calls).flow(), plan.Planning(calls).flow()]
+
+
+def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
+    """What was asked for begins once the asking is on the disk."""
+    _subscribe(outbox, calls, workflows)
+    plan.subscribe(outbox, calls, workflows)

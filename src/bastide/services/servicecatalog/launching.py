@@ -14,7 +14,7 @@ from bastide.engines.workflow import Flow, Run, Step, Workflows, reach
 from bastide.kernel import Calls, Output
 from bastide.kernel.outbox import Outbox
 from bastide.services.servicecatalog.acting import Actor
-from bastide.services.servicecatalog.noun import NAMED, PROVISIONED, RECORD, arn_of
+from bastide.services.servicecatalog.noun import NAMED, PLAN, PROVISIONED, RECORD, arn_of
 from bastide.services.servicecatalog.provisioned import opened, seal
 from bastide.store import Row, Transaction
 
@@ -71,7 +71,9 @@ class Launch:
             made.append(now.doc["stack"])
 
         made: list[str] = []
-        if type == "PROVISION_PRODUCT":
+        if record.doc.get("set"):
+            await actor.act("ExecuteChangeSet", {"ChangeSetName": record.doc["set"]}, also)
+        elif type == "PROVISION_PRODUCT":
             asked = opened(self._calls, record.doc["order"])
             await actor.act("CreateStack", {"StackName": f"SC-{record.account}-{product.name}", **asked}, also)
         elif type == "UPDATE_PROVISIONED_PRODUCT":
@@ -152,6 +154,10 @@ class Launch:
                 record.doc["outputs"] = run.state["outputs"]
             record.doc.pop("order", None)
             RECORD.change(tx, record, "Ended")
+            plan = PLAN.get(tx, record.account, record.region, record.doc.get("plan") or "")
+            if plan is not None:
+                plan.status = "EXECUTE_SUCCESS" if failure is None else "EXECUTE_FAILED"
+                PLAN.change(tx, plan, "Executed")
             if held is None:
                 return
             if type == "TERMINATE_PROVISIONED_PRODUCT" and (failure is None or record.doc.get("ignore")):

@@ -111,7 +111,7 @@ def _begin(
     doc: dict[str, Any] = {
         "ProvisionedProductName": row.doc["Name"], "ProvisionedProductId": row.name, "RecordType": type,
         "ProductId": row.doc["ProductId"], "ProvisioningArtifactId": row.doc["ProvisioningArtifactId"],
-        "PathId": row.doc["PathId"], "LaunchRoleArn": role, "owner": row.doc["owner"],
+        "PathId": row.doc["PathId"], "LaunchRoleArn": role, "owner": owner(a.caller),
         "who": {} if role else kept(a.caller), "tags": order.tags if order is not None else {}, **more,
     }  # fmt: skip
     if order is not None:

@@ -1,4 +1,4 @@
-"""Types of Service Catalog."""
+"""Types of Service Catalog, and projects of SageMaker."""
 
 from __future__ import annotations
 
@@ -300,6 +300,42 @@ async def _terminate(r: Resource) -> None:
     await _settled(r, made["RecordId"])
 
 
+# -- projects of SageMaker ---------------------------------------------------------------------------------------------
+
+
+async def _project(r: Resource) -> None:
+    _refuse(r, "TemplateProviderDetails")
+    asked = {**r.only("ProjectName", "ProjectDescription", "ServiceCatalogProvisioningDetails"), "Tags": r.tags()}
+    made = await r.do("CreateProject", asked, key="create")
+    r.thing.physical = made["ProjectArn"]
+    r.thing.attributes = {name: made[name] for name in ("ProjectArn", "ProjectId")}
+    last: dict[str, Any] = {}
+
+    async def done() -> bool:
+        last.update(await r.read("DescribeProject", r.only("ProjectName")))
+        return not last["ProjectStatus"].endswith("InProgress")
+
+    await r.until(done)
+    r.thing.attributes["ProjectStatus"] = last["ProjectStatus"]
+    if last["ProjectStatus"] != "CreateCompleted":
+        told = (last.get("ServiceCatalogProvisionedProductDetails") or {}).get("ProvisionedProductStatusMessage")
+        raise Refused("NotStabilized", f"The project is {last['ProjectStatus']}: {told or ''}")
+
+
+async def _delete_project(r: Resource) -> None:
+    if await r.seen("DescribeProject", r.only("ProjectName")) is None:
+        return
+    await r.drop("DeleteProject", r.only("ProjectName"))
+
+    async def gone() -> bool:
+        told = await r.seen("DescribeProject", r.only("ProjectName"))
+        if told is not None and told["ProjectStatus"] == "DeleteFailed":
+            raise Refused("NotStabilized", "The project could not be deleted.")
+        return told is None
+
+    await r.until(gone)
+
+
 def _type(name: str, create: Any, delete: Any, update: Any, calls: tuple[str, ...], named: str = "") -> Type:
     made = f"AWS::ServiceCatalog::{name}"
     return Type(made, _SERVICE, create, delete, update, None, calls_of(_SERVICE, calls), named=named)
@@ -329,5 +365,7 @@ TYPES: Final = (
     _type("CloudFormationProvisionedProduct", _provision, _terminate, _reprovision,
           ("ProvisionProduct", "UpdateProvisionedProduct", "TerminateProvisionedProduct", "DescribeRecord",
            "DescribeProvisionedProduct")),
+    Type("AWS::SageMaker::Project", "sagemaker", _project, _delete_project, None, None,
+         calls_of("sagemaker", ("CreateProject", "DeleteProject", "DescribeProject")), named="ProjectName"),
 )  # fmt: skip
-"""The types of Service Catalog."""
+"""The types of Service Catalog, and of what SageMaker makes with it."""

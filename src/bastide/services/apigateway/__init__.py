@@ -1,0 +1,18 @@
+"""API Gateway: REST APIs before functions and endpoints, and the calls of them (``execute-api``).
+
+Source: Amazon API Gateway REST API reference and Developer Guide.
+"""
+
+from __future__ import annotations
+
+from bastide.kernel import Service
+from bastide.services.apigateway import calling, deployment, method, noun, rest_api
+
+__all__ = ["SERVICES"]
+
+_DECLARED = (deployment, method, rest_api)
+
+SERVICES = (
+    Service("apigateway", kinds=[noun.REST_API], facts=noun.facts),
+    Service("execute-api", kinds=[calling.INVOCATION], facts=calling.facts),
+)

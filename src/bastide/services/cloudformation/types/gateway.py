@@ -1,0 +1,223 @@
+"""Types of API Gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from bastide.domain import Refused
+from bastide.services.cloudformation.resource import Resource, Type
+from bastide.services.cloudformation.types.identity import document
+from bastide.services.cloudformation.types.regular import calls_of
+
+_SERVICE: Final = "apigateway"
+
+
+def _refuse(r: Resource, *names: str) -> None:
+    for name in names:
+        if r.get(name):
+            raise Refused("ValidationError", f"{name} is not supported yet; please leave it out.")
+
+
+def _replace(path: str, value: Any) -> dict[str, str]:
+    if value is None or value == "":
+        return {"op": "remove", "path": path}
+    return {"op": "replace", "path": path, "value": str(value)}
+
+
+def _truth(value: Any) -> str:
+    return "true" if value in (True, "true") else "false"
+
+
+async def _retag(r: Resource, arn: str) -> None:
+    before = {one["Key"] for one in r.old.get("Tags") or ()}
+    after = {one["Key"]: one["Value"] for one in r.tags()}
+    if before - set(after):
+        await r.do("UntagResource", {"resourceArn": arn, "tagKeys": sorted(before - set(after))})
+    if after:
+        await r.do("TagResource", {"resourceArn": arn, "tags": after})
+
+
+# -- APIs --------------------------------------------------------------------------------------------------------------
+
+_IDLE: Final = ("Body", "BodyS3Location", "CloneFrom", "Parameters", "Mode", "FailOnWarnings", "MinimumCompressionSize")
+_API: Final = (
+    "Name", "Description", "Version", "BinaryMediaTypes", "EndpointConfiguration", "DisableExecuteApiEndpoint",
+    "SecurityPolicy", "EndpointAccessMode",
+)  # fmt: skip
+
+
+def _api_arn(r: Resource) -> str:
+    return f"arn:aws:apigateway:{r.stack.region}::/restapis/{r.physical}"
+
+
+async def _api(r: Resource) -> None:
+    _refuse(r, *_IDLE)
+    asked = {**r.only(*_API), "tags": {one["Key"]: one["Value"] for one in r.tags()}}
+    if r.get("ApiKeySourceType"):
+        asked["apiKeySource"] = r.get("ApiKeySourceType")
+    if r.get("Policy"):
+        asked["policy"] = document(r.get("Policy"))
+    made = await r.do("CreateRestApi", asked, key="create")
+    r.thing.physical = made["id"]
+    r.thing.attributes = {"RestApiId": made["id"], "RootResourceId": made["rootResourceId"]}
+
+
+async def _update_api(r: Resource) -> None:
+    _refuse(r, *_IDLE)
+    patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in ("Name", "Description", "Version")]
+    patches.append(_replace("/disableExecuteApiEndpoint", _truth(r.get("DisableExecuteApiEndpoint"))))
+    patches.append(_replace("/policy", document(r.get("Policy")) if r.get("Policy") else None))
+    await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": patches}, key="update")
+    await _retag(r, _api_arn(r))
+
+
+async def _delete_api(r: Resource) -> None:
+    await r.drop("DeleteRestApi", {"restApiId": r.physical})
+
+
+# -- resources and methods ---------------------------------------------------------------------------------------------
+
+
+async def _resource(r: Resource) -> None:
+    made = await r.do("CreateResource", r.only("RestApiId", "ParentId", "PathPart"), key="create")
+    r.thing.physical = made["id"]
+    r.thing.attributes = {"ResourceId": made["id"]}
+
+
+async def _delete_resource(r: Resource) -> None:
+    await r.drop("DeleteResource", {"restApiId": r.get("RestApiId"), "resourceId": r.physical})
+
+
+_METHOD: Final = (
+    "ApiKeyRequired", "AuthorizationScopes", "AuthorizerId", "OperationName", "RequestModels", "RequestParameters",
+    "RequestValidatorId",
+)  # fmt: skip
+
+
+def _named(r: Resource) -> dict[str, Any]:
+    return {
+        "restApiId": r.get("RestApiId"), "resourceId": r.get("ResourceId"), "httpMethod": r.get("HttpMethod"),
+    }  # fmt: skip
+
+
+async def _put_method(r: Resource, key: str) -> None:
+    named = _named(r)
+    asked = {**named, "authorizationType": r.get("AuthorizationType") or "NONE", **r.only(*_METHOD)}
+    await r.do("PutMethod", asked, key=key)
+    for one in r.get("MethodResponses") or ():
+        await r.do("PutMethodResponse", {**named, **one}, key=f"{key}/{one['StatusCode']}")
+    integration = dict(r.get("Integration") or {})
+    if integration:
+        responses: Sequence[dict[str, Any]] = integration.pop("IntegrationResponses", None) or ()
+        await r.do("PutIntegration", {**named, **integration}, key=key)
+        for one in responses:
+            await r.do("PutIntegrationResponse", {**named, **one}, key=f"{key}/{one['StatusCode']}")
+    r.thing.physical = f"{named['restApiId']}|{named['resourceId']}|{named['httpMethod']}"
+
+
+async def _method(r: Resource) -> None:
+    await _put_method(r, "create")
+
+
+async def _update_method(r: Resource) -> None:
+    await _put_method(r, f"update/{r.run}"[:60])
+
+
+async def _delete_method(r: Resource) -> None:
+    await r.drop("DeleteMethod", _named(r))
+
+
+# -- deployments and stages --------------------------------------------------------------------------------------------
+
+
+async def _deployment(r: Resource) -> None:
+    _refuse(r, "StageDescription", "DeploymentCanarySettings")
+    made = await r.do("CreateDeployment", r.only("RestApiId", "Description", "StageName"), key="create")
+    r.thing.physical = made["id"]
+    r.thing.attributes = {"DeploymentId": made["id"]}
+
+
+async def _delete_deployment(r: Resource) -> None:
+    named = {"restApiId": r.get("RestApiId")}
+    if r.get("StageName"):
+        stage = await r.seen("GetStage", {**named, "stageName": r.get("StageName")})
+        if stage is not None and stage["deploymentId"] == r.physical:
+            await r.drop("DeleteStage", {**named, "stageName": r.get("StageName")})
+    await r.drop("DeleteDeployment", {**named, "deploymentId": r.physical})
+
+
+_STAGE_IDLE: Final = (
+    "CacheClusterEnabled", "CacheClusterSize", "CanarySetting", "ClientCertificateId", "DocumentationVersion",
+    "MethodSettings", "TracingEnabled",
+)  # fmt: skip
+
+
+def _stage_named(r: Resource) -> dict[str, Any]:
+    return {"restApiId": r.get("RestApiId"), "stageName": r.get("StageName")}
+
+
+def _log(r: Resource) -> list[dict[str, str]]:
+    log = r.get("AccessLogSetting")
+    if not log:
+        return [{"op": "remove", "path": "/accessLogSettings"}] if r.old.get("AccessLogSetting") else []
+    names = ("DestinationArn", "Format")
+    return [_replace(f"/accessLogSettings/{name[0].lower()}{name[1:]}", log.get(name)) for name in names]
+
+
+async def _stage(r: Resource) -> None:
+    _refuse(r, *_STAGE_IDLE)
+    tags = {one["Key"]: one["Value"] for one in r.tags()}
+    asked = {**_stage_named(r), **r.only("DeploymentId", "Description", "Variables"), "tags": tags}
+    await r.do("CreateStage", asked, key="create")
+    r.thing.physical = str(r.get("StageName"))
+    if _log(r):
+        await r.do("UpdateStage", {**_stage_named(r), "patchOperations": _log(r)}, key="log")
+
+
+async def _update_stage(r: Resource) -> None:
+    _refuse(r, *_STAGE_IDLE)
+    before, after = dict(r.old.get("Variables") or {}), dict(r.get("Variables") or {})
+    patches = [_replace("/deploymentId", r.get("DeploymentId")), _replace("/description", r.get("Description"))]
+    patches += [_replace(f"/variables/{name}", after.get(name)) for name in sorted({*before, *after})]
+    await r.do("UpdateStage", {**_stage_named(r), "patchOperations": patches + _log(r)}, key="update")
+    arn = f"arn:aws:apigateway:{r.stack.region}::/restapis/{r.get('RestApiId')}/stages/{r.physical}"
+    await _retag(r, arn)
+
+
+async def _delete_stage(r: Resource) -> None:
+    await r.drop("DeleteStage", _stage_named(r))
+
+
+# -- the account -------------------------------------------------------------------------------------------------------
+
+
+async def _account(r: Resource) -> None:
+    patch = _replace("/cloudwatchRoleArn", r.get("CloudWatchRoleArn"))
+    await r.do("UpdateAccount", {"patchOperations": [patch]}, key=f"put/{r.run}"[:60])
+    r.thing.physical = r.thing.physical or r.name(64)
+    r.thing.attributes = {"Id": r.physical}
+
+
+async def _keep_account(_: Resource) -> None:
+    """What the account's APIs log with stays, as on AWS."""
+
+
+def _type(name: str, create: Any, delete: Any, update: Any, *calls: str, replaces: Sequence[str] = ()) -> Type:
+    made = f"AWS::ApiGateway::{name}"
+    return Type(made, _SERVICE, create, delete, update, None, calls_of(_SERVICE, calls), frozenset(replaces))
+
+
+TYPES: Final = (
+    _type("RestApi", _api, _delete_api, _update_api, "CreateRestApi", "UpdateRestApi", "DeleteRestApi", "TagResource",
+          "UntagResource", replaces=("EndpointConfiguration", "BinaryMediaTypes")),
+    _type("Resource", _resource, _delete_resource, None, "CreateResource", "DeleteResource"),
+    _type("Method", _method, _delete_method, _update_method, "PutMethod", "PutMethodResponse", "PutIntegration",
+          "PutIntegrationResponse", "DeleteMethod"),
+    _type("Deployment", _deployment, _delete_deployment, None, "CreateDeployment", "DeleteDeployment", "GetStage",
+          "DeleteStage"),
+    _type("Stage", _stage, _delete_stage, _update_stage, "CreateStage", "UpdateStage", "DeleteStage", "TagResource",
+          "UntagResource"),
+    _type("Account", _account, _keep_account, _account, "UpdateAccount"),
+)  # fmt: skip
+"""The types of API Gateway."""
