@@ -189,6 +189,10 @@ def environment(given: Mapping[str, Any]) -> dict[str, Any]:
     elif pulling == "SERVICE_ROLE":
         raise invalid(f"{what}imagePullCredentialsType must be CODEBUILD for CodeBuild's own images.")
     variables(given.get("environmentVariables") or ())
+    if given.get("privilegedMode") and not managed(image):
+        raise invalid(
+            f"{what}privilegedMode is for CodeBuild's own images, in whose place Bastide's has what builds images."
+        )
     found = {"environmentVariables": [], "privilegedMode": False, **given}
     found["environmentVariables"] = [{"type": "PLAINTEXT", **one} for one in found["environmentVariables"]]
     found.setdefault("imagePullCredentialsType", "CODEBUILD" if managed(image) else "SERVICE_ROLE")

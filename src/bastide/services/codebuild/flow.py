@@ -27,6 +27,7 @@ from bastide.engines.workflow import Failed, Flow, Run, Step
 from bastide.kernel import Calls
 from bastide.services.codebuild import (
     archive,
+    builder,
     buildspec,
     checking,
     delivering,
@@ -80,6 +81,7 @@ class Work:
     environment: Environment | None = None
     folder: Path = Path()
     volume: bool = False
+    images: Path | None = None
     running: Running | None = None
     spec: Buildspec | None = None
     mark: str = ""
@@ -263,6 +265,8 @@ class BuildFlow:
         work.volume = True
         try:
             work.folder = await volumes.create(work.name, os.urandom(32), compute.disk)
+            if row.doc["environment"]["privilegedMode"]:
+                work.images = await volumes.system(work.name, compute.disk // 2)
         except SandboxError as error:
             _log.error("no volume for %s: %s", run.id, error)
             raise Failed(FAULT, f"The build's disk could not be made: {error}") from None
@@ -385,13 +389,14 @@ class BuildFlow:
         doc = row.doc
         given = doc["environment"]["environmentVariables"]
         work.log.variables = held = await variables.gather(work.session, work.spec, given)
-        run.held["values"] = held.values
         targets = [("", doc["_artifacts"], work.spec.artifacts)]
         targets += [
             (one["artifactIdentifier"], one, work.spec.secondary[one["artifactIdentifier"]])
             for one in doc["_secondaryArtifacts"]
         ]
         work.names = [(id, made.name) for id, _, made in targets if made is not None and made.name]
+        held.values = {**await asyncio.to_thread(builder.prepare, work.own, work.images), **held.values}
+        run.held["values"] = held.values
         work.mark = f"\x1e{secrets.token_hex(16)}"
         managed = not isinstance(work.environment, Container)
         await asyncio.to_thread(script.write, work.own, work.spec, work.mark, _SOURCE, work.names, prepare=managed)
@@ -402,7 +407,7 @@ class BuildFlow:
         values: dict[str, str] = run.held["values"]
         path = work.environment.path
         if not isinstance(work.environment, Container):
-            path = f"{HOME}/python/bin:{path}"
+            path = f"{HOME}/python/bin:{HOME}/bin:{path}:/usr/sbin:/sbin"
         own = {
             "AWS_DEFAULT_REGION": row.region,
             "AWS_REGION": row.region,
@@ -455,6 +460,15 @@ class BuildFlow:
         owners = {row.account, image.owner(row.doc["environment"]["image"]) or row.account}
         with self.calls.store.reading() as view:
             untrusted = any(self.calls.organisation.untrusted(view, one) for one in owners)
+        privileged = bool(row.doc["environment"]["privilegedMode"])
+        if privileged and untrusted:
+            raise Failed(
+                "CLIENT_ERROR",
+                "privilegedMode: this code is not trusted (the organisation's tag bastide:untrusted-code) and runs under "
+                "gVisor alone, where no images are built.",
+            )
+        if privileged and (lacks := builder.lacking()):
+            raise Failed(FAULT, f"This machine cannot build images: it lacks {lacks}.")
         spec = Spec(
             name=work.name,
             image=work.environment,
@@ -462,13 +476,14 @@ class BuildFlow:
             workdir=work.folder / "ml",
             limits=Limits(grant.memory_bytes, grant.cpus),
             env=self._variables(run, row, work),
-            writable=[(work.own, HOME)],
+            writable=[(work.own, HOME), *([(work.images, f"{HOME}/images")] if work.images is not None else [])],
             readonly=[(trusted, network.AUTHORITY)],
             hostname="build",
             hosts=("build", *work.network.hosts),
             network=work.network.namespace,
             resolver=work.network.resolver,
             untrusted=untrusted,
+            privileged=privileged,
         )
         try:
             work.running = await self.calls.engine(Sandboxes).start(spec)
