@@ -246,7 +246,9 @@ def _lay_out(told: Mapping[str, Any]) -> list[Bind]:
 
 def _system(jail: str, told: Mapping[str, Any]) -> None:
     """The machine's own programs and libraries, as a job sees them."""
-    for name in ("usr", "etc", "proc", "dev", "tmp", "run", "opt/ml", "var/tmp", "mnt", "sys"):
+    # Builders of images bind /sys into the roots that they make; here it is empty.
+    builders = ("sys",) if told["privileged"] else ()
+    for name in ("usr", "etc", "proc", "dev", "tmp", "run", "opt/ml", "var/tmp", "mnt", *builders):
         os.makedirs(f"{jail}/{name}")
     _bind("/usr", f"{jail}/usr", readonly=True)
     for name in _SYSTEM:
