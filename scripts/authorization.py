@@ -119,6 +119,7 @@ _TASK = base64.b64encode(
 ).decode()
 _TEXTS = {
     "aliasname": "alias/name",
+    "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
     "bucket": "a-bucket",
     "childid": "444455556666",
@@ -175,6 +176,7 @@ _TEXTS = {
     "sourceparentid": "r-zzzz",
     "trackingserverarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-tracking-server/name",
     "sourcekeyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
+    "servicecatalog.constraintparameters": '{"LocalRoleName": "name"}',
     "stepfunctions.executionarn": f"arn:aws:states:{REGION}:{ACCOUNT}:execution:name:name",
     "stepfunctions.maprunarn": f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:name/label:name",
     "stepfunctions.statemachinealiasarn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:name:alias",
@@ -233,7 +235,13 @@ def _text(shape: Any, member: str, kinds: Mapping[str, Kind]) -> str:
 
 
 def _name(kind: Kind) -> str:
-    return "name/1" if kind.name == "ModelPackage" else "name"
+    return _NAMES.get(kind.key, "name")
+
+
+_NAMES = {
+    "sagemaker:ModelPackage": "name/1", "codeartifact:Repository": "name/name", "codeartifact:PackageGroup": "name/name",
+}  # fmt: skip
+"""Kinds whose names have a form."""
 
 
 def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) -> Any:

@@ -776,3 +776,15 @@ def s3(version: str, upload: str, held: str) -> Samples:
         },
         ("ListBuckets", "s3:ListAllMyBuckets"): [({}, _SIGNED)],
     }
+
+
+CATALOG: Samples = {
+    (name, f"servicecatalog:{name}"): [
+        (
+            {"AccessLevelFilter": {"Key": level, "Value": "self"}},
+            {f"servicecatalog:{level.lower()}level": "self"},
+        )
+        for level in ("User", "Role", "Account")
+    ]
+    for name in ("ListRecordHistory", "ScanProvisionedProducts", "SearchProvisionedProducts")
+}

@@ -197,6 +197,7 @@ def _written(place: Place, service: str) -> samples.Samples:
     if service == "s3":
         return samples.s3(place.version, place.upload, place.held)
     written = {"sagemaker": samples.SAGEMAKER, "sagemaker-runtime": samples.RUNTIME, "events": samples.EVENTS}
+    written["servicecatalog"] = samples.CATALOG
     return {**written, "stepfunctions": samples.STATES, "sns": samples.SNS}.get(service, {})
 
 

@@ -361,6 +361,12 @@ _OWN |= {
 }
 _OWN |= {("cloudformation", "DeleteStackInstances"), ("cloudformation", "UpdateStackSet")}
 """They are about a stack set of the caller's own account, and only mention the accounts that it reaches."""
+_OWN |= {
+    ("servicecatalog", f"{verb}{noun}")
+    for verb in ("Associate", "Disassociate")
+    for noun in ("PrincipalWithPortfolio", "PrincipalFromPortfolio", "TagOptionWithResource", "TagOptionFromResource")
+}
+"""They are about a portfolio or product of the caller's own account; a ResourceId is an id in it."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

@@ -78,6 +78,7 @@ def cli() -> None:
       bastide deploy TEMPLATE               a stack from a template: its plan, its progress, its cause
       bastide login                         sign in as yourself, at the identity provider
       bastide sdk                           point the SageMaker Python SDK at the platform
+      bastide packages load FOLDER          public packages for platforms that reach nothing outside
       bastide backup FILE                   everything, in one sealed file
       bastide doctor                        what this machine can do
     """

@@ -20,7 +20,7 @@ from bastide.frontdoor.authenticate import authenticate, authenticate_form, word
 from bastide.frontdoor.form import Form, is_form
 from bastide.frontdoor.receive import Listener, Receive, Received, Scope, Send, receive
 from bastide.frontdoor.route import Router, Target
-from bastide.kernel import ANONYMOUS, Call, Calls, Request, Unforeseen
+from bastide.kernel import ANONYMOUS, Bytes, Call, Calls, Request, Unforeseen
 from bastide.protocol import Answer, error_for
 
 _log = logging.getLogger("bastide.frontdoor")
@@ -132,7 +132,7 @@ class FrontDoor:
                 who.caller.account,
                 region,
                 _request(received, target, presented),
-                who.upload,
+                who.upload or (Bytes(who.body) if target.codec.streaming_input is not None else None),
             )
             return target, await self.calls.run(call)
         except Refused as refused:

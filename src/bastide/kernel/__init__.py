@@ -1,6 +1,6 @@
 """What every noun and every operation has in common: declared, asked, handled, recorded, listed, kept."""
 
-from bastide.kernel import pages, principals
+from bastide.kernel import bearer, pages, principals
 from bastide.kernel.call import Authorised, Body, Bytes, Call, Question, Request
 from bastide.kernel.calls import Calls, Unforeseen
 from bastide.kernel.idempotency import once
@@ -69,6 +69,7 @@ __all__ = [
     "Unforeseen",
     "account_of_key",
     "anything",
+    "bearer",
     "each",
     "fill",
     "fills",

@@ -194,7 +194,14 @@ def _first(tag: Mapping[str, Any], names: Sequence[str]) -> str:
     return str(next((tag[name] for name in names if name in tag), ""))
 
 
-_TAGGED = (("Tags",), ("tags",), ("TagsList",), ("Tagging", "TagSet"), ("CreateBucketConfiguration", "Tags"))
+_TAGGED = (
+    ("Tags",),
+    ("tags",),
+    ("TagsList",),
+    ("AddTags",),
+    ("Tagging", "TagSet"),
+    ("CreateBucketConfiguration", "Tags"),
+)
 """Where operations take tags."""
 
 

@@ -14,7 +14,7 @@ _NOT_FILTERS = frozenset(
     {
         "NextToken", "nextToken", "Marker", "ContinuationToken", "PaginationToken", "StartAfter",
         "MaxResults", "maxResults", "MaxItems", "MaxKeys", "Limit", "limit", "FetchOwner", "EncodingType",
-        "ResourcesPerPage", "TagsPerPage",
+        "ResourcesPerPage", "TagsPerPage", "PageToken", "PageSize",
     }
 )  # fmt: skip
 """Members that say where a page begins, how long it is and how it is written: they may differ from page to page."""

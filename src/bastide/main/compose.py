@@ -14,6 +14,7 @@ from bastide.engines.cluster import Cluster
 from bastide.engines.functions import Functions
 from bastide.engines.idp import Issuers
 from bastide.engines.images import Containers
+from bastide.engines.indexes import PublicIndex
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
@@ -40,11 +41,12 @@ from bastide.kernel.outbox import Outbox
 from bastide.main import authority
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
-from bastide.registry import RegistryPages
+from bastide.registry import PackagePages, RegistryPages
 from bastide.services import (
     application_autoscaling,
     cloudformation,
     cloudwatch,
+    codeartifact,
     codebuild,
     ec2,
     ecr,
@@ -57,6 +59,7 @@ from bastide.services import (
     s3,
     sagemaker,
     scheduler,
+    servicecatalog,
     sns,
     sqs,
     states,
@@ -120,14 +123,16 @@ class Platform:
         mail: Mail | None = None,
         clock: Clock = wall,
         cluster: str | None = None,
+        package_index: str = "",
     ) -> Platform:
         """Opens the state, takes up what an earlier run left, and starts what runs by itself.
 
         url: where people reach it. root: the platform's key, if it was opened already. development: with the development
         identity provider. outgoing: what reaches addresses elsewhere. mail: what takes letters. clock: the time, which only
         tests move. cluster: HOST:PORT of Ray, instead of the configuration's. Raises ClusterError where that cannot be
-        used.
+        used. package_index: the URL of the public package index that repositories may be connected to.
         """
+        outgoing = outgoing or Outgoing(directory.authority)
         configuration = directory.load()
         if cluster is not None:
             configuration = replace(configuration, cluster=cluster)
@@ -189,7 +194,8 @@ class Platform:
             LastUse: last_use,
             Address: Address(url, (*configuration.hosts, str(urlsplit(url).hostname))),
             sqs.Queues: sqs.Queues(),
-            Outgoing: outgoing or Outgoing(directory.authority),
+            Outgoing: outgoing,
+            PublicIndex: PublicIndex(directory.packages, package_index, outgoing.stream),
             Mail: mail or Mail(),
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
             Functions: Functions(clock),
@@ -211,18 +217,16 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        workflows = Workflows(
-            store, clock, [*sagemaker.flows(calls), *cloudformation.flows(calls), *codebuild.flows(calls)]
-        )
+        durable = (sagemaker, cloudformation, codebuild, servicecatalog)
+        workflows = Workflows(store, clock, [flow for service in durable for flow in service.flows(calls)])
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)
         outbox = Outbox(store)
         engines[lambda_.Runner] = lambda_.Runner(calls)
         engines[lambda_.Events] = lambda_.Events(calls)
         mappings = engines[lambda_.Mappings] = lambda_.Mappings(calls)
-        sagemaker.subscribe(outbox, calls, workflows)
-        cloudformation.subscribe(outbox, calls, workflows)
-        codebuild.subscribe(outbox, calls, workflows)
+        for service in durable:
+            service.subscribe(outbox, calls, workflows)
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake
@@ -239,7 +243,7 @@ class Platform:
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
-            named = s3.files(view) | ecr.files(view) | lambda_.files(view)
+            named = s3.files(view) | ecr.files(view) | lambda_.files(view) | codeartifact.files(view)
         await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
@@ -325,7 +329,8 @@ class Platform:
         signals = cloudformation.Signals(self.calls)
         code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
-        pages = (registry, code, signals, sns.Links(self.calls), *browsers)
+        packages = PackagePages(self.calls, configuration.hosts, configuration.regions)
+        pages = (registry, packages, code, signals, sns.Links(self.calls), *browsers)
         return FrontDoor(
             self.calls,
             hosts=hosts,

@@ -9,6 +9,7 @@ from bastide.commands import cli
 cli.later("bastide.main.run", "init", "up", "rotate-root-key")
 cli.later("bastide.main.node", "node")
 cli.later("bastide.main.backup", "backup", "restore")
+cli.later("bastide.main.mirrors", "packages")
 cli.later("bastide.main.verify", "verify")
 
 

@@ -31,7 +31,7 @@ from bastide.engines.artifacts import Place, PlaceError, Unavailable
 from bastide.engines.cluster import ClusterError
 from bastide.engines.keys import RootKey, SourceError, create_keyring, open_root, rotate_root
 from bastide.engines.mail import Mail
-from bastide.engines.outgoing import Outgoing
+from bastide.engines.outgoing import Outgoing, Unreachable, checked
 from bastide.frontdoor import Listener
 from bastide.frontdoor.receive import server_context
 from bastide.main import authority
@@ -189,6 +189,13 @@ def _address(text: str) -> tuple[str, int]:
     is_flag=True,
     help="People sign in at a provider that comes along, for development only; on loopback only.",
 )
+@click.option(
+    "--package-index",
+    "package_index",
+    default="",
+    help="The simple pages of a public package index, which CodeArtifact's repositories may then be connected to as "
+    "public:pypi; reached as --deliver-to has it.",
+)
 @click.option("--cluster", help="HOST:PORT of the Ray cluster whose nodes run jobs (docs/cluster.md).")
 @click.option(
     "--log-level", default="warning", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
@@ -204,6 +211,7 @@ def up(
     networks: tuple[str, ...],
     smtp: str,
     sender: str,
+    package_index: str,
 ) -> None:
     """Run the platform until it is told to stop (SIGTERM or Ctrl-C drain).
 
@@ -235,7 +243,9 @@ def up(
         _address(cluster)
     try:
         outgoing, mail = Outgoing(directory.authority, networks), Mail(smtp, sender)
-    except ValueError as error:
+        if package_index:
+            checked(package_index)
+    except (ValueError, Unreachable) as error:
         raise click.ClickException(str(error)) from None
     try:
         directory.lock()
@@ -247,7 +257,9 @@ def up(
         root = open_root(directory.root)
     except (SourceError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    uvloop.run(_run(directory, root, address, loopback, public_url, development, outgoing, mail, cluster))
+    uvloop.run(
+        _run(directory, root, address, loopback, public_url, development, outgoing, mail, cluster, package_index)
+    )
 
 
 _PUBLIC = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?")
@@ -356,6 +368,7 @@ async def _run(
     outgoing: Outgoing,
     mail: Mail,
     cluster: str | None,
+    package_index: str,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -369,8 +382,9 @@ async def _run(
     try:
         outgoing.ports.update(ports)
         platform = await Platform.start(
-            directory, url, root=root, development=development, outgoing=outgoing, mail=mail, cluster=cluster
-        )
+            directory, url, root=root, development=development, outgoing=outgoing, mail=mail, cluster=cluster,
+            package_index=package_index,
+        )  # fmt: skip
     except (PlaceError, Unavailable, ClusterError) as error:
         raise click.ClickException(str(error)) from None
     platform.issuers.loopback = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in sockets)

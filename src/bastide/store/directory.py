@@ -68,6 +68,11 @@ class DataDirectory:
         return self.root / "captured"
 
     @property
+    def packages(self) -> Path:
+        """The mirror of public packages that the operator loaded."""
+        return self.root / "packages"
+
+    @property
     def tracking(self) -> Path:
         """Encrypted volumes of MLflow tracking servers."""
         return self.root / "tracking"

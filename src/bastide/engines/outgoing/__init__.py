@@ -1,4 +1,5 @@
-"""Requests that the platform makes of addresses which its users name: webhooks, API destinations.
+"""Requests that the platform makes of addresses which its users name (webhooks, API destinations), or its operator (a
+package index).
 
 Nobody reaches by it what they could not reach themselves. Only public addresses are connected to, and networks that the
 operator named when the platform was started; never one of the platform's own listeners. The address that was looked at is
@@ -11,7 +12,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +62,46 @@ class Outgoing:
                     return await _exchange(reader, writer, method, where, headers, body)
                 finally:
                     writer.close()
+        except TimeoutError:
+            raise Unreachable(f"There was no answer within {seconds:g} seconds.") from None
+        except ssl.SSLError:
+            raise Unreachable("The certificate is not one that is believed.") from None
+        except (OSError, ValueError, EOFError, httptools.HttpParserError):
+            raise Unreachable("The address could not be reached, or did not speak HTTP.") from None
+
+    async def stream(
+        self, url: str, headers: Mapping[str, str], *, most: int, seconds: float = 15.0
+    ) -> AsyncGenerator[bytes, None]:
+        """The body of what lies at a URL, piece after piece. most: bytes of it. seconds: until its head is there, and from
+        each piece to the next. Raises Unreachable, also for an answer that is not 200 or is cut short."""
+        where = checked(url)
+        try:
+            async with asyncio.timeout(seconds):
+                reader, writer = await self._connect(where)
+            try:
+                answer, size = _Answer(), 0
+                parser = httptools.HttpResponseParser(answer)
+                writer.write(_head("GET", where, headers, 0))
+                await writer.drain()
+                while not answer.complete:
+                    async with asyncio.timeout(seconds):
+                        data = await reader.read(64 * 1024)
+                    if not data and "content-length" not in answer.headers and answer.begun and not answer.chunked:
+                        return  # its end is the connection's
+                    if not data:
+                        raise EOFError
+                    parser.feed_data(data)
+                    if answer.begun and (status := parser.get_status_code()) != 200:
+                        raise Unreachable(f"The answer is {status}.")
+                    piece = bytes(answer.body)
+                    answer.body.clear()
+                    size += len(piece)
+                    if size > most:
+                        raise Unreachable(f"There are more than {most} bytes.")
+                    if piece:
+                        yield piece
+            finally:
+                writer.close()
         except TimeoutError:
             raise Unreachable(f"There was no answer within {seconds:g} seconds.") from None
         except ssl.SSLError:
@@ -149,6 +190,16 @@ def _trusting(authority: Path) -> ssl.SSLContext:
     return context
 
 
+def _head(method: str, where: SplitResult, headers: Mapping[str, str], length: int) -> bytes:
+    path = (where.path or "/") + (f"?{where.query}" if where.query else "")
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {where.netloc}", "Connection: close", f"Content-Length: {length}"]
+    for name, value in headers.items():
+        if name.lower() in _FORBIDDEN or not name.isascii() or any(ord(char) < 32 for char in name + value):
+            raise ValueError("not a header")
+        lines.append(f"{name}: {value}")
+    return "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n"
+
+
 async def _exchange(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
@@ -157,13 +208,7 @@ async def _exchange(
     headers: Mapping[str, str],
     body: bytes,
 ) -> Reply:
-    path = (where.path or "/") + (f"?{where.query}" if where.query else "")
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {where.netloc}", "Connection: close", f"Content-Length: {len(body)}"]
-    for name, value in headers.items():
-        if name.lower() in _FORBIDDEN or not name.isascii() or any(ord(char) < 32 for char in name + value):
-            raise ValueError("not a header")
-        lines.append(f"{name}: {value}")
-    writer.write("\r\n".join(lines).encode("utf-8") + b"\r\n\r\n" + body)
+    writer.write(_head(method, where, headers, len(body)) + body)
     await writer.drain()
     answer = _Answer()
     parser = httptools.HttpResponseParser(answer)
@@ -184,6 +229,11 @@ class _Answer:
         self.body = bytearray()
         self.headers: dict[str, str] = {}
         self.begun = self.complete = False
+
+    @property
+    def chunked(self) -> bool:
+        """Whether its end is told, and not the connection's."""
+        return "chunked" in self.headers.get("transfer-encoding", "").lower()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")

@@ -43,6 +43,8 @@ _INTERFACES: Final = (
     # behind com.amazonaws.REGION., botocore's names, before .REGION.amazonaws.com
     ("access-analyzer", ("accessanalyzer",), "access-analyzer"),
     ("cloudtrail", ("cloudtrail",), "cloudtrail"),
+    ("codeartifact.api", ("codeartifact",), "codeartifact"),
+    ("codeartifact.repositories", ("codeartifact",), "*.d.codeartifact"),
     ("ec2", ("ec2",), "ec2"),
     ("ecr.api", ("ecr",), "api.ecr"),
     ("ecr.dkr", ("ecr",), "*.dkr.ecr"),

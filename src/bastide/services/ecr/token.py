@@ -8,10 +8,8 @@ import base64
 import binascii
 from typing import Final
 
-import orjson
-
 from bastide.domain import MICROS, Refused
-from bastide.kernel import Ask, Authorised, Caller, Calls, Kind, Output, Session, anything
+from bastide.kernel import Ask, Authorised, Caller, Calls, Kind, Output, anything, bearer
 from bastide.kernel.address import Address
 from bastide.store import View
 
@@ -23,10 +21,7 @@ _PURPOSE: Final = "ecr/token"
 
 @TOKEN.reads("GetAuthorizationToken", asks=[Ask("ecr:GetAuthorizationToken", anything)])
 def get(a: Authorised, _: View) -> Output:
-    session = a.caller.session
-    until = a.now + _VALID if session is None else min(a.now + _VALID, session.expires)
-    fields = {name: getattr(session, name) for name in Session.__slots__} if session is not None else None
-    password = a.calls.sealer.seal(orjson.dumps([a.caller.access_key, fields, until]), _PURPOSE)
+    password, until = bearer.issue(a.calls, a.caller, a.now + _VALID, _PURPOSE)
     told = {
         "authorizationToken": base64.b64encode(f"{USER}:{password}".encode()).decode(),
         "expiresAt": until,
@@ -43,28 +38,10 @@ def caller_of(calls: Calls, authorization: str) -> Caller:
         if scheme.lower() != "basic":
             raise ValueError
         user, _, password = base64.b64decode(given.strip(), validate=True).decode().partition(":")
-        key, fields, until = orjson.loads(calls.sealer.open(password, _PURPOSE))
-    except (ValueError, binascii.Error, Refused):
-        user, key, fields, until = "", "", None, 0
-    if user != USER:
+        if user != USER:
+            raise ValueError
+        return bearer.holder(calls, password, _PURPOSE)[0]
+    except (ValueError, binascii.Error):
         raise Refused(
             "UnrecognizedClientException", "Log in with the user AWS and a token of GetAuthorizationToken.", 401
-        )
-    if calls.clock() >= until:
-        raise Refused(
-            "ExpiredTokenException", "Your authorization token has expired. Reauthenticate and try again.", 401
-        )
-    with calls.store.reading() as view:
-        if fields is not None:
-            for name in ("policies", "policy_arns", "transitive", "origin"):
-                fields[name] = tuple(fields[name])
-            fields["keys"] = {
-                name: value if isinstance(value, str) else tuple(value) for name, value in fields["keys"].items()
-            }
-            found = calls.directory.by_session(view, Session(**fields))
-        else:
-            known = calls.directory.by_access_key(view, key)
-            found = known[0] if known is not None else None
-    if found is None:
-        raise Refused("UnrecognizedClientException", "Whoever the authorization token was given to is gone.", 401)
-    return found
+        ) from None

@@ -8,12 +8,14 @@ from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
     builds,
+    catalog,
     functions,
     identity,
     integration,
     machines,
     network,
     own,
+    packages,
     platform,
     stack_sets,
     storage,
@@ -23,6 +25,7 @@ from bastide.services.cloudformation.types import (
 TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
+        catalog,
         builds,
         functions,
         identity,
@@ -30,6 +33,7 @@ TYPES: Final[dict[str, Type]] = {
         machines,
         network,
         own,
+        packages,
         platform,
         stack_sets,
         storage,
