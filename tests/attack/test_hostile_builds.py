@@ -74,19 +74,22 @@ def test_a_build_reaches_nothing_but_its_role(bench: Bench, neighbour: Account) 
     assert [one["Key"] for one in kept] == ["out/real/mine"]
 
 
-def _linked() -> bytes:
+def _linked(name: str, target: str, *files: str) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as made:
-        link = zipfile.ZipInfo("link")
+        link = zipfile.ZipInfo(name)
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
-        made.writestr(link, "/etc/passwd")
+        made.writestr(link, target)
+        for one in files:
+            made.writestr(one, "x")
     return packed.getvalue()
 
 
 def test_hostile_sources_end_a_build_before_it_begins(bench: Bench) -> None:
     sources = {
-        "is a link": _linked(),
+        "leads out of the archive": _linked("link", "../../etc/passwd"),
         "leads out": archive(__evil="x"),
+        "lies behind a link": _linked("link", "here", "link/evil"),
         "no .zip archive": b"PK\x03\x04 but not really",
         "is not in the source": archive(readme="x"),
         "aliases": archive(buildspec_dot_yml="version: 0.2\na: &a [x,x]\nb: [*a,*a]\n"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posixpath
 import stat
 import zipfile
 import zlib
@@ -26,8 +27,8 @@ class Unfit(Exception):  # noqa: N818
 
 
 def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
-    """Unpacks a .zip of plain files and folders into a folder of ours; raises Unfit for links, devices, names that lead
-    outside, and more than `most_bytes` (a small archive can hold a lot)."""
+    """Unpacks a .zip into an empty folder of ours; raises Unfit for devices, names and links that lead outside, and more
+    than `most_bytes` (a small archive can hold a lot). Links are made last, and nothing lies behind one."""
     try:
         _unpack(path, folder, most_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
@@ -37,7 +38,7 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
 
 
 def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
-    left = most_bytes
+    left, links, names = most_bytes, dict[str, str](), list[str]()
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if len(entries) > _MOST_ENTRIES:
@@ -48,10 +49,14 @@ def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
             if entry.is_dir():
                 (folder / name).mkdir(parents=True, exist_ok=True)
                 continue
-            if kind not in (0, stat.S_IFREG):
-                raise Unfit(f"`{name[:200]}` in it is a link or a device: only plain files and folders may be in it")
+            if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
+                raise Unfit(f"`{name[:200]}` in it is a device: only files, folders and links may be in it")
             if entry.flag_bits & 1:
                 raise Unfit(f"`{name[:200]}` in it is encrypted")
+            names.append(name)
+            if kind == stat.S_IFLNK:
+                links[name] = _target(archive, entry, name)
+                continue
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             mode = 0o755 if (entry.external_attr >> 16) & 0o111 else 0o644
@@ -62,6 +67,26 @@ def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
                     if left < 0:
                         raise Unfit(f"it unpacks to more than {most_bytes} bytes")
                     file.write(piece)
+
+    for name in names:
+        above = name.split("/")
+        if any("/".join(above[:count]) in links for count in range(1, len(above))):
+            raise Unfit(f"`{name[:200]}` in it lies behind a link")
+    for name, target in links.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+
+
+def _target(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> str:
+    """Where a link leads, which is within the archive."""
+    if entry.file_size > 4096:
+        raise Unfit(f"the link `{name[:200]}` in it is too long")
+    with archive.open(entry) as source:
+        target = os.fsdecode(source.read(4097))
+    led = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+    if not target or "\0" in target or target.startswith("/") or led.split("/")[0] == "..":
+        raise Unfit(f"the link `{name[:200]}` in it leads out of the archive's folder")
+    return target
 
 
 def _plain(given: str) -> str:

@@ -39,6 +39,8 @@ _MANAGED: Final = re.compile(r"aws/codebuild/(?P<name>[a-z0-9_-]+)(?::(?P<tag>[A
 _LINUX: Final = re.compile(
     r"(?:standard|amazonlinux2?-(?:x86_64|aarch64)-standard|amazonlinux-x86_64-base|amazonlinux)"
 )
+CURATED: Final = ("aws/codebuild/amazonlinux-x86_64-standard:5.0", "aws/codebuild/standard:7.0")
+"""Those that are shown; every release of them means the same here."""
 _OWN: Final = re.compile(r"(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.")
 _REPOSITORY: Final = re.compile(r"(?:.*/repos/|)([A-Za-z0-9._-]{1,100})")
 _MOST_SPEC: Final = 1 << 20

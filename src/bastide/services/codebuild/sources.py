@@ -95,11 +95,9 @@ async def _prefix(session: RoleSession, place: str, folder: Path, most: int) -> 
 
 
 async def _from_git(session: RoleSession, place: str, version: str, folder: Path, packed: Path, most: int) -> str:
-    asked = {
-        "repositoryName": checking.repository(place),
-        "commitSpecifier": version.removeprefix("refs/heads/").removeprefix("refs/tags/") or "HEAD",
-        "format": "zip",
-    }
+    asked = {"repositoryName": checking.repository(place), "format": "zip"}
+    if version:
+        asked["commitSpecifier"] = version.removeprefix("refs/heads/").removeprefix("refs/tags/")
     told = await session.act("codecommit", "GitPull", asked)
     await asyncio.to_thread(packed.write_bytes, bytes(told["archive"]))
     await asyncio.to_thread(archive.unpack, packed, folder, most_bytes=most)

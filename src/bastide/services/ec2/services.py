@@ -45,6 +45,7 @@ _INTERFACES: Final = (
     ("cloudtrail", ("cloudtrail",), "cloudtrail"),
     ("codeartifact.api", ("codeartifact",), "codeartifact"),
     ("codeartifact.repositories", ("codeartifact",), "*.d.codeartifact"),
+    ("codebuild", ("codebuild",), "codebuild"),
     ("ec2", ("ec2",), "ec2"),
     ("ecr.api", ("ecr",), "api.ecr"),
     ("ecr.dkr", ("ecr",), "*.dkr.ecr"),
