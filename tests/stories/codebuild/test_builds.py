@@ -183,8 +183,11 @@ def test_a_source_becomes_artifacts_reports_and_events(bench: Bench) -> None:
              one["detail-type"] == "CodeBuild Build Phase Change"}  # fmt: skip
     assert ended == {key: value for key, value in phases(build).items() if key != "COMPLETED"}
     assert "hunter2" not in json.dumps(told)
-    measured = account.client("cloudwatch").list_metrics(Namespace="AWS/CodeBuild")["Metrics"]
-    assert {"Builds", "SucceededBuilds", "Duration", "BuildDuration"} <= {one["MetricName"] for one in measured}
+    wanted, names = {"Builds", "SucceededBuilds", "Duration", "BuildDuration"}, set[str]()
+    while not wanted <= names:  # values are kept a moment after they were measured
+        time.sleep(0.05)
+        measured = account.client("cloudwatch").list_metrics(Namespace="AWS/CodeBuild")["Metrics"]
+        names = {one["MetricName"] for one in measured}
     # With the key disabled nothing is stored any more, and one cause says so.
     account.client("kms").disable_key(KeyId=key)
     failed = bench.over(bench.start(name))

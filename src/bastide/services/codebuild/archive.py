@@ -72,9 +72,9 @@ def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
         above = name.split("/")
         if any("/".join(above[:count]) in links for count in range(1, len(above))):
             raise Unfit(f"`{name[:200]}` in it lies behind a link")
-    for name, target in links.items():
+    for name, led in links.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(target)
+        (folder / name).symlink_to(led)
 
 
 def _target(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> str:
