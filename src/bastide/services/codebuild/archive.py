@@ -16,6 +16,8 @@ from typing import IO, Final
 _CHUNK: Final = 1 << 20
 _MOST_ENTRIES: Final = 65_536
 _DEEPEST: Final = 100
+_MOST_WORK: Final = 200_000_000
+"""Of comparing names with patterns: characters of the ones by characters of the others."""
 _MOVED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV))
 
 
@@ -35,6 +37,10 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
         raise Unfit(f"it is no .zip archive that can be read ({type(error).__name__})") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise Unfit("a name in it is both a file and a folder") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise Unfit("a name in it is too long") from None
 
 
 def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
@@ -210,8 +216,11 @@ def select(top: int, base: str, patterns: Sequence[str], exclude: Sequence[str] 
     # A name without a star that is a folder's means all that is in it.
     wanted += [Glob(f"{one.rstrip('/')}/**") for one in patterns if Glob(one).plain]
     below = Glob(base) if base and base != "." else None
-    found = []
+    found, work, lengths = [], 0, sum(map(len, (*patterns, *exclude, base)))
     for path in regular(top):
+        work += len(path) * lengths
+        if work > _MOST_WORK:
+            raise Unfit("the patterns and the files are too many to be compared")
         names = [path]
         if below is not None:
             parts = path.split("/")

@@ -672,10 +672,14 @@ class BuildFlow:
                 return None
             read: Any = results.cases if kind == "TEST" else results.coverage
             found: list[Any] = []
+            left = results.MOST_TOGETHER
             for name, path in files:
-                content = archive.text_of(top, path, results.MOST_BYTES + 1)
+                content = archive.text_of(top, path, results.MOST_BYTES + 1) or b""
+                left -= len(content)
+                if left < 0:
+                    raise results.Unreadable(f"its files together are longer than {results.MOST_TOGETHER} bytes")
                 try:
-                    found += read(content or b"")
+                    found += read(content)
                 except results.Unreadable as wrong:
                     raise results.Unreadable(f"{name[:200]}: {wrong}") from None
             return found
@@ -758,7 +762,7 @@ class BuildFlow:
         with contextlib.suppress(Exception):
             await log.close()
         place = row.doc["logs"].get("s3LogsArn", "").removeprefix("arn:aws:s3:::")
-        if not place or not work.volume:
+        if not place or not work.volume or not log.whole:
             return
         bucket, _, key = place.partition("/")
         plain = row.doc["logs"]["s3Logs"].get("encryptionDisabled")
