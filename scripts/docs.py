@@ -21,11 +21,13 @@ def page(service: Service) -> str:
     """One service's page."""
     known = codec(service.name)
     have: dict[str, Operation] = {one.name: one for kind in service.kinds for one in kind.operations}
+    inside = {name for name, one in have.items() if one.inside}
     missing = sorted(set(known.operations) - set(have))
+    there, of = len(have) - len(inside), len(known.operations) - len(inside)
     lines = [
         f"# {service.name}",
         "",
-        f"{len(have)} of the API's {len(known.operations)} operations. What is not in the first table is refused as",
+        f"{there} of the API's {of} operations. What is not in the first table is refused as",
         "an unknown operation. This page is generated (`make docs`); a test compares it with the registry.",
         "",
         "| operation | asks | changes | record |",
@@ -38,6 +40,11 @@ def page(service: Service) -> str:
         asks = ", ".join(dict.fromkeys(asked))
         category = "data event" if operation.data else "management event"
         lines.append(f"| {name} | {asks} | {'yes' if operation.mutates else 'no'} | {category} |")
+    if inside:
+        lines += [
+            "",
+            f"No request of the API means {', '.join(sorted(inside))}: a protocol or another service does.",
+        ]
     if missing:
         lines += ["", "## Not there", "", ", ".join(missing) + "."]
     return "\n".join(lines) + "\n"

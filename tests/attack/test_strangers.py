@@ -38,7 +38,7 @@ def _pour(platform: Running, head: str, body: bytes) -> tuple[bytes, int]:
     with socket.create_connection((host, int(port)), timeout=20) as raw:
         raw.sendall(f"{head}Host: {netloc}\r\n\r\n".encode())
         raw.setblocking(False)
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 60
         while time.monotonic() < ends:
             try:
                 answer = raw.recv(65536)
@@ -54,6 +54,8 @@ def _pour(platform: Running, head: str, body: bytes) -> tuple[bytes, int]:
                     continue
                 except BlockingIOError:
                     pass
+                except ConnectionError:  # closed before the rest came; what it said first can be read
+                    body = body[:sent]
             time.sleep(0.002)
     raise AssertionError("no answer")
 

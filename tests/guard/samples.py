@@ -26,6 +26,12 @@ MADE_BY = {
     "CreateRouteTable": "route-table",
     "CreateVpcEndpoint": "vpc-endpoint",
     "CreateNetworkInterface": "network-interface",
+    "CreateInternetGateway": "internet-gateway",
+    "CreateTransitGateway": "transit-gateway",
+    "CreateTransitGatewayVpcAttachment": "transit-gateway-attachment",
+    "CreateTransitGatewayRouteTable": "transit-gateway-route-table",
+    "CreateCustomerGateway": "customer-gateway",
+    "CreateVpnConnection": "vpn-connection",
     "AuthorizeSecurityGroupIngress": "security-group-rule",
     "AuthorizeSecurityGroupEgress": "security-group-rule",
 }

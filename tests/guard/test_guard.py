@@ -21,7 +21,14 @@ from bastide.main.catalogue import SERVICES
 from bastide.protocol import MODELS
 from tests.platform import REGION, Account, Keys, Running
 
-OPERATIONS = [(kind.service, one.name) for service in SERVICES for kind in service.kinds for one in kind.operations]
+OPERATIONS = [
+    (kind.service, one.name)
+    for service in SERVICES
+    for kind in service.kinds
+    for one in kind.operations
+    if not one.inside
+]
+INSIDE = [one for service in SERVICES for kind in service.kinds for one in kind.operations if one.inside]
 NEEDLESS = {("sts", "GetCallerIdentity"), ("sts", "GetAccessKeyInfo"), ("sts", "GetSessionToken")}
 _REFUSALS = {
     "AccessDenied", "AccessDeniedException", "MissingAuthenticationToken", "MissingAuthenticationTokenException",
@@ -367,6 +374,8 @@ _OWN |= {
     for noun in ("PrincipalWithPortfolio", "PrincipalFromPortfolio", "TagOptionWithResource", "TagOptionFromResource")
 }
 """They are about a portfolio or product of the caller's own account; a ResourceId is an id in it."""
+_OWN |= {("codecommit", f"{verb}RepositoryTriggers") for verb in ("Put", "Test")}
+"""They are about a repository of the caller's own account, and only mention a destination, whose policy decides."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 
@@ -376,3 +385,16 @@ def test_the_administrator_of_a_neighbour_account(
     platform: Running, somebody: Account, powerful_neighbour: Account, service: str, operation: str
 ) -> None:
     refused(platform, send(platform, service, operation, powerful_neighbour.keys, somebody.id), service, operation)
+
+
+@pytest.mark.control("IAM-01")
+@pytest.mark.parametrize("operation", INSIDE, ids=lambda one: f"{one.service}:{one.name}")
+def test_what_is_inside_is_no_operation_of_the_api(platform: Running, somebody: Account, operation: Any) -> None:
+    """Who may do anything does not reach it by a signed request: only its own protocol, or another service, does."""
+    from tests.guard.test_bad_input import ask
+
+    prefix = _model(operation.service).metadata["targetPrefix"]
+    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"{prefix}.{operation.name}"}
+    body = json.dumps({"repositoryName": "name"}).encode()
+    status, _, answer = ask(platform, somebody.keys, operation.service, "POST", "/", body, headers)
+    assert (status, json.loads(answer)["__type"].rpartition("#")[2]) == (400, "UnknownOperationException")

@@ -27,7 +27,7 @@ _ACCOUNT_ROLE = "OrganizationAccountAccessRole"
 
 @click.group()
 def network() -> None:
-    """Programs inside a VPC's subnets, for trying out what can be reached from there."""
+    """Programs inside a VPC's subnets, and what packets from there meet."""
 
 
 @network.command(context_settings={"ignore_unknown_options": True})
@@ -75,6 +75,76 @@ def run(
     sys.exit(status)
 
 
+@network.command()
+@DATA_OPTION
+@click.option("--account", help="Name or id of the source's account; the management account if left out.")
+@click.option("--role", help=f"Name of the role to take on there.  [default: {_ACCOUNT_ROLE}]")
+@click.option("--region", help="The source's region; the platform's default if left out.")
+@click.option("--protocol", type=click.Choice(["tcp", "udp", "icmp"]), default="tcp", show_default=True)
+@click.option("--format", "shape", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.argument("source")
+@click.argument("destination")
+@click.argument("port", type=click.IntRange(1, 65535), default=443)
+def why(
+    data: Path,
+    account: str | None,
+    role: str | None,
+    region: str | None,
+    protocol: str,
+    shape: str,
+    source: str,
+    destination: str,
+    port: int,
+) -> None:
+    """Tell what a packet from SOURCE to DESTINATION meets, hop by hop, there and back: groups, routes, gateways, links.
+
+    SOURCE is a network interface (eni-...), or the address of one. DESTINATION is an address, a name that the VPC's DNS
+    knows, or an interface of the same account. The last hop is the one that refuses; the exit status is 1 then. It is said
+    from what packets go by, not tried. Works for the platform's owner on its machine.
+
+    \b
+    bastide network why --account data-science eni-0123 10.2.1.10 443
+    """
+    platform = Platform(data)
+    ec2 = platform.client("ec2", _credentials(platform, account, role), region)
+    found = _interface_of(ec2, source)
+    if found is None:
+        raise click.ClickException(f"{source} is no network interface of the account, and no address of one")
+    if destination.startswith("eni-"):
+        other = _interface_of(ec2, destination)
+        if other is None:
+            raise click.ClickException(f"{destination} is no network interface of the account; give its address")
+        destination = other["PrivateIpAddress"]
+    asked = {
+        "account": found["OwnerId"], "region": ec2.meta.region_name, "vpc": found["VpcId"],
+        "interface": found["NetworkInterfaceId"],
+        "packet": {"destination": destination, "protocol": protocol, "port": port},
+    }  # fmt: skip
+    with _line(platform, asked) as (_, told):
+        if "error" in told:
+            raise click.ClickException(told["error"])
+        hops = told["hops"]
+    passes = all(one["passes"] for one in hops)
+    if shape == "json":
+        click.echo(json.dumps({"passes": passes, "hops": hops}, indent=2))
+    else:
+        wide = max(len(one["what"]) for one in hops)
+        for one in hops:
+            mark = "passes " if one["passes"] else "REFUSES"
+            click.echo(f"{mark}  {one['what']:<{wide}}  {one['where']}: {one['why']}")
+        click.echo("it arrives, and an answer comes back" if passes else "it does not arrive, or no answer comes back")
+    sys.exit(0 if passes else 1)
+
+
+def _interface_of(ec2: Any, id: str) -> dict[str, Any] | None:
+    name = "network-interface-id" if id.startswith("eni-") else "private-ip-address"
+    found = ec2.describe_network_interfaces(Filters=[{"Name": name, "Values": [id]}])["NetworkInterfaces"]
+    if len(found) > 1:
+        ids = ", ".join(one["NetworkInterfaceId"] for one in found)
+        raise click.ClickException(f"several interfaces have the address {id}: {ids}")
+    return dict(found[0]) if found else None
+
+
 def _credentials(platform: Platform, account: str | None, role: str | None) -> Credentials:
     held = platform.administrator()
     if account is None and role is None:
@@ -112,11 +182,8 @@ def _interface(ec2: Any, subnet: str, groups: Sequence[str]) -> Iterator[dict[st
 
 
 @contextlib.contextmanager
-def _attached(platform: Platform, made: dict[str, Any], region: str) -> Iterator[dict[str, str]]:
-    """Something is attached to the interface as long as this lasts."""
-    asked = {
-        "account": made["OwnerId"], "region": region, "vpc": made["VpcId"], "interface": made["NetworkInterfaceId"]
-    }  # fmt: skip
+def _line(platform: Platform, asked: dict[str, Any]) -> Iterator[tuple[socket.socket, dict[str, Any]]]:
+    """A connection to the platform's socket for its owner, and the answer to a question."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(30)
         try:
@@ -125,7 +192,16 @@ def _attached(platform: Platform, made: dict[str, Any], region: str) -> Iterator
             answer = link.makefile("rb").readline()
         except OSError as error:
             raise click.ClickException(f"the platform cannot be reached: {error}") from None
-        told: dict[str, str] = json.loads(answer or b'{"error": "it closed the connection"}')
+        yield link, json.loads(answer or b'{"error": "it closed the connection"}')
+
+
+@contextlib.contextmanager
+def _attached(platform: Platform, made: dict[str, Any], region: str) -> Iterator[dict[str, str]]:
+    """Something is attached to the interface as long as this lasts."""
+    asked = {
+        "account": made["OwnerId"], "region": region, "vpc": made["VpcId"], "interface": made["NetworkInterfaceId"]
+    }  # fmt: skip
+    with _line(platform, asked) as (link, told):
         if "error" in told:
             raise click.ClickException(f"the interface could not be attached: {told['error']}")
         yield told

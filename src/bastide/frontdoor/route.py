@@ -164,7 +164,7 @@ class Router:
                 refusal = refusal or refused
                 continue
             operation = self._registry.operation(service.service, name)
-            if operation is None:
+            if operation is None or operation.inside:
                 refusal = _unknown(service, name, protocol)
                 continue
             held = service.operations[name]

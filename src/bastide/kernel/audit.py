@@ -195,7 +195,7 @@ def entries(
             resources = [q.resource for q in kept if q.resource != "*"]
     if request.tls:
         record["tlsDetails"] = {"tlsVersion": request.tls, "clientProvidedHostHeader": request.host}
-    record["additionalEventData"] = {"bastide": {"questions": [_question(one) for one in questions]}}
+    record["additionalEventData"] = {**call.told, "bastide": {"questions": [_question(one) for one in questions]}}
     recipients = [caller.account] if caller.account else []
     for question in questions:
         # Of a call that is answered key by key, some questions may be answered no.

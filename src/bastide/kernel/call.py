@@ -85,6 +85,8 @@ class Call:
     context: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     prepared: Any = None
     """What `Operation.prepare` found."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What the record's ``additionalEventData`` says of it beside the decision."""
     also: Callable[[Transaction, dict[str, Any]], None] | None = None
     """Done with the output in the handler's transaction: what a workflow remembers of a call it made, so that it is made
     once whenever a process ends."""

@@ -117,6 +117,11 @@ class Directory(Protocol):
         """A long-term access key's user and secret; None if the key is unknown or inactive."""
         ...
 
+    def by_service_credential(self, view: View, service: str, name: str, password: str) -> Caller | None:
+        """The user who has this name and password for a service (``codecommit.amazonaws.com``); None for what is wrong or
+        inactive."""
+        ...
+
     def by_session(self, view: View, session: Session) -> Caller | None:
         """The caller of a session; None when its role is gone or was made anew, or the session was revoked."""
         ...

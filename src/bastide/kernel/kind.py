@@ -154,7 +154,7 @@ class Operation:
     that does not. What it puts into the call's context, the questions see; fills: which condition keys those are. prepare:
     runs before the store is opened for the questions, when nothing has been allowed yet: fetches an issuer's keys,
     verifies an assertion, spends a one-time code; what it found is the call's `prepared`. A call forwarded by another
-    service is not prepared.
+    service is not prepared. inside: no request means it; services and protocols of their own reach it through `Calls`.
     """
 
     service: str
@@ -172,6 +172,7 @@ class Operation:
     identify: Identify | None = None
     prepare: Prepare | None = None
     event_name: str = ""
+    inside: bool = False
 
     @property
     def read_only(self) -> bool:

@@ -44,7 +44,7 @@ from bastide.engines.artifacts import Copies, Place, PlaceError, Unavailable, de
 from bastide.engines.keys import RootKey, Safe, SourceError, open_ring, open_root, ring_of
 from bastide.main.objects import leave_place, open_copies, owner_of, set_owner, take_place
 from bastide.main.options import OBJECTS_OPTION
-from bastide.services import codeartifact, ecr, lambda_, s3
+from bastide.services import codeartifact, codecommit, ecr, lambda_, s3
 from bastide.store import SqliteStore, database
 from bastide.store.directory import Configuration, DataDirectory, write_private
 from bastide.store.schema import MIGRATIONS
@@ -159,7 +159,13 @@ def _named(copy: Path) -> tuple[set[str], str]:
     store = SqliteStore(copy)
     try:
         with store.reading() as view:
-            named = s3.files(view) | ecr.files(view) | lambda_.files(view) | codeartifact.files(view)
+            named = (
+                s3.files(view)
+                | ecr.files(view)
+                | lambda_.files(view)
+                | codeartifact.files(view)
+                | codecommit.files(view)
+            )
             return {id.hex() for id in named if view.blob(id.hex()) is None}, owner_of(view)
     finally:
         store.close()

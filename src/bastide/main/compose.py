@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import bastide
@@ -12,6 +14,7 @@ from bastide.domain import Clock, wall
 from bastide.engines.artifacts import Artifacts
 from bastide.engines.cluster import Cluster
 from bastide.engines.functions import Functions
+from bastide.engines.git import Git
 from bastide.engines.idp import Issuers
 from bastide.engines.images import Containers
 from bastide.engines.indexes import PublicIndex
@@ -19,7 +22,8 @@ from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
 from bastide.engines.mail import Mail
-from bastide.engines.network import Door, NetworkError, Networks, Plan, Vpc
+from bastide.engines.network import Door, NetworkError, Networks, Plan, Transit, TransitPlan, Vpc
+from bastide.engines.network.links import Links
 from bastide.engines.network.namespaces import Namespaces
 from bastide.engines.outgoing import Outgoing
 from bastide.engines.placement import Placement
@@ -42,12 +46,14 @@ from bastide.main import authority
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
 from bastide.registry import PackagePages, RegistryPages
+from bastide.remote import RemotePages
 from bastide.services import (
     application_autoscaling,
     cloudformation,
     cloudwatch,
     codeartifact,
     codebuild,
+    codecommit,
     ec2,
     ecr,
     events,
@@ -56,6 +62,7 @@ from bastide.services import (
     kms,
     lambda_,
     logs,
+    route53,
     s3,
     sagemaker,
     scheduler,
@@ -109,6 +116,7 @@ class Platform:
     streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
+    triggers: codecommit.Triggers
     cluster: Cluster | None
 
     @classmethod
@@ -163,13 +171,24 @@ class Platform:
             sandboxes = volumes = Spread(sandboxes, volumes, ray)
         serving = Serving(run / "serving")
         registry = Registry(SERVICES)
-        network = ec2.Ec2Network(registry.services)
+
+        async def copies() -> Path:
+            if volumes.lost("git"):
+                await volumes.close("git")
+            return await volumes.create("git", os.urandom(32))
+
+        links = Links(directory.links)
+        network = ec2.Ec2Network(registry.services, links, route53.zones_of)
 
         def planned(vpc: Vpc) -> Plan | None:
             with store.reading() as view:
                 return network.plan(view, vpc)
 
-        networks = Namespaces(planned, directory.authority)
+        def planned_transit(transit: Transit) -> TransitPlan | None:
+            with store.reading() as view:
+                return network.transit(view, transit)
+
+        networks = Namespaces(planned, directory.authority, planned_transit)
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
         room = configuration.metrics_bytes
@@ -188,6 +207,7 @@ class Platform:
             Spools: Spools(directory.captured, root.derive("captured")),
             Optimiser: Optimiser(),
             Networks: networks,
+            Links: links,
             Configuration: configuration,
             identity_center.Portal: portal,
             Issuers: issuers,
@@ -200,6 +220,7 @@ class Platform:
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
             Functions: Functions(clock),
             Meter: meter,
+            Git: Git(copies),
         }
         calls = Calls(
             store=store,
@@ -239,11 +260,19 @@ class Platform:
         executions.subscribe(outbox)
         telling, notifications = cloudwatch.Telling(calls), s3.Notifications(calls)
         telling.subscribe(outbox)
+        triggers = codecommit.Triggers(calls)
+        triggers.subscribe(outbox)
         notifications.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
-            named = s3.files(view) | ecr.files(view) | lambda_.files(view) | codeartifact.files(view)
+            named = (
+                s3.files(view)
+                | ecr.files(view)
+                | lambda_.files(view)
+                | codeartifact.files(view)
+                | codecommit.files(view)
+            )
         await artifacts.sweep(lambda name: bytes.fromhex(name) in named)
         invented = None
         if development:
@@ -290,6 +319,7 @@ class Platform:
             firehose.Flusher(calls),
             telling,
             notifications,
+            triggers,
             ray,
         )
         journal.start()
@@ -303,6 +333,7 @@ class Platform:
         platform.streams.start()
         telling.start()
         notifications.start()
+        triggers.start()
         calls.engine(Functions).start()
         calls.engine(lambda_.Events).start()
         await mappings.start()
@@ -326,11 +357,12 @@ class Platform:
         inside = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in configuration.regions)]
         hosts = [*configuration.hosts, *inside]
         registry = RegistryPages(self.calls, configuration.hosts, configuration.regions)
+        remote = RemotePages(self.calls, configuration.regions)
         signals = cloudformation.Signals(self.calls)
         code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
         packages = PackagePages(self.calls, configuration.hosts, configuration.regions)
-        pages = (registry, packages, code, signals, sns.Links(self.calls), *browsers)
+        pages = (registry, remote, packages, code, signals, sns.Links(self.calls), *browsers)
         return FrontDoor(
             self.calls,
             hosts=hosts,
@@ -344,9 +376,13 @@ class Platform:
         self.networks.door = door
         with self.store.reading() as view:
             vpcs = self.network.vpcs(view)
+            transits = self.network.transits(view, self.configuration.regions)
         for vpc in vpcs:
             with contextlib.suppress(NetworkError):
                 await ec2.settle(self.calls, vpc)
+        for transit in transits:
+            with contextlib.suppress(NetworkError):
+                await self.networks.settle(transit)
 
     def health(self) -> dict[str, object]:
         """What `GET /_bastide/health` tells."""
@@ -410,6 +446,7 @@ class Platform:
         await self.streams.close()
         await self.telling.close()
         await self.notifications.close()
+        await self.triggers.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()

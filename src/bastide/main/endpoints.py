@@ -13,12 +13,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 
-from bastide.engines.network import Attachment, NetworkError, Networks, Opened, Vpc
+from bastide.engines.network import Attachment, NetworkError, Networks, Opened, Packet, Vpc
 from bastide.frontdoor import FrontDoor, Listener
 from bastide.frontdoor.receive import server_context
 from bastide.main import authority
@@ -149,7 +150,7 @@ class Doors:
 
 class Attaching:
     """Answers on a unix socket that the platform's owner alone can open: a line of JSON names a network interface, and
-    something is attached to it as long as the connection stands."""
+    something is attached to it as long as the connection stands; or it asks what a packet from there would meet."""
 
     def __init__(self, networks: Networks, path: Path) -> None:
         self._networks = networks
@@ -174,6 +175,9 @@ class Attaching:
             async with asyncio.timeout(_SECONDS):
                 told = json.loads(await reader.readline())
                 vpc = Vpc(str(told["account"]), str(told["region"]), str(told["vpc"]))
+                if "packet" in told:
+                    await self._explain(writer, vpc, told)
+                    return
                 attachment = await self._networks.attach(vpc, str(told["interface"]))
             answer = {
                 "namespace": attachment.namespace,
@@ -193,6 +197,14 @@ class Attaching:
             if attachment is not None:
                 await attachment.close()
             writer.close()
+
+    async def _explain(self, writer: asyncio.StreamWriter, vpc: Vpc, told: dict[str, Any]) -> None:
+        """Answers what a packet would meet."""
+        asked = told["packet"]
+        packet = Packet("", str(asked["destination"]), str(asked["protocol"]), int(asked["port"]))
+        hops = self._networks.explain(vpc, str(told["interface"]), packet)
+        writer.write(json.dumps({"hops": [asdict(one) for one in hops]}).encode() + b"\n")
+        await writer.drain()
 
     @staticmethod
     def _may(writer: asyncio.StreamWriter) -> bool:

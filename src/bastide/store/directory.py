@@ -99,6 +99,11 @@ class DataDirectory:
         return self.root / "run" / "attach.sock"
 
     @property
+    def links(self) -> Path:
+        """What the operator says stands behind links to elsewhere; there need be none."""
+        return self.root / "links.json"
+
+    @property
     def root_key(self) -> Path:
         """The key that wraps all others."""
         return self.root / "root.key"

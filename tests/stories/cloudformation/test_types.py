@@ -393,6 +393,86 @@ def _account(word: str) -> dict[str, Any]:
     }
 
 
+def _connected(word: str) -> dict[str, Any]:
+    """What leads out of a network, and names in it."""
+    tags = [{"Key": "word", "Value": word}]
+    through = {"TransitGatewayRouteTableId": _ref("Ways"), "TransitGatewayAttachmentId": _ref("Joint")}
+    return {
+        "Network": ("AWS::EC2::VPC", {"CidrBlock": "10.8.0.0/16"}),
+        "Subnet": ("AWS::EC2::Subnet", {"VpcId": _ref("Network"), "CidrBlock": "10.8.1.0/24"}),
+        "Table": ("AWS::EC2::RouteTable", {"VpcId": _ref("Network")}),
+        "Out1": ("AWS::EC2::InternetGateway", {"Tags": tags}),
+        "Gate": ("AWS::EC2::VPCGatewayAttachment", {"VpcId": _ref("Network"), "InternetGatewayId": _ref("Out1")}),
+        "Transit": ("AWS::EC2::TransitGateway", {"DefaultRouteTableAssociation": "disable", "Tags": tags}),
+        "Joint": (
+            "AWS::EC2::TransitGatewayAttachment",
+            {
+                "TransitGatewayId": _ref("Transit"),
+                "VpcId": _ref("Network"),
+                "SubnetIds": [_ref("Subnet")],
+                "Tags": tags,
+            },
+        ),
+        "Default": (
+            "AWS::EC2::Route",
+            {
+                "RouteTableId": _ref("Table"),
+                "DestinationCidrBlock": "0.0.0.0/0",
+                **({"GatewayId": _ref("Out1")} if word == "one" else {"TransitGatewayId": _ref("Transit")}),
+            },
+            ["Gate", "Joint"],
+        ),
+        "Ways": ("AWS::EC2::TransitGatewayRouteTable", {"TransitGatewayId": _ref("Transit"), "Tags": tags}),
+        "Associated": ("AWS::EC2::TransitGatewayRouteTableAssociation", through),
+        "Told": ("AWS::EC2::TransitGatewayRouteTablePropagation", through),
+        "Way": (
+            "AWS::EC2::TransitGatewayRoute",
+            {
+                "TransitGatewayRouteTableId": _ref("Ways"),
+                "DestinationCidrBlock": "10.7.0.0/16" if word == "one" else "10.9.0.0/16",
+                **({"Blackhole": True} if word == "one" else {"TransitGatewayAttachmentId": _ref("Joint")}),
+            },
+        ),
+        "Elsewhere": (
+            "AWS::EC2::CustomerGateway",
+            {"Type": "ipsec.1", "IpAddress": "203.0.113.10", "BgpAsn": 65000, "Tags": tags},
+        ),
+        "Link": (
+            "AWS::EC2::VPNConnection",
+            {
+                "Type": "ipsec.1",
+                "CustomerGatewayId": _ref("Elsewhere"),
+                "TransitGatewayId": _ref("Transit"),
+                "StaticRoutesOnly": word == "one",
+                "Tags": tags,
+            },
+        ),
+        "Names": (
+            "AWS::Route53::HostedZone",
+            {
+                "Name": "types.bank",
+                "HostedZoneConfig": {"Comment": word},
+                "VPCs": [{"VPCRegion": _ref("AWS::Region"), "VPCId": _ref("Network")}],
+                "HostedZoneTags": tags,
+            },
+        ),
+        "Name": (
+            "AWS::Route53::RecordSet",
+            {
+                "HostedZoneId": _ref("Names"),
+                "Name": "a.types.bank",
+                "Type": "A",
+                "TTL": "60",
+                "ResourceRecords": ["10.8.0.1" if word == "one" else "10.8.0.2"],
+            },
+        ),
+        "Shared": (
+            "AWS::RAM::ResourceShare",
+            {"Name": f"share-{word}", "ResourceArns": [_at("Transit.TransitGatewayArn")], "Tags": tags},
+        ),
+    }
+
+
 def _function(word: str) -> dict[str, Any]:
     """What belongs to a function."""
     code = f"def handler(event, context):\n    return '{word}'\n"
@@ -478,7 +558,7 @@ def _through(stacks: Stacks, name: str, first: str, second: str, **more: Any) ->
     assert stacks.get(id)["StackStatus"] == "DELETE_COMPLETE" and not left, left
 
 
-@pytest.mark.parametrize("rows", [_account, _function])
+@pytest.mark.parametrize("rows", [_account, _connected, _function])
 def test_rows_of_an_account(account: Account, rows: Any) -> None:
     _through(Stacks(account), "types", _template(rows("one")), _template(rows("two")))
 

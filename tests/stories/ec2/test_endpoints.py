@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,33 @@ def test_no_path_from_a_subnet_without_a_route_and_no_group_of_another_vpc(scien
             vpc.interface("logs", SecurityGroupIds=[group])
         assert error.value.response["Error"]["Code"] == code
     assert len(vpc.ec2.describe_vpc_endpoints()["VpcEndpoints"]) == 1
+
+
+@pytest.mark.control("XVE-01", lacking="a job's reads across accounts; registries")
+@pytest.mark.control("XVE-05", lacking="a registry of another region")
+def test_an_interface_endpoint_for_s3_serves_its_own_region_under_its_policy(science: Science) -> None:
+    vpc, inside = science.vpc, science.inside
+    near, far = (f"{word}-{uuid.uuid4().hex[:10]}" for word in ("near", "far"))
+    s3 = vpc.account.client("s3")
+    s3.create_bucket(Bucket=near)
+    elsewhere = vpc.account.client("s3", region_name="eu-west-1")
+    elsewhere.create_bucket(Bucket=far, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    listing = ("s3", "list_objects_v2", {"Bucket": near})
+    beyond = ("s3", "list_objects_v2", {"Bucket": far, "_client": {"region_name": "eu-west-1"}})
+    assert inside.lost(listing)
+    made = vpc.interface("s3")["VpcEndpointId"]
+    assert inside.one(*listing)[0] == ""
+    assert inside.one(*beyond)[0] == "EndpointConnectionError"  # no name of another region is known
+    assert inside.one("s3", "list_objects_v2", {"Bucket": far})[0] == "EndpointConnectionError"  # it was sent there
+    # A bucket that demands the endpoint is reached by no other way.
+    demands = {"StringNotEquals": {"aws:SourceVpce": made}}
+    arns = [f"arn:aws:s3:::{near}", f"arn:aws:s3:::{near}/*"]
+    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:ListBucket", "Resource": arns, "Condition": demands}
+    s3.put_bucket_policy(Bucket=near, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    assert inside.one(*listing)[0] == ""
+    assert refused(s3.list_objects_v2, Bucket=near) == "AccessDenied"
+    vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[made])
+    assert inside.lost(listing)
 
 
 def test_two_clients_of_a_vpc_reach_each_other_as_their_groups_say(science: Science) -> None:

@@ -101,8 +101,8 @@ def test_endpoints_that_cannot_be(vpc: Vpc) -> None:
     long = json.dumps(allow("sts:*", Principal="*", Sid="x" * 20_480))
     with pytest.raises(ClientError, match="InvalidPolicyDocument"):
         vpc.interface("sts", PolicyDocument=long)
-    assert refused(ec2.create_vpc_endpoint, VpcId=vpc.id, ServiceName="com.amazonaws.us-east-1.s3",
-                   VpcEndpointType="Interface") == "InvalidParameter"  # fmt: skip
+    assert refused(ec2.create_vpc_endpoint, VpcId=vpc.id, ServiceName="com.amazonaws.us-east-1.sts",
+                   VpcEndpointType="Gateway") == "InvalidParameter"  # fmt: skip
     for name in ("com.amazonaws.eu-west-1.sts", "com.amazonaws.us-east-1.dynamodb", "sts"):
         assert refused(
             ec2.create_vpc_endpoint, VpcId=vpc.id, ServiceName=name, VpcEndpointType="Interface"

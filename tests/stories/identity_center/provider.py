@@ -27,6 +27,8 @@ class Provider(Issuer):
     gone: bool = False
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     refreshed: int = 0
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Whom a refresh token was given for."""
 
     def start(self, folder: Path) -> Provider:
         super().start(folder)
@@ -67,19 +69,24 @@ class Provider(Issuer):
     def _token(self, form: dict[str, str], pair: str) -> tuple[int, dict[str, Any]]:
         if pair != f"{CLIENT}:{SECRET.replace(' ', '%20')}":
             return 401, {"error": "invalid_client"}
-        nonce = None
+        nonce, claims = None, self.claims
         if form["grant_type"] == "refresh_token":
             self.refreshed += 1
             if self.gone:
                 return 400, {"error": "invalid_grant"}
+            held = self.known[form["refresh_token"]]
+            if held.get("sub") != claims.get("sub"):  # somebody else has come meanwhile
+                claims = held
         else:
             asked = self.codes.pop(form["code"], {})
             challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).decode()
             if challenge.rstrip("=") != asked.get("code_challenge") or form["redirect_uri"] != asked["redirect_uri"]:
                 return 400, {"error": "invalid_grant"}
             nonce = asked["nonce"]
-        claims = {"aud": CLIENT, **({"nonce": nonce} if nonce else {}), **self.claims, **self.spoil}
-        return 200, {"id_token": self.token(**claims), "refresh_token": "again", "access_token": "x"}
+        again = secrets.token_urlsafe(16)
+        self.known[again] = claims
+        told = {"aud": CLIENT, **({"nonce": nonce} if nonce else {}), **claims, **self.spoil}
+        return 200, {"id_token": self.token(**told), "refresh_token": again, "access_token": "x"}
 
     def logout_token(self, subject: str, **other: Any) -> str:
         """What it sends when it ends somebody's sessions."""

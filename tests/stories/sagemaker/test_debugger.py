@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,6 +181,35 @@ def test_a_rule_stops_its_training_while_it_runs_and_eventbridge_is_told(worksho
         ]
 
     until(lambda: ["IssuesFound", "InProgress"] in told())
+
+
+@pytest.mark.control("EXP-14")
+def test_an_evaluation_that_ended_too_soon_begins_anew(workshop: Workshop) -> None:
+    rules = [rule("LossNotDecreasing", num_steps="25")]
+    code = FLAT.replace("range(1000)", "range(60)")
+    name = workshop.train(code, DebugHookConfig=hook(workshop), DebugRuleConfigurations=rules)
+    data = os.fsencode(workshop.account.platform.data)
+
+    def evaluations() -> list[int]:
+        return [
+            int(one.name)
+            for one in Path("/proc").glob("[0-9]*")
+            if b"/bin/evaluate-rules" in read(one / "cmdline") and data in read(one / "mountinfo")
+        ]
+
+    until(evaluations)
+    for one in evaluations():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+    assert verdicts(workshop.trained(name))["LossNotDecreasing"][0] == "IssuesFound"
+
+
+def read(path: Path) -> bytes:
+    """Of a process that may end meanwhile."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 HOSTILE = """

@@ -27,6 +27,55 @@ class Vpc:
 
 
 @dataclass(frozen=True, slots=True)
+class Transit:
+    """Which transit gateway."""
+
+    account: str
+    region: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A route. network: the destination, an IPv4 CIDR. joint: the attachment that its packets leave by; empty for one whose
+    packets are lost. The longest prefix counts. reason: why they are lost, for people."""
+
+    network: str
+    joint: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Far:
+    """What the operator declared to stand behind a link. name: the operator's word for it. namespace: the path of the
+    network namespace it is reached in. ranges: the only addresses that are there."""
+
+    name: str
+    namespace: str
+    ranges: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """An attachment of a transit gateway, to a VPC or to something declared. ranges: the addresses behind it; what comes
+    from there with another one is dropped. table, ways: the route table it is associated with and its routes, which decide
+    where its packets go. There are none without one."""
+
+    ranges: tuple[str, ...]
+    ways: tuple[Way, ...] = ()
+    vpc: Vpc | None = None
+    far: Far | None = None
+    table: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TransitPlan:
+    """How a transit gateway is to be: its attachments by id."""
+
+    joints: Mapping[str, Joint]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """What a security group lets pass. protocol: ``tcp``, ``udp``, ``icmp``, a number, or ``-1`` for all. first, last:
     ports, or type and code of ICMP; -1 for any. networks: peers as IPv4 CIDRs. group: peers that have this group."""
@@ -72,15 +121,30 @@ class Entrance:
 
 
 @dataclass(frozen=True, slots=True)
+class Zone:
+    """What a VPC's DNS knows below a name, and all that it knows there: name and names of records in lower case, without
+    the last dot. records: by name and type, seconds that they are good for, and values as in a zone file."""
+
+    name: str
+    records: Mapping[tuple[str, str], tuple[int, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a VPC is to be. resolver: the address of its DNS, empty without one. names: what resolves there, with the
-    addresses; ``*.`` in front covers everything below. interfaces: those that something may be attached to."""
+    addresses; ``*.`` in front covers everything below. interfaces: those that something may be attached to. cidr: of the
+    VPC. ways: of each subnet's CIDR the routes that lead out of the VPC. joints: the attachments by which transit gateways
+    are reached. zones: what its DNS knows besides `names`; whichever is longer counts."""
 
     resolver: str
     names: Mapping[str, tuple[str, ...]]
     entrances: tuple[Entrance, ...]
     interfaces: Mapping[str, Interface]
     groups: Mapping[str, Group] = field(default_factory=dict)
+    cidr: str = ""
+    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
+    joints: Mapping[str, Transit] = field(default_factory=dict)
+    zones: tuple[Zone, ...] = ()
 
 
 class Opened(Protocol):
@@ -144,6 +208,28 @@ class Joined(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The first packet of a connection. destination: an address, or a name that the source's DNS knows. protocol: ``tcp``,
+    ``udp`` or ``icmp`` (an echo request)."""
+
+    source: str
+    destination: str
+    protocol: str = "tcp"
+    port: int = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A place on a packet's way. what: the kind of place. where: its id. passes: whether the packet goes on. why: in
+    words."""
+
+    what: str
+    where: str
+    passes: bool
+    why: str
+
+
 class Networks(Protocol):
     """All networks of a platform: VPCs, and those of the hosts of a job."""
 
@@ -173,9 +259,13 @@ class Networks(Protocol):
         """What this machine lacks for networks, empty if nothing."""
         ...
 
-    async def settle(self, vpc: Vpc) -> None:
-        """Makes the VPC as planned now; when this returns, packets go accordingly. Raises NetworkError; then the VPC is
-        cut off as a whole until it is settled again."""
+    async def settle(self, which: Vpc | Transit) -> None:
+        """Makes a VPC or a transit gateway as planned now; when this returns, packets go accordingly. Raises NetworkError;
+        then it is cut off as a whole until it is settled again."""
+        ...
+
+    def explain(self, vpc: Vpc, interface: str, packet: Packet) -> list[Hop]:
+        """What a packet from an interface would meet, hop by hop, there and back; the last one refuses, or all pass."""
         ...
 
     async def attach(self, vpc: Vpc, interface: str) -> Attachment:
@@ -187,8 +277,12 @@ class Networks(Protocol):
         """Whether something is attached to a network interface."""
         ...
 
+    def linked(self, joint: str) -> bool:
+        """Whether an attachment of a transit gateway has its link now."""
+        ...
+
 
 __all__ = [
-    "Attachment", "Door", "Entrance", "Group", "Interface", "Joined", "NetworkError", "Networks", "Opened", "Peer", "Plan",
-    "Rule", "Vpc",
+    "Attachment", "Door", "Entrance", "Far", "Group", "Hop", "Interface", "Joined", "Joint", "NetworkError", "Networks",
+    "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way", "Zone",
 ]  # fmt: skip

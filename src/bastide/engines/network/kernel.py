@@ -71,6 +71,9 @@ def new_namespace(*, forwards: bool) -> int:
                 with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6 has nothing to switch off
                     Path(f"/proc/sys/net/ipv6/conf/{where}/disable_ipv6").write_text("1")
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1" if forwards else "0")
+            if forwards:  # who may send from which address, rules say; the way back need not be the way there
+                for where in ("all", "default"):
+                    Path(f"/proc/sys/net/ipv4/conf/{where}/rp_filter").write_text("0")
         except BaseException:
             os.close(made)
             raise

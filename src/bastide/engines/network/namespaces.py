@@ -23,17 +23,23 @@ from bastide.engines.network import (
     Attachment,
     Door,
     Entrance,
+    Hop,
     Interface,
     Joined,
     NetworkError,
     Opened,
+    Packet,
     Plan,
+    Transit,
+    TransitPlan,
     Vpc,
     kernel,
 )
 from bastide.engines.network.peers import Peers
 from bastide.engines.network.resolver import Resolver
 from bastide.engines.network.rules import ruleset
+from bastide.engines.network.transits import OUTER, Routing, Transits, route
+from bastide.engines.network.why import explain
 
 _AGAIN: Final = 5.0
 """Seconds until a VPC that was cut off is tried again."""
@@ -63,6 +69,8 @@ class _Network:
     resolver: Resolver | None = None
     resolves: str = ""
     loaded: str = ""
+    joints: dict[str, tuple[Transit, str]] = field(default_factory=dict)
+    routing: Routing = field(default_factory=Routing)
 
 
 class _Attached:
@@ -86,17 +94,23 @@ class _Attached:
 
 
 class Namespaces:
-    """All VPCs. planner: how a VPC is to be now, None for one that is gone. `door` serves what is opened, and is to be set
-    before the first VPC is settled."""
+    """All VPCs and transit gateways. planner, transits: how one is to be now, None for one that is gone. `door` serves what
+    is opened, and is to be set before the first VPC is settled."""
 
-    def __init__(self, planner: Callable[[Vpc], Plan | None], authority: Path = Path()) -> None:
+    def __init__(
+        self,
+        planner: Callable[[Vpc], Plan | None],
+        authority: Path = Path(),
+        transits: Callable[[Transit], TransitPlan | None] = lambda _: None,
+    ) -> None:
         self._planner = planner
+        self._transits = Transits(transits)
         self._trusted = authority
         self.door: Door | None = None
         self._networks: dict[Vpc, _Network] = {}
         self._attached: set[str] = set()
         self._lacking: str | None = None
-        self._trying: dict[Vpc, asyncio.Task[None]] = {}
+        self._trying: dict[Vpc | Transit, asyncio.Task[None]] = {}
         self._links = 0
 
     def lacking(self) -> str:
@@ -120,8 +134,28 @@ class Namespaces:
         """Whether something is attached to a network interface."""
         return interface in self._attached
 
-    async def settle(self, vpc: Vpc) -> None:
-        """Makes the VPC as planned now (see the port)."""
+    def linked(self, joint: str) -> bool:
+        """See the port."""
+        return self._transits.linked(joint)
+
+    def explain(self, vpc: Vpc, interface: str, packet: Packet) -> list[Hop]:
+        """See the port."""
+        return explain(
+            vpc,
+            interface,
+            packet,
+            plans=self._planner,
+            transits=self._transits.planner,
+            attached=self.attached,
+            linked=self.linked,
+        )
+
+    async def settle(self, which: Vpc | Transit) -> None:
+        """Makes it as planned now (see the port)."""
+        if isinstance(which, Transit):
+            await self._settled_transit(which)
+            return
+        vpc = which
         network = self._networks.setdefault(vpc, _Network())
         async with network.lock:
             try:
@@ -134,21 +168,33 @@ class Namespaces:
                 return
             await self._settled(vpc, network, plan)
 
-    async def _later(self, vpc: Vpc) -> None:
+    async def _settled_transit(self, transit: Transit) -> None:
+        try:
+            await self._transits.settle(transit)
+        except NetworkError:
+            self._again(transit)
+            raise
+
+    def _again(self, which: Vpc | Transit) -> None:
+        if which not in self._trying:
+            self._trying[which] = asyncio.get_running_loop().create_task(self._later(which))
+
+    async def _later(self, which: Vpc | Transit) -> None:
         """Tries again what could not be made."""
         await asyncio.sleep(_AGAIN)
-        self._trying.pop(vpc, None)
-        with contextlib.suppress(NetworkError):  # logged, and tried again
-            await self.settle(vpc)
+        self._trying.pop(which, None)
+        joined = [vpc for vpc, one in self._networks.items() if any(held[0] == which for held in one.joints.values())]
+        for one in (which, *joined):  # what a gateway that was cut off lost are the links of its VPCs
+            with contextlib.suppress(NetworkError):  # logged, and tried again
+                await self.settle(one)
 
     async def _settled(self, vpc: Vpc, network: _Network, plan: Plan) -> None:
         try:
             await self._make(network, plan)
-        except (OSError, NetworkError) as error:
+        except (OSError, TimeoutError, NetworkError) as error:
             self._cut(network)
             _log.exception("VPC %s is cut off: it could not be made as planned", vpc.id)
-            if vpc not in self._trying:
-                self._trying[vpc] = asyncio.get_running_loop().create_task(self._later(vpc))
+            self._again(vpc)
             raise NetworkError(f"VPC {vpc.id}: {error}") from error
         except BaseException:
             self._cut(network)
@@ -158,21 +204,45 @@ class Namespaces:
         if network.namespace < 0:
             network.namespace = kernel.new_namespace(forwards=True)
             # Packets that no route takes are lost, not refused: a client in a VPC times out.
-            await kernel.ip(network.namespace, "link set lo up", "route add blackhole default")
+            lines = ["link set lo up", "route add blackhole default"]
+            if plan.cidr:
+                lines.append(f"rule add to {plan.cidr} lookup main prio 100")  # the local route comes first
+            await kernel.ip(network.namespace, *lines)
         await self._replug(network, plan)
         self._leave(network, plan)
         for entrance in plan.entrances:
             if entrance.outside and entrance.id not in network.gateways:
                 network.gateways[entrance.id] = self._gateway(network)
         await self._address(network, plan)
-        wanted = ruleset(plan, network.plugs, network.gateways)
+        joined = [
+            one
+            for one in plan.joints.items()
+            if one[0] not in network.joints or not self._transits.stands(one[1], one[0])
+        ]
+        for joint, transit in joined:
+            network.joints[joint] = (transit, await self._transits.join(transit, joint, network.namespace))
+        links = {joint: link for joint, (_, link) in network.joints.items() if joint in plan.joints}
+        wanted = ruleset(plan, network.plugs, network.gateways, sorted(links.values()))
         if wanted != network.loaded:
             network.loaded = ""
             await kernel.run(network.namespace, "nft", "-f", "-", given=wanted)
             network.loaded = wanted
+        ways = {f"from {subnet}": held for subnet, held in plan.ways.items()}
+        await route(network.namespace, network.routing, ways, links, self._transits.numbers, OUTER)
+        await self._part(network, plan)
+        for transit in {transit for _, transit in joined}:
+            await self._transits.settle(transit)
         await self._resolve(network, plan)
         for entrance in plan.entrances:
             await self._serve(network, entrance)
+
+    async def _part(self, network: _Network, plan: Plan) -> None:
+        """Takes the links to transit gateways away that are not planned any more."""
+        for joint in [one for one in network.joints if one not in plan.joints]:
+            transit, link = network.joints.pop(joint)
+            self._transits.left(transit, joint)
+            with contextlib.suppress(NetworkError):  # it went with the gateway's namespace
+                await kernel.ip(network.namespace, f"link del {link}")
 
     async def _replug(self, network: _Network, plan: Plan) -> None:
         """What is attached goes by its interface as planned now; where that is gone, the link is taken away."""
@@ -227,9 +297,9 @@ class Namespaces:
             network.resolver.close()
             network.resolver = None
         if network.resolver is not None:
-            network.resolver.names = plan.names
+            network.resolver.names, network.resolver.zones = plan.names, plan.zones
         elif plan.resolver:
-            resolver = Resolver(plan.names)
+            resolver = Resolver(plan.names, plan.zones)
             bound = kernel.datagrams(network.namespace, plan.resolver)
             await asyncio.get_running_loop().create_datagram_endpoint(lambda: resolver, sock=bound)
             network.resolver, network.resolves = resolver, plan.resolver
@@ -259,7 +329,10 @@ class Namespaces:
             # The listeners' sockets go at the loop's next turn, and the namespace with them.
             os.close(network.namespace)
             network.namespace = -1
-        network.addresses, network.loaded = set(), ""
+        network.addresses, network.loaded, network.routing = set(), "", Routing()
+        for joint, (transit, _) in network.joints.items():
+            self._transits.left(transit, joint)
+        network.joints.clear()
         network.gateways.clear()
         for interface in network.plugs.values():
             self._attached.discard(interface.id)
@@ -384,3 +457,4 @@ class Namespaces:
             async with network.lock:
                 self._cut(network)
         self._networks.clear()
+        await self._transits.close()

@@ -7,6 +7,7 @@ for whatever else is attached). A packet must pass both. Drops are silent, so th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from bastide.engines.network import Group, Interface, Plan, Rule
@@ -15,11 +16,13 @@ HTTPS = 443
 _PORTS = 65535
 
 
-def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, str]) -> str:
+def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, str], joints: Sequence[str] = ()) -> str:
     """The whole ruleset, to be loaded as one transaction.
 
-    plugs: what is attached, by the name of its link. gateways: the inner address of each gateway endpoint.
+    plugs: what is attached, by the name of its link. gateways: the inner address of each gateway endpoint. joints: the
+    names of the links to transit gateways.
     """
+    beyond = f"{{ {', '.join(json.dumps(link) for link in joints)} }}"
     members: dict[str, list[str]] = {}
     served = [interface for entrance in plan.entrances for interface in entrance.interfaces]
     for interface in (*served, *plugs.values()):
@@ -44,6 +47,12 @@ def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, s
 
     lines.append("chain outward {")
     lines.append("type filter hook prerouting priority -150; policy drop;")
+    if joints:
+        # Nobody outside has an address of the VPC, and its DNS answers inside only.
+        lines.append(f"iifname {beyond} ip saddr {plan.cidr} drop")
+        if plan.resolver:
+            lines.append(f"iifname {beyond} ip daddr {plan.resolver} drop")
+        lines.append(f"iifname {beyond} accept")
     lines.append("iifname . ip saddr != @plugs drop")
     lines.append("ct state established,related accept")
     if plan.resolver:
@@ -72,7 +81,11 @@ def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, s
 
     lines.append("chain across {")
     lines.append("type filter hook forward priority 0; policy drop;")
+    if joints:
+        lines.append(f"iifname {beyond} oifname {beyond} drop")  # a VPC passes nothing on
     lines.append("ct state established,related accept")
+    if joints:
+        lines.append(f"oifname {beyond} accept")
     lines += _verdicts("ip daddr", ((one.address, f"in_{link}") for link, one in plugs.items()))
     lines.append("}")
     lines.append("}")

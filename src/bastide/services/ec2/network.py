@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from bastide.engines.network import Entrance, Group, Interface, Plan, Rule, Vpc
+from bastide.engines.network import Entrance, Group, Interface, Joint, Plan, Rule, Transit, TransitPlan, Vpc, Way, Zone
+from bastide.engines.network.links import Links
 from bastide.kernel import Endpoint
 from bastide.policy import Attached, Document, Form
 from bastide.services.ec2.nouns import (
@@ -15,20 +16,32 @@ from bastide.services.ec2.nouns import (
     SECURITY_GROUP,
     SECURITY_GROUP_RULE,
     SUBNET,
+    TRANSIT_ATTACHMENT,
+    TRANSIT_GATEWAY,
+    TRANSIT_TABLE,
     VPC,
     VPC_ENDPOINT,
 )
+from bastide.services.ec2.route_table import way_out
 from bastide.services.ec2.services import find, outside, prefix_list
 from bastide.services.ec2.subnet import router
+from bastide.services.ec2.transit_noun import ALIVE, Route, attachments, declared, ranges, routes
+from bastide.services.ec2.transit_noun import OF as OF_TRANSIT
 from bastide.services.ec2.vpc_endpoint import OF, dns_names
 from bastide.store import Row, View
 
+Zones = Callable[[View, str, str, Callable[[str], tuple[str, ...]]], Iterable[Zone]]
+"""The hosted zones of a VPC (region, id), given what finds the addresses of endpoints' own names."""
+
 
 class Ec2Network:
-    """Reads endpoints and VPCs from EC2's rows. services: botocore's names of those the platform has."""
+    """Reads endpoints, VPCs and transit gateways from EC2's rows. services: botocore's names of those the platform has.
+    links: what the operator declared. zones: the hosted zones that a VPC's DNS knows."""
 
-    def __init__(self, services: Collection[str]) -> None:
+    def __init__(self, services: Collection[str], links: Links, zones: Zones) -> None:
         self._services = frozenset(services)
+        self._links = links
+        self._zones = zones
 
     def endpoint(self, view: View, id: str) -> Endpoint | None:
         """The endpoint of that id, None when it is gone."""
@@ -44,7 +57,7 @@ class Ec2Network:
         row = VPC_ENDPOINT.get(view, account, region, id)
         if row is None:
             return None
-        service = find(region, row.doc["Service"], self._services)
+        service = find(region, row.doc["Service"], self._services, row.doc["Type"])
         policy = Attached(Document.parse_cached(row.doc["Policy"], Form.ENDPOINT), id)
         return Endpoint(
             id, row.doc["VpcId"], account, service.services if service is not None else frozenset(), policy, region
@@ -57,7 +70,7 @@ class Ec2Network:
         if held is None or vpc is None:
             return ""
         for endpoint in VPC_ENDPOINT.inside(view, account, region, vpc.name):
-            service = find(region, endpoint.doc["Service"], self._services)
+            service = find(region, endpoint.doc["Service"], self._services, endpoint.doc["Type"])
             if service is not None and service.gateway and _routed(endpoint, [held], vpc, view):
                 return endpoint.name
         return ""
@@ -86,11 +99,13 @@ class Ec2Network:
         subnets = {one.name: one for one in SUBNET.inside(view, *where, vpc.id)}
         held = NETWORK_INTERFACE.inside(view, *where, vpc.id)
         interfaces = {one.name: _interface(one, subnets[one.doc["SubnetId"]]) for one in held}
-        names: dict[str, tuple[str, ...]] = dict(outside(vpc.region))
+        zones = tuple(self._zones(view, vpc.region, vpc.id, lambda name: self._of_endpoint(view, name)))
+        hidden = tuple(f".{one.name}" for one in zones)
+        names = {name: held for name, held in outside(vpc.region).items() if not f".{name}".endswith(hidden)}
         entrances: list[Entrance] = []
         private = row.doc["DnsSupport"] and row.doc["DnsHostnames"]
         for endpoint in VPC_ENDPOINT.inside(view, *where, vpc.id):
-            service = find(vpc.region, endpoint.doc["Service"], self._services)
+            service = find(vpc.region, endpoint.doc["Service"], self._services, endpoint.doc["Type"])
             if service is None:
                 continue
             if service.gateway:
@@ -107,7 +122,94 @@ class Ec2Network:
         wanted = {group for one in interfaces.values() for group in one.groups}
         groups = {id: _group(view, *where, id) for id in sorted(wanted)}
         resolver = str(ipaddress.IPv4Network(row.doc["CidrBlock"])[2]) if row.doc["DnsSupport"] else ""
-        return Plan(resolver, names, tuple(entrances), free, groups)
+        return Plan(
+            resolver,
+            names,
+            tuple(entrances),
+            free,
+            groups,
+            row.doc["CidrBlock"],
+            {one.doc["CidrBlock"]: _ways(view, one, row) for one in subnets.values()},
+            {
+                one.name: Transit(one.doc["TgwOwner"], vpc.region, one.doc["Tgw"])
+                for one in TRANSIT_ATTACHMENT.inside(view, *where, vpc.id)
+                if one.status == ALIVE
+            },
+            zones,
+        )
+
+    def _of_endpoint(self, view: View, name: str) -> tuple[str, ...]:
+        """The addresses of an interface endpoint's own name, whosever it is: such names are no secret."""
+        id = "-".join(name.split(".", maxsplit=1)[0].split("-")[:2])
+        whose = _whose(view, id) if name.startswith("vpce-") else None
+        row = VPC_ENDPOINT.get(view, *whose, id) if whose is not None else None
+        service = None if row is None else find(row.region, row.doc["Service"], self._services, row.doc["Type"])
+        if row is None or service is None or service.gateway:
+            return ()
+        return dict(dns_names(row, service, view)).get(name, ())
+
+    def transit(self, view: View, transit: Transit) -> TransitPlan | None:
+        """How a transit gateway is to be; None for one that is gone."""
+        if TRANSIT_GATEWAY.get(view, transit.account, transit.region, transit.id) is None:
+            return None
+        ways: dict[str, tuple[Way, ...]] = {}
+        for table in TRANSIT_TABLE.inside(view, transit.account, transit.region, transit.id):
+            ways[table.name] = tuple(
+                Way(one.cidr, one.attachment.name if one.active and one.attachment is not None else "", _lost(one))
+                for one in routes(view, table, self._links)
+            )
+        joints: dict[str, Joint] = {}
+        for row in attachments(view, transit.region, transit.id):
+            if row.status != ALIVE:
+                continue
+            held = declared(view, row, self._links) if row.doc["Type"] == "vpn" else None
+            joints[row.name] = Joint(
+                ranges(view, row, self._links),
+                ways.get(row.doc["Table"], ()),
+                Vpc(row.account, row.region, row.doc["Resource"]) if row.doc["Type"] == "vpc" else None,
+                held.far if held is not None else None,
+                row.doc["Table"],
+            )
+        return TransitPlan(joints)
+
+    def transits(self, view: View, regions: Iterable[str]) -> list[Transit]:
+        """All transit gateways."""
+        found: list[Transit] = []
+        for region in regions:
+            after: str | None = None
+            while rows := view.scan(OF_TRANSIT, "", region, after=after, limit=500):
+                after = rows[-1].name
+                gateways = [one for one in rows if not one.name.startswith(f"{TRANSIT_ATTACHMENT.prefix}-")]
+                found += [Transit(one.doc["Account"], region, one.name) for one in gateways]
+        return found
+
+
+def _lost(route: Route) -> str:
+    return "" if route.active else f"the route {route.cidr} is a blackhole"
+
+
+def _ways(view: View, subnet: Row, vpc: Row) -> tuple[Way, ...]:
+    """Where packets that leave the VPC go from a subnet."""
+    id = subnet.doc.get("Table") or vpc.doc["Main"]
+    table = ROUTE_TABLE.get(view, subnet.account, subnet.region, id)
+    found: list[Way] = []
+    for cidr, target in (table.doc.get("Routes", {}) if table is not None else {}).items():
+        if target.startswith("igw-"):
+            found.append(Way(cidr, "", f"{id}: {cidr} leads to {target}, and no interface has a public address"))
+            continue
+        held = way_out(view, table, target) if table is not None else None
+        zones = {
+            one.doc["Zone"]
+            for name in (held.doc["Subnets"] if held is not None else ())
+            if (one := SUBNET.get(view, subnet.account, subnet.region, name)) is not None
+        }
+        if held is None:
+            found.append(Way(cidr, "", f"{id}: {cidr} leads to {target}, which {vpc.name} is not attached to"))
+        elif subnet.doc["Zone"] not in zones:
+            found.append(Way(cidr, "", f"{held.name} has no subnet in the zone {subnet.doc['Zone']} of {subnet.name}"))
+        else:
+            found.append(Way(cidr, held.name))
+    return tuple(found)
 
 
 def _whose(view: View, id: str) -> tuple[str, str] | None:

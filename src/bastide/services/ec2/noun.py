@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bastide.domain import Arn, Refused, Tags, tag_list
-from bastide.engines.network import Networks, Vpc
-from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, fills, pages
+from bastide.engines.network import Networks, Transit, Vpc
+from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, fills, pages, shares
 from bastide.kernel.context import tag_keys
 from bastide.kernel.kind import About, Given, Handler
 from bastide.policy.matching import Plain, plain_pattern
@@ -32,13 +32,15 @@ Field = Callable[[View, Row], "str | Iterable[str] | None"]
 
 
 class Noun(Kind):
-    """A kind whose rows are named by id. missing: code and message, with ``{name}``, for an id that is not there."""
+    """A kind whose rows are named by id. missing: code and message, with ``{name}``, for an id that is not there. shared:
+    Resource Access Manager may share it with other accounts."""
 
     def __init__(self, name: str, *, type: str, prefix: str, member: str, missing: tuple[str, str]) -> None:
         super().__init__(name, service="ec2", arn=f"{type}/{{}}", named_by=member, missing=(*missing, 400))
         self.resource = type
         self.prefix = prefix
         self.keys: Callable[[Row], Mapping[str, str]] = lambda row: {}
+        self.shared = False
 
     def new_id(self) -> str:
         """An id as EC2 makes them: the prefix and 17 hexadecimal digits."""
@@ -49,7 +51,8 @@ class Noun(Kind):
         row = self.get(view, arn.account, arn.region, arn.resource.removeprefix(f"{self.resource}/"))
         if row is None:
             return Facts(arn.account, type=self.name)
-        return Facts(arn.account, row.tags, type=self.name, keys=self.keys(row))
+        policy = shares.policy(view, arn) if self.shared else None
+        return Facts(arn.account, row.tags, policy, type=self.name, keys=self.keys(row))
 
     def ids(self, member: str) -> About:
         """The ARNs of those that a member of the input names, one or several."""
@@ -141,21 +144,26 @@ class Noun(Kind):
         return lambda handle: self.reads(name, asks=asks)(dry(handle))
 
 
-Settles = Callable[[Authorised, View], Iterable[str]]
+Settles = Callable[[Authorised, View], Iterable["str | Vpc | Transit"]]
+"""VPCs by id if they are the caller's, and what belongs to others."""
 
 
 def _before(settles: Settles) -> Callable[[Authorised], Awaitable[Any]]:
     async def before(a: Authorised) -> Any:
         with a.calls.store.reading() as view:
-            return sorted(set(settles(a, view)))
+            found = [
+                Vpc(a.account, a.region, one) if isinstance(one, str) else one
+                for one in dict.fromkeys(settles(a, view))
+            ]
+        return sorted(found, key=lambda one: isinstance(one, Transit))  # what a gateway leads to stands first
 
     return before
 
 
 async def _after(a: Authorised, output: Output) -> Output:
     networks = a.engine(Networks)
-    for vpc in a.staged:
-        await networks.settle(Vpc(a.account, a.region, vpc))
+    for one in a.staged:
+        await networks.settle(one)
     return output
 
 

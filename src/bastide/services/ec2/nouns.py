@@ -38,7 +38,42 @@ NETWORK_INTERFACE: Final = Noun(
     "NetworkInterface", type="network-interface", prefix="eni", member="NetworkInterfaceId",
     missing=("InvalidNetworkInterfaceID.NotFound", "The networkInterface ID '{name}' does not exist"),
 )  # fmt: skip
-NOUNS: Final = (VPC, SUBNET, ROUTE_TABLE, SECURITY_GROUP, SECURITY_GROUP_RULE, VPC_ENDPOINT, NETWORK_INTERFACE)
+INTERNET_GATEWAY: Final = Noun(
+    "InternetGateway", type="internet-gateway", prefix="igw", member="InternetGatewayId",
+    missing=("InvalidInternetGatewayID.NotFound", "The internetGateway ID '{name}' does not exist"),
+)  # fmt: skip
+TRANSIT_GATEWAY: Final = Noun(
+    "TransitGateway", type="transit-gateway", prefix="tgw", member="TransitGatewayId",
+    missing=("InvalidTransitGatewayID.NotFound", "Transit Gateway {name} was deleted or does not exist."),
+)  # fmt: skip
+TRANSIT_ATTACHMENT: Final = Noun(
+    "TransitGatewayAttachment", type="transit-gateway-attachment", prefix="tgw-attach",
+    member="TransitGatewayAttachmentId",
+    missing=(
+        "InvalidTransitGatewayAttachmentID.NotFound",
+        "Transit Gateway Attachment {name} was deleted or does not exist.",
+    ),
+)  # fmt: skip
+TRANSIT_TABLE: Final = Noun(
+    "TransitGatewayRouteTable", type="transit-gateway-route-table", prefix="tgw-rtb",
+    member="TransitGatewayRouteTableId",
+    missing=(
+        "InvalidRouteTableID.NotFound",
+        "Transit Gateway Route Table {name} was deleted or does not exist.",
+    ),
+)  # fmt: skip
+CUSTOMER_GATEWAY: Final = Noun(
+    "CustomerGateway", type="customer-gateway", prefix="cgw", member="CustomerGatewayId",
+    missing=("InvalidCustomerGatewayID.NotFound", "The customerGateway ID '{name}' does not exist"),
+)  # fmt: skip
+VPN_CONNECTION: Final = Noun(
+    "VpnConnection", type="vpn-connection", prefix="vpn", member="VpnConnectionId",
+    missing=("InvalidVpnConnectionID.NotFound", "The vpnConnection ID '{name}' does not exist"),
+)  # fmt: skip
+NOUNS: Final = (
+    VPC, SUBNET, ROUTE_TABLE, SECURITY_GROUP, SECURITY_GROUP_RULE, VPC_ENDPOINT, NETWORK_INTERFACE, INTERNET_GATEWAY,
+    TRANSIT_GATEWAY, TRANSIT_ATTACHMENT, TRANSIT_TABLE, CUSTOMER_GATEWAY, VPN_CONNECTION,
+)  # fmt: skip
 
 AMAZON: Final = "amazon"
 """Owner of the services that endpoints lead to, as ``ec2:VpceServiceOwner`` has it."""
@@ -49,6 +84,15 @@ def in_vpc(row: Row) -> str:
     return VPC.arn(row.account, row.region, row.doc["VpcId"])
 
 
+INTERNET_GATEWAY.fills = ("ec2:InternetGatewayID",)
+TRANSIT_GATEWAY.fills = ("ec2:transitGatewayId",)
+TRANSIT_ATTACHMENT.fills = ("ec2:transitGatewayAttachmentId",)
+TRANSIT_TABLE.fills = ("ec2:transitGatewayRouteTableId",)
+INTERNET_GATEWAY.keys = lambda row: {"ec2:internetgatewayid": row.name}
+TRANSIT_GATEWAY.keys = lambda row: {"ec2:transitgatewayid": row.name}
+TRANSIT_ATTACHMENT.keys = lambda row: {"ec2:transitgatewayattachmentid": row.name}
+TRANSIT_TABLE.keys = lambda row: {"ec2:transitgatewayroutetableid": row.name}
+TRANSIT_GATEWAY.shared = True
 VPC.fills = ("ec2:VpcID", "ec2:Tenancy")
 SUBNET.fills = ("ec2:SubnetID", "ec2:AvailabilityZone", "ec2:Vpc")
 ROUTE_TABLE.fills = ("ec2:RouteTableID", "ec2:Vpc")

@@ -1,7 +1,7 @@
-"""Route tables: the local route, and a route to the prefix list of each gateway endpoint that is associated.
+"""Route tables: the local route, a route to the prefix list of each gateway endpoint that is associated, and those of
+`route.py`.
 
-A subnet without an association of its own goes by the VPC's main table. There are no gateways to the internet, so there is
-nothing that CreateRoute could lead to; it does not exist.
+A subnet without an association of its own goes by the VPC's main table.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from bastide.domain import Refused, Tags
 from bastide.kernel import Asked, Authorised, Output, once
-from bastide.services.ec2 import noun
-from bastide.services.ec2.noun import IN, ask, creating, describes, fixed, invalid
-from bastide.services.ec2.nouns import ROUTE_TABLE, SUBNET, VPC, VPC_ENDPOINT
+from bastide.services.ec2 import internet_gateway, noun
+from bastide.services.ec2.noun import IN, ask, creating, describes, invalid
+from bastide.services.ec2.nouns import ROUTE_TABLE, SUBNET, TRANSIT_ATTACHMENT, VPC, VPC_ENDPOINT
 from bastide.services.ec2.services import prefix_list
+from bastide.services.ec2.transit_noun import ALIVE
 from bastide.store import Row, Transaction, View
 
 ASSOCIATION: Final = "ec2:RouteTableAssociation"
@@ -27,7 +28,8 @@ def new_table(a: Authorised, tx: Transaction, vpc: str, *, main: bool, tags: Tag
     """A new table of a VPC."""
     id = ROUTE_TABLE.new_id()
     held = [_associate(a, tx, id, None)] if main else []
-    return ROUTE_TABLE.put(a, tx, id, {"VpcId": vpc, "Associations": held, "Endpoints": []}, inside=[vpc], tags=tags)
+    doc = {"VpcId": vpc, "Associations": held, "Endpoints": [], "Routes": {}}
+    return ROUTE_TABLE.put(a, tx, id, doc, inside=[vpc], tags=tags)
 
 
 def _associate(a: Authorised, tx: Transaction, table: str, subnet: str | None) -> dict[str, Any]:
@@ -63,7 +65,26 @@ def _routes(row: Row, vpc: Row | None, view: View) -> list[Output]:
                     "State": "active",
                 }
             )
+    for cidr, id in sorted(row.doc.get("Routes", {}).items()):
+        gateway = id.startswith("igw-")
+        stands = internet_gateway.attached(view, row, id) if gateway else way_out(view, row, id) is not None
+        routes.append(
+            {
+                "DestinationCidrBlock": cidr,
+                "GatewayId" if gateway else "TransitGatewayId": id,
+                "Origin": "CreateRoute",
+                "State": "active" if stands else "blackhole",
+            }
+        )
     return routes
+
+
+def way_out(view: View, table: Row, transit_gateway: str) -> Row | None:
+    """The attachment by which a table's VPC reaches a transit gateway; None if there is none that is accepted."""
+    for row in TRANSIT_ATTACHMENT.inside(view, table.account, table.region, table.doc["VpcId"]):
+        if row.doc["Tgw"] == transit_gateway and row.status == ALIVE:
+            return row
+    return None
 
 
 def _shown(a: Authorised, view: View, row: Row) -> Output:
@@ -125,20 +146,21 @@ describes(
         "association.route-table-association-id": _associated("Id"),
         "association.subnet-id": _associated("Subnet"),
         "association.route-table-id": lambda view, row: row.name if row.doc["Associations"] else None,
-        "route.gateway-id": _of_routes("GatewayId"), "route.state": fixed("active"),
+        "route.gateway-id": _of_routes("GatewayId"), "route.state": _of_routes("State"),
+        "route.transit-gateway-id": _of_routes("TransitGatewayId"), "route.origin": _of_routes("Origin"),
         "route.destination-cidr-block": _of_routes("DestinationCidrBlock"),
         "route.destination-prefix-list-id": _of_routes("DestinationPrefixListId"),
     },
 )  # fmt: skip
 
 
-def _vpc_of_table(a: Authorised, view: View) -> Iterable[str]:
+def vpc_of_table(a: Authorised, view: View) -> Iterable[str]:
     row = ROUTE_TABLE.get(view, a.account, a.region, str(a.input.get("RouteTableId", "")))
     return [] if row is None else [row.doc["VpcId"]]
 
 
 @ROUTE_TABLE.does(
-    "DeleteRouteTable", asks=[ask("DeleteRouteTable", ROUTE_TABLE.ids("RouteTableId"))], settles=_vpc_of_table
+    "DeleteRouteTable", asks=[ask("DeleteRouteTable", ROUTE_TABLE.ids("RouteTableId"))], settles=vpc_of_table
 )
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = ROUTE_TABLE.held(a, tx, a.input["RouteTableId"])
@@ -162,7 +184,7 @@ def delete(a: Authorised, tx: Transaction) -> Output:
         ask("AssociateRouteTable", ROUTE_TABLE.ids("RouteTableId")),
         ask("AssociateRouteTable", SUBNET.ids("SubnetId")),
     ],
-    settles=_vpc_of_table,
+    settles=vpc_of_table,
 )
 def associate(a: Authorised, tx: Transaction) -> Output:
     noun.unsupported(a, "GatewayId", "PublicIpv4Pool")

@@ -42,25 +42,33 @@ class EndpointService:
 _INTERFACES: Final = (
     # behind com.amazonaws.REGION., botocore's names, before .REGION.amazonaws.com
     ("access-analyzer", ("accessanalyzer",), "access-analyzer"),
+    ("application-autoscaling", ("application-autoscaling",), "application-autoscaling"),
+    ("cloudformation", ("cloudformation",), "cloudformation"),
     ("cloudtrail", ("cloudtrail",), "cloudtrail"),
     ("codeartifact.api", ("codeartifact",), "codeartifact"),
     ("codeartifact.repositories", ("codeartifact",), "*.d.codeartifact"),
     ("codebuild", ("codebuild",), "codebuild"),
+    ("codecommit", ("codecommit",), "codecommit"),
+    ("codepipeline", ("codepipeline",), "codepipeline"),
     ("ec2", ("ec2",), "ec2"),
     ("ecr.api", ("ecr",), "api.ecr"),
     ("ecr.dkr", ("ecr",), "*.dkr.ecr"),
     ("events", ("events",), "events"),
+    ("execute-api", ("apigateway", "apigatewayv2"), "*.execute-api"),
+    ("git-codecommit", ("codecommit",), "git-codecommit"),
     ("kinesis-firehose", ("firehose",), "firehose"),
     ("kms", ("kms",), "kms"),
     ("lambda", ("lambda",), "lambda"),
     ("logs", ("logs",), "logs"),
     ("monitoring", ("cloudwatch",), "monitoring"),
+    ("ram", ("ram",), "ram"),
     ("sagemaker.api", ("sagemaker",), "api.sagemaker"),
     ("sagemaker.featurestore-runtime", ("sagemaker-featurestore-runtime",), "featurestore-runtime.sagemaker"),
     ("sagemaker.metrics", ("sagemaker-metrics",), "metrics.sagemaker"),
     ("sagemaker.runtime", ("sagemaker-runtime",), "runtime.sagemaker"),
     ("scheduler", ("scheduler",), "scheduler"),
     ("secretsmanager", ("secretsmanager",), "secretsmanager"),
+    ("servicecatalog", ("servicecatalog",), "servicecatalog"),
     ("sns", ("sns",), "sns"),
     ("sqs", ("sqs",), "sqs"),
     ("ssm", ("ssm",), "ssm"),
@@ -90,8 +98,10 @@ def _of(region: str) -> tuple[EndpointService, ...]:
                 ("organizations.us-east-1.amazonaws.com",),
             )
         )
-    found.append(EndpointService(f"com.amazonaws.{region}.s3", frozenset({"s3"}), tuple(hosts), gateway=True))
-    return tuple(sorted(found, key=lambda one: one.name))
+    name = f"com.amazonaws.{region}.s3"
+    found.append(EndpointService(name, frozenset({"s3"}), tuple(hosts), gateway=True))
+    found.append(EndpointService(name, frozenset({"s3"}), tuple(hosts)))
+    return tuple(sorted(found, key=lambda one: (one.name, not one.gateway)))
 
 
 def endpoint_services(region: str, have: Collection[str]) -> list[EndpointService]:
@@ -99,9 +109,10 @@ def endpoint_services(region: str, have: Collection[str]) -> list[EndpointServic
     return [one for one in _of(region) if one.services & set(have)]
 
 
-def find(region: str, name: str, have: Collection[str]) -> EndpointService | None:
-    """One by its name."""
-    return next((one for one in endpoint_services(region, have) if one.name == name), None)
+def find(region: str, name: str, have: Collection[str], kind: str) -> EndpointService | None:
+    """One by its name. kind: Gateway or Interface; where a service has no endpoints of that kind, its other."""
+    found = [one for one in endpoint_services(region, have) if one.name == name]
+    return next((one for one in found if one.gateway == (kind == "Gateway")), found[0] if found else None)
 
 
 def _number(text: str, of: int) -> int:
@@ -123,7 +134,7 @@ def outside(region: str) -> dict[str, tuple[str, ...]]:
             address = prefix_list(region, one.name.rpartition(".")[2])[1].replace(".0/24", ".1")
         else:
             address = f"198.18.{_number(one.name, 256)}.{1 + _number(one.name[::-1], 254)}"
-        found |= dict.fromkeys(one.hosts, (address,))
+        found = {**dict.fromkeys(one.hosts, (address,)), **found}
     found.setdefault("sts.amazonaws.com", ("198.18.0.1",))
     found.setdefault("iam.amazonaws.com", ("198.18.0.2",))
     return found

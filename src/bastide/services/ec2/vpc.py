@@ -24,7 +24,7 @@ MOST_VPCS: Final = 5
 _NEVER: Final = tuple(
     ipaddress.IPv4Network(one) for one in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", PUBLIC)
 )
-_OWN: Final = ("vpc-endpoint", "network-interface", "subnet")
+_OWN: Final = ("vpc-endpoint", "network-interface", "subnet", "internet-gateway", "transit-gateway-attachment")
 """What has to be gone before a VPC goes."""
 
 

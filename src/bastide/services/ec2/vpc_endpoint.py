@@ -52,8 +52,8 @@ def _checked_policy(text: str) -> str:
     return text
 
 
-def _service(a: Authorised, name: str) -> EndpointService:
-    found = find(a.region, name, a.calls.registry.services)
+def _service(a: Authorised, name: str, kind: str) -> EndpointService:
+    found = find(a.region, name, a.calls.registry.services, kind)
     if found is None:
         raise Refused("InvalidServiceName", f"The Vpc Endpoint Service '{name[:128]}' does not exist")
     return found
@@ -120,8 +120,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
 
     def make() -> Output:
         vpc = VPC.held(a, tx, a.input["VpcId"])
-        service = _service(a, a.input["ServiceName"])
         kind = a.input.get("VpcEndpointType") or "Gateway"
+        service = _service(a, a.input["ServiceName"], kind)
         if kind != ("Gateway" if service.gateway else "Interface"):
             raise parameter(f"The VPC endpoint service {service.name} does not support the endpoint type {kind}.")
         if len(VPC_ENDPOINT.inside(tx, a.account, a.region, vpc.name)) >= _MOST_ENDPOINTS:
@@ -243,7 +243,7 @@ def dns_names(row: Row, service: EndpointService, view: View) -> list[tuple[str,
 
 def _shown(a: Authorised, view: View, row: Row) -> dict[str, Any]:
     doc = row.doc
-    service = find(row.region, doc["Service"], a.calls.registry.services)
+    service = find(row.region, doc["Service"], a.calls.registry.services, doc["Type"])
     entries = [] if service is None or doc["Type"] == "Gateway" else dns_names(row, service, view)
     groups = [(id, SECURITY_GROUP.get(view, row.account, row.region, id)) for id in doc["Groups"]]
     return {
@@ -307,7 +307,7 @@ def modify(a: Authorised, tx: Transaction) -> Output:
         raise Refused("UnsupportedOperation", "Endpoints have IPv4 addresses and records.")
     row = VPC_ENDPOINT.held(a, tx, given["VpcEndpointId"])
     doc = row.doc
-    service = _service(a, doc["Service"])
+    service = _service(a, doc["Service"], doc["Type"])
     gateway = doc["Type"] == "Gateway"
     for member in (
         ("AddSubnetIds", "RemoveSubnetIds", "AddSecurityGroupIds", "RemoveSecurityGroupIds", "PrivateDnsEnabled")
@@ -383,22 +383,30 @@ def delete(a: Authorised, tx: Transaction) -> Output:
 @VPC_ENDPOINT.tells("DescribeVpcEndpointServices", asks=[ask("DescribeVpcEndpointServices", noun.anything)])
 def describe_services(a: Authorised, view: View) -> Output:
     unsupported(a, "ServiceRegions")
-    have = {one.name: one for one in endpoint_services(a.region, a.calls.registry.services)}
+    have: dict[str, list[EndpointService]] = {}
+    for one in endpoint_services(a.region, a.calls.registry.services):
+        have.setdefault(one.name, []).append(one)
     wanted = a.input.get("ServiceNames") or sorted(have)
     for name in wanted:
-        _service(a, name)
+        _service(a, name, "")
+    kinds: dict[bool, str] = {True: "Gateway", False: "Interface"}
     chosen = noun.filters(
         a,
         {
-            "service-name": noun.name,
-            "service-type": lambda view, row: "Gateway" if have[row.name].gateway else "Interface",
+            "service-name": noun.doc("Name"),
+            "service-type": noun.doc("Type"),
             "owner": noun.fixed(AMAZON),
             "supported-ip-address-types": noun.fixed("ipv4"),
         },
     )
-    names = [name for name in wanted if chosen(view, Row("", a.account, a.region, name, {}))]
-    output = sliced(a, "ServiceDetails", [_detail(a, have[name]) for name in names])
-    output["ServiceNames"] = [one["ServiceName"] for one in output["ServiceDetails"]]
+    found = [
+        _detail(a, one)
+        for name in wanted
+        for one in have[name]
+        if chosen(view, Row("", a.account, a.region, name, {"Name": name, "Type": kinds[one.gateway]}))
+    ]
+    output = sliced(a, "ServiceDetails", found)
+    output["ServiceNames"] = list(dict.fromkeys(one["ServiceName"] for one in output["ServiceDetails"]))
     return output
 
 

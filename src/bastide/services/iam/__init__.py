@@ -12,6 +12,7 @@ from bastide.services.iam.last_accessed import ADVISOR
 from bastide.services.iam.mfa import DEVICE
 from bastide.services.iam.policy import POLICY
 from bastide.services.iam.role import ROLE
+from bastide.services.iam.service_credential import CREDENTIAL
 from bastide.services.iam.service_linked import TASK
 from bastide.services.iam.user import USER
 
@@ -19,7 +20,7 @@ SERVICE = Service(
     "iam",
     [
         USER, GROUP, ROLE, POLICY, INSTANCE_PROFILE, ACCESS_KEY, DEVICE, saml_provider.PROVIDER, oidc_provider.PROVIDER,
-        ALIAS, TASK, CREDENTIAL_REPORT, ADVISOR,
+        ALIAS, TASK, CREDENTIAL_REPORT, ADVISOR, CREDENTIAL,
     ],
     facts=facts,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Final
 from bastide.domain import MICROS, Arn, Instant
 from bastide.kernel import Caller, Sealer, Session
 from bastide.policy import Attached, Document, Form
-from bastide.services.iam import mfa
+from bastide.services.iam import mfa, service_credential
 from bastide.services.iam.access_key import ACCESS_KEY, OWNER, PURPOSE
 from bastide.services.iam.attachment import held
 from bastide.services.iam.group import GROUP, groups_of
@@ -82,6 +82,10 @@ class IamDirectory:
             )
         except _Unknown:
             return None
+
+    def by_service_credential(self, view: View, service: str, name: str, password: str) -> Caller | None:
+        """The user of a service-specific credential; None for what is wrong or inactive."""
+        return service_credential.caller_of(view, service, name, password)
 
     @staticmethod
     def _owner(view: View, access_key: str) -> tuple[str, str]:

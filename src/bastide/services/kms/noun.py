@@ -31,7 +31,7 @@ KEY = Kind(
     missing=("NotFoundException", "Key '{arn}' does not exist", 400),
 )
 ALIAS_KEY = "kms:Alias"
-MANAGED_SERVICES = ("s3", "sagemaker", "ebs", "ssm", "secretsmanager", "sqs", "sns")
+MANAGED_SERVICES = ("s3", "sagemaker", "ebs", "ssm", "secretsmanager", "sqs", "sns", "codecommit")
 _VIA = {"ebs": "ec2"}
 _NAMESPACE = uuid.UUID("5a3c7f0e-6d0b-4f3e-9a35-0d7a4d5c9f11")
 

@@ -66,6 +66,7 @@ class Debugger:
         self._mirrors = [Mirror(session, bucket, self._base, host.ml, self._tensors, **more) for host in hosts]
         self._running: Running | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._begun = 0
         self._ending = asyncio.Event()
         before = row.doc.get("DebugRuleEvaluationStatuses") or ()
         self._told = {one["RuleConfigurationName"] for one in before if one["RuleEvaluationStatus"] != "InProgress"}
@@ -88,7 +89,7 @@ class Debugger:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), _SECONDS)
                 return
-            if await self._sync() and self._running is None and self._stored():
+            if await self._sync() and self._stored():
                 await self._evaluate()
 
     def _stored(self) -> bool:
@@ -140,10 +141,14 @@ class Debugger:
             folder.chmod(0o755)
 
     async def _evaluate(self, *, last: bool = False) -> None:
-        """Starts the evaluation of those rules that are open; what goes wrong is tried again, but for the last time."""
+        """Starts the evaluation of those rules that are open, if none runs; what goes wrong is tried again, but for the
+        last time. One that ended before its rules were judged begins anew, a few times."""
         wanted = [one for one in self._open() if debug_rule.known(one)]
-        if not wanted:
+        if not wanted or self._begun == _TRIES or not all(one.done() for one in self._tasks[1:]):
             return
+        if self._running is not None:
+            await self._running.wait()
+            self._running = None
         try:
             spec = await asyncio.to_thread(self._spec, wanted)
             self._running = await self._calls.engine(Sandboxes).start(spec)
@@ -152,6 +157,7 @@ class Debugger:
             for one in wanted if last else ():
                 await self._tell(one, "Error", "InternalServerError: the evaluation could not be started.")
             return
+        self._begun += 1
         self._tasks.append(asyncio.create_task(self._listen(self._running)))
 
     def _spec(self, wanted: Sequence[Any]) -> Spec:
@@ -238,8 +244,7 @@ class Debugger:
     async def _judge(self) -> None:
         """Has the evaluation come to its end."""
         for left in reversed(range(_TRIES)):
-            if self._running is None:
-                await self._evaluate(last=not left)
+            await self._evaluate(last=not left)
             if self._running is not None or not self._open():
                 break
             await asyncio.sleep(_AGAIN)

@@ -13,30 +13,36 @@ from bastide.services.cloudformation.types import (
     identity,
     integration,
     machines,
+    names,
     network,
     own,
     packages,
     platform,
+    repositories,
     stack_sets,
     storage,
+    transit,
     watching,
 )
 
 TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
-        catalog,
         builds,
+        catalog,
         functions,
         identity,
         integration,
         machines,
+        names,
         network,
         own,
         packages,
         platform,
+        repositories,
         stack_sets,
         storage,
+        transit,
         watching,
     )
     for one in module.TYPES

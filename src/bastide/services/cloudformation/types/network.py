@@ -12,12 +12,14 @@ from bastide.services.cloudformation.types.regular import calls_of
 _IP: Final = ("IpProtocol", "FromPort", "ToPort", "CidrIp", "CidrIpv6", "Description")
 
 
-def _tagged(r: Resource, kind: str) -> dict[str, Any]:
+def tagged(r: Resource, kind: str) -> dict[str, Any]:
+    """The stack's tags and the resource's own, as a creation takes them."""
     tags = r.tags()
     return {"TagSpecifications": [{"ResourceType": kind, "Tags": tags}]} if tags else {}
 
 
-async def _retag(r: Resource) -> None:
+async def retag(r: Resource) -> None:
+    """Makes the tags those that are wanted now."""
     before = {one["Key"]: str(one["Value"]) for one in r.old.get("Tags") or ()}
     after = {one["Key"]: one["Value"] for one in r.tags()}
     gone = sorted(set(before) - set(after))
@@ -29,7 +31,7 @@ async def _retag(r: Resource) -> None:
         )
 
 
-def _lacking(r: Resource, *names: str) -> None:
+def lacking(r: Resource, *names: str) -> None:
     """Raises Refused for a property that would have no effect; one that asks for what is so anyway is none."""
     found = [name for name in names if r.get(name) not in (None, False, "default", [], {})]
     if found:
@@ -40,8 +42,8 @@ def _lacking(r: Resource, *names: str) -> None:
 
 
 async def _create_vpc(r: Resource) -> None:
-    _lacking(r, "Ipv4IpamPoolId", "Ipv4NetmaskLength", "VpcEncryptionControl")
-    asked = {**r.only("CidrBlock", "InstanceTenancy"), **_tagged(r, "vpc")}
+    lacking(r, "Ipv4IpamPoolId", "Ipv4NetmaskLength", "VpcEncryptionControl")
+    asked = {**r.only("CidrBlock", "InstanceTenancy"), **tagged(r, "vpc")}
     made = (await r.do("CreateVpc", asked, key="create"))["Vpc"]
     r.thing.physical = made["VpcId"]
     await _dns(r)
@@ -69,7 +71,7 @@ async def _dns(r: Resource) -> None:
 
 async def _update_vpc(r: Resource) -> None:
     await _dns(r)
-    await _retag(r)
+    await retag(r)
 
 
 async def _delete_vpc(r: Resource) -> None:
@@ -89,12 +91,12 @@ async def _read_vpc(r: Resource) -> dict[str, Any] | None:
 
 
 async def _create_subnet(r: Resource) -> None:
-    _lacking(
+    lacking(
         r, "MapPublicIpOnLaunch", "AssignIpv6AddressOnCreation", "Ipv6CidrBlock", "Ipv6Native", "OutpostArn", "EnableDns64",
         "Ipv4IpamPoolId", "Ipv6IpamPoolId", "PrivateDnsNameOptionsOnLaunch",
     )  # fmt: skip
     asked = r.only("VpcId", "CidrBlock", "AvailabilityZone", "AvailabilityZoneId")
-    made = (await r.do("CreateSubnet", {**asked, **_tagged(r, "subnet")}, key="create"))["Subnet"]
+    made = (await r.do("CreateSubnet", {**asked, **tagged(r, "subnet")}, key="create"))["Subnet"]
     r.thing.physical = made["SubnetId"]
     r.thing.attributes = {
         "SubnetId": made["SubnetId"],
@@ -110,7 +112,7 @@ async def _delete_subnet(r: Resource) -> None:
 
 
 async def _create_table(r: Resource) -> None:
-    made = await r.do("CreateRouteTable", {**r.only("VpcId"), **_tagged(r, "route-table")}, key="create")
+    made = await r.do("CreateRouteTable", {**r.only("VpcId"), **tagged(r, "route-table")}, key="create")
     r.thing.physical = made["RouteTable"]["RouteTableId"]
     r.thing.attributes = {"RouteTableId": r.physical}
 
@@ -171,7 +173,7 @@ async def _create_group(r: Resource) -> None:
         "Description": r.get("GroupDescription"),
         **r.only("VpcId"),
     }
-    made = await r.do("CreateSecurityGroup", {**asked, **_tagged(r, "security-group")}, key="create")
+    made = await r.do("CreateSecurityGroup", {**asked, **tagged(r, "security-group")}, key="create")
     r.thing.physical = made["GroupId"]
     r.thing.attributes = {"GroupId": made["GroupId"], "Id": made["GroupId"], **r.only("VpcId")}
     if r.get("SecurityGroupEgress") is not None:
@@ -193,7 +195,7 @@ async def _group_rules(r: Resource) -> None:
 
 async def _update_group(r: Resource) -> None:
     await _group_rules(r)
-    await _retag(r)
+    await retag(r)
 
 
 async def _delete_group(r: Resource) -> None:
@@ -258,7 +260,7 @@ async def _create_endpoint(r: Resource) -> None:
         asked.setdefault("PrivateDnsEnabled", False)
     if r.get("PolicyDocument") is not None:
         asked["PolicyDocument"] = document(r.get("PolicyDocument"))
-    made = await r.do("CreateVpcEndpoint", {**asked, **_tagged(r, "vpc-endpoint")}, key="create")
+    made = await r.do("CreateVpcEndpoint", {**asked, **tagged(r, "vpc-endpoint")}, key="create")
     r.thing.physical = made["VpcEndpoint"]["VpcEndpointId"]
     await r.until(lambda: _available(r))
 
@@ -305,7 +307,7 @@ async def _update_endpoint(r: Resource) -> None:
             asked[f"Remove{stem}"] = sorted(before - after)
     if asked:
         await r.do("ModifyVpcEndpoint", {"VpcEndpointId": r.physical, **asked})
-    await _retag(r)
+    await retag(r)
     await r.until(lambda: _available(r))
 
 
@@ -336,11 +338,11 @@ async def _read_endpoint(r: Resource) -> dict[str, Any] | None:
 
 
 async def _create_interface(r: Resource) -> None:
-    _lacking(r, "SourceDestCheck", "Ipv6Addresses", "PrivateIpAddresses", "Ipv6AddressCount", "InterfaceType")
+    lacking(r, "SourceDestCheck", "Ipv6Addresses", "PrivateIpAddresses", "Ipv6AddressCount", "InterfaceType")
     asked = r.only("SubnetId", "Description", "PrivateIpAddress")
     if r.get("GroupSet"):
         asked["Groups"] = r.get("GroupSet")
-    made = await r.do("CreateNetworkInterface", {**asked, **_tagged(r, "network-interface")}, key="create")
+    made = await r.do("CreateNetworkInterface", {**asked, **tagged(r, "network-interface")}, key="create")
     held = made["NetworkInterface"]
     r.thing.physical = held["NetworkInterfaceId"]
     r.thing.attributes = {
@@ -355,7 +357,7 @@ async def _update_interface(r: Resource) -> None:
     named = {"NetworkInterfaceId": r.physical}
     if r.changed("GroupSet"):
         await r.do("ModifyNetworkInterfaceAttribute", {**named, "Groups": r.get("GroupSet")})
-    await _retag(r)
+    await retag(r)
 
 
 async def _delete_interface(r: Resource) -> None:
@@ -371,30 +373,31 @@ _GROUP: Final = [
 ]
 
 
-def _arn(kind: str) -> Any:
+def arn_of(kind: str) -> Any:
+    """What finds the ARN of a resource of EC2."""
     return lambda r: f"arn:aws:ec2:{r.stack.region}:{r.stack.account}:{kind}/{r.physical}"
 
 
 TYPES: Final = (
     Type("AWS::EC2::VPC", "ec2", _create_vpc, _delete_vpc, _update_vpc, _read_vpc,
          calls_of("ec2", ["CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "CreateTags"]),
-         frozenset({"InstanceTenancy"}), _arn("vpc")),
-    Type("AWS::EC2::Subnet", "ec2", _create_subnet, _delete_subnet, _retag, None,
+         frozenset({"InstanceTenancy"}), arn_of("vpc")),
+    Type("AWS::EC2::Subnet", "ec2", _create_subnet, _delete_subnet, retag, None,
          calls_of("ec2", ["CreateSubnet", "DeleteSubnet", "CreateTags"]), frozenset({"MapPublicIpOnLaunch"}),
-         _arn("subnet")),
-    Type("AWS::EC2::RouteTable", "ec2", _create_table, _delete_table, _retag, None,
-         calls_of("ec2", ["CreateRouteTable", "DeleteRouteTable", "CreateTags"]), frozenset(), _arn("route-table")),
+         arn_of("subnet")),
+    Type("AWS::EC2::RouteTable", "ec2", _create_table, _delete_table, retag, None,
+         calls_of("ec2", ["CreateRouteTable", "DeleteRouteTable", "CreateTags"]), frozenset(), arn_of("route-table")),
     Type("AWS::EC2::SubnetRouteTableAssociation", "ec2", _associate, _disassociate, _reassociate, None,
          calls_of("ec2", ["AssociateRouteTable", "DisassociateRouteTable", "ReplaceRouteTableAssociation"])),
     Type("AWS::EC2::SecurityGroup", "ec2", _create_group, _delete_group, _update_group, _read_group,
          calls_of("ec2", [*_GROUP, "RevokeSecurityGroupIngress", "RevokeSecurityGroupEgress", "CreateTags"]),
-         frozenset(), _arn("security-group")),
+         frozenset(), arn_of("security-group")),
     _rule_type("Ingress"),
     _rule_type("Egress"),
     Type("AWS::EC2::VPCEndpoint", "ec2", _create_endpoint, _delete_endpoint, _update_endpoint, _read_endpoint,
-         calls_of("ec2", _ENDPOINT), frozenset(), _arn("vpc-endpoint")),
+         calls_of("ec2", _ENDPOINT), frozenset(), arn_of("vpc-endpoint")),
     Type("AWS::EC2::NetworkInterface", "ec2", _create_interface, _delete_interface, _update_interface, None,
          calls_of("ec2", ["CreateNetworkInterface", "DeleteNetworkInterface", "ModifyNetworkInterfaceAttribute"]),
-         frozenset({"Description"}), _arn("network-interface")),
+         frozenset({"Description"}), arn_of("network-interface")),
 )  # fmt: skip
 """EC2's types."""

@@ -1,0 +1,251 @@
+"""EC2's types of what leads out of a VPC, and RAM's shares."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bastide.domain import Refused
+from bastide.services.cloudformation.resource import Action, Resource, Type
+from bastide.services.cloudformation.types.network import arn_of, lacking, retag, tagged
+from bastide.services.cloudformation.types.regular import at, calls_of
+
+
+def _made(operation: str, kind: str, result: str, *names: str, attributes: dict[str, str], fixed: Any = None) -> Action:
+    """Creates by a call that takes properties as they are; the first attribute is Ref."""
+
+    async def create(r: Resource) -> None:
+        asked = {**(fixed or {}), **r.only(*names), **tagged(r, kind)}
+        told = at(await r.do(operation, asked, key="create"), result)
+        r.thing.attributes = {name: told[member] for name, member in attributes.items()}
+        r.thing.physical = str(next(iter(r.thing.attributes.values())))
+
+    return create
+
+
+def _dropped(operation: str, member: str) -> Action:
+    async def delete(r: Resource) -> None:
+        await r.drop(operation, {member: r.physical})
+
+    return delete
+
+
+# -- internet gateways and routes --------------------------------------------------------------------------------------
+
+
+async def _attach(r: Resource) -> None:
+    lacking(r, "VpnGatewayId")
+    if not r.get("InternetGatewayId"):
+        raise Refused("ValidationError", "Either InternetGatewayId or VpnGatewayId must be provided.")
+    await r.do("AttachInternetGateway", r.only("VpcId", "InternetGatewayId"))
+    r.thing.physical = f"IGW|{r.get('VpcId')}"
+    r.thing.attributes = {"AttachmentType": "IGW"}
+
+
+async def _reattach(r: Resource) -> None:
+    old = {"VpcId": r.get("VpcId"), "InternetGatewayId": r.old.get("InternetGatewayId")}
+    await r.do("DetachInternetGateway", old)
+    await _attach(r)
+
+
+async def _detach(r: Resource) -> None:
+    try:
+        await r.drop("DetachInternetGateway", r.only("VpcId", "InternetGatewayId"))
+    except Refused as refused:
+        if refused.code != "Gateway.NotAttached":
+            raise
+
+
+_TARGETS: Final = (
+    "VpcEndpointId", "LocalGatewayId", "CarrierGatewayId", "CoreNetworkArn", "EgressOnlyInternetGatewayId", "InstanceId",
+    "NetworkInterfaceId", "VpcPeeringConnectionId", "NatGatewayId", "DestinationPrefixListId",
+    "DestinationIpv6CidrBlock",
+)  # fmt: skip
+_ROUTE: Final = ("RouteTableId", "DestinationCidrBlock", "GatewayId", "TransitGatewayId")
+
+
+async def _create_route(r: Resource) -> None:
+    lacking(r, *_TARGETS)
+    await r.do("CreateRoute", r.only(*_ROUTE), key="create")
+    r.thing.physical = f"{r.get('RouteTableId')}|{r.get('DestinationCidrBlock')}"
+    r.thing.attributes = {"CidrBlock": r.get("DestinationCidrBlock")}
+
+
+async def _update_route(r: Resource) -> None:
+    lacking(r, *_TARGETS)
+    await r.do("ReplaceRoute", r.only(*_ROUTE))
+
+
+async def _delete_route(r: Resource) -> None:
+    await r.drop("DeleteRoute", r.only("RouteTableId", "DestinationCidrBlock"))
+
+
+# -- transit gateways --------------------------------------------------------------------------------------------------
+
+_OPTIONS: Final = (
+    "AmazonSideAsn", "AutoAcceptSharedAttachments", "DefaultRouteTableAssociation", "DefaultRouteTablePropagation",
+    "DnsSupport", "MulticastSupport", "SecurityGroupReferencingSupport", "TransitGatewayCidrBlocks", "VpnEcmpSupport",
+)  # fmt: skip
+
+
+async def _create_gateway(r: Resource) -> None:
+    lacking(r, "AssociationDefaultRouteTableId", "PropagationDefaultRouteTableId", "EncryptionSupport")
+    options = r.only(*_OPTIONS)
+    asked = {**r.only("Description"), **({"Options": options} if options else {}), **tagged(r, "transit-gateway")}
+    made = (await r.do("CreateTransitGateway", asked, key="create"))["TransitGateway"]
+    r.thing.physical = made["TransitGatewayId"]
+    r.thing.attributes = {"Id": r.physical, "TransitGatewayArn": made["TransitGatewayArn"]}
+
+
+async def _create_attachment(r: Resource) -> None:
+    lacking(r, "AddSubnetIds", "RemoveSubnetIds")
+    asked = r.only("TransitGatewayId", "VpcId", "SubnetIds", "Options")
+    asked |= tagged(r, "transit-gateway-attachment")
+    made = (await r.do("CreateTransitGatewayVpcAttachment", asked, key="create"))["TransitGatewayVpcAttachment"]
+    r.thing.physical = made["TransitGatewayAttachmentId"]
+    r.thing.attributes = {"Id": r.physical}
+
+
+_PAIR: Final = ("TransitGatewayRouteTableId", "TransitGatewayAttachmentId")
+
+
+def _paired(operation: str) -> Action:
+    async def create(r: Resource) -> None:
+        await r.do(operation, r.only(*_PAIR), key="create")
+        r.thing.physical = "_".join(str(r.get(name)) for name in _PAIR)
+
+    return create
+
+
+def _parted(operation: str) -> Action:
+    async def delete(r: Resource) -> None:
+        await r.drop(operation, r.only(*_PAIR))
+
+    return delete
+
+
+async def _create_transit_route(r: Resource) -> None:
+    await r.do("CreateTransitGatewayRoute", r.only("DestinationCidrBlock", "Blackhole", *_PAIR), key="create")
+    r.thing.physical = f"{r.get('TransitGatewayRouteTableId')}_{r.get('DestinationCidrBlock')}"
+
+
+async def _delete_transit_route(r: Resource) -> None:
+    await r.drop("DeleteTransitGatewayRoute", r.only("DestinationCidrBlock", "TransitGatewayRouteTableId"))
+
+
+# -- links to elsewhere ------------------------------------------------------------------------------------------------
+
+
+async def _create_vpn(r: Resource) -> None:
+    told = {name for name in r.properties if r.get(name) not in (None, False, [], {})}
+    lacking(r, *sorted(told - {"CustomerGatewayId", "TransitGatewayId", "StaticRoutesOnly", "Type", "Tags"}))
+    asked = {**r.only("CustomerGatewayId", "TransitGatewayId", "Type"), **tagged(r, "vpn-connection")}
+    if r.get("StaticRoutesOnly"):
+        asked["Options"] = {"StaticRoutesOnly": True}
+    made = (await r.do("CreateVpnConnection", asked, key="create"))["VpnConnection"]
+    r.thing.physical = made["VpnConnectionId"]
+    r.thing.attributes = {"VpnConnectionId": r.physical}
+
+
+# -- shares ------------------------------------------------------------------------------------------------------------
+
+
+def _members(r: Resource) -> dict[str, list[str]]:
+    return {"principals": list(r.get("Principals") or ()), "resourceArns": list(r.get("ResourceArns") or ())}
+
+
+def _ram_tags(r: Resource) -> list[dict[str, str]]:
+    return [{"key": one["Key"], "value": one["Value"]} for one in r.tags()]
+
+
+async def _create_share(r: Resource) -> None:
+    lacking(r, "Sources", "ResourceShareConfiguration")
+    asked: dict[str, Any] = {"name": r.get("Name"), **{key: one for key, one in _members(r).items() if one}}
+    if r.get("AllowExternalPrincipals") is not None:
+        asked["allowExternalPrincipals"] = r.get("AllowExternalPrincipals")
+    if r.get("PermissionArns"):
+        asked["permissionArns"] = r.get("PermissionArns")
+    if r.tags():
+        asked["tags"] = _ram_tags(r)
+    made = (await r.do("CreateResourceShare", asked, key="create"))["resourceShare"]
+    r.thing.physical = made["resourceShareArn"]
+    r.thing.attributes = {"Arn": r.physical}
+
+
+async def _update_share(r: Resource) -> None:
+    lacking(r, "Sources", "ResourceShareConfiguration")
+    named = {"resourceShareArn": r.physical}
+    if r.changed("Name", "AllowExternalPrincipals"):
+        external = r.get("AllowExternalPrincipals")
+        more = {} if external is None else {"allowExternalPrincipals": external}
+        await r.do("UpdateResourceShare", {**named, "name": r.get("Name"), **more})
+    before = {"principals": r.old.get("Principals") or [], "resourceArns": r.old.get("ResourceArns") or []}
+    new = {key: [one for one in now if one not in before[key]] for key, now in _members(r).items()}
+    gone = {key: [one for one in held if one not in _members(r)[key]] for key, held in before.items()}
+    if any(new.values()):
+        await r.do("AssociateResourceShare", {**named, **{key: one for key, one in new.items() if one}})
+    if any(gone.values()):
+        await r.do("DisassociateResourceShare", {**named, **{key: one for key, one in gone.items() if one}})
+    left = {one["Key"] for one in r.old.get("Tags") or ()} - {one["key"] for one in _ram_tags(r)}
+    if left:
+        await r.do("UntagResource", {**named, "tagKeys": sorted(left)})
+    if r.changed("Tags") and r.tags():
+        await r.do("TagResource", {**named, "tags": _ram_tags(r)})
+
+
+_TAGS: Final = ("CreateTags", "DeleteTags")
+_ATTACHING: Final = calls_of(
+    "ec2", ["CreateTransitGatewayVpcAttachment", "DeleteTransitGatewayVpcAttachment", *_TAGS]
+)  # fmt: skip
+_SHARING: Final = (
+    "CreateResourceShare", "DeleteResourceShare", "UpdateResourceShare", "AssociateResourceShare",
+    "DisassociateResourceShare", "TagResource", "UntagResource",
+)  # fmt: skip
+
+TYPES: Final = (
+    Type("AWS::EC2::InternetGateway", "ec2",
+         _made("CreateInternetGateway", "internet-gateway", "InternetGateway",
+               attributes={"InternetGatewayId": "InternetGatewayId"}),
+         _dropped("DeleteInternetGateway", "InternetGatewayId"), retag, None,
+         calls_of("ec2", ["CreateInternetGateway", "DeleteInternetGateway", *_TAGS]), frozenset(),
+         arn_of("internet-gateway")),
+    Type("AWS::EC2::VPCGatewayAttachment", "ec2", _attach, _detach, _reattach, None,
+         calls_of("ec2", ["AttachInternetGateway", "DetachInternetGateway"])),
+    Type("AWS::EC2::Route", "ec2", _create_route, _delete_route, _update_route, None,
+         calls_of("ec2", ["CreateRoute", "DeleteRoute", "ReplaceRoute"])),
+    Type("AWS::EC2::TransitGateway", "ec2", _create_gateway, _dropped("DeleteTransitGateway", "TransitGatewayId"),
+         retag, None, calls_of("ec2", ["CreateTransitGateway", "DeleteTransitGateway", *_TAGS]),
+         frozenset({*_OPTIONS, "Description"}), arn_of("transit-gateway")),
+    *(
+        Type(f"AWS::EC2::{name}", "ec2", _create_attachment,
+             _dropped("DeleteTransitGatewayVpcAttachment", "TransitGatewayAttachmentId"), retag, None, _ATTACHING,
+             frozenset({"SubnetIds", "Options"}), arn_of("transit-gateway-attachment"))
+        for name in ("TransitGatewayAttachment", "TransitGatewayVpcAttachment")
+    ),
+    Type("AWS::EC2::TransitGatewayRouteTable", "ec2",
+         _made("CreateTransitGatewayRouteTable", "transit-gateway-route-table", "TransitGatewayRouteTable",
+               "TransitGatewayId", attributes={"TransitGatewayRouteTableId": "TransitGatewayRouteTableId"}),
+         _dropped("DeleteTransitGatewayRouteTable", "TransitGatewayRouteTableId"), retag, None,
+         calls_of("ec2", ["CreateTransitGatewayRouteTable", "DeleteTransitGatewayRouteTable", *_TAGS]),
+         frozenset(), arn_of("transit-gateway-route-table")),
+    Type("AWS::EC2::TransitGatewayRouteTableAssociation", "ec2", _paired("AssociateTransitGatewayRouteTable"),
+         _parted("DisassociateTransitGatewayRouteTable"), None, None,
+         calls_of("ec2", ["AssociateTransitGatewayRouteTable", "DisassociateTransitGatewayRouteTable"])),
+    Type("AWS::EC2::TransitGatewayRouteTablePropagation", "ec2",
+         _paired("EnableTransitGatewayRouteTablePropagation"), _parted("DisableTransitGatewayRouteTablePropagation"),
+         None, None,
+         calls_of("ec2", ["EnableTransitGatewayRouteTablePropagation", "DisableTransitGatewayRouteTablePropagation"])),
+    Type("AWS::EC2::TransitGatewayRoute", "ec2", _create_transit_route, _delete_transit_route, None, None,
+         calls_of("ec2", ["CreateTransitGatewayRoute", "DeleteTransitGatewayRoute"])),
+    Type("AWS::EC2::CustomerGateway", "ec2",
+         _made("CreateCustomerGateway", "customer-gateway", "CustomerGateway", "BgpAsn", "BgpAsnExtended", "IpAddress",
+               "CertificateArn", "Type", "DeviceName", attributes={"CustomerGatewayId": "CustomerGatewayId"}),
+         _dropped("DeleteCustomerGateway", "CustomerGatewayId"), retag, None,
+         calls_of("ec2", ["CreateCustomerGateway", "DeleteCustomerGateway", *_TAGS]), frozenset(),
+         arn_of("customer-gateway")),
+    Type("AWS::EC2::VPNConnection", "ec2", _create_vpn, _dropped("DeleteVpnConnection", "VpnConnectionId"), retag, None,
+         calls_of("ec2", ["CreateVpnConnection", "DeleteVpnConnection", *_TAGS]),
+         frozenset({"CustomerGatewayId", "TransitGatewayId", "StaticRoutesOnly"}), arn_of("vpn-connection")),
+    Type("AWS::RAM::ResourceShare", "ram", _create_share, _dropped("DeleteResourceShare", "resourceShareArn"),
+         _update_share, None, calls_of("ram", _SHARING), frozenset({"PermissionArns"}), lambda r: r.physical),
+)  # fmt: skip
+"""Types of what connects networks."""

@@ -1,0 +1,252 @@
+"""What a hostile client of git tries."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import http.client
+import os
+import ssl
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from bastide.engines.git import legal_path, legal_reference
+from tests.platform import Keys, lies_in, on_disk
+from tests.stories.codecommit.remote import Remote
+from tests.stories.codecommit.test_git import records
+
+ZERO = "0" * 40
+
+
+def ask(
+    remote: Remote, method: str, path: str, body: bytes = b"", *, basic: tuple[str, str] | None = None, **headers: str
+) -> tuple[int, bytes]:
+    """A request of no known client; status and body."""
+    parts = urlsplit(remote.account.platform.url)
+    context = ssl.create_default_context(cafile=remote.account.platform.authority)
+    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=60, context=context)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if basic is not None:
+        sent["Authorization"] = "Basic " + base64.b64encode(":".join(basic).encode()).decode()
+    try:
+        connection.request(method, path, body, sent)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def line(text: bytes) -> bytes:
+    return b"%04x" % (len(text) + 4) + text
+
+
+def push(remote: Remote, name: str, after: str, pack: bytes, before: str = ZERO) -> tuple[int, bytes]:
+    """A push of one reference, whatever it is."""
+    body = line(f"{before} {after} {name}\0report-status".encode()) + b"0000" + pack
+    kind = "application/x-git-receive-pack-request"
+    return ask(remote, "POST", "/v1/repos/code/git-receive-pack", body, basic=remote.signed(), Content_Type=kind)
+
+
+def packed(*objects: tuple[int, bytes]) -> bytes:
+    """A pack of objects: type (1 commit, 2 tree, 3 blob) and content."""
+    found = b"PACK" + struct.pack(">II", 2, len(objects))
+    for kind, raw in objects:
+        size, head = len(raw) >> 4, (kind << 4) | (len(raw) & 15)
+        while size:
+            found += bytes([head | 128])
+            head, size = size & 127, size >> 7
+        found += bytes([head]) + zlib.compress(raw)
+    return found + hashlib.sha1(found, usedforsecurity=False).digest()
+
+
+def named(kind: str, raw: bytes) -> str:
+    return hashlib.sha1(f"{kind} {len(raw)}\0".encode() + raw, usedforsecurity=False).hexdigest()
+
+
+def commit_of(tree: bytes, *more: tuple[int, bytes]) -> tuple[str, bytes]:
+    """A commit of a tree, and a pack of both."""
+    who = "A <a@b> 1700000000 +0000"
+    raw = f"tree {named('tree', tree)}\nauthor {who}\ncommitter {who}\n\nm\n".encode()
+    return named("commit", raw), packed((1, raw), (2, tree), *more)
+
+
+@pytest.mark.control("EXP-20", "STG-01")
+def test_signatures_that_are_forged_old_foreign_or_of_something_else(remote: Remote) -> None:
+    path = "/v1/repos/code/info/refs?service=git-upload-pack"
+    name, password = remote.signed()
+    assert ask(remote, "GET", path, basic=(name, password))[0] == 200
+    assert ask(remote, "GET", path)[0] == 401
+    now = datetime.datetime.now(datetime.UTC)
+    other = Remote(remote.account, remote.folder, "other")
+    stolen = Keys(remote.account.keys.access_key, "x" * 40, remote.account.keys.token)
+    wrong = {
+        "a signature changed in one place": (name, password[:-1] + ("0" if password[-1] != "0" else "1")),
+        "a stamp changed": (name, f"{int(password[:8]) - 1}{password[8:]}"),
+        "too old": remote.signed(at=now - datetime.timedelta(minutes=16)),
+        "of the future": remote.signed(at=now + datetime.timedelta(minutes=6)),
+        "for another repository": other.signed(),
+        "with a secret that is guessed": remote.signed(stolen),
+        "without its session": (name.partition("%")[0], password),
+        "with another's session": (f"{name[:-1]}{'A' if name[-1] != 'A' else 'B'}", password),
+        "of nobody": ("AKIA" + "Q" * 16, password),
+        "for a region that does not exist": remote.signed(region="mars-north-1"),
+        "a password": ("admin", "admin"),
+        "nothing": ("", ""),
+    }
+    for what, basic in wrong.items():
+        status, told = ask(remote, "GET", path, basic=basic)
+        assert status in (401, 403), f"{what}: {status} {told!r}"
+    found = [one.get("errorCode") for one in records(remote.account, "GitPull")]
+    assert {"SignatureDoesNotMatch", "RequestExpired"} <= set(found)
+
+
+def test_requests_that_are_none(remote: Remote) -> None:
+    basic, kind = remote.signed(), "application/x-git-receive-pack-request"
+    post = "/v1/repos/code/git-receive-pack"
+    for path in (
+        "/v1/repos/../../etc/passwd/info/refs?service=git-upload-pack", "/v1/repos/code/HEAD",
+        "/v1/repos/code/objects/info/packs",
+        "/v1/repos/a%2Fb/info/refs?service=git-upload-pack", "/v1/repos/%2e%2e/info/refs?service=git-upload-pack",
+        "/v1/repos/code/info/refs", "/v1/repos/code/info/refs?service=git-shell", "/v1/repos/code/config",
+    ):  # fmt: skip
+        assert ask(remote, "GET", path, basic=basic)[0] in (403, 404), path
+    bodies = [
+        b"zzzz", b"0003", b"0001", b"fff", line(b"nonsense") + b"0000",
+        line(f"{ZERO} {ZERO} refs/heads/a".encode()) + b"0000",
+        line(b"shallow " + ZERO.encode()) + b"0000", line(f"{ZERO} {'1' * 40} refs/heads/a".encode()) * 2 + b"0000",
+        b"".join(line(f"{ZERO} {'1' * 40} refs/heads/b{one}".encode()) for one in range(1001)) + b"0000",
+    ]  # fmt: skip
+    for body in bodies:
+        status, told = ask(remote, "POST", post, body, basic=remote.signed(), Content_Type=kind)
+        assert status == 400, (body[:60], status, told)
+    assert ask(remote, "POST", post, b"0000", basic=basic, Content_Type="text/plain")[0] == 415
+    bomb = zlib.compressobj(9, wbits=31)
+    packed_body = bomb.compress(b"0" * (64 << 20)) + bomb.flush()
+    fetch = "/v1/repos/code/git-upload-pack"
+    status, _ = ask(
+        remote, "POST", fetch, packed_body, basic=remote.signed(), Content_Encoding="gzip",
+        Content_Type="application/x-git-upload-pack-request",
+    )  # fmt: skip
+    assert status == 413
+    assert not remote.client.list_branches(repositoryName="code")["branches"]
+
+
+def _entry(mode: str, name: str, id: str) -> bytes:
+    return f"{mode} {name}\0".encode() + bytes.fromhex(id)
+
+
+BLOB = b"hello\n"
+HELLO = named("blob", BLOB)
+
+
+@pytest.mark.parametrize(
+    ("what", "tree", "more"),
+    [
+        ("leads up", _entry("100644", "..", HELLO), [(3, BLOB)]),
+        ("writes git's own folder", _entry("40000", ".git", named("tree", b"")), [(2, b"")]),
+        ("writes it under another name", _entry("100644", "GIT~1", HELLO), [(3, BLOB)]),
+        ("has a path in a name", _entry("100644", "a/b", HELLO), [(3, BLOB)]),
+        ("names what is not there", _entry("100644", "a", "12" * 20), []),
+        ("has one name twice", _entry("100644", "a", HELLO) * 2, [(3, BLOB)]),
+        ("is cut off", b"100644 a\0\1\2\3", []),
+        (
+            "brings a submodule that runs something",
+            _entry("100644", ".gitmodules", named("blob", b'[submodule "a"]\n\turl = -u./x\n\tpath = a\n')),
+            [(3, b'[submodule "a"]\n\turl = -u./x\n\tpath = a\n')],
+        ),
+    ],
+)
+def test_trees_that_no_clone_should_get(remote: Remote, what: str, tree: bytes, more: list[tuple[int, bytes]]) -> None:
+    id, pack = commit_of(tree, *more)
+    status, told = push(remote, "refs/heads/main", id, pack)
+    assert status == 200 and b"unpack ok" not in told and b"ng refs/heads/main" in told, (what, told)
+    assert not remote.client.list_branches(repositoryName="code")["branches"]
+
+
+def test_packs_and_references_that_are_none(remote: Remote) -> None:
+    tree = _entry("100644", "a", HELLO)
+    id, pack = commit_of(tree, (3, BLOB))
+    many = b"PACK" + struct.pack(">II", 2, 4_000_000_000) + b"x" * 100
+    bad = {
+        "empty": b"",
+        "cut": pack[:-30],
+        "many": many,
+        "flipped": pack[:20] + b"\xff" + pack[21:],
+        "text": b"hello" * 9,
+    }
+    for what, one in bad.items():
+        status, told = push(remote, "refs/heads/main", id, one)
+        assert status == 200 and b"ng refs/heads/main" in told, (what, status, told)
+    for name in (
+        "refs/heads/../../x", "refs/heads/a..b", "HEAD", "refs/remotes/x", "config", "refs/heads/a.lock", "refs/heads/.a",
+        "refs/heads/-x", "refs/heads/a b", "refs/heads/" + "a" * 300,
+    ):  # fmt: skip
+        status, told = push(remote, name, id, pack)
+        assert status in (200, 400) and b"ok refs" not in told, (name, told)
+    assert b"ng refs/heads/main" in push(remote, "refs/heads/main", "34" * 20, pack)[1]
+    assert b"ng refs/heads/main" in push(remote, "refs/heads/main", HELLO, pack)[1]
+    assert b"ok refs/heads/main" in push(remote, "refs/heads/main", id, pack)[1]
+    # Who believes that the branch stands elsewhere does not move it.
+    assert b"ng refs/heads/main" in push(remote, "refs/heads/main", id, pack, before="56" * 20)[1]
+    assert b"ng refs/heads/main/deep" in push(remote, "refs/heads/main/deep", id, pack)[1]
+    assert remote.client.list_branches(repositoryName="code")["branches"] == ["main"]
+
+
+def test_content_lies_nowhere_in_the_clear_and_what_was_refused_is_not_served(remote: Remote) -> None:
+    remote.git("clone", "-q", remote.url, "one")
+    secret = "the recipe of the secret sauce " * 40
+    remote.work("one", recipe=secret, noise=os.urandom(2000).hex())
+    remote.git("-c", "core.compression=0", "-c", "pack.compression=0", "push", "-q", "origin", "HEAD:main", at="one")
+    data = remote.account.platform.data
+    clear = [path for path in on_disk(data) if lies_in(path, b"recipe of the secret sauce", secret[:64].encode())]
+    assert not clear, clear
+    tip = remote.head("one")
+    remote.work("one", more="refused: somebody was faster")
+    lost = remote.head("one")
+    status, told = push(remote, "refs/heads/main", lost, _pack(remote, lost, tip), before="56" * 20)
+    assert status == 200 and b"ng refs/heads/main" in told
+    remote.git("clone", "-q", remote.url, "two")
+    assert remote.git("fetch", "origin", lost, at="two", fine=False).returncode
+    assert not any(path.is_file() for path in (data / "run").glob("**/pack-*") if "clear" not in path.parts)
+
+
+def _pack(remote: Remote, tip: str, base: str) -> bytes:
+    found = subprocess.run(
+        ["git", "pack-objects", "--revs", "--stdout", "-q"], input=f"{tip}\n^{base}\n".encode(),
+        cwd=remote.folder / "one", env=remote.environment(), capture_output=True, check=True,
+    )  # fmt: skip
+    return found.stdout
+
+
+# -- laws ----------------------------------------------------------------------------------------------------------------
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.text(min_size=1, max_size=30).map(lambda text: f"refs/heads/{text}"))
+@example("refs/heads/a@{b")
+@example("refs/heads/@")
+def test_what_is_taken_as_a_reference_git_takes_too(name: str) -> None:
+    if legal_reference(name) and "\0" not in name:
+        assert subprocess.run(["git", "check-ref-format", name], check=False).returncode == 0
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(["a", "..", ".", ".git", ".GIT", "", "git~1", ".git.", "b c", ".git\u200d", "x"]), max_size=4
+    )
+)
+def test_no_legal_path_leaves_its_folder(tmp_path: Path, parts: list[Any]) -> None:
+    path = "/".join(parts)
+    if legal_path(path):
+        assert (tmp_path / path).resolve().is_relative_to(tmp_path.resolve())
+        assert not {".git", "..", "."} & {part.lower().strip(". \u200d") or "." for part in path.split("/")}

@@ -1,0 +1,342 @@
+"""VPCs that reach each other through a transit gateway, as route tables and groups say: real packets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.platform import PROGRAM, Account, Running, allow
+from tests.stories.ec2.conftest import Inside, Vpc, make_vpc
+
+HTTPS = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443}
+STS = ("sts", "get_caller_identity")
+
+
+def refused(call: Any, **given: Any) -> str:
+    with pytest.raises(ClientError) as error:
+        call(**given)
+    return str(error.value.response["Error"]["Code"])
+
+
+def address(vpc: Vpc) -> str:
+    """Of the client in a VPC."""
+    inside = [{"Name": "vpc-id", "Values": [vpc.id]}, {"Name": "description", "Values": ["bastide network run"]}]
+    return str(vpc.ec2.describe_network_interfaces(Filters=inside)["NetworkInterfaces"][0]["PrivateIpAddress"])
+
+
+def reached(client: Inside, there: str, port: int = 443) -> bool:
+    """Whether a packet arrives and an answer comes back: nobody listens, so it is refused."""
+    code, _ = client.ask(("connect", there, {"port": port}), patience=0.3)[0]
+    assert code in ("ConnectionRefusedError", "TimeoutError"), code
+    return code == "ConnectionRefusedError"
+
+
+def why(vpc: Vpc, source: str, destination: str, port: int = 443) -> tuple[bool, dict[str, Any]]:
+    """What `bastide network why` says: whether it passes, and the last hop."""
+    told = subprocess.run(
+        [*PROGRAM, "network", "why", "--data", str(vpc.account.platform.data), "--account", vpc.account.id, source,
+         destination, str(port), "--format", "json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.stdout, told.stderr
+    found = json.loads(told.stdout)
+    assert told.returncode == (0 if found["passes"] else 1)
+    return found["passes"], found["hops"][-1]
+
+
+def open_to(vpc: Vpc, cidr: str, group: str = "") -> None:
+    vpc.ec2.authorize_security_group_ingress(
+        GroupId=group or vpc.group, IpPermissions=[{**HTTPS, "IpRanges": [{"CidrIp": cidr}]}]
+    )
+
+
+@dataclass
+class Two:
+    """A transit gateway without default tables, shared with another account, and a VPC of each with a client; not attached
+    yet."""
+
+    account: Account
+    tgw: str
+    a: Vpc
+    b: Vpc
+    in_a: Inside
+    in_b: Inside
+    address_a: str
+    address_b: str
+    attached: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ec2(self) -> Any:
+        return self.account.client("ec2")
+
+
+@pytest.fixture(scope="module")
+def two(platform: Running) -> Iterator[Two]:
+    account = platform.account()
+    a, b = make_vpc(account, "10.1.0.0/16"), make_vpc(platform.account(), "10.2.0.0/16")
+    options = {"DefaultRouteTableAssociation": "disable", "DefaultRouteTablePropagation": "disable"}
+    made = account.client("ec2").create_transit_gateway(Options=options)["TransitGateway"]
+    tgw = made["TransitGatewayId"]
+    platform.client("ram").enable_sharing_with_aws_organization()
+    account.client("ram").create_resource_share(
+        name="gateway", resourceArns=[made["TransitGatewayArn"]], principals=[b.account.id]
+    )
+    with a.inside() as in_a, b.inside() as in_b:
+        for one in (in_a, in_b):
+            assert one.one("resolve", "localhost")[0] == ""
+        yield Two(account, tgw, a, b, in_a, in_b, address(a), address(b))
+
+
+@pytest.mark.control("NET-02")
+def test_packets_pass_only_where_every_table_says_so_and_groups_let_them(two: Two) -> None:
+    ec2, a, b = two.ec2, two.a, two.b
+    open_to(b, "10.1.0.0/16")
+
+    def passes() -> bool:
+        return reached(two.in_a, two.address_b)
+
+    assert not passes()
+    route = {"RouteTableId": a.main_table(), "DestinationCidrBlock": "10.2.0.0/16", "TransitGatewayId": two.tgw}
+    back = {"RouteTableId": b.main_table(), "DestinationCidrBlock": "10.0.0.0/8", "TransitGatewayId": two.tgw}
+    assert refused(ec2.create_route, **route) == "InvalidTransitGatewayID.NotFound"
+    ids = []
+    for vpc in (a, b):
+        made = vpc.ec2.create_transit_gateway_vpc_attachment(
+            TransitGatewayId=two.tgw, VpcId=vpc.id, SubnetIds=[vpc.subnet]
+        )["TransitGatewayVpcAttachment"]
+        ids.append(made["TransitGatewayAttachmentId"])
+    attached_a, attached_b = ids
+    ec2.create_route(**route)
+    assert refused(b.ec2.create_route, **back) == "InvalidTransitGatewayID.NotFound"  # not accepted yet
+    ec2.accept_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=attached_b)
+    shown = ec2.describe_transit_gateway_vpc_attachments(TransitGatewayAttachmentIds=ids)
+    assert [(one["State"], one["VpcOwnerId"]) for one in shown["TransitGatewayVpcAttachments"]] == [
+        ("available", a.account.id),
+        ("available", b.account.id),
+    ]
+    b.ec2.create_route(**back)
+    assert not passes()  # the gateway has no tables yet
+    tables = [
+        ec2.create_transit_gateway_route_table(TransitGatewayId=two.tgw)["TransitGatewayRouteTable"][
+            "TransitGatewayRouteTableId"
+        ]
+        for _ in ids
+    ]
+    for table, attachment in zip(tables, ids, strict=True):
+        ec2.associate_transit_gateway_route_table(
+            TransitGatewayRouteTableId=table, TransitGatewayAttachmentId=attachment
+        )
+    assert not passes()
+    ec2.enable_transit_gateway_route_table_propagation(
+        TransitGatewayRouteTableId=tables[0], TransitGatewayAttachmentId=attached_b
+    )
+    assert not passes()
+    said, last = why(a, two.address_a, two.address_b)
+    assert (said, last["what"], last["where"]) == (False, "transit route table back", tables[1])
+    ec2.create_transit_gateway_route(
+        TransitGatewayRouteTableId=tables[1],
+        DestinationCidrBlock="10.1.0.0/16",
+        TransitGatewayAttachmentId=attached_a,
+    )
+    assert passes() and why(a, two.address_a, two.address_b)[0]
+    found = ec2.search_transit_gateway_routes(
+        TransitGatewayRouteTableId=tables[0], Filters=[{"Name": "type", "Values": ["propagated"]}]
+    )["Routes"]
+    assert [(one["DestinationCidrBlock"], one["State"]) for one in found] == [("10.2.0.0/16", "active")]
+
+    # A group on either end, a port beside, the other way round.
+    assert not reached(two.in_a, two.address_b, 444)
+    assert not reached(two.in_b, two.address_a)
+    b.ec2.revoke_security_group_ingress(
+        GroupId=b.group, IpPermissions=[{**HTTPS, "IpRanges": [{"CidrIp": "10.1.0.0/16"}]}]
+    )
+    assert not passes()
+    open_to(b, "10.1.0.0/16")
+    everywhere = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.revoke_security_group_egress(GroupId=a.group, IpPermissions=[everywhere])
+    assert not passes()
+    ec2.authorize_security_group_egress(GroupId=a.group, IpPermissions=[everywhere])
+    assert passes()
+
+    # Blackholes: the longest prefix counts.
+    ec2.create_transit_gateway_route(
+        TransitGatewayRouteTableId=tables[0], DestinationCidrBlock="10.2.1.0/24", Blackhole=True
+    )
+    assert not passes()
+    ec2.delete_transit_gateway_route(TransitGatewayRouteTableId=tables[0], DestinationCidrBlock="10.2.1.0/24")
+    assert passes()
+    b.ec2.delete_route(RouteTableId=b.main_table(), DestinationCidrBlock="10.0.0.0/8")
+    assert not passes()
+    b.ec2.create_route(**back)
+
+    # An endpoint of the other VPC serves who gets there, as a call from that VPC's endpoint.
+    made = b.interface("sts")["VpcEndpointId"]
+    inside = [{"Name": "vpc-id", "Values": [b.id]}, {"Name": "interface-type", "Values": ["vpc_endpoint"]}]
+    there = b.ec2.describe_network_interfaces(Filters=inside)["NetworkInterfaces"][0]["PrivateIpAddress"]
+    url = {"_client": {"endpoint_url": f"https://{there}", "verify": False}}
+    assert two.in_a.one(*STS, url)[0] == ""
+    b.ec2.delete_vpc_endpoints(VpcEndpointIds=[made])
+
+    # Who leaves takes its routes along.
+    ec2.disable_transit_gateway_route_table_propagation(
+        TransitGatewayRouteTableId=tables[0], TransitGatewayAttachmentId=attached_b
+    )
+    assert not passes()
+    ec2.create_transit_gateway_route(
+        TransitGatewayRouteTableId=tables[0],
+        DestinationCidrBlock="0.0.0.0/0",
+        TransitGatewayAttachmentId=attached_b,
+    )
+    assert passes()
+    assert refused(ec2.delete_transit_gateway, TransitGatewayId=two.tgw) == "IncorrectState"
+    b.ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=attached_b)
+    assert not passes()
+    gone = ec2.search_transit_gateway_routes(
+        TransitGatewayRouteTableId=tables[0], Filters=[{"Name": "state", "Values": ["blackhole"]}]
+    )["Routes"]
+    assert [one["DestinationCidrBlock"] for one in gone] == ["0.0.0.0/0"]
+    routes = b.ec2.describe_route_tables(RouteTableIds=[b.main_table()])["RouteTables"][0]["Routes"]
+    assert {one["State"] for one in routes if "TransitGatewayId" in one} == {"blackhole"}
+    ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=attached_a)
+    for table in tables:
+        ec2.delete_transit_gateway_route_table(TransitGatewayRouteTableId=table)
+    for vpc, cidr in ((a, "10.2.0.0/16"), (b, "10.0.0.0/8")):
+        vpc.ec2.delete_route(RouteTableId=vpc.main_table(), DestinationCidrBlock=cidr)
+
+
+_FAR = """
+import socket, subprocess, sys
+for line in ("link set lo up", "addr add 10.200.0.10/32 dev lo", "addr add 10.201.0.10/32 dev lo",
+             "addr add 192.0.2.80/32 dev lo"):
+    subprocess.run(["ip", *line.split()], check=True)
+listening = socket.create_server(("0.0.0.0", 443))
+print("ready", flush=True)
+while True:
+    link, peer = listening.accept()
+    print(peer[0], flush=True)
+    link.close()
+"""
+
+
+@pytest.fixture
+def office(platform: Running) -> Iterator[subprocess.Popen[str]]:
+    """The operator's side: a namespace with a server at 10.200.0.10, 10.201.0.10 and 192.0.2.80, declared twice: as the
+    range 10.200.0.0/16, and as the way to everything."""
+    running = subprocess.Popen(
+        ["unshare", "--net", "--", sys.executable, "-c", _FAR], stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    where = f"/proc/{running.pid}/ns/net"
+    told = [
+        {"name": "office", "gateway": "203.0.113.10", "namespace": where, "ranges": ["10.200.0.0/16"]},
+        {"name": "proxy", "gateway": "203.0.113.20", "namespace": where, "ranges": ["0.0.0.0/0"]},
+    ]
+    links = platform.data / "links.json"
+    links.write_text(json.dumps(told))
+    yield running
+    links.unlink()
+    running.kill()
+    running.communicate()
+
+
+@pytest.mark.control("ACC-08", lacking="the repositories of Shared Services")
+@pytest.mark.control("NET-01", lacking="the link is declared and has no tunnel; no Direct Connect")
+@pytest.mark.control("NET-03")
+def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office: subprocess.Popen[str]) -> None:
+    ec2, a = two.ec2, two.a
+    assert office.stdout is not None
+
+    def arrives(there: str) -> bool:
+        code, _ = two.in_a.ask(("connect", there), patience=0.3)[0]
+        assert code in ("", "TimeoutError"), code
+        return not code
+
+    joint = ec2.create_transit_gateway_vpc_attachment(TransitGatewayId=two.tgw, VpcId=a.id, SubnetIds=[a.subnet])[
+        "TransitGatewayVpcAttachment"
+    ]["TransitGatewayAttachmentId"]
+    outward, back = (
+        ec2.create_transit_gateway_route_table(TransitGatewayId=two.tgw)["TransitGatewayRouteTable"][
+            "TransitGatewayRouteTableId"
+        ]
+        for _ in range(2)
+    )
+    ec2.associate_transit_gateway_route_table(TransitGatewayRouteTableId=outward, TransitGatewayAttachmentId=joint)
+    ec2.enable_transit_gateway_route_table_propagation(
+        TransitGatewayRouteTableId=back, TransitGatewayAttachmentId=joint
+    )
+    table = a.main_table()
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=a.id)
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/15", TransitGatewayId=two.tgw)
+
+    def link(address: str) -> tuple[str, str, str, str]:
+        """A connection with its attachment, which goes by the table that leads back: customer gateway, connection,
+        attachment, and whether it is up."""
+        side = ec2.create_customer_gateway(Type="ipsec.1", BgpAsn=65000, IpAddress=address)["CustomerGateway"]
+        made = ec2.create_vpn_connection(
+            Type="ipsec.1", CustomerGatewayId=side["CustomerGatewayId"], TransitGatewayId=two.tgw
+        )["VpnConnection"]["VpnConnectionId"]
+        found = ec2.describe_transit_gateway_attachments(Filters=[{"Name": "resource-id", "Values": [made]}])
+        attachment = found["TransitGatewayAttachments"][0]["TransitGatewayAttachmentId"]
+        ec2.associate_transit_gateway_route_table(
+            TransitGatewayRouteTableId=back, TransitGatewayAttachmentId=attachment
+        )
+        shown = ec2.describe_vpn_connections(VpnConnectionIds=[made])["VpnConnections"][0]
+        return side["CustomerGatewayId"], made, attachment, shown["VgwTelemetry"][0]["Status"]
+
+    nowhere, to_office = link("203.0.113.99"), link("203.0.113.10")
+    assert (nowhere[3], to_office[3]) == ("DOWN", "UP")
+    assert not arrives("10.200.0.10")  # the gateway's table leads nowhere yet
+    ec2.create_transit_gateway_route(
+        TransitGatewayRouteTableId=outward, DestinationCidrBlock="10.200.0.0/15", TransitGatewayAttachmentId=nowhere[2]
+    )
+    assert not arrives("10.200.0.10")  # nobody declared what is there
+    ec2.replace_transit_gateway_route(
+        TransitGatewayRouteTableId=outward,
+        DestinationCidrBlock="10.200.0.0/15",
+        TransitGatewayAttachmentId=to_office[2],
+    )
+    assert arrives("10.200.0.10")
+    assert office.stdout.readline() == f"{two.address_a}\n"
+    assert not arrives("10.201.0.10")  # a route leads there, but it is not declared to be there
+    assert not arrives("192.0.2.80")
+
+    # Who works in the account makes no way out.
+    a.account.role("workload", allow("sagemaker:*", "ec2:Describe*"))
+    workload = a.account.client("ec2", a.account.as_role("workload"))
+    assert refused(workload.create_internet_gateway) == "UnauthorizedOperation"
+    assert refused(workload.create_route, RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway) == (
+        "UnauthorizedOperation"
+    )
+
+    # The internet: not through an internet gateway, for no interface has a public address; through the corporate network
+    # where the default route leads there.
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    assert not arrives("192.0.2.80")
+    ec2.replace_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", TransitGatewayId=two.tgw)
+    assert not arrives("192.0.2.80")
+    to_proxy = link("203.0.113.20")
+    ec2.enable_transit_gateway_route_table_propagation(
+        TransitGatewayRouteTableId=outward, TransitGatewayAttachmentId=to_proxy[2]
+    )
+    assert arrives("192.0.2.80")
+    assert office.stdout.readline() == f"{two.address_a}\n"
+    assert arrives("10.200.0.10")
+    ec2.delete_vpn_connection(VpnConnectionId=to_proxy[1])
+    assert not arrives("192.0.2.80")
+
+    for one in (nowhere, to_office):
+        ec2.delete_vpn_connection(VpnConnectionId=one[1])
+    for one in (nowhere, to_office, to_proxy):
+        ec2.delete_customer_gateway(CustomerGatewayId=one[0])
+    ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=a.id)
+    ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=joint)
+    for one in ("10.200.0.0/15", "0.0.0.0/0"):
+        ec2.delete_route(RouteTableId=table, DestinationCidrBlock=one)
