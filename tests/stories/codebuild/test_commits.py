@@ -13,7 +13,12 @@ def test_a_build_has_the_tree_of_a_commit(bench: Bench) -> None:
     account = bench.account
     repositories = account.client("codecommit")
     url = repositories.create_repository(repositoryName="model")["repositoryMetadata"]["cloneUrlHttp"]
-    buildspec = spec(build=["cat train.py; echo of $CODEBUILD_RESOLVED_SOURCE_VERSION"])
+    buildspec = spec(
+        build=[
+            "cat train.py; echo of $CODEBUILD_RESOLVED_SOURCE_VERSION",
+            "git rev-parse HEAD; git status --short; git tag",
+        ]
+    )
 
     def commit(branch: str, text: str, parent: str = "") -> str:
         files = [("train.py", text), ("buildspec.yml", buildspec)]
@@ -34,7 +39,7 @@ def test_a_build_has_the_tree_of_a_commit(bench: Bench) -> None:
     for version, id in builds.items():
         build, wanted = bench.over(id), first if version == first else second
         assert build["resolvedSourceVersion"] == wanted, bench.lines(build)
-        assert bench.said(build) == [f"print({1 if version == first else 2})", f"of {wanted}"]
+        assert bench.said(build) == [f"print({1 if version == first else 2})", f"of {wanted}", wanted]
     unknown = bench.over(bench.start(name, sourceVersion="nowhere"))
     assert phases(unknown)["DOWNLOAD_SOURCE"] == "FAILED" and "nowhere" in cause(unknown)
     denied = bench.over(bench.start(name, serviceRoleOverride=bench.role))

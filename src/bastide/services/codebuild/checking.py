@@ -83,6 +83,8 @@ def source(given: Mapping[str, Any], *, secondary: bool = False, what: str = "pr
             f"There are {', '.join(SOURCES)}."
         )
     unsupported(given, f"Invalid {what}: ", "auth", "reportBuildStatus", "buildStatusConfig", "insecureSsl")
+    if given.get("gitCloneDepth") and kind != "CODECOMMIT":
+        raise invalid(f"Invalid {what}: gitCloneDepth is for CODECOMMIT.")
     if (given.get("gitSubmodulesConfig") or {}).get("fetchSubmodules"):
         raise invalid(f"Invalid {what}: gitSubmodulesConfig.fetchSubmodules is not supported by Bastide.")
     if len(str(given.get("buildspec") or "").encode()) > _MOST_SPEC:

@@ -304,6 +304,8 @@ class BuildFlow:
         resolved = await sources.get(
             work.session, doc["source"], doc.get("sourceVersion") or "", work.source, packed, most=disk
         )
+        if doc["source"]["type"] == "CODECOMMIT":
+            await sources.history(work.session, doc["source"], work.own / "output" / "history")
         versions = {one["sourceIdentifier"]: one["sourceVersion"] for one in doc["secondarySourceVersions"]}
         for one in doc["secondarySources"]:
             identifier = one["sourceIdentifier"]

@@ -104,6 +104,18 @@ async def _from_git(session: RoleSession, place: str, version: str, folder: Path
     return str(told["commitId"])
 
 
+async def history(session: RoleSession, given: Mapping[str, Any], target: Path) -> None:
+    """Puts a CodeCommit repository's whole history into a new file, a bundle that git reads in the build; raises Failed."""
+    name = checking.repository(str(given.get("location") or ""))
+    try:
+        told = await session.act("codecommit", "GitPull", {"repositoryName": name, "format": "bundle"})
+    except Refused as refused:
+        raise Failed(
+            "CLIENT_ERROR", f"the history of {name} could not be downloaded: {refused.code}: {refused.message}"
+        ) from None
+    await asyncio.to_thread(target.write_bytes, bytes(told["archive"]))
+
+
 async def buildspec(session: RoleSession, given: Mapping[str, Any], folder: Path) -> str:
     """The text of a build's buildspec: given in the project, or a file of the source, or an object; raises Failed."""
     text = str(given.get("buildspec") or "")
