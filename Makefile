@@ -96,6 +96,7 @@ bench: setup ## side by side with moto_server and ministack, S3 and KMS by thems
 	@$(BIN)/python -m tests.bench.hosting
 	@$(BIN)/python -m tests.bench.transform
 	@$(BIN)/python -m tests.bench.states --peer
+	@$(BIN)/python -m tests.bench.landing
 
 profile: setup ## CPU of the front door, stage by stage
 	@$(BIN)/python -m tests.bench.front_door

@@ -88,7 +88,13 @@ _PATTERNS = {
 def _text(shape: Any, name: str, account: str) -> str:
     if shape.enum:
         return str(shape.enum[0])
-    lower = name.lower()
+    lower, pattern = name.lower(), str(shape.metadata.get("pattern", ""))
+    if pattern.startswith("[0-9a-f]{8}-"):
+        return str(uuid.UUID(int=7))
+    if ":codepipeline:" in pattern:
+        return f"arn:aws:codepipeline:{REGION}:{account}:nothing-here"
+    if shape.metadata.get("max", 99) < 10 and pattern == "[0-9A-Za-z_-]+":
+        return "1"
     if (known := _PATTERNS.get(str(shape.name))) is not None:
         return known.format(account=account, region=REGION)
     if "scalable-target" in str(shape.metadata.get("pattern", "")):
@@ -97,7 +103,7 @@ def _text(shape: Any, name: str, account: str) -> str:
     if (
         service
         or lower == "policysourcearn"
-        or str(shape.metadata.get("pattern", "")).startswith("arn:(aws[a-zA-Z-]*)?:iam")
+        or pattern.startswith(("arn:(aws[a-zA-Z-]*)?:iam", "arn:aws(-[\\w]+)*:iam"))
     ):
         return f"arn:aws:iam::{account}:role/nothing-here"
     if lower == "currentdeliverystreamversionid":

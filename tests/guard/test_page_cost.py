@@ -216,6 +216,25 @@ def _events(bench: Bench, tx: Transaction, numbers: Iterable[int], source: str =
     )  # fmt: skip
 
 
+def _releases(bench: Bench, tx: Transaction, numbers: Iterable[int]) -> None:
+    """Executions of a pipeline, half of which were superseded before anything began."""
+    id = {"category": "Approval", "owner": "AWS", "provider": "Manual", "version": "1"}
+    action = {"name": "A", "actionTypeId": id, "configuration": {}, "inputArtifacts": [], "outputArtifacts": []}
+    if tx.get("codepipeline:Pipeline", HOME, REGION, "pages") is None:
+        declared = {"name": "pages", "version": 1, "stages": [{"name": "S", "actions": [action]}]}
+        tx.insert(Row("codepipeline:Pipeline", HOME, REGION, "pages", {"version": 1}), keep=False)
+        tx.insert(Row("codepipeline:Version", HOME, REGION, "pages/00000001", declared), keep=False)
+    for one in numbers:
+        record = {"id": f"{one}", "status": "Succeeded", "started": one, "updated": one, "resolved": {}}
+        doc = {
+            "version": 1, "mode": "SUPERSEDED", "kind": "STANDARD", "trigger": {"type": "t", "detail": "d"},
+            "variables": {}, "started": 1000 + one, "updated": 1000 + one, "revisions": [], "artifacts": {},
+            "stages": {"S": {"status": "Succeeded", "actions": {} if one % 2 else {"A": record}}},
+        }  # fmt: skip
+        where = ("codepipeline:Execution", f"{HOME}/pages", REGION, f"{one:032x}")
+        tx.insert(Row(*where, doc, "Succeeded", created=1000 + one), keep=False)
+
+
 TOKEN = (("NextToken", "NextToken"),)
 LISTS = [
     Listed("s3", "ListObjectsV2", _objects, "MaxKeys", (("ContinuationToken", "NextContinuationToken"),), ("Contents",),
@@ -241,6 +260,10 @@ LISTS = [
            {"PipelineName": "pages", "CreatedAfter": 900, "CreatedBefore": 10**15}),
     Listed("sagemaker", "ListPipelineExecutions", _executions, "MaxResults", TOKEN, ("PipelineExecutionSummaries",),
            {"PipelineName": "pages", "SortBy": "PipelineExecutionArn", "SortOrder": "Ascending"}),
+    Listed("codepipeline", "ListPipelineExecutions", _releases, "maxResults", (("nextToken", "nextToken"),),
+           ("pipelineExecutionSummaries",), {"pipelineName": "pages"}),
+    Listed("codepipeline", "ListActionExecutions", _releases, "maxResults", (("nextToken", "nextToken"),),
+           ("actionExecutionDetails",), {"pipelineName": "pages"}),
     Listed("kms", "ListKeys", _keys, "Limit", (("Marker", "NextMarker"),), ("Keys",)),
     Listed("kms", "ListGrants", _grants, "Limit", (("Marker", "NextMarker"),), ("Grants",), {"KeyId": "key"}),
     Listed("kms", "ListAliases", _aliases, "Limit", (("Marker", "NextMarker"),), ("Aliases",)),

@@ -22,6 +22,7 @@ _WALKS = [
     "debugger.md",
     "functions.md",
     "pipelines.md",
+    "landing.md",
 ]
 
 

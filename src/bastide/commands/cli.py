@@ -69,6 +69,7 @@ def cli() -> None:
       bastide logs -f JOB                   what a job writes, until it is over
       bastide executions [NAME|ARN]         what state machines run, and where one of them stands
       bastide pipelines NAME                where the newest execution of a pipeline stands
+      bastide releases [NAME]               release pipelines: where each commit is, and why one failed
       bastide environments list             what images mean here, and what is built
       bastide why REQUEST-ID                why a call was refused, and what would have allowed it
       bastide policy test FILE              cases in YAML, decided before a policy is attached
@@ -76,6 +77,7 @@ def cli() -> None:
       bastide policy prove ...              what holds for every request there can be
       bastide reproduce MODEL-PACKAGE-ARN   a registered version, trained again and compared
       bastide deploy TEMPLATE               a stack from a template: its plan, its progress, its cause
+      bastide landing plan                  accounts, guardrails, networks and roles, from one file
       bastide login                         sign in as yourself, at the identity provider
       bastide sdk                           point the SageMaker Python SDK at the platform
       bastide packages load FOLDER          public packages for platforms that reach nothing outside
@@ -93,10 +95,12 @@ for _module, *_names in (
     ("executions", "executions"),
     ("identity", "identity"),
     ("jobs", "jobs", "logs"),
+    ("landing", "landing"),
     ("login", "login"),
     ("network", "network"),
     ("pipelines", "pipelines"),
     ("policy", "policy"),
+    ("releases", "releases"),
     ("reproduce", "reproduce"),
     ("sdk", "sdk"),
     ("status", "inventory", "status"),

@@ -54,6 +54,7 @@ from bastide.services import (
     codeartifact,
     codebuild,
     codecommit,
+    codepipeline,
     ec2,
     ecr,
     events,
@@ -117,6 +118,7 @@ class Platform:
     telling: cloudwatch.Telling
     notifications: s3.Notifications
     triggers: codecommit.Triggers
+    poller: codepipeline.Poller
     cluster: Cluster | None
 
     @classmethod
@@ -221,6 +223,7 @@ class Platform:
             Functions: Functions(clock),
             Meter: meter,
             Git: Git(copies),
+            codepipeline.Bells: codepipeline.Bells(),
         }
         calls = Calls(
             store=store,
@@ -238,7 +241,7 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
-        durable = (sagemaker, cloudformation, codebuild, servicecatalog)
+        durable = (sagemaker, cloudformation, codebuild, codepipeline, servicecatalog)
         workflows = Workflows(store, clock, [flow for service in durable for flow in service.flows(calls)])
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)
@@ -263,6 +266,8 @@ class Platform:
         triggers = codecommit.Triggers(calls)
         triggers.subscribe(outbox)
         notifications.subscribe(outbox)
+        poller = codepipeline.Poller(calls)
+        poller.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
@@ -320,6 +325,7 @@ class Platform:
             telling,
             notifications,
             triggers,
+            poller,
             ray,
         )
         journal.start()
@@ -347,6 +353,7 @@ class Platform:
         capture.start()
         platform.scaler.start()
         await sagemaker.recover(calls)
+        poller.start()
         await executions.start()
         await states.recover(executions)
         return platform
@@ -447,6 +454,7 @@ class Platform:
         await self.telling.close()
         await self.notifications.close()
         await self.triggers.close()
+        await self.poller.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()

@@ -54,6 +54,7 @@ PLACES: Final[dict[str, tuple[Place, ...]]] = {
     "codebuild": (Place("project/", ("codebuild", "StartBuild"), True, elsewhere=False),),
     "sagemaker": (Place("pipeline/", ("sagemaker", "StartPipelineExecution"), True),),
     "firehose": (Place("deliverystream/", ("firehose", "PutRecord"), True),),
+    "codepipeline": (Place("", ("codepipeline", "StartPipelineExecution"), True),),
 }
 """By the service of a target's ARN; `ways` has a way to each."""
 

@@ -18,7 +18,7 @@ import orjson
 from bastide.domain import Arn, Refused, iso
 from bastide.kernel import Caller, Calls, service_caller
 from bastide.kernel.address import Address
-from bastide.protocol import codec
+from bastide.protocol import codec, named
 from bastide.services.events.bus import FORWARDED
 from bastide.services.events.shaping import at, shaped
 
@@ -160,6 +160,24 @@ async def _to_stream(parcel: Parcel) -> None:
     await parcel.act("firehose", "PutRecord", given)
 
 
+async def _to_release(parcel: Parcel) -> None:
+    """What a written or transformed input says of variables and revisions is given on; an event as it is says none."""
+    given: dict[str, Any] = {}
+    if parcel.target.get("InputTransformer") or parcel.target.get("Input"):
+        try:
+            told = orjson.loads(parcel.text())
+        except orjson.JSONDecodeError:
+            told = None
+        if not isinstance(told, dict):
+            raise Refused(
+                "InvalidInput", "The input of a release is an object that may have variables and sourceRevisions."
+            )
+        given = {member: told[member] for member in ("variables", "sourceRevisions") if member in told}
+    given |= {"name": parcel.arn.resource, "clientRequestToken": parcel.token()}
+    asked = named("codepipeline", "StartPipelineExecution", given)
+    await parcel.act("codepipeline", "StartPipelineExecution", asked)
+
+
 async def _to_project(parcel: Parcel) -> None:
     """Starts a build; what the target's input says are parameters of StartBuild."""
     given: dict[str, Any] = {}
@@ -178,7 +196,7 @@ async def _to_project(parcel: Parcel) -> None:
 WAYS: Final[dict[str, Callable[[Parcel], Awaitable[None]]]] = {
     "logs": _to_logs, "events": _to_bus, "lambda": _to_function, "sns": _to_topic, "sqs": _to_queue,
     "states": _to_state_machine, "sagemaker": _to_pipeline, "firehose": _to_stream,
-    "codebuild": _to_project,
+    "codebuild": _to_project, "codepipeline": _to_release,
 }  # fmt: skip
 """By the service of a target's ARN. API destinations have a way of their own (`api_destination`)."""
 

@@ -26,6 +26,7 @@ _TEMPLATES: Final = {
     "states": ("stateMachine:", "stepfunctions", "StartExecution"), "events": ("event-bus/", "events", "PutEvents"),
     "sagemaker": ("pipeline/", "sagemaker", "StartPipelineExecution"),
     "firehose": ("deliverystream/", "firehose", "PutRecord"),
+    "codepipeline": ("", "codepipeline", "StartPipelineExecution"),
 }  # fmt: skip
 _CONTEXT: Final = re.compile(r"<aws\.scheduler\.(schedule-arn|scheduled-time|execution-id|attempt-number)>")
 _EMPTY: Final = {"version": "0"}
@@ -125,6 +126,8 @@ def call(calls: Calls, doc: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]
         given = {"PipelineName": arn.name, "ClientRequestToken": doc["id"]}
         if held:
             given["PipelineParameters"] = [{"Name": one["Name"], "Value": one["Value"]} for one in held]
+    elif service == "codepipeline":
+        given = {"name": arn.resource, "clientRequestToken": doc["id"]}
     elif service == "firehose":
         given = {"DeliveryStreamName": arn.name, "Record": {"Data": told.encode()}}
     else:
