@@ -13,7 +13,7 @@ from bastide.services.codebuild import archive as archives
 from bastide.services.codebuild import buildspec, results
 from bastide.services.codebuild.script import Progress
 from tests.platform import Account, Running, allow
-from tests.stories.codebuild.conftest import Bench, archive, bench_of, cause, phases, spec
+from tests.stories.codebuild.conftest import ENVIRONMENT, Bench, archive, bench_of, cause, phases, spec
 
 PROBE = """
 import os, socket, urllib.request, sys
@@ -74,19 +74,22 @@ def test_a_build_reaches_nothing_but_its_role(bench: Bench, neighbour: Account) 
     assert [one["Key"] for one in kept] == ["out/real/mine"]
 
 
-def _linked() -> bytes:
+def _linked(name: str, target: str, *files: str) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as made:
-        link = zipfile.ZipInfo("link")
+        link = zipfile.ZipInfo(name)
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
-        made.writestr(link, "/etc/passwd")
+        made.writestr(link, target)
+        for one in files:
+            made.writestr(one, "x")
     return packed.getvalue()
 
 
 def test_hostile_sources_end_a_build_before_it_begins(bench: Bench) -> None:
     sources = {
-        "is a link": _linked(),
+        "leads out of the archive": _linked("link", "../../etc/passwd"),
         "leads out": archive(__evil="x"),
+        "lies behind a link": _linked("link", "here", "link/evil"),
         "no .zip archive": b"PK\x03\x04 but not really",
         "is not in the source": archive(readme="x"),
         "aliases": archive(buildspec_dot_yml="version: 0.2\na: &a [x,x]\nb: [*a,*a]\n"),
@@ -171,3 +174,14 @@ def test_marks_are_taken_in_their_order_alone() -> None:
     assert progress.hear(b"mark ended 1 1 0") is None
     assert progress.failures[1].code == 4
     assert progress.hear(b"mark end 1 4") and progress.hear(b"mark out") and progress.hear(b"mark out") is None
+
+
+def test_a_build_that_is_not_trusted_has_a_kernel_of_its_own(platform: Running) -> None:
+    account = platform.account()
+    tags = [{"Key": "bastide:untrusted-code", "Value": "true"}]
+    platform.client("organizations").tag_resource(ResourceId=account.id, Tags=tags)
+    bench = bench_of(account)
+    privileged = bench.start(bench.project(spec(build=["true"]), environment={**ENVIRONMENT, "privilegedMode": True}))
+    build = bench.build(spec(build=["cut -c1-19 /proc/version", "cat /proc/1/cmdline > /dev/null; exit 3"]))
+    assert bench.said(build) == ["Linux version 4.4.0"] and "exit status 3" in cause(build)
+    assert "no images are built" in cause(bench.over(privileged))

@@ -122,7 +122,9 @@ def _call(caller: Caller, **request: object) -> Call:
 
 def _contexts() -> dict[str, dict[str, object]]:
     arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/role/session"
-    own = {"x:sub": "ann", "lambda:sourcefunctionarn": "arn"}
+    own = {
+        "x:sub": "ann", "lambda:sourcefunctionarn": "arn", "codebuild:projectarn": "arn", "codebuild:buildarn": "arn"
+    }  # fmt: skip
     session = Session(
         "id", "ASIA", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:role/role", "AROA", "session", 0, 9, source_identity="ann",
         mfa=999_000 * MICROS, provider="arn:aws:iam::111122223333:oidc-provider/x", keys=own,

@@ -40,6 +40,7 @@ from bastide.jail.namespaces import (
     drop_to,
     mount,
     pivot_root,
+    rule_a_namespace,
     setns,
     unmount,
     unshare,
@@ -57,6 +58,11 @@ _BWRAP: Final = "/usr/bin/bwrap"
 _SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC: Final = ("ld.so.cache", "alternatives", "ssl/certs", "ssl/openssl.cnf", "mime.types", "protocols", "services")
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+
+_OF_BUILDERS: Final = (
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN",
+    "SYS_CHROOT",
+)  # fmt: skip
 
 _STARTER: Final = "/usr/bin/busybox"
 _SHELL: Final = "/run/.bastide/sh"
@@ -99,8 +105,9 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     /dev, to be seen and used. environment: variables of the command. root: the folder of an image's root, empty for the
     machine's own system; files: contents by path below it that stand in place of its own. inside: uid and gid that the job
     believes to have. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of /tmp, /run
-    and /dev/shm each. gvisor: empty, or what `gvisor.become` is told: then the status descriptor is a socket, which the
-    job's first process keeps.
+    and /dev/shm each. privileged: how many users the job has, of which `user` is the first and its root; 0 for the job of
+    one user, without privileges. gvisor: empty, or what `gvisor.become` is told: then the status descriptor is a socket,
+    which the job's first process keeps.
     """
     os.umask(0o022)
     # Whoever started us may block or ignore signals, which is inherited; the job is to get those that it is sent.
@@ -119,9 +126,14 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     if told["gvisor"]:
         first = [_SHELL, "-c", gvisor.FIRST, _SHELL, f"unset SHLVL; {_FIND}", *map(str, told["inside"]), told["folder"]]
         gvisor.become(told, binds, [*first, *told["command"]], STATUS)
-    drop_to(told["user"], told["user"])
+    rows = seccomp.ROWS
+    if told["privileged"]:
+        rule_a_namespace({0: told["user"]}, told["privileged"])
+        rows = seccomp.BUILDER_ROWS
+    else:
+        drop_to(told["user"], told["user"])
     die_with_parent(told["parent"])
-    _pass(_FILTER, seccomp.assemble(os.uname().machine))
+    _pass(_FILTER, seccomp.assemble(os.uname().machine, rows))
     _pass(_ARGUMENTS, b"".join(os.fsencode(a) + b"\0" for a in _arguments(told, binds)))
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -136,10 +148,15 @@ def _arguments(told: Mapping[str, Any], binds: Sequence[Bind]) -> list[str]:
     size = str(int(told["scratch_bytes"]))
     # In a network that was given it has no privilege: that belongs to the machine's user namespace, bubblewrap makes one.
     network = [] if told["network"] else ["--unshare-net"]
-    words = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", *network]
-    words += ["--disable-userns", "--die-with-parent", "--new-session"]
-    words += ["--cap-drop", "ALL", "--hostname", told["hostname"]]
-    words += ["--uid", str(told["inside"][0]), "--gid", str(told["inside"][1])]
+    words = ["--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", *network]
+    words += ["--die-with-parent", "--new-session", "--hostname", told["hostname"], "--cap-drop", "ALL"]
+    if told["privileged"]:
+        # Of the user namespace that it is the root of already; the machine's know nothing of it.
+        for name in _OF_BUILDERS:
+            words += ["--cap-add", f"CAP_{name}"]
+    else:
+        words += ["--unshare-user", "--disable-userns"]
+        words += ["--uid", str(told["inside"][0]), "--gid", str(told["inside"][1])]
     words += ["--seccomp", str(_FILTER), "--clearenv"]
     for name, value in told["environment"].items():
         words += ["--setenv", name, value]
@@ -229,7 +246,9 @@ def _lay_out(told: Mapping[str, Any]) -> list[Bind]:
 
 def _system(jail: str, told: Mapping[str, Any]) -> None:
     """The machine's own programs and libraries, as a job sees them."""
-    for name in ("usr", "etc", "proc", "dev", "tmp", "run", "opt/ml", "var/tmp", "mnt"):
+    # Builders of images bind /sys into the roots that they make; here it is empty.
+    builders = ("sys",) if told["privileged"] else ()
+    for name in ("usr", "etc", "proc", "dev", "tmp", "run", "opt/ml", "var/tmp", "mnt", *builders):
         os.makedirs(f"{jail}/{name}")
     _bind("/usr", f"{jail}/usr", readonly=True)
     for name in _SYSTEM:

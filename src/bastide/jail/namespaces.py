@@ -105,9 +105,10 @@ def drop_to(user: int, group: int) -> None:
         raise PermissionError(f"privilege is left: {' '.join(''.join(left).split())}")
 
 
-def rule_a_namespace(users: Mapping[int, int]) -> None:
+def rule_a_namespace(users: Mapping[int, int], count: int = 1) -> None:
     """Become the root of a user namespace of our own, where there are only these users, and groups of the same numbers:
-    those inside, and those of the machine. Outside of it no privilege is left, and there is no way back.
+    those inside, and those of the machine, `count` from each on. Outside of it no privilege is left, and there is no way
+    back.
 
     Raises OSError when a step fails and PermissionError when more of the machine is in it.
     """
@@ -122,7 +123,7 @@ def rule_a_namespace(users: Mapping[int, int]) -> None:
             if os.read(ready, 1):
                 for name in ("uid_map", "gid_map"):
                     with open(f"/proc/{here}/{name}", "w", encoding="utf-8") as file:  # noqa: PTH123
-                        file.write("".join(f"{inside} {outside} 1\n" for inside, outside in users.items()))
+                        file.write("".join(f"{inside} {outside} {count}\n" for inside, outside in users.items()))
         finally:
             os._exit(0)
     os.close(ready)
@@ -133,7 +134,7 @@ def rule_a_namespace(users: Mapping[int, int]) -> None:
     for name in ("uid_map", "gid_map"):
         with open(f"/proc/self/{name}", encoding="utf-8") as file:  # noqa: PTH123
             found = [tuple(map(int, line.split())) for line in file]
-        if sorted(found) != sorted((inside, outside, 1) for inside, outside in users.items()):
+        if sorted(found) != sorted((inside, outside, count) for inside, outside in users.items()):
             raise PermissionError(f"the users of the namespace are others than they should be: {name}")
     os.setgroups([])
     os.setresgid(0, 0, 0)

@@ -138,7 +138,7 @@ def _trial(gvisor: dict[str, object], limits: dict[str, int]) -> str:
             "environment": {"PATH": "/bin"},
         }
         more |= {"network": "", "addresses": {}, "resolver": ""}
-        image = {"root": "", "files": {}, "inside": [1000, 1000], "gvisor": gvisor}
+        image = {"root": "", "files": {}, "inside": [1000, 1000], "gvisor": gvisor, "privileged": 0}
         last = {"folder": "/", "command": ["/bin/true"], "limits": limits, "scratch_bytes": 1 << 20}
         told.write(json.dumps(words | more | image | last).encode())
         told.seek(0)

@@ -121,6 +121,17 @@ ROWS: Final[tuple[Row, ...]] = (
         (0, _ALL, tuple(f for f in range(46) if f not in {1, 2, 10, 16}))),
 )  # fmt: skip
 
+_NEW_USERS: Final = 0x10000000
+# What a builder of images does in a user namespace of its own: mount, change roots, make mount and name spaces. A further
+# user namespace would give it nothing but more of the kernel to walk through.
+_OF_BUILDERS: Final = frozenset({"clone", "unshare", "mount", "umount2", "pivot_root", "chroot", "sethostname"})
+BUILDER_ROWS: Final[tuple[Row, ...]] = (
+    *(row for row in ROWS if row.name not in _OF_BUILDERS),
+    Row("clone", 56, 220, _P, "a further user namespace", (0, _NEW_USERS, (NONZERO,))),
+    Row("unshare", 272, 97, _P, "a further user namespace", (0, _NEW_USERS, (NONZERO,))),
+)
+"""The table of those that build images (`Spec.privileged`)."""
+
 # The newest call that was looked at: mseal (Linux 6.10), the same number on both.
 NEWEST: Final = 462
 

@@ -59,6 +59,8 @@ GLOBAL: Final[Mapping[str, str]] = {
     "aws:VpceOrgID": "through a VPC endpoint of an account in an organisation",
     "aws:VpceOrgPaths": "through a VPC endpoint of an account in an organisation",
     "aws:VpcSourceIp": "through a VPC endpoint",
+    "codebuild:BuildArn": "a session that CodeBuild began for a build",
+    "codebuild:ProjectArn": "a session that CodeBuild began for a project",
     "lambda:SourceFunctionArn": "a session that Lambda began for a function",
 }
 """The keys that the kernel fills for every operation, and when. Source: IAM User Guide, "AWS global condition context

@@ -124,7 +124,9 @@ class Doors:
 
     def _jobs(self) -> ssl.SSLContext:
         if self._for_jobs is None:
-            self._for_jobs = self._context("job", ("localhost",))
+            # By the registry's own names, too: tools that push images go by nothing else.
+            registries = [f"*.dkr.ecr.{region}.amazonaws.com" for region in self._tls.load().regions]
+            self._for_jobs = self._context("job", ("localhost", *registries))
         return self._for_jobs
 
     def _context(self, endpoint: str, names: Sequence[str]) -> ssl.SSLContext:

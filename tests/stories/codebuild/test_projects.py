@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.platform import Account, allow
-from tests.stories.codebuild.conftest import ENVIRONMENT, Bench, spec
+from tests.stories.codebuild.conftest import CODEBUILD, ENVIRONMENT, MAY, Bench, spec
 
 SPEC = spec(build=["echo $SAID"])
 
@@ -71,6 +71,17 @@ def test_a_role_is_passed_and_trusts_codebuild(bench: Bench, account: Account) -
     with pytest.raises(ClientError) as denied:
         Bench(account, bench.role, account.client("codebuild", maker)).project(SPEC)
     assert "iam:PassRole" in denied.value.response["Error"]["Message"]
+
+
+def test_policies_know_which_project_builds(bench: Bench, account: Account) -> None:
+    asking = spec(build=["aws iam list-users --query 'length(Users)' || echo refused"])
+    project = f"arn:aws:codebuild:us-east-1:{account.id}:project/this"
+    where = {"codebuild:ProjectArn": project, "codebuild:BuildArn": f"{project.replace('project', 'build')}:*"}
+    may = allow("iam:ListUsers", Condition={"ArnLike": where})
+    may["Statement"] += allow(*MAY)["Statement"]
+    role = account.role("by-project", may, trust=CODEBUILD)
+    builds = [bench.start(bench.project(asking, name=name, serviceRole=role)) for name in ("this", "that")]
+    assert [bench.said(bench.over(id))[-1] for id in builds] == ["0", "refused"]
 
 
 def test_a_guardrail_sees_what_a_project_asks_for(account: Account, bench: Bench) -> None:

@@ -79,7 +79,8 @@ class Spec:
     is only itself. resolver: the address of its DNS. interface: the network's, by which the peers in `addresses` reach it.
     group: the names of all sandboxes of the job. gpus: how many
     it may use; devices: those of this machine. untrusted: the program gets a kernel of its own, and does not run where that
-    cannot be had. Nothing else of the machine is seen.
+    cannot be had. privileged: the program is root of a user namespace of its own with 65,536 users, none of which is
+    anybody outside, and may mount and change roots there, as builders of images do. Nothing else of the machine is seen.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Spec:
     gpus: int = 0
     devices: Sequence[Path] = ()
     untrusted: bool = False
+    privileged: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,11 @@ class Volumes(Protocol):
     async def keep(self, name: str, key: bytes, place: Path) -> Path:
         """A folder whose ciphertext stays in `place` (a folder of the platform's, made if missing) when the volume is
         closed, and is there again under the same key. Raises SandboxError when it cannot be had."""
+        ...
+
+    async def system(self, name: str, size_bytes: int) -> Path:
+        """A file system of its own in a volume of this machine, whose permissions the kernel itself keeps: for a sandbox
+        whose users are many (`Spec.privileged`). It goes with the volume. Raises SandboxError when it cannot be had."""
         ...
 
     def lost(self, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posixpath
 import stat
 import zipfile
 import zlib
@@ -15,6 +16,8 @@ from typing import IO, Final
 _CHUNK: Final = 1 << 20
 _MOST_ENTRIES: Final = 65_536
 _DEEPEST: Final = 100
+_MOST_WORK: Final = 200_000_000
+"""Of comparing names with patterns: characters of the ones by characters of the others."""
 _MOVED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV))
 
 
@@ -26,18 +29,22 @@ class Unfit(Exception):  # noqa: N818
 
 
 def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
-    """Unpacks a .zip of plain files and folders into a folder of ours; raises Unfit for links, devices, names that lead
-    outside, and more than `most_bytes` (a small archive can hold a lot)."""
+    """Unpacks a .zip into an empty folder of ours; raises Unfit for devices, names and links that lead outside, and more
+    than `most_bytes` (a small archive can hold a lot). Links are made last, and nothing lies behind one."""
     try:
         _unpack(path, folder, most_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
         raise Unfit(f"it is no .zip archive that can be read ({type(error).__name__})") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise Unfit("a name in it is both a file and a folder") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise Unfit("a name in it is too long") from None
 
 
 def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
-    left = most_bytes
+    left, links, names = most_bytes, dict[str, str](), list[str]()
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if len(entries) > _MOST_ENTRIES:
@@ -48,10 +55,14 @@ def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
             if entry.is_dir():
                 (folder / name).mkdir(parents=True, exist_ok=True)
                 continue
-            if kind not in (0, stat.S_IFREG):
-                raise Unfit(f"`{name[:200]}` in it is a link or a device: only plain files and folders may be in it")
+            if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
+                raise Unfit(f"`{name[:200]}` in it is a device: only files, folders and links may be in it")
             if entry.flag_bits & 1:
                 raise Unfit(f"`{name[:200]}` in it is encrypted")
+            names.append(name)
+            if kind == stat.S_IFLNK:
+                links[name] = _target(archive, entry, name)
+                continue
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             mode = 0o755 if (entry.external_attr >> 16) & 0o111 else 0o644
@@ -62,6 +73,26 @@ def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
                     if left < 0:
                         raise Unfit(f"it unpacks to more than {most_bytes} bytes")
                     file.write(piece)
+
+    for name in names:
+        above = name.split("/")
+        if any("/".join(above[:count]) in links for count in range(1, len(above))):
+            raise Unfit(f"`{name[:200]}` in it lies behind a link")
+    for name, led in links.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(led)
+
+
+def _target(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> str:
+    """Where a link leads, which is within the archive."""
+    if entry.file_size > 4096:
+        raise Unfit(f"the link `{name[:200]}` in it is too long")
+    with archive.open(entry) as source:
+        target = os.fsdecode(source.read(4097))
+    led = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+    if not target or "\0" in target or target.startswith("/") or led.split("/")[0] == "..":
+        raise Unfit(f"the link `{name[:200]}` in it leads out of the archive's folder")
+    return target
 
 
 def _plain(given: str) -> str:
@@ -185,8 +216,11 @@ def select(top: int, base: str, patterns: Sequence[str], exclude: Sequence[str] 
     # A name without a star that is a folder's means all that is in it.
     wanted += [Glob(f"{one.rstrip('/')}/**") for one in patterns if Glob(one).plain]
     below = Glob(base) if base and base != "." else None
-    found = []
+    found, work, lengths = [], 0, sum(map(len, (*patterns, *exclude, base)))
     for path in regular(top):
+        work += len(path) * lengths
+        if work > _MOST_WORK:
+            raise Unfit("the patterns and the files are too many to be compared")
         names = [path]
         if below is not None:
             parts = path.split("/")

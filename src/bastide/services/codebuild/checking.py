@@ -39,6 +39,8 @@ _MANAGED: Final = re.compile(r"aws/codebuild/(?P<name>[a-z0-9_-]+)(?::(?P<tag>[A
 _LINUX: Final = re.compile(
     r"(?:standard|amazonlinux2?-(?:x86_64|aarch64)-standard|amazonlinux-x86_64-base|amazonlinux)"
 )
+CURATED: Final = ("aws/codebuild/amazonlinux-x86_64-standard:5.0", "aws/codebuild/standard:7.0")
+"""Those that are shown; every release of them means the same here."""
 _OWN: Final = re.compile(r"(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.")
 _REPOSITORY: Final = re.compile(r"(?:.*/repos/|)([A-Za-z0-9._-]{1,100})")
 _MOST_SPEC: Final = 1 << 20
@@ -81,6 +83,8 @@ def source(given: Mapping[str, Any], *, secondary: bool = False, what: str = "pr
             f"There are {', '.join(SOURCES)}."
         )
     unsupported(given, f"Invalid {what}: ", "auth", "reportBuildStatus", "buildStatusConfig", "insecureSsl")
+    if given.get("gitCloneDepth") and kind != "CODECOMMIT":
+        raise invalid(f"Invalid {what}: gitCloneDepth is for CODECOMMIT.")
     if (given.get("gitSubmodulesConfig") or {}).get("fetchSubmodules"):
         raise invalid(f"Invalid {what}: gitSubmodulesConfig.fetchSubmodules is not supported by Bastide.")
     if len(str(given.get("buildspec") or "").encode()) > _MOST_SPEC:
@@ -189,6 +193,10 @@ def environment(given: Mapping[str, Any]) -> dict[str, Any]:
     elif pulling == "SERVICE_ROLE":
         raise invalid(f"{what}imagePullCredentialsType must be CODEBUILD for CodeBuild's own images.")
     variables(given.get("environmentVariables") or ())
+    if given.get("privilegedMode") and not managed(image):
+        raise invalid(
+            f"{what}privilegedMode is for CodeBuild's own images, in whose place Bastide's has what builds images."
+        )
     found = {"environmentVariables": [], "privilegedMode": False, **given}
     found["environmentVariables"] = [{"type": "PLAINTEXT", **one} for one in found["environmentVariables"]]
     found.setdefault("imagePullCredentialsType", "CODEBUILD" if managed(image) else "SERVICE_ROLE")

@@ -7,6 +7,7 @@ Guide, "artifacts" in "Build specification reference"; API Reference, ProjectArt
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import Mapping
@@ -57,6 +58,13 @@ async def deliver(
         ) from None
     except Unfit as unfit:
         raise Failed("CLIENT_ERROR", f"Error while uploading artifacts: {unfit}.") from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise Failed(
+            "CLIENT_ERROR",
+            "Error while uploading artifacts: the disk of the build's compute type has no room for them.",
+        ) from None
     finally:
         await asyncio.to_thread(place.unlink, missing_ok=True)
 

@@ -32,6 +32,8 @@ class BuildLog:
         self.stream = stream
         self.variables = Variables()
         """Whose secrets are hidden."""
+        self.whole = True
+        """Whether the copy holds every line."""
         self._session = session
         self._lines: list[tuple[int, str]] = []
         self._size = 0
@@ -69,7 +71,10 @@ class BuildLog:
         """Takes a line; waits when more has been written than could be sent."""
         text = self.variables.masked(line.decode("utf-8", "replace").rstrip("\r"))
         if self._copy is not None:
-            await asyncio.to_thread(self._copy.write, text.encode("utf-8", "replace") + b"\n")
+            try:
+                await asyncio.to_thread(self._copy.write, text.encode("utf-8", "replace") + b"\n")
+            except OSError:  # the build has filled its disk
+                await self._lose_copy()
         if self._denied or self._task is None or not text:
             return  # CloudWatch keeps no empty events
         await self._room.wait()
@@ -78,6 +83,13 @@ class BuildLog:
         if self._size > _FULL:
             self._room.clear()
         self._more.set()
+
+    async def _lose_copy(self) -> None:
+        copy, self._copy = self._copy, None
+        self.whole = False
+        if copy is not None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(copy.close)
 
     async def _sending(self) -> None:
         while True:
@@ -124,7 +136,10 @@ class BuildLog:
     async def close(self) -> None:
         """Sends what is left."""
         if self._copy is not None:
-            await asyncio.to_thread(self._copy.close)
+            try:
+                await asyncio.to_thread(self._copy.close)
+            except OSError:
+                self.whole = False
             self._copy = None
         if self._task is None:
             return

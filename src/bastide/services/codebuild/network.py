@@ -136,7 +136,8 @@ async def _alone(session: RoleSession, networks: Networks, network: Network) -> 
         except BaseException:
             bound.close()
             raise
-    network.hosts = tuple(sorted({str(host.hostname)} - {"localhost", "127.0.0.1", "::1"}))
+    registry = f"{session.account}.dkr.ecr.{session.region}.amazonaws.com"
+    network.hosts = tuple(sorted({str(host.hostname), registry} - {"localhost", "127.0.0.1", "::1"}))
     network.variables["AWS_ENDPOINT_URL"] = "https://localhost"
 
 

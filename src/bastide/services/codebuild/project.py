@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from bastide.kernel import Ask, Authorised, Output, anything
 from bastide.services.codebuild import checking, conditions, network
+from bastide.services.codebuild.buildspec import PYTHON
 from bastide.services.codebuild.noun import (
     PROJECT,
     arn_name,
@@ -132,6 +133,14 @@ def batch_get(a: Authorised, view: View) -> Output:
         else:
             found.append(shown(row))
     return {"projects": found, "projectsNotFound": missing}
+
+
+@PROJECT.reads("ListCuratedEnvironmentImages", asks=[Ask("codebuild:ListCuratedEnvironmentImages", anything)])
+def curated(a: Authorised, view: View) -> Output:
+    described = f"Bastide's environment of builds, Python {PYTHON}"
+    linux = [{"name": name, "description": described, "versions": [name]} for name in checking.CURATED]
+    languages = [{"language": one, "images": linux} for one in ("BASE", "PYTHON", "DOCKER")]
+    return {"platforms": [{"platform": "AMAZON_LINUX", "languages": languages}]}
 
 
 @PROJECT.reads("ListProjects", asks=[Ask("codebuild:ListProjects", anything)])

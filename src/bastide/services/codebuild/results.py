@@ -12,6 +12,8 @@ from typing import Any, Final
 from lxml import etree
 
 MOST_BYTES: Final = 16 << 20
+MOST_TOGETHER: Final = 32 << 20
+"""Bytes of all files of a report."""
 MOST_RESULTS: Final = 500
 """Test cases of a report; source files of a coverage report. AWS keeps as many ("Quotas for AWS CodeBuild")."""
 _NANOS: Final = 1_000_000_000

@@ -36,6 +36,17 @@ done
 """
 """What is installed goes into an environment of the build's own, over Bastide's, which nobody can change."""
 
+_HISTORY: Final = f"""\
+if [ -f {HOME}/output/history ] && command -v git > /dev/null; then
+  git -c init.defaultBranch=main init -q .
+  git remote add origin "$CODEBUILD_SOURCE_REPO_URL"
+  git fetch -q {HOME}/output/history '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*'
+  git reset -q "$CODEBUILD_RESOLVED_SOURCE_VERSION" && git checkout -q --detach
+  rm -f {HOME}/output/history
+fi
+"""
+"""A clone of the repository around the tree that is there; git reads the history in the build itself."""
+
 
 def write(
     folder: Path, spec: Buildspec, mark: str, source: str, names: Sequence[tuple[str, str]], *, prepare: bool
@@ -47,7 +58,7 @@ def write(
     lines = ["#!/bin/sh", f"say() {{ printf '{mark} %s\\n' \"$*\"; }}"]
     if prepare:
         lines.append(_PREPARE)
-    lines += [f"cd {shlex.quote(source)} || exit 125", f"export -p > {HOME}/scripts/variables"]
+    lines += [f"cd {shlex.quote(source)} || exit 125", _HISTORY, f"export -p > {HOME}/scripts/variables"]
     lines += [f"pwd > {HOME}/scripts/folder", "failed=0", "stop=0", "export CODEBUILD_BUILD_SUCCEEDING=1"]
     for number, phase in enumerate(spec.phases):
         lines += _phase(scripts, number, phase, spec.shell)

@@ -95,15 +95,25 @@ async def _prefix(session: RoleSession, place: str, folder: Path, most: int) -> 
 
 
 async def _from_git(session: RoleSession, place: str, version: str, folder: Path, packed: Path, most: int) -> str:
-    asked = {
-        "repositoryName": checking.repository(place),
-        "commitSpecifier": version.removeprefix("refs/heads/").removeprefix("refs/tags/") or "HEAD",
-        "format": "zip",
-    }
+    asked = {"repositoryName": checking.repository(place), "format": "zip"}
+    if version:
+        asked["commitSpecifier"] = version.removeprefix("refs/heads/").removeprefix("refs/tags/")
     told = await session.act("codecommit", "GitPull", asked)
     await asyncio.to_thread(packed.write_bytes, bytes(told["archive"]))
     await asyncio.to_thread(archive.unpack, packed, folder, most_bytes=most)
     return str(told["commitId"])
+
+
+async def history(session: RoleSession, given: Mapping[str, Any], target: Path) -> None:
+    """Puts a CodeCommit repository's whole history into a new file, a bundle that git reads in the build; raises Failed."""
+    name = checking.repository(str(given.get("location") or ""))
+    try:
+        told = await session.act("codecommit", "GitPull", {"repositoryName": name, "format": "bundle"})
+    except Refused as refused:
+        raise Failed(
+            "CLIENT_ERROR", f"the history of {name} could not be downloaded: {refused.code}: {refused.message}"
+        ) from None
+    await asyncio.to_thread(target.write_bytes, bytes(told["archive"]))
 
 
 async def buildspec(session: RoleSession, given: Mapping[str, Any], folder: Path) -> str:

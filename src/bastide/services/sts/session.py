@@ -112,16 +112,29 @@ def _given() -> dict[str, Any]:
 
 _ROLE_ARN = member("RoleArn")
 _LAMBDA: Final = "lambda.amazonaws.com"
+_CODEBUILD: Final = "codebuild.amazonaws.com"
 _IDENTITY_CENTER: Final = "arn:aws:iam::aws:contextProvider/IdentityCenter"
 
 
+def _of_build(project: str, session: str) -> dict[str, str]:
+    """Of a session that CodeBuild begins for a project: which, and which build, as the session's name says."""
+    found = {"codebuild:projectarn": project}
+    _, _, id = session.partition("AWSCodeBuild-")
+    if id:
+        found["codebuild:buildarn"] = f"{project.replace(':project/', ':build/', 1)}:{id}"
+    return found
+
+
 def _provided(a: Authorised) -> dict[str, Any]:
-    """What a session knows of whom it is for: the caller's own origin, a person of Identity Center's, a function."""
+    """What a session knows of whom it is for: the caller's own origin, a person of Identity Center's, a function, a
+    build."""
     before = a.caller.session
     contexts = a.input.get("ProvidedContexts")
     if not contexts:
         if a.caller.kind == "Service" and a.caller.arn == _LAMBDA and a.caller.source_arn:
             return {"keys": {"lambda:sourcefunctionarn": a.caller.source_arn}}
+        if a.caller.kind == "Service" and a.caller.arn == _CODEBUILD and a.caller.source_arn:
+            return {"keys": _of_build(a.caller.source_arn, str(a.input["RoleSessionName"]))}
         return {"origin": before.origin} if before is not None else {}
     if a.caller.kind != "Service" or len(contexts) != 1 or contexts[0].get("ProviderArn") != _IDENTITY_CENTER:
         raise invalid("ProvidedContexts are taken from IAM Identity Center only.")

@@ -45,6 +45,11 @@ _ROUNDS: Final = 8
 _FIRST_USER: Final = 1_900_000_000
 _STRETCHES: Final = 60_000
 _USERS: Final = 4096
+# Users of builders of images, many each: between those that systemd gives out and those of jobs.
+_FIRST_RANGE: Final = 1_880_000_000
+_RANGE: Final = 65_536
+_RANGES: Final = 5
+_RANGE_STRETCHES: Final = 60
 
 
 class Bubblewrap:
@@ -54,6 +59,7 @@ class Bubblewrap:
         self._folder = run_dir / "sandboxes"
         self._mark = hashlib.sha256(os.fsencode(run_dir.resolve())).hexdigest()[:10]
         self._first_user = _FIRST_USER + int(self._mark, 16) % _STRETCHES * _USERS
+        self._first_range = _FIRST_RANGE + int(self._mark, 16) % _RANGE_STRETCHES * _RANGES * _RANGE
         self._users: set[int] = set()
         self._running: dict[str, BubblewrapRunning] = {}
 
@@ -94,7 +100,8 @@ class Bubblewrap:
     def _made(self, spec: Spec) -> BubblewrapRunning:
         if spec.untrusted:
             raise SandboxError("bubblewrap gives no job a kernel of its own")
-        return BubblewrapRunning(self, spec.name, self.take_users(1), self._folder / spec.name)
+        users = [self._take_range()] if spec.privileged else self.take_users(1)
+        return BubblewrapRunning(self, spec.name, users, self._folder / spec.name)
 
     def take_users(self, number: int) -> list[int]:
         """Users of the machine that nobody else has, until `forget`."""
@@ -106,6 +113,14 @@ class Bubblewrap:
             self._users.difference_update(taken)
             raise
         return taken
+
+    def _take_range(self) -> int:
+        for number in range(_RANGES):
+            first = self._first_range + number * _RANGE
+            if first not in self._users:
+                self._users.add(first)
+                return first
+        raise SandboxError(f"{_RANGES} builds of images are running, which is as many as there are users for")
 
     def _take_user(self) -> int:
         for user in range(self._first_user, self._first_user + _USERS):
@@ -381,6 +396,7 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
         "inside": [image.user, image.group] if image is not None else [1000, 1000],
         "folder": image.folder if image is not None else "/opt/ml",
         "command": list(spec.command),
+        "privileged": _RANGE if spec.privileged else 0,
         "limits": {},
         "gvisor": {},
         "scratch_bytes": limits.memory_bytes,

@@ -29,6 +29,7 @@ from bastide.jail.namespaces import MNT_DETACH, MNT_FORCE, unmount
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 _VECTOR: Final = "gocryptfs.diriv"
 _MOUNT_SECONDS: Final = 15.0
+_SYSTEM: Final = "system"
 _READY: Final = b"Filesystem mounted and ready."
 # A file system of less than this cannot be made; ext4's own structures take some of it.
 _SMALLEST: Final = 8 << 20
@@ -98,6 +99,22 @@ class Gocryptfs:
             self._making.discard(name)
         return clear
 
+    async def system(self, name: str, size_bytes: int) -> Path:
+        """See the port. It lies in a file of the volume, which it is encrypted with. gocryptfs itself acts as whoever asks
+        it, and of a user namespace's root that is no root."""
+        folder = self._root / name / "clear"
+
+        def make() -> Path:
+            place = folder / _SYSTEM
+            place.mkdir(mode=0o700)
+            _mounted(folder / f"{_SYSTEM}.image", place, size_bytes, "loop,nosuid,nodev")
+            return place
+
+        try:
+            return await asyncio.to_thread(make)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SandboxError(f"a file system in the volume {name} could not be made: {error}") from error
+
     def lost(self, name: str) -> str:
         """See the port."""
         return "" if self.stands(name) else "The encrypted volume of the job was lost."
@@ -160,6 +177,7 @@ class Gocryptfs:
     def _close(self, name: str) -> None:
         folder = self._root / name
         volume = self._volumes.pop(name, None)
+        _unmount(folder / "clear" / _SYSTEM)
         _unmount(folder / "clear")
         if volume is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -187,20 +205,25 @@ def _prepare(cipher: Path) -> None:
 
 def _limited(folder: Path, size: int) -> None:
     """A file system of this size for the ciphertext, sparse, so that it takes the disk only as it fills."""
-    image, store = folder / "image", folder / "store"
+    store = folder / "store"
+    store.mkdir(mode=0o700)
+    _mounted(folder / "image", store, size, "loop,nosuid,nodev,noexec")
+    (store / "cipher").mkdir(mode=0o700)
+    (folder / "cipher").symlink_to("store/cipher")
+
+
+def _mounted(image: Path, place: Path, size: int, options: str) -> None:
+    """Makes an empty file system in a new file, and mounts it."""
     with image.open("xb") as file:
         file.truncate(max(size, _SMALLEST))
-    store.mkdir(mode=0o700)
-    options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
-    make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", options, str(image)]
-    attach = ["mount", "-o", "loop,nosuid,nodev,noexec", str(image), str(store)]
+    lazily = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+    make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", lazily, str(image)]
+    attach = ["mount", "-o", options, str(image), str(place)]
     for command in (make, attach):
         done = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
         if done.returncode:
             said = " ".join(done.stderr.decode(errors="replace").split())
             raise SandboxError(f"a file system of limited size could not be made: {command[0]}: {said}")
-    (store / "cipher").mkdir(mode=0o700)
-    (folder / "cipher").symlink_to("store/cipher")
 
 
 def _await_mount(log: Path, process: subprocess.Popen[bytes]) -> None:

@@ -32,6 +32,8 @@ class Gvisor(Bubblewrap):
     def _made(self, spec: Spec) -> BubblewrapRunning:
         if not spec.untrusted:
             return super()._made(spec)
+        if spec.privileged:
+            raise SandboxError("a builder of images needs the machine's kernel")
         if spec.devices:
             raise SandboxError("code that is not trusted gets no GPU: gVisor passes none through")
         return GvisorRunning(self, spec.name, self.take_users(2), self._folder / spec.name)

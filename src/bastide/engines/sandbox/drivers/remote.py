@@ -96,6 +96,10 @@ class Spread:
         """See the port."""
         return await self._volumes.keep(name, key, place)
 
+    async def system(self, name: str, size_bytes: int) -> Path:
+        """See the port."""
+        return await self._volumes.system(name, size_bytes)
+
     def lost(self, name: str) -> str:
         """See the port."""
         far = self._far.get(name)
