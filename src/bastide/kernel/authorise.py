@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bastide import policy
 from bastide.domain import Arn, Refused
@@ -158,6 +158,10 @@ _REMOVE = ("Delete", "Remove", "Untag")
 _NOUN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
+_TYPELESS: Final = {"codecommit": "repository", "codepipeline": "pipeline", "sns": "topic", "sqs": "queue"}
+"""What an ARN is of where it does not say so itself, as tag policies name it."""
+
+
 def _tags(calls: Calls, view: View, call: Call, question: Question, tags: Iterable[tuple[str, str]]) -> None:
     """Raises Refused for a tag that the tag policies in force for the resource's account forbid.
 
@@ -172,7 +176,9 @@ def _tags(calls: Calls, view: View, call: Call, question: Question, tags: Iterab
             arn = Arn.parse(question.resource)
         except ValueError:
             return  # it names nothing; the handler says so
-        type = arn.type if arn.service != "s3" else "object" if "/" in arn.resource else "bucket"
+        type = _TYPELESS.get(arn.service, arn.type)
+        if arn.service == "s3":
+            type = "object" if "/" in arn.resource else "bucket"
     for key, value in tags:
         if calls.organisation.noncompliant(view, account, f"{service}:{type}", key, value):
             raise Refused(

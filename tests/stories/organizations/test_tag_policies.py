@@ -67,7 +67,7 @@ def test_noncompliant_tags_are_refused(tree: Tree, account: Account, neighbour: 
     rule = {
         "tag_key": {"@@assign": "CostCenter"},
         "tag_value": {"@@assign": ["100", "2*"]},
-        "enforced_for": {"@@assign": ["kms:key", "s3:bucket", "sagemaker:*"]},
+        "enforced_for": {"@@assign": ["kms:key", "s3:bucket", "sagemaker:*", "sqs:queue", "codecommit:*"]},
     }
     bound = tree.bind(account.id, policy(CostCenter=rule), TAG)
     kms, s3 = account.client("kms"), account.client("s3")
@@ -91,6 +91,12 @@ def test_noncompliant_tags_are_refused(tree: Tree, account: Account, neighbour: 
     sagemaker = account.client("sagemaker")
     group = {"ModelPackageGroupName": "g", "Tags": [{"Key": "CostCenter", "Value": "300"}]}
     assert code(sagemaker.create_model_package_group, **group) == "TagPolicyException"
+    # ARNs that do not say what they are of.
+    dear = {"CostCenter": "300"}
+    assert code(account.client("sqs").create_queue, QueueName="q", tags=dear) == "TagPolicyException"
+    code_of = account.client("codecommit").create_repository
+    assert code(code_of, repositoryName="r", tags=dear) == "TagPolicyException"
+    account.client("sns").create_topic(Name="t", Tags=[{"Key": "CostCenter", "Value": "300"}])
     account.client("iam").create_user(UserName="u", Tags=[{"Key": "CostCenter", "Value": "300"}])
     neighbour.client("kms").create_key(Tags=tags("CostCenter", "300"))
     tree.free(account.id, bound)
