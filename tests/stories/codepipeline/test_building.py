@@ -43,7 +43,12 @@ def test_a_build_makes_artifacts_and_variables(account: Account, releases: Relea
             "export DIGEST=$(cksum out/README | cut -d' ' -f1)",
         ],
         env={"exported-variables": ["DIGEST"]},
-        artifacts={"files": ["**/*"], "base-directory": "out"},
+        artifacts={
+            "secondary-artifacts": {
+                "Site": {"files": ["**/*"], "base-directory": "out"},
+                "Notes": {"files": ["README"]},
+            }
+        },
     )
     releases.commit({"README": "hello", "make.json": making, "break.json": spec(build=["echo no && exit 7"])})
     releases.commit({"second.txt": "two"}, "more.zip")
@@ -51,7 +56,7 @@ def test_a_build_makes_artifacts_and_variables(account: Account, releases: Relea
     more |= {"name": "More", "outputArtifacts": [{"name": "More"}], "namespace": "MoreVariables"}
     greeting = [{"name": "GREETING", "value": "#{SourceVariables.VersionId}"}]
     build = _build(
-        "Build", "make", inputArtifacts=["Code", "More"], outputArtifacts=["Site"], namespace="build",
+        "Build", "make", inputArtifacts=["Code", "More"], outputArtifacts=["Site", "Notes"], namespace="build",
         configuration={"PrimarySource": "Code", "EnvironmentVariables": json.dumps(greeting)},
     )  # fmt: skip
     copy = action(
@@ -70,6 +75,7 @@ def test_a_build_makes_artifacts_and_variables(account: Account, releases: Relea
     digest = did["Build"]["output"]["outputVariables"]["DIGEST"]
     made = releases.artifact("builds", id, "Build")
     assert made == {"README": b"hello", "greeting": f"{version}\n".encode(), "more": b"second.txt\n"}
+    assert releases.artifact("builds", id, "Build", 1) == {"README": b"hello"}
     read = releases.s3.get_object(Bucket=releases.sources, Key=f"site-{digest}/README")["Body"].read()
     assert read == b"hello"
     build_id = did["Build"]["output"]["executionResult"]["externalExecutionId"]

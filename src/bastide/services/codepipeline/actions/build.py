@@ -92,10 +92,11 @@ async def _asked(work: Work) -> dict[str, Any]:
     if outputs:
         asked["artifactsOverride"] = outputs[0]
         if outputs[1:]:
-            asked["secondaryArtifactsOverride"] = [
+            # Of several, the buildspec's secondary artifacts are named as the action's outputs are.
+            asked["artifactsOverride"], *asked["secondaryArtifactsOverride"] = (
                 {**held, "artifactIdentifier": one["name"]}
-                for held, one in zip(outputs[1:], work.declared["outputArtifacts"][1:], strict=True)
-            ]
+                for held, one in zip(outputs, work.declared["outputArtifacts"], strict=True)
+            )
     variables = _variables(given.get("EnvironmentVariables"))
     if variables:
         asked["environmentVariablesOverride"] = variables
