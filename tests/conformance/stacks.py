@@ -7,9 +7,11 @@ refers to it, and told: what is left must be made, and removed without a trace. 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from botocore.exceptions import ClientError
 
 from bastide.domain import Refused
 from bastide.engines import templates
-from tests.platform import Account, Running
+from tests.platform import Account, Running, allow
 from tests.stories.cloudformation.stacks import Stacks
 
 SECURE = "secure-data-science-reference-architecture/cloudformation/"
@@ -36,10 +38,14 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("L2", f"{SECURE}ds_admin_detective.yaml", {}),
     ("L2", f"{SECURE}ds_env_sagemaker.yaml", {}),
     ("L4", f"{ACROSS}ToolsAcct/pre-reqs.yaml", {}),
-    ("L4", f"{ACROSS}ToolsAcct/code-pipeline.yaml", {}),
+    ("L4", f"{ACROSS}ToolsAcct/code-pipeline.yaml", {"S3Bucket": "{bucket}"}),
     ("L4", f"{ACROSS}DevAccount/toolsacct-codepipeline-codecommit.yaml", {}),
     ("L4", f"{ACROSS}TestAccount/toolsacct-codepipeline-cloudformation-deployer.yaml", {}),
-    ("L6", f"{SAFE}pipeline.yml", {}),
+    (
+        "L6",
+        f"{SAFE}pipeline.yml",
+        {"ProjectPrefix": "mlops", "SageMakerProjectName": "trips", "SageMakerProjectId": "p-1", "EmailAddress": ""},
+    ),
     ("L6", f"{SAFE}assets/deploy-model-dev.yml", {}),
     ("L7", f"{MLOPS}env-vpc.yaml", {"AvailabilityZones": "us-east-1a,us-east-1b"}),
     ("L7", f"{MLOPS}env-kms.yaml", {}),
@@ -51,6 +57,10 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("L7", f"{MLOPS}core-iam-sc-sm-projects-roles.yaml", {}),
 ]
 _MOST_CUT = 12
+_FILLED_IN = ("< S3_CFN_STAGING_BUCKET >", "S3_BUCKET_NAME")
+"""What those who package the templates put the name of their bucket for; their archives of code are put there."""
+_TRUSTED = ("sagemaker.amazonaws.com", "lambda.amazonaws.com", "cloudformation.amazonaws.com")
+_ARCHIVES = ("project.zip", "< S3_CFN_STAGING_PATH >/project_template.zip")
 
 
 def _value(name: str, declared: dict[str, Any], account: Account) -> str:
@@ -59,10 +69,13 @@ def _value(name: str, declared: dict[str, Any], account: Account) -> str:
     if allowed:
         return str(allowed[0])
     lower = name.lower()
-    if "arn" in lower and "key" in lower:
-        return f"arn:aws:kms:us-east-1:{account.id}:key/1"
+    if "arn" in lower and ("key" in lower or "cmk" in lower):
+        return str(account.client("kms").create_key()["KeyMetadata"]["Arn"])
     if "arn" in lower:
-        return f"arn:aws:iam::{account.id}:role/{name}"
+        try:
+            return account.role(name, allow("*"), trust={"Service": list(_TRUSTED)})
+        except ClientError:
+            return f"arn:aws:iam::{account.id}:role/{name}"  # another template asked for it, too
     if "account" in lower:
         return account.id
     if "cidr" in lower:
@@ -130,10 +143,13 @@ def _attempt(
 
 def _case(stacks: Stacks, path: Path, given: dict[str, str], bucket: str) -> tuple[bool, str]:
     """Whether what is left of a template was made, and what was taken out."""
-    raw = templates.read(path.read_text())
+    text = path.read_text()
+    for name in _FILLED_IN:
+        text = text.replace(name, bucket)
+    raw = templates.read(text)
     of = len(raw["Resources"])
     values = {
-        name: given.get(name) or _value(name, one, stacks.account)
+        name: given[name].format(bucket=bucket) if name in given else _value(name, one, stacks.account)
         for name, one in (raw.get("Parameters") or {}).items()
         if name in given or "Default" not in one
     }
@@ -149,6 +165,26 @@ def _case(stacks: Stacks, path: Path, given: dict[str, str], bucket: str) -> tup
         if not raw["Resources"]:
             return True, f"0 of {of}: {'; '.join(why)}"
     return False, "; ".join(why)
+
+
+def _empty(stacks: Stacks, stack: str) -> None:
+    """A bucket with something in it stays, as on AWS: trails and pipelines have written into some."""
+    s3 = stacks.account.client("s3")
+    for one in stacks.client.describe_stack_resources(StackName=stack)["StackResources"]:
+        if one["ResourceType"] == "AWS::S3::Bucket":
+            s3.delete_bucket_policy(Bucket=one["PhysicalResourceId"])
+            pages = s3.get_paginator("list_object_versions").paginate(Bucket=one["PhysicalResourceId"])
+            for held in [
+                held for page in pages for held in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+            ]:
+                s3.delete_object(Bucket=one["PhysicalResourceId"], Key=held["Key"], VersionId=held["VersionId"])
+
+
+def _archive() -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("README.md", "What a project begins with.\n")
+    return held.getvalue()
 
 
 def _found(folder: Path) -> Iterator[tuple[str, Path, dict[str, str]]]:
@@ -170,6 +206,8 @@ def run(folder: Path, told: bool) -> tuple[int, int]:
                 stacks = Stacks(platform.account())
                 bucket = f"reference-{stacks.account.id}"
                 stacks.account.client("s3").create_bucket(Bucket=bucket)
+                for name in _ARCHIVES:
+                    stacks.account.client("s3").put_object(Bucket=bucket, Key=name, Body=_archive())
                 for _, path, given in [one for one in _found(folder) if one[0] == step]:
                     try:
                         good, what = _case(stacks, path, given, bucket)
@@ -181,6 +219,7 @@ def run(folder: Path, told: bool) -> tuple[int, int]:
                 # A stack whose exports others use goes after them.
                 left = sorted(stacks.client.describe_stacks()["Stacks"], key=lambda one: one["CreationTime"])
                 for one in reversed(left):
+                    _empty(stacks, one["StackName"])
                     gone = stacks.delete(one["StackName"])
                     if gone["StackStatus"] != "DELETE_COMPLETE":
                         failed += 1

@@ -43,6 +43,9 @@ def _asked(r: Resource) -> dict[str, Any]:
     for name in ("timeoutInMinutes", "queuedTimeoutInMinutes", "concurrentBuildLimit", "autoRetryLimit"):
         if isinstance(asked.get(name), str):
             asked[name] = int(asked[name])
+    if (asked.get("environment") or {}).get("type") == "linuxContainer":
+        # As templates of the service's first years have it.
+        asked["environment"] = {**asked["environment"], "type": "LINUX_CONTAINER"}
     return {**asked, "name": r.thing.attributes["Name"], "tags": _tags(r)}
 
 
