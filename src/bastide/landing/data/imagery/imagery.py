@@ -90,7 +90,7 @@ def stands_on(dockerfile: str) -> str:
 def tag() -> str:
     """Of what is built from this commit; where a stable tag moves, of this run."""
     run_ = os.environ.get("RUN", "")
-    return f"{os.environ['BRANCH'].replace('/', '-')}-{os.environ['COMMIT']}" + (f"-{run_[:8]}" if run_ else "")
+    return f"{os.environ['BRANCH'].replace('/', '-')}-{os.environ['COMMIT']}" + (f"-{run_[-12:]}" if run_ else "")
 
 
 def folder(name: str) -> Path:
