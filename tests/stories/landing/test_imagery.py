@@ -39,6 +39,8 @@ FROM $REGISTRY/framework/python:v3.11
 COPY train.sh /opt/train.sh
 ENTRYPOINT ["/bin/sh", "/opt/train.sh"]
 """
+_ASIDE = {"training/Containerfile": "FROM scratch\n"}
+"""What builders prefer, were they not told which file was looked at."""
 _KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n"
 _PUBLIC_PATCHED = "3.0.11-1~deb12u2"
 
@@ -204,7 +206,9 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     story.load(advisory("DEBIAN-CVE-2026-0001", "Debian:12", "openssl", _PUBLIC_PATCHED))
     before = len(story.runs(framework))
     story.pipelines.start_pipeline_execution(name=base)
-    story.commit("mortgage", **{"training/key.pem": _KEY, "training/Dockerfile": _TRAINING + "COPY key.pem /k\n"})
+    story.commit(
+        "mortgage", **{"training/key.pem": _KEY, "training/Dockerfile": _TRAINING + "COPY key.pem /k\n", **_ASIDE}
+    )
     _refusals(story, commit)
     assert "finding: k has a private key" in story.ended(team, 3, "Failed", "Build")
     assert set(story.images("mortgage/training")) == {f"main-{commit}"}
@@ -310,3 +314,11 @@ def _patched(story: Story, public: str, before: str) -> None:
     story.load(advisory("DEBIAN-CVE-2026-0002", "Debian:12", "bash", "6"))
     story.ended("bank-base-debian", runs + 1, "Failed", "Scan")
     assert _digest(story) == after
+    # Its age does, too: the schedule as it stands, with less patience.
+    schedules, runs = story.account.client("scheduler"), len(story.runs("bank-base-debian"))
+    held = schedules.get_schedule(Name="bank-base-debian-age")
+    assert held["ScheduleExpression"] == "rate(28 days)"
+    asked = {key: held[key] for key in ("Name", "FlexibleTimeWindow", "Target")}
+    schedules.update_schedule(**asked, ScheduleExpression="rate(1 minute)")
+    story.until(lambda: len(story.runs("bank-base-debian")) > runs)
+    schedules.update_schedule(**asked, ScheduleExpression="rate(28 days)")

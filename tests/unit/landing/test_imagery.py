@@ -58,6 +58,7 @@ def _program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "FROM $REGISTRY/base/debian:v12\nRUN --mount=type=bind,from=debian,target=/x true",
         "# escape=`\nFROM $REGISTRY/base/debian:v12",
         "# syntax=evil/frontend\nFROM $REGISTRY/base/debian:v12",
+        "FROM $REGISTRY/base/debian:v12\nRUN x \\\n\nFROM debian",
         "RUN true",
         "",
     ],

@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -62,7 +63,9 @@ def config(name: str, reference: str) -> tuple[str, dict[str, str], list[str]]:
 
 def stands_on(dockerfile: str) -> str:
     """What the image that a Dockerfile makes is built on; everything it names must be in FROM, or be a stage before."""
-    text = re.sub(r"\\\s*\n", " ", dockerfile)
+    if re.search(r"\\[ \t]*\n\s*\n", dockerfile):
+        fail("an empty line follows a backslash: builders differ in what that means")
+    text = re.sub(r"\\[ \t]*\n", " ", dockerfile)
     if re.search(r"^\s*#\s*(escape|syntax)\s*=", text, re.I | re.M):
         fail("a Dockerfile here is read as it is written: no escape, no syntax")
     stages: dict[str, str] = {}
@@ -108,7 +111,8 @@ def build(name: str) -> None:
         f"{LABEL}.base.name": base, f"{LABEL}.base.digest": digest, "build": os.environ["CODEBUILD_BUILD_ID"],
     }  # fmt: skip
     told = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    run("docker", "build", "--build-arg", f"REGISTRY={REGISTRY}", *told, "-t", image, str(folder(name)))
+    file = str(folder(name) / "Dockerfile")  # the one that was looked at, whatever else lies beside it
+    run("docker", "build", "-f", file, "--build-arg", f"REGISTRY={REGISTRY}", *told, "-t", image, str(folder(name)))
     subprocess.run([sys.executable, "-I", "/tmp/scanner.py", image, *below], check=True)
     run("docker", "push", image)
     print(f"{name}:{tag()} is built on {base} {digest}")
@@ -171,6 +175,7 @@ if __name__ == "__main__":
         print("\n".join(way(*sys.argv[2].rsplit(":", 1))))
         sys.exit()
     os.environ["PASSWORD"] = run("aws", "ecr", "get-login-password").strip()
+    shutil.rmtree("bills", ignore_errors=True)  # of the source
     if sys.argv[1] == "build":
         login = ["docker", "login", "--username", "AWS", "--password-stdin", REGISTRY]
         subprocess.run(login, input=os.environ["PASSWORD"], text=True, check=True)
