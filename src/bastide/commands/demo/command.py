@@ -21,6 +21,16 @@ from bastide.landing.blueprint import Faulty
 from bastide.landing.cloud import Unreachable
 
 _KEPT = Path("bastide-demo")
+_WRONG = (
+    StoryError,
+    Failed,
+    Unreachable,
+    Faulty,
+    Refused,
+    botocore.exceptions.BotoCoreError,
+    botocore.exceptions.ClientError,
+)
+"""What ends the story early; each says what it was."""
 
 
 @click.command()

@@ -65,6 +65,11 @@ class Delivery:
     training: str = ""
     answers: list[float] = field(default_factory=list)
     features: list[str] = field(default_factory=list)
+    asked: Applications = field(default_factory=lambda: Applications([], []))
+    told: list[float] = field(default_factory=list)
+    """What the endpoint answered to what it was asked."""
+    before: frozenset[str] = frozenset()
+    """Request ids of what the first act tried and was refused."""
 
     @property
     def ids(self) -> dict[str, str]:
@@ -147,7 +152,7 @@ def _stand(story: Story, folder: Path) -> Delivery:
         Step("Deploy", "production", "the endpoint's stack is launched, by Role C"),
         Step("Endpoint", "production", "answers"),
     ]
-    return Delivery(story, blueprint, people, Picture(telling, steps))
+    return Delivery(story, blueprint, people, Picture(telling, steps), before=frozenset(story.attempts))
 
 
 def _changed(text: str) -> str:
@@ -298,14 +303,20 @@ def _approve(delivery: Delivery) -> None:
     _read_log(delivery)
     telling.done(
         f"{delivery.package.rpartition(':')[2]} is registered by the pipeline, from commit {delivery.commit[:12]}: AUC "
-        f"{float(evidence['auc']):.3f}, denial rate difference {float(evidence['denial-rate-difference']):+.1%} between groups"
+        f"{float(evidence['auc']):.3f}, the groups' denial rates differ by {float(evidence['denial-rate-difference']):+.1%}"
     )
     approval = {"ModelPackageArn": delivery.package, "ModelApprovalStatus": "Approved"}
-    for who, client in (
-        ("MLOps, who pushed it, approves the model", delivery.be("sagemaker", "otto", "MLOps")),
-        ("the model risk manager approves it alone", rita),
-    ):
-        story.refuse(who, lambda client=client: client.update_model_package(**approval), "sagemaker:UpdateModelPackage")
+    mlops = delivery.be("sagemaker", "otto", "MLOps")
+    story.refuse(
+        "MLOps, who pushed it, approves the model",
+        lambda: mlops.update_model_package(**approval),
+        "sagemaker:UpdateModelPackage",
+    )
+    story.refuse(
+        "the model risk manager approves it alone",
+        lambda: rita.update_model_package(**approval),
+        "sagemaker:UpdateModelPackage",
+    )
     approver = delivery.be("sagemaker", "paul", "ModelApprover")
     approver.update_model_package(**approval, ApprovalDescription="Evidence read; the difference is to be watched")
     telling.done("the approver approves version 1")
@@ -356,7 +367,8 @@ def _release(delivery: Delivery) -> None:
         stage = mlops.get_pipeline_state(name=_DEPLOYMENT)["stageStates"][1]
         if stage.get("latestExecution", {}).get("pipelineExecutionId") != execution:
             return None
-        return stage["actionStates"][0].get("latestExecution", {}).get("token")
+        token: str | None = stage["actionStates"][0].get("latestExecution", {}).get("token")
+        return token
 
     answer = {
         "pipelineName": _DEPLOYMENT,
@@ -391,7 +403,8 @@ def _release(delivery: Delivery) -> None:
         picture.move("Release", "done", "ticket 42 is approved, by the approver")
         status = delivery.until("the deployment pipeline", ended)
         if status == "Succeeded":
-            picture.move("Endpoint", "runs", "is asked")
+            picture.move("Endpoint", "runs", "the loan desk asks it")
+            _ask(delivery)
     story.check(status == "Succeeded", f"the release is {status}: {_failure(mlops, _DEPLOYMENT, execution)}")
 
 
@@ -408,29 +421,32 @@ def _held_out(features: list[str]) -> Applications:
     )
 
 
-def _answer(delivery: Delivery) -> None:
-    story, telling, bank = delivery.story, delivery.story.telling, delivery.story.bank
-    production = bank.client("sagemaker", "production")
-    told = production.describe_endpoint(EndpointName=ENDPOINT)
-    story.check(told["EndpointStatus"] == "InService", f"the endpoint is {told['EndpointStatus']}")
-    asked = _held_out(delivery.features)
+def _ask(delivery: Delivery) -> None:
+    story, bank = delivery.story, delivery.story.bank
+    delivery.asked = _held_out(delivery.features)
     runtime = story.client("sagemaker-runtime", bank.be("loan-desk", "LoanOrigination"))
     began = time.monotonic()
     answer = runtime.invoke_endpoint(
         EndpointName=ENDPOINT,
         ContentType="text/csv",
         Accept="application/json",
-        Body="\n".join(asked.lines).encode(),
+        Body="\n".join(delivery.asked.lines).encode(),
     )
-    found = json.loads(answer["Body"].read())["probability"]
+    delivery.told = json.loads(answer["Body"].read())["probability"]
+    delivery.picture.move("Endpoint", "done", f"answered the loan desk in {time.monotonic() - began:.2f} s")
+
+
+def _answer(delivery: Delivery) -> None:
+    story, telling, bank = delivery.story, delivery.story.telling, delivery.story.bank
+    asked, found = delivery.asked, delivery.told
     story.check(len(found) == len(delivery.answers) == len(asked.lines), "answers are missing")
     furthest = max(abs(one - other) for one, other in zip(found, delivery.answers, strict=True))
     story.check(furthest <= SAME, f"the endpoint's answers are not the evaluation's: they differ by {furthest:g}")
-    delivery.picture.move("Endpoint", "done", f"answered the loan desk in {time.monotonic() - began:.2f} s")
     telling.done(
         f"{len(found)} applications of the loan desk answered; all equal to what the evaluation in Test predicted "
         f"(largest difference {furthest:.1e})"
     )
+    production = bank.client("sagemaker", "production")
     mlops = delivery.people.be("otto", "MLOps", "shared-services")
     story.refuse(
         "MLOps asks the endpoint that it released",
@@ -462,6 +478,7 @@ _REFUSED = (
 def _recorded(delivery: Delivery) -> None:
     """The auditor asks each account's record who made what on the way, and who was refused."""
     story, rows = delivery.story, []
+    mine = set(story.attempts) - delivery.before
 
     def events(account: str, name: str) -> list[dict[str, Any]]:
         trail = delivery.be("cloudtrail", "iris", "Auditor", account)
@@ -479,7 +496,7 @@ def _recorded(delivery: Delivery) -> None:
     for account, name in _REFUSED:
 
         def refused(account: str = account, name: str = name) -> list[dict[str, Any]] | None:
-            return [one for one in events(account, name) if one["requestID"] in story.attempts] or None
+            return [one for one in events(account, name) if one["requestID"] in mine] or None
 
         for one in reversed(delivery.until(f"the record of {account} has the refused {name}", refused)):
             who = f"{one['userIdentity']['arn'].rpartition('/')[2]} as {_issuer(one)}"

@@ -61,9 +61,9 @@ class Picture:
             step.took = now - step.began if took is None else took
         step.state, step.note = state, note or step.note
         if changed and not self._telling.console.is_terminal and state != "waits":
-            took = f" [{step.took:.1f} s]" if state == "done" else ""
+            seconds = f" [{step.took:.1f} s]" if state == "done" else ""
             what = {"runs": "...", "asks": "asks", "done": "ok"}[state]
-            self._telling.say(f"{what} {name} in {step.account}: {step.note or step.says}{took}")
+            self._telling.say(f"{what} {name} in {step.account}: {step.note or step.says}{seconds}")
 
     def _drawn(self) -> Table:
         table = Table(box=None, padding=(0, 1), show_header=False)

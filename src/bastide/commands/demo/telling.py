@@ -134,6 +134,8 @@ class Telling:
             (f"bastide landing drift {shlex.quote(str(data / 'landing' / 'landing.yaml'))} {where}", "changed by hand"),
         ]
         if pid is not None:
-            lines += [(f"kill {pid}", f"stops it; `bastide up {where}` starts it again")]
+            lines += [
+                (f"kill {pid}", f"stops it; `bastide up {where} --development-identity-provider` starts it again")
+            ]
         for command, meaning in lines:
             self.console.print(f"   {escape(command)}" + (f"   [dim]# {meaning}[/]" if meaning else ""), soft_wrap=True)
