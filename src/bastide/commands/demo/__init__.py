@@ -1,4 +1,4 @@
-"""`bastide demo`: a bank's mortgage model, by hand and from a commit to production, told on the wire as its clients would."""
+"""`bastide demo`: a bank's mortgage model, by hand and from a commit to production, told as its clients would."""
 
 from bastide.commands.demo.command import demo
 
