@@ -13,33 +13,29 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from bastide.commands.client import Credentials
+from bastide.commands import why
 from bastide.commands.demo.data import PROTECTED, TARGET, Applications, applications
-from bastide.commands.demo.organisation import Bank
 from bastide.commands.demo.people import People
 from bastide.commands.demo.picture import Picture, Step
 from bastide.commands.demo.push import push
 from bastide.commands.demo.story import SAME, Story
 from bastide.commands.demo.telling import StoryError
+from bastide.commands.demo.zone import GROUP, Delivery, changed, cloud
+from bastide.commands.live import Reader
 from bastide.landing import applying
-from bastide.landing.blueprint import Blueprint, default, read
-from bastide.landing.cloud import Cloud
+from bastide.landing.blueprint import default, read
 from bastide.landing.delivery import example
 
 _FILES = resources.files("bastide.commands.demo") / "delivery"
 _SCRIPTS = resources.files("bastide.commands.demo") / "scripts"
-_GROUP = "mortgage-decision"
 _TEAM = "mortgage"
 ENDPOINT = f"bank-{_TEAM}"
 _TRAINING, _DEPLOYMENT = f"bank-{_TEAM}-training", f"bank-{_TEAM}-deployment"
-_SECONDS = 180.0
-_PAUSE = 0.2
 _HELD_OUT = 5  # every fifth row; as split.py has it with --by-position
 _PEOPLE = {
     "ada": f"{_TEAM}-data-scientists",
@@ -49,45 +45,6 @@ _PEOPLE = {
     "paul": "model-approvers",
     "iris": "auditors",
 }
-_Found = TypeVar("_Found")
-
-
-@dataclass
-class Delivery:
-    """What the chapters of this act hand on."""
-
-    story: Story
-    blueprint: Blueprint
-    people: People
-    picture: Picture
-    commit: str = ""
-    package: str = ""
-    training: str = ""
-    answers: list[float] = field(default_factory=list)
-    features: list[str] = field(default_factory=list)
-    asked: Applications = field(default_factory=lambda: Applications([], []))
-    told: list[float] = field(default_factory=list)
-    """What the endpoint answered to what it was asked."""
-    before: frozenset[str] = frozenset()
-    """Request ids of what the first act tried and was refused."""
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """Account ids by name."""
-        return self.people.ids
-
-    def be(self, service: str, person: str, permission_set: str, account: str = "shared-services") -> Any:
-        """A person's client, in a role that their group gives them."""
-        return self.story.client(service, self.people.be(person, permission_set, account))
-
-    def until(self, what: str, look: Callable[[], _Found | None]) -> _Found:
-        """Looks until there is something; raises StoryError after three minutes."""
-        deadline = time.monotonic() + _SECONDS
-        while (found := look()) is None:
-            if time.monotonic() > deadline:
-                raise StoryError(f"{what}: not within {_SECONDS:.0f} s")
-            time.sleep(_PAUSE)
-        return found
 
 
 def tell(story: Story, folder: Path) -> None:
@@ -117,9 +74,10 @@ def tell(story: Story, folder: Path) -> None:
 
 def _stand(story: Story, folder: Path) -> Delivery:
     bank, telling = story.bank, story.telling
+    telling.say("landing.yaml names accounts, units, networks, teams and their people; the rest follows from it")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "landing.yaml"
-    file.write_text(_changed(default()))
+    file.write_text(changed(default()))
     (folder / "loan-desk.yaml").write_text((_FILES / "loan-desk.yaml").read_text())
     blueprint = read(file)
     stands: set[tuple[str, str]] = set()
@@ -132,7 +90,7 @@ def _stand(story: Story, folder: Path) -> Delivery:
                 stands.add((what, account))
             show(f"{len(stands)} stacks stand, {what} in {account}")
 
-        report = applying.apply(blueprint, _cloud(bank, blueprint), progress)
+        report = applying.apply(blueprint, cloud(bank, blueprint), progress)
     telling.done(
         f"{len(report.stacks)} CloudFormation stacks in {len(report.accounts) + 1} accounts; the {len(report.enrolled)} "
         "accounts that the first act founded by hand are enrolled"
@@ -153,30 +111,6 @@ def _stand(story: Story, folder: Path) -> Delivery:
         Step("Endpoint", "production", "answers"),
     ]
     return Delivery(story, blueprint, people, Picture(telling, steps), before=frozenset(story.attempts))
-
-
-def _changed(text: str) -> str:
-    """The default blueprint as this bank has it: raises StoryError if it is not the one that is known here."""
-    changes = {
-        "models: [mortgage-denial] ": f"models: [{_GROUP}] ",
-        "templates: [] ": "templates: [{account: production, name: loan-desk, file: loan-desk.yaml}] ",
-    }
-    for before, after in changes.items():
-        if before not in text:
-            raise StoryError(f"the default blueprint has no {before.strip()!r}")
-        text = text.replace(before, after)
-    line = next(one for one in text.splitlines() if one.startswith("endpoints: "))
-    return text.replace(line, "endpoints: [sts, kms]")  # each is a listener in each of five networks
-
-
-def _cloud(bank: Bank, blueprint: Blueprint) -> Cloud:
-    def make(service: str, held: Mapping[str, str] | None) -> Any:
-        signer = bank.administrator
-        if held is not None:
-            signer = Credentials(held["AccessKeyId"], held["SecretAccessKey"], held["SessionToken"])
-        return bank.desk.platform.client(service, signer, blueprint.region)
-
-    return Cloud(make, blueprint.deploying_role)
 
 
 # -- what is committed -------------------------------------------------------------------------------------------------
@@ -266,7 +200,7 @@ def _train(delivery: Delivery) -> None:
 
 def _actions(pipelines: Any, name: str, execution: str) -> list[dict[str, Any]]:
     found = pipelines.list_action_executions(pipelineName=name, filter={"pipelineExecutionId": execution})
-    return list(found["actionExecutionDetails"])
+    return list(reversed(found["actionExecutionDetails"]))  # the latest comes first
 
 
 def _moved(picture: Picture, name: str, action: Mapping[str, Any]) -> None:
@@ -291,7 +225,7 @@ def _failure(pipelines: Any, name: str, execution: str) -> str:
 def _approve(delivery: Delivery) -> None:
     story, telling = delivery.story, delivery.story.telling
     rita = delivery.be("sagemaker", "rita", "ModelRiskManager")
-    [version] = rita.list_model_packages(ModelPackageGroupName=_GROUP)["ModelPackageSummaryList"]
+    [version] = rita.list_model_packages(ModelPackageGroupName=GROUP)["ModelPackageSummaryList"]
     delivery.package = version["ModelPackageArn"]
     told = rita.describe_model_package(ModelPackageName=delivery.package)
     evidence = told["CustomerMetadataProperties"]
@@ -301,6 +235,10 @@ def _approve(delivery: Delivery) -> None:
         f"the version does not name its commit: {told.get('ModelPackageDescription')}",
     )
     _read_log(delivery)
+    telling.done(
+        f"the data scientist reads the training's log in test: {len(delivery.features)} features, the protected attribute "
+        f"`{PROTECTED}` is none of them"
+    )
     telling.done(
         f"{delivery.package.rpartition(':')[2]} is registered by the pipeline, from commit {delivery.commit[:12]}: AUC "
         f"{float(evidence['auc']):.3f}, the groups' denial rates differ by {float(evidence['denial-rate-difference']):+.1%}"
@@ -328,17 +266,19 @@ def _read_log(delivery: Delivery) -> None:
     logs = delivery.be("logs", "ada", f"TestReader-{_TEAM}", "test")
     group = "/aws/sagemaker/TrainingJobs"
     streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{delivery.training}/")["logStreams"]
-    lines: list[str] = []
-    token: dict[str, str] = {}
-    while True:
-        page = logs.get_log_events(
-            logGroupName=group, logStreamName=streams[0]["logStreamName"], startFromHead=True, **token
-        )
-        if not page["events"]:
-            break
-        lines += [one["message"] for one in page["events"]]
-        token = {"nextToken": page["nextForwardToken"]}
-    for line in lines:
+    stream = streams[0]["logStreamName"]
+
+    def lines() -> list[str] | None:
+        found: list[str] = []
+        token: dict[str, str] = {}
+        while True:
+            page = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **token)
+            if not page["events"]:
+                return found if any(one.startswith("denial_rate_difference=") for one in found) else None
+            found += [one["message"] for one in page["events"]]
+            token = {"nextToken": page["nextForwardToken"]}
+
+    for line in delivery.until("the training's log has its last line", lines):
         name, _, value = line.rstrip(";").partition("=")
         if name == "answers":
             delivery.answers += [float(one) for one in value.split(",")]
@@ -377,9 +317,10 @@ def _release(delivery: Delivery) -> None:
         "token": delivery.until("the release asks for its approval", waiting),
         "result": {"summary": "ticket 42", "status": "Approved"},
     }
-    story.refuse(
+    request = story.refuse(
         "MLOps approves its own release", lambda: mlops.put_approval_result(**answer), "codepipeline:PutApprovalResult"
     )
+    _explain(delivery, request)
     shared = story.bank.client("s3", "shared-services")
     bucket = f"bank-artifacts-{delivery.ids['shared-services']}"
     key = shared.list_objects_v2(Bucket=bucket, MaxKeys=1)["Contents"][0]["Key"]
@@ -406,6 +347,19 @@ def _release(delivery: Delivery) -> None:
             picture.move("Endpoint", "runs", "the loan desk asks it")
             _ask(delivery)
     story.check(status == "Succeeded", f"the release is {status}: {_failure(mlops, _DEPLOYMENT, execution)}")
+
+
+def _explain(delivery: Delivery, request: str) -> None:
+    """What `bastide why` says of a refusal in shared-services to whoever may read all policies."""
+    telling, platform = delivery.story.telling, delivery.story.bank.desk.platform
+    inside = platform.inside(delivery.ids["shared-services"])
+    found = delivery.until("the refusal is recorded", lambda: why.find(platform, inside, request))
+    telling.say(f"`bastide why {request}`, asked by the bank's administrators:")
+    for question in why.explained(found, Reader(platform, platform.inside))["questions"]:
+        for change in question.get("nearest", ()):
+            telling.aside(f"what would have allowed it: {change['change']}")
+            if change["who"]:
+                telling.aside(f"who can: {change['who']}")
 
 
 # -- the endpoint ------------------------------------------------------------------------------------------------------

@@ -52,8 +52,13 @@ class Picture:
             self._live = None
 
     def move(self, name: str, state: str, note: str = "", took: float | None = None) -> None:
-        """A station's state, and what it is at; "" leaves the note. took: seconds, where the station says it itself."""
-        step, now = self.steps[name], time.monotonic()
+        """A station's state, and what it is at; "" leaves the note. took: seconds, where the station says it itself.
+
+        A station that the picture does not have is not drawn.
+        """
+        step, now = self.steps.get(name), time.monotonic()
+        if step is None:
+            return
         changed = step.state != state
         if changed and step.state == "waits":
             step.began = now
