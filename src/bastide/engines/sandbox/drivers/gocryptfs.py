@@ -107,6 +107,22 @@ class Gocryptfs:
         await asyncio.wait({making})
         await asyncio.to_thread(self._close, name)
 
+    async def system(self, name: str, size_bytes: int) -> Path:
+        """See the port. It lies in a file of the volume, which it is encrypted with. gocryptfs itself acts as whoever asks
+        it, and of a user namespace's root that is no root."""
+        folder = self._root / name / "clear"
+
+        def make() -> Path:
+            place = folder / _SYSTEM
+            place.mkdir(mode=0o700)
+            _mounted(folder / f"{_SYSTEM}.image", place, size_bytes, "loop,nosuid,nodev")
+            return place
+
+        try:
+            return await asyncio.to_thread(make)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SandboxError(f"a file system in the volume {name} could not be made: {error}") from error
+
     def lost(self, name: str) -> str:
         """See the port."""
         return "" if self.stands(name) else "The encrypted volume of the job was lost."
