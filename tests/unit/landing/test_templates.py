@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ def test_cfn_lint_finds_nothing(tmp_path: Path) -> None:
         if name.endswith(".yaml"):
             files.append(tmp_path / name)
             files[-1].write_text(text)
+    for one in resources.files("bastide.commands.demo").joinpath("delivery").iterdir():
+        if one.name != "buildspec.yaml":  # what the demo commits, and its own part of the landing zone
+            files.append(tmp_path / f"demo-{one.name}")
+            files[-1].write_text(one.read_text())
     done = subprocess.run(
         [str(Path(sys.executable).with_name("cfn-lint")), *map(str, files)],
         capture_output=True, text=True, timeout=120, check=False,
@@ -108,6 +113,16 @@ def _own(type_: str, properties: dict[str, Any], tags: dict[str, str] | None = N
     made: dict[str, Any] = {"Parameters": {name: {"Type": "String"} for name in ("Subnet", "Key")}}
     made["Resources"] = {"Thing": {"Type": type_, "Properties": given}}
     return Stack("own", "data-science", 5, made, tags or {})
+
+
+def test_a_template_of_ones_own_may_name_its_account() -> None:
+    """Before it is deployed nobody knows which it is; a rule judges the rest."""
+    here = {"Fn::Sub": "arn:aws:sagemaker:${AWS::Region}:${AWS::AccountId}:endpoint/${AWS::StackName}"}
+    statement = {"Effect": "Allow", "Action": "sagemaker:InvokeEndpoint", "Resource": here}
+    policy = {"PolicyName": "ask", "Roles": ["desk"], "PolicyDocument": {"Statement": [statement]}}
+    assert violations([_own("AWS::IAM::Policy", policy)], blueprint()) == []
+    policy["PolicyDocument"] = {"Statement": [statement, {"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    assert [one.rule for one in violations([_own("AWS::IAM::Policy", policy)], blueprint())] == ["administrators"]
 
 
 @pytest.mark.control("ACC-14", "TAG-06", lacking="the proactive half; Control Tower's API is not there")
