@@ -101,7 +101,7 @@ def network(blueprint: Blueprint, account: str) -> dict[str, Any]:
             },
         }
     told: dict[str, Any] = {
-        **{f"accounts/{one}": {"Ref": account_word(one)} for one in ("shared-services", "test", "production")},
+        "accounts/shared-services": {"Ref": "SharedServicesAccount"},
         "network/vpc": vpc,
         "network/subnets": {"Fn::Join": [",", [{"Ref": "Subnet1"}, {"Ref": "Subnet2"}]]},
         "network/security-group": {"Fn::GetAtt": ["Jobs", "GroupId"]},

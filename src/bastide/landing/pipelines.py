@@ -18,6 +18,8 @@ PIPELINES: Final = ("end-to-end-pipeline", "training-pipeline", "registration-pi
 TICKETS: Final = "release-tickets"
 PRODUCTS: Final = (*PIPELINES, TICKETS)
 _BUCKET: Final = "<NAME>-products-${SharedServicesAccount}"
+_TOLD: Final = {"artifact-key": "ArtifactKeyArn", "test": "TestAccount", "production": "ProductionAccount"}
+"""What templates look up below ``/NAME/pipelines/``, by what the landing zone calls it."""
 _SOURCE: Final = {
     "Name": "Source",
     "Actions": [
@@ -107,6 +109,11 @@ def portfolio(blueprint: Blueprint) -> Template:
             },
         },
     }  # fmt: skip
+    for key, value in _TOLD.items():
+        made[f"Told{camel(key)}"] = {
+            "Type": "AWS::SSM::Parameter",
+            "Properties": {"Name": f"/<NAME>/pipelines/{key}", "Type": "String", "Value": {"Ref": value}},
+        }
     for name in PRODUCTS:
         word, version = camel(name), _version(name, blueprint)
         url = f"https://{_BUCKET}.s3.<HOME>.amazonaws.com/{name}-{version}.json"
