@@ -89,9 +89,7 @@ def _version(name: str, blueprint: Blueprint) -> str:
 def uploads(blueprint: Blueprint) -> dict[tuple[str, str], str]:
     """The templates by bucket and key; they are there before the products."""
     bucket = str(filled(_BUCKET, words(blueprint)))
-    return {
-        (bucket, f"{name}-{_version(name, blueprint)}.json"): _body(name, blueprint) for name in PRODUCTS
-    }
+    return {(bucket, f"{name}-{_version(name, blueprint)}.json"): _body(name, blueprint) for name in PRODUCTS}
 
 
 def portfolio(blueprint: Blueprint) -> Template:

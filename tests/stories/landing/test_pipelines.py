@@ -85,9 +85,9 @@ class Desk:
 
     def why(self, pipeline: str, execution: str) -> list[Any]:
         """What its actions said."""
-        told = self.pipelines.list_action_executions(
-            pipelineName=pipeline, filter={"pipelineExecutionId": execution}
-        )["actionExecutionDetails"]
+        told = self.pipelines.list_action_executions(pipelineName=pipeline, filter={"pipelineExecutionId": execution})[
+            "actionExecutionDetails"
+        ]
         return [(one["actionName"], one.get("output", {}).get("executionResult", {})) for one in told]
 
     def lines(self, function: str) -> list[str]:
@@ -198,18 +198,18 @@ def tickets(zone: Zone) -> Iterator[Heard]:
         yield heard
 
 
-@pytest.mark.control("DEP-01", lacking="an image that the same run builds; it takes two approvals, of version and release")
-@pytest.mark.control("DEP-05", lacking="a second version and one that fails")
+@pytest.mark.control(
+    "DEP-01", lacking="an image that the same run builds; it takes two approvals, of version and release"
+)
+@pytest.mark.control("DEP-05", lacking="a second version, one that fails, and one that is not approved")
 @pytest.mark.control("DEP-06", lacking="a rule without permission")
 @pytest.mark.control("STG-10", "ACC-04", "XAC-06")
-@pytest.mark.control("STG-11", lacking="the ticket's number with the execution before it is approved")
+@pytest.mark.control("STG-11", lacking="the ticket's number before it is answered; a webhook out of reach")
 @pytest.mark.control("STG-09", lacking="metrics and dataset version")
 @pytest.mark.control("PIP-01", lacking="two runs of one revision")
 @pytest.mark.control("PIP-02", lacking="a template that drops the settings")
 @pytest.mark.control("TAG-06", lacking="builds and jobs")
-def test_a_commit_ends_in_production_after_a_ticket(
-    zone: Zone, desk: Desk, tickets: Heard, tmp_path: Path
-) -> None:
+def test_a_commit_ends_in_production_after_a_ticket(zone: Zone, desk: Desk, tickets: Heard, tmp_path: Path) -> None:
     code, _, why = landing(zone.platform, "example", str(zone.file), "mortgage", str(tmp_path))
     assert code == 0, why
     rows = "".join(f"{number % 2},{number % 2}.{number},{number}\n" for number in range(60))
@@ -301,3 +301,24 @@ def test_a_commit_ends_in_production_after_a_ticket(
     function = production.client("lambda").get_function(FunctionName="bank-paths")
     assert {"owner": "mortgage", "project": "mortgage"}.items() <= function["Tags"].items()
     refused(DENIED, functions.invoke, FunctionName=function["Configuration"]["FunctionArn"], Payload=b"{}")
+    # Another release, which the ticket turns down: the run fails, and Production stays as it is.
+    again = desk.pipelines.start_pipeline_execution(
+        name=deployment, variables=[{"name": "ModelPackage", "value": package}]
+    )["pipelineExecutionId"]
+
+    def asks_again() -> Any:
+        told = [json.loads(one["Message"])["approval"] for one in tickets.of("Notification")]
+        return next(
+            (one for one in told if one["pipelineName"] == deployment and one["token"] != ticket["token"]), None
+        )
+
+    assert answered(may, token=_until(asks_again)["token"], status="Rejected")[0] == 200
+
+    def ended() -> Any:
+        run = {"pipelineName": deployment, "pipelineExecutionId": again}
+        told = desk.pipelines.get_pipeline_execution(**run)["pipelineExecution"]
+        return told if told["status"] != "InProgress" else None
+
+    assert _until(ended)["status"] == "Failed"
+    assert "CHG42 by bob@bank.example" in str(desk.why(deployment, again))
+    assert stacks.describe_stacks(StackName="bank-serve-paths")["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE"
