@@ -93,30 +93,37 @@ def uploads(blueprint: Blueprint) -> dict[tuple[str, str], str]:
 
 
 def portfolio(blueprint: Blueprint) -> Template:
-    """In Shared Services: the products, for MLOps engineers, launched by a role of the account."""
-    people = "arn:aws:iam:::role/aws-reserved/sso.amazonaws.com/*AWSReservedSSO_MLOps_*"
-    made: Template = {
-        "Portfolio": {
-            "Type": "AWS::ServiceCatalog::Portfolio",
-            "Properties": {"DisplayName": "<NAME>-pipelines", "ProviderName": "<NAME>"},
-        },
-        "Engineers": {
-            "Type": "AWS::ServiceCatalog::PortfolioPrincipalAssociation",
-            "Properties": {
-                "PortfolioId": {"Ref": "Portfolio"}, "PrincipalARN": people, "PrincipalType": "IAM_PATTERN",
-            },
-        },
-    }  # fmt: skip
+    """In Shared Services: pipelines for MLOps engineers; what takes tickets' answers for model approvers, because whoever
+    launches it says whose answers count. A role of the account launches both."""
+    made: Template = {}
     for key, value in _TOLD.items():
         made[f"Told{camel(key)}"] = {
             "Type": "AWS::SSM::Parameter",
             "Properties": {"Name": f"/<NAME>/pipelines/{key}", "Type": "String", "Value": {"Ref": value}},
         }
-    for name in PRODUCTS:
-        word, version = camel(name), _version(name, blueprint)
-        url = f"https://{_BUCKET}.s3.<HOME>.amazonaws.com/{name}-{version}.json"
-        both = {"PortfolioId": {"Ref": "Portfolio"}, "ProductId": {"Ref": word}}
-        made[word] = {
+    for name, people, products in (("pipelines", "MLOps", PIPELINES), ("tickets", "ModelApprover", (TICKETS,))):
+        own = {"PortfolioId": {"Ref": camel(name)}}
+        pattern = f"arn:aws:iam:::role/aws-reserved/sso.amazonaws.com/*AWSReservedSSO_{people}_*"
+        made[camel(name)] = {
+            "Type": "AWS::ServiceCatalog::Portfolio",
+            "Properties": {"DisplayName": f"<NAME>-{name}", "ProviderName": "<NAME>"},
+        }
+        made[f"{camel(name)}For"] = {
+            "Type": "AWS::ServiceCatalog::PortfolioPrincipalAssociation",
+            "Properties": {**own, "PrincipalARN": pattern, "PrincipalType": "IAM_PATTERN"},
+        }
+        for product in products:
+            made |= _product(product, own, blueprint)
+    found: Template = filled({"Resources": made}, words(blueprint))
+    return found
+
+
+def _product(name: str, portfolio: Template, blueprint: Blueprint) -> Template:
+    word, version = camel(name), _version(name, blueprint)
+    both = {**portfolio, "ProductId": {"Ref": word}}
+    url = f"https://{_BUCKET}.s3.<HOME>.amazonaws.com/{name}-{version}.json"
+    return {
+        word: {
             "Type": "AWS::ServiceCatalog::CloudFormationProduct",
             "Properties": {
                 "Name": name,
@@ -124,12 +131,11 @@ def portfolio(blueprint: Blueprint) -> Template:
                 "Description": template(name, blueprint)["Description"],
                 "ProvisioningArtifactParameters": [{"Name": version, "Info": {"LoadTemplateFromURL": url}}],
             },
-        }
-        made[f"{word}In"] = {"Type": "AWS::ServiceCatalog::PortfolioProductAssociation", "Properties": both}
-        made[f"{word}Launch"] = {
+        },
+        f"{word}In": {"Type": "AWS::ServiceCatalog::PortfolioProductAssociation", "Properties": both},
+        f"{word}Launch": {
             "Type": "AWS::ServiceCatalog::LaunchRoleConstraint",
             "DependsOn": [f"{word}In"],
             "Properties": {**both, "LocalRoleName": "<NAME>-PipelineLaunchRole"},
-        }
-    found: Template = filled({"Resources": made}, words(blueprint))
-    return found
+        },
+    }

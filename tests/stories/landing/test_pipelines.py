@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bastide.landing.pipelines import PRODUCTS
+from bastide.landing.pipelines import PIPELINES, TICKETS
 from tests.listening import Heard, listening
 from tests.platform import Account, allow
 from tests.stories.apigateway.gateway import Api
@@ -30,15 +30,13 @@ def _until(look: Callable[[], Any], seconds: float = 240) -> Any:
 
 
 class Desk:
-    """An MLOps engineer at the catalogue of Shared Services, and a repository to begin with."""
+    """Somebody of Shared Services, by default an MLOps engineer, at the catalogue; and a repository to begin with."""
 
-    def __init__(self, zone: Zone) -> None:
-        self.zone = zone
-        self.keys = zone.person("shared-services", "MLOps")
+    def __init__(self, zone: Zone, who: str = "MLOps") -> None:
+        self.keys = zone.person("shared-services", who)
         self.catalog = zone.platform.client("servicecatalog", self.keys)
         self.pipelines = zone.platform.client("codepipeline", self.keys)
         self.shared: Account = zone.account("shared-services")
-        self.shared.client("codecommit").create_repository(repositoryName="bank-paths")
         found = self.catalog.search_products()["ProductViewSummaries"]
         self.products = {one["Name"]: one["ProductId"] for one in found}
 
@@ -101,21 +99,23 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(zone: Zone) -> Desk:
-    return Desk(zone)
+    made = Desk(zone)
+    made.shared.client("codecommit").create_repository(repositoryName="bank-paths")
+    return made
 
 
 @pytest.mark.control("SSV-02", "SSV-03", lacking="notebooks; pipelines are shown")
 @pytest.mark.control("DEP-07", lacking="the clock, which EventBridge's own tests move")
 @pytest.mark.control("DEP-03", lacking="a run; the end to end pipeline's is shown")
 def test_engineers_launch_pipelines_that_they_may_not_make(zone: Zone, desk: Desk) -> None:
-    assert set(desk.products) == set(PRODUCTS)
-    # Whoever has no part of the portfolio finds nothing: data scientists of another account, the auditor of this one.
+    assert set(desk.products) == set(PIPELINES)
+    # Whoever has no part of the portfolio finds nothing: data scientists of another account; the auditor may not even look.
     scientist = zone.platform.client("servicecatalog", zone.person("data-science", "DataScientist-mortgage"))
     assert [one["Name"] for one in scientist.search_products()["ProductViewSummaries"]] == ["experiment-bucket"]
     product = desk.products["training-pipeline"]
     refused("ResourceNotFoundException", scientist.describe_product, Id=product)
-    approver = zone.platform.client("servicecatalog", zone.person("shared-services", "ModelApprover"))
-    refused(DENIED, approver.search_products)
+    auditor = zone.platform.client("servicecatalog", zone.person("shared-services", "Auditor"))
+    refused(DENIED, auditor.search_products)
     # An engineer makes no pipeline, stack or role by hand, and passes none.
     body = json.dumps({"Resources": {"T": {"Type": "AWS::SNS::Topic"}}})
     stacks = zone.platform.client("cloudformation", desk.keys)
@@ -218,7 +218,16 @@ def test_a_commit_ends_in_production_after_a_ticket(zone: Zone, desk: Desk, tick
     desk.shared.role("Tickets", allow("execute-api:Invoke"))
     desk.shared.role("Other", allow("execute-api:Invoke", "codepipeline:PutApprovalResult"))
     system = f"arn:aws:iam::{desk.shared.id}:role/Tickets"
-    shown = desk.stands("release-tickets", Name="tickets", Webhook=tickets.url, System=system)
+    # Whose answers count is said by those who approve; an engineer could otherwise approve what an engineer committed.
+    approvers = Desk(zone, "ModelApprover")
+    assert set(approvers.products) == {TICKETS}
+    given = {"Name": "tickets", "Webhook": tickets.url, "System": system}
+    shown = approvers.stands(TICKETS, **given)
+    told = approvers.catalog.search_provisioned_products()["ProvisionedProducts"][0]
+    for call in (desk.catalog.update_provisioned_product, desk.catalog.terminate_provisioned_product):
+        refused(DENIED, call, ProvisionedProductId=told["Id"])
+    stolen = {"ProductId": approvers.products[TICKETS], "ProvisioningArtifactId": told["ProvisioningArtifactId"]}
+    refused("ResourceNotFoundException", desk.catalog.provision_product, **stolen, ProvisionedProductName="mine")
     api = Api(desk.shared, shown["Api"], "")
     # The subscription is confirmed by whoever serves the webhook, with the address that it was told.
     [asked] = _until(lambda: tickets.of("SubscriptionConfirmation"))
