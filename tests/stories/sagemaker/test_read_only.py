@@ -18,6 +18,7 @@ from tests.stories.sagemaker.test_guardrails import RESOURCES, deployable, proce
 from tests.stories.sagemaker.test_job_role import policy
 from tests.stories.sagemaker.test_transform import begin
 from tests.stories.sagemaker.test_tuning import config, tune
+from tests.stories.servicecatalog.catalog import Catalog, project_template
 
 
 @pytest.mark.control("PRM-02")
@@ -56,6 +57,16 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
     pipeline = admin.create_pipeline(**lines, PipelineDefinition=definition, RoleArn=workshop.role)["PipelineArn"]
     execution = admin.start_pipeline_execution(PipelineName="lines")["PipelineExecutionArn"]
     lines |= {"PipelineArn": pipeline, "PipelineVersionId": 1, "PipelineExecutionArn": execution}
+    catalog = Catalog(workshop.account)
+    portfolio = catalog.portfolio()
+    catalog.principal(portfolio, f"arn:aws:iam::{workshop.account.id}:role/OrganizationAccountAccessRole")
+    product, version = catalog.product(project_template(), portfolio)
+    details = {"ProductId": product, "ProvisioningArtifactId": version}
+    project: dict[str, Any] = {"ProjectName": "churn", "ServiceCatalogProvisioningDetails": details}
+    given_for = [{"Key": "Name", "Value": "churn-models"}]
+    admin.create_project(
+        ProjectName="churn", ServiceCatalogProvisioningDetails={**details, "ProvisioningParameters": given_for}
+    )
     tuning, transform = tune(workshop, config()), begin(workshop, workshop.name("transform"))
     named = {
         "ExperimentName": "x", "TrialName": "t", "TrialComponentName": "tc", "ModelCardName": "card", "Content": "{}",
@@ -66,7 +77,7 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
         "ModelPackageName": package, "ModelName": "m", "EndpointConfigName": "c", "EndpointName": "e",
         "ResourceArn": package, "ModelPackageArn": package, "HyperParameterTuningJobName": tuning,
         "TransformJobName": transform, **tracks, "ArtifactStoreUri": store,
-        **lines, "CallbackToken": "0" * 10,
+        **lines, **project, "CallbackToken": "0" * 10,
     }  # fmt: skip
     looker = role(workshop.account, "Looker", look=policy(mission, "01-console-read-only.json"))
     narrow = role(workshop.account, "Narrow", look=allow("sagemaker:ListTrainingJobs", "sagemaker:DescribeTrainingJob"))

@@ -38,6 +38,16 @@ def template(**more: Any) -> str:
     )
 
 
+def project_template() -> str:
+    """The same as SageMaker's projects launch it: with the project's name and id."""
+    body = json.loads(template())
+    names = ("SageMakerProjectName", "SageMakerProjectId")
+    body["Parameters"] |= {name: {"Type": "String"} for name in names}
+    tags = [{"Key": name, "Value": {"Ref": name}} for name in names]
+    body["Resources"]["Group"]["Properties"]["Tags"] = tags
+    return json.dumps(body)
+
+
 @dataclass
 class Catalog:
     """The administrator's side of one account's catalog."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -12,18 +11,9 @@ from botocore.exceptions import ClientError
 from tests.platform import Account, allow
 from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.cloudformation.stacks import template as stack
-from tests.stories.servicecatalog.catalog import Catalog, template
+from tests.stories.servicecatalog.catalog import Catalog, project_template
 
 ROLE = "AmazonSageMakerServiceCatalogProductsLaunchRole"
-
-
-def _template() -> str:
-    body = json.loads(template())
-    names = ("SageMakerProjectName", "SageMakerProjectId")
-    body["Parameters"] |= {name: {"Type": "String"} for name in names}
-    tags = [{"Key": name, "Value": {"Ref": name}} for name in names]
-    body["Resources"]["Group"]["Properties"]["Tags"] = tags
-    return json.dumps(body)
 
 
 def _settled(client: Any, name: str) -> dict[str, Any]:
@@ -38,7 +28,7 @@ def _settled(client: Any, name: str) -> dict[str, Any]:
 def test_a_project_is_a_product_that_the_launch_role_makes(account: Account) -> None:
     catalog = Catalog(account)
     portfolio = catalog.portfolio()
-    product, version = catalog.product(_template(), portfolio)
+    product, version = catalog.product(project_template(), portfolio)
     catalog.launch_role(ROLE)
     catalog.constrain(portfolio, product, "LAUNCH", {"LocalRoleName": ROLE})
     details = {
