@@ -45,17 +45,25 @@ class Desk:
         id_ = self.products[product]
         version = self.catalog.describe_product(Id=id_)["ProvisioningArtifacts"][0]["Id"]
         given = [{"Key": key, "Value": value} for key, value in {**OWN, **parameters}.items()]
-        record = self.catalog.provision_product(
-            ProductId=id_, ProvisioningArtifactId=version, ProvisioningParameters=given,
-            ProvisionedProductName=f"{product}-{parameters['Name']}",
-        )["RecordDetail"]["RecordId"]  # fmt: skip
+        return self.settled(
+            self.catalog.provision_product(
+                ProductId=id_,
+                ProvisioningArtifactId=version,
+                ProvisioningParameters=given,
+                ProvisionedProductName=f"{product}-{parameters['Name']}",
+            )
+        )
 
-        def settled() -> Any:
-            told = self.catalog.describe_record(Id=record)
+    def settled(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record that nothing happens to any more."""
+        id_ = record["RecordDetail"]["RecordId"]
+
+        def look() -> Any:
+            told = self.catalog.describe_record(Id=id_)
             return told if told["RecordDetail"]["Status"] in ("SUCCEEDED", "FAILED") else None
 
-        told: dict[str, Any] = _until(settled)
-        return told
+        found: dict[str, Any] = _until(look)
+        return found
 
     def stands(self, product: str, **parameters: str) -> dict[str, str]:
         """The outputs of a launch that must go well."""
@@ -145,11 +153,19 @@ def test_engineers_launch_pipelines_that_they_may_not_make(zone: Zone, desk: Des
     refused("ResourceNotFoundException", events.describe_rule, Name=f"{name}-change")
     refused(DENIED, zone.platform.client("events", desk.keys).disable_rule, Name=f"{name}-schedule")
     refused(DENIED, desk.pipelines.delete_pipeline, name=name)
+    # With a project a pipeline from end to end builds first; what its owner takes away is gone.
+    more = {"Name": "built", "Repository": "bank-paths", "Deployment": "bank-paths-deployment"}
+    built = desk.stands("end-to-end-pipeline", **more, Build="bank-mortgage")["Pipeline"]
+    stages = desk.pipelines.get_pipeline(name=built)["pipeline"]["stages"]
+    assert [one["name"] for one in stages] == ["Source", "Build", "Train", "Release"]
+    record = desk.catalog.terminate_provisioned_product(ProvisionedProductName="end-to-end-pipeline-built")
+    assert desk.settled(record)["RecordDetail"]["Status"] == "SUCCEEDED"
+    refused("PipelineNotFoundException", desk.pipelines.get_pipeline, name=built)
 
 
 @pytest.mark.control("DEP-04", lacking="its deployment")
 @pytest.mark.control("DEP-09", lacking="a function without permissions")
-@pytest.mark.control("DEP-08", lacking="client request tokens")
+@pytest.mark.control("DEP-08")
 def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk) -> None:
     """The trigger `custom`: a function looks at the commit, starts the pipeline or does not, and says why."""
     models, archive = zone.bucket("models", "shared-services"), f"{zone.ids['test']}/bought/model.tar.gz"
@@ -178,7 +194,10 @@ def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk) -> Non
     desk.commit({"register.json": json.dumps({**asked, "archive": "nowhere.tar.gz"})})
     scientist = zone.platform.client("codepipeline", zone.person("data-science", "DataScientist-mortgage"))
     refused((*DENIED, "PipelineNotFoundException"), scientist.start_pipeline_execution, name=name)
-    began = desk.pipelines.start_pipeline_execution(name=name)["pipelineExecutionId"]
+    once = {"name": name, "clientRequestToken": "0a1b2c3d"}
+    began = desk.pipelines.start_pipeline_execution(**once)["pipelineExecutionId"]
+    assert desk.pipelines.start_pipeline_execution(**once)["pipelineExecutionId"] == began
+    refused("PipelineNotFoundException", desk.pipelines.start_pipeline_execution, name="bank-none")
 
     def ended() -> Any:
         told = desk.pipelines.get_pipeline_execution(pipelineName=name, pipelineExecutionId=began)["pipelineExecution"]
