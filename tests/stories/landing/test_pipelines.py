@@ -220,7 +220,7 @@ def tickets(zone: Zone) -> Iterator[Heard]:
 @pytest.mark.control(
     "DEP-01", lacking="an image that the same run builds; it takes two approvals, of version and release"
 )
-@pytest.mark.control("DEP-05", lacking="a second version, one that fails, and one that is not approved")
+@pytest.mark.control("DEP-05", lacking="requests during the switch")
 @pytest.mark.control("DEP-06", lacking="a rule without permission")
 @pytest.mark.control("STG-10", "ACC-04", "XAC-06")
 @pytest.mark.control("STG-11", lacking="the ticket's number before it is answered; a webhook out of reach")
@@ -330,23 +330,50 @@ def test_a_commit_ends_in_production_after_a_ticket(zone: Zone, desk: Desk, tick
     assert {"owner": "mortgage", "project": "mortgage"}.items() <= function["Tags"].items()
     refused(DENIED, functions.invoke, FunctionName=function["Configuration"]["FunctionArn"], Payload=b"{}")
     # Another release, which the ticket turns down: the run fails, and Production stays as it is.
-    again = desk.pipelines.start_pipeline_execution(
-        name=deployment, variables=[{"name": "ModelPackage", "value": package}]
-    )["pipelineExecutionId"]
+    seen = {ticket["token"]}
 
-    def asks_again() -> Any:
-        told = [json.loads(one["Message"])["approval"] for one in tickets.of("Notification")]
-        return next(
-            (one for one in told if one["pipelineName"] == deployment and one["token"] != ticket["token"]), None
-        )
+    def release(version: str, status: str) -> tuple[str, str]:
+        """How a release of a version ended that the ticket answered, and why."""
+        asked = {"name": deployment, "variables": [{"name": "ModelPackage", "value": version}]}
+        began = desk.pipelines.start_pipeline_execution(**asked)["pipelineExecutionId"]
 
-    assert answered(may, token=_until(asks_again)["token"], status="Rejected")[0] == 200
+        def token() -> Any:
+            if told := ended():
+                raise AssertionError((told, desk.why(deployment, began)))
+            told = [json.loads(one["Message"])["approval"] for one in tickets.of("Notification")]
+            mine = [one["token"] for one in told if one["pipelineName"] == deployment and one["token"] not in seen]
+            return mine[0] if mine else None
 
-    def ended() -> Any:
-        run = {"pipelineName": deployment, "pipelineExecutionId": again}
-        told = desk.pipelines.get_pipeline_execution(**run)["pipelineExecution"]
-        return told if told["status"] != "InProgress" else None
+        def ended() -> Any:
+            run = {"pipelineName": deployment, "pipelineExecutionId": began}
+            told = desk.pipelines.get_pipeline_execution(**run)["pipelineExecution"]["status"]
+            return told if told != "InProgress" else None
 
-    assert _until(ended)["status"] == "Failed"
-    assert "CHG42 by bob@bank.example" in str(desk.why(deployment, again))
+        seen.add(found := _until(token))
+        assert answered(may, token=found, status=status)[0] == 200
+        return _until(ended), str(desk.why(deployment, began))
+
+    how, because = release(package, "Rejected")
+    assert how == "Failed" and "CHG42 by bob@bank.example" in because
     assert stacks.describe_stacks(StackName="bank-serve-paths")["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE"
+    # A version that nobody approved is not deployed, whatever a ticket says; approved, it takes the first one's place.
+    first = serving.describe_endpoint(EndpointName="bank-paths")["EndpointConfigName"]
+    made_of = registry.describe_model_package(ModelPackageName=package)["InferenceSpecification"]
+    for one in made_of["Containers"]:
+        one.pop("ModelDataETag", None)
+    second = registry.create_model_package(
+        ModelPackageGroupName="mortgage-denial",
+        InferenceSpecification=made_of,
+        ModelApprovalStatus="PendingManualApproval",
+    )["ModelPackageArn"]
+    how, because = release(second, "Approved")
+    assert how == "Failed" and "not Approved" in because
+    assert serving.describe_endpoint(EndpointName="bank-paths")["EndpointConfigName"] == first
+    assert front.call(**asked, keys=production.keys)[0] == 200
+    zone.platform.client("sagemaker", approver).update_model_package(
+        ModelPackageArn=second, ModelApprovalStatus="Approved"
+    )
+    how, because = release(second, "Approved")
+    assert how == "Succeeded", because
+    assert serving.describe_endpoint(EndpointName="bank-paths")["EndpointConfigName"] != first
+    assert front.call(**asked, keys=production.keys)[0] == 200
