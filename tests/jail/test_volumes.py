@@ -257,3 +257,20 @@ def test_who_makes_files_side_by_side_makes_its_own_and_hinders_nobody(tmp_path:
             await volumes.close("job-1")
 
     assert asyncio.run(story()) == [(0, "")] * 3
+
+
+def test_one_that_is_given_up_while_it_is_made_leaves_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        volumes = Gocryptfs(tmp_path / "volumes")
+        for number in range(12):
+            making = asyncio.ensure_future(volumes.create(f"job-{number}", secrets.token_bytes(32), 32 << 20))
+            await asyncio.sleep(number * 0.004)
+            making.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+            assert list((tmp_path / "volumes").iterdir()) == []
+        await volumes.create("job-0", secrets.token_bytes(32))
+        await volumes.close_all()
+
+    asyncio.run(story())
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -199,3 +201,32 @@ def test_whatever_is_in_a_layer_nothing_outside_changes(
     kept = place / "outside" / "kept"
     assert kept.read_text() == "kept" and kept.stat().st_nlink == 1
     assert hashlib.sha256(data).digest() == hashlib.sha256((place / "layer").read_bytes()).digest()
+
+
+_RENAMES = """
+import os, sys
+os.chdir(sys.argv[1])
+open("a", "w").close()
+print("on", flush=True)
+while True:
+    os.rename("a", "b")
+    os.rename("b", "a")
+"""
+
+
+def test_paths_with_dots_are_followed_while_others_rename(tmp_path: Path) -> None:
+    """What is renamed anywhere on the machine makes the kernel ask for another try."""
+    inside, beside = tmp_path / "inside", tmp_path / "beside"
+    (inside / "a" / "b").mkdir(parents=True)
+    (inside / "file").write_text("found")
+    beside.mkdir()
+    with subprocess.Popen([sys.executable, "-c", _RENAMES, str(beside)], stdout=subprocess.PIPE) as busy:
+        root = Root(inside, most_bytes=1 << 20)
+        try:
+            assert busy.stdout is not None and busy.stdout.readline() == b"on\n"
+            for _ in range(2000):
+                handle = root.open("a/b/../../a/../a/b/../../../file", os.O_RDONLY)
+                os.close(handle)
+        finally:
+            root.close()
+            busy.kill()

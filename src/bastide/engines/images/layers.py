@@ -18,12 +18,15 @@ import os
 import shutil
 import stat
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
 _OPENAT2: Final = 437  # the same number on every architecture; linux/openat2.h
+_TRIES: Final = 1000
+_PAUSE: Final = 0.00002
 _IN_ROOT: Final = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 _LONGEST_HEADER: Final = 1 << 20
 _LONGEST_PATH: Final = 4000
@@ -100,19 +103,24 @@ class Root:
     def open(self, path: str, flags: int) -> int:
         """openat2 with the folder as the root; raises OSError."""
         how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, _IN_ROOT)
-        found = int(
-            _libc.syscall(
-                ctypes.c_long(_OPENAT2),
-                ctypes.c_int(self.handle),
-                ctypes.c_char_p(os.fsencode(path or ".")),
-                how,
-                ctypes.c_size_t(ctypes.sizeof(how)),
+        for again in range(_TRIES):
+            found = int(
+                _libc.syscall(
+                    ctypes.c_long(_OPENAT2),
+                    ctypes.c_int(self.handle),
+                    ctypes.c_char_p(os.fsencode(path or ".")),
+                    how,
+                    ctypes.c_size_t(ctypes.sizeof(how)),
+                )
             )
-        )
-        if found < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
-        return found
+            if found >= 0:
+                return found
+            # While anybody on the machine renames or mounts, the kernel cannot tell where ``..`` leads, and says so.
+            if ctypes.get_errno() != errno.EAGAIN:
+                break
+            time.sleep(again * _PAUSE)
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
 
     @contextlib.contextmanager
     def folder(self, path: str, *, make: bool = False) -> Iterator[int]:

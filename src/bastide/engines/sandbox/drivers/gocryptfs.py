@@ -80,24 +80,32 @@ class Gocryptfs:
         if name in self._volumes or name in self._making or (self._root / name).exists():
             raise ValueError(f"there is a volume {name!r}")
         self._making.add(name)
+        folder = self._root / name
+        making = asyncio.ensure_future(self._make(name, key, folder, cipher))
         try:
-            folder = self._root / name
-            clear = folder / "clear"
-            clear.mkdir(parents=True, mode=0o700)
-            self._root.chmod(0o700)
-            folder.chmod(0o700)
-            await asyncio.to_thread(cipher, folder)
-            process = self._begin(folder, key)
-            self._volumes[name] = _Volume(process)
-            await asyncio.to_thread(_await_mount, folder / "log", process)
+            await asyncio.shield(making)
         except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(self._close, name))
+            await asyncio.shield(self._give_up(name, making))
             if isinstance(error, OSError | subprocess.SubprocessError):
                 raise SandboxError(f"the volume {name} could not be made: {error}") from error
             raise
         finally:
             self._making.discard(name)
-        return clear
+        return folder / "clear"
+
+    async def _make(self, name: str, key: bytes, folder: Path, cipher: Callable[[Path], None]) -> None:
+        (folder / "clear").mkdir(parents=True, mode=0o700)
+        self._root.chmod(0o700)
+        folder.chmod(0o700)
+        await asyncio.to_thread(cipher, folder)
+        process = self._begin(folder, key)
+        self._volumes[name] = _Volume(process)
+        await asyncio.to_thread(_await_mount, folder / "log", process)
+
+    async def _give_up(self, name: str, making: asyncio.Future[None]) -> None:
+        """Removes what was made, once nothing more is: who is cancelled has a thread that goes on making."""
+        await asyncio.wait({making})
+        await asyncio.to_thread(self._close, name)
 
     async def system(self, name: str, size_bytes: int) -> Path:
         """See the port. It lies in a file of the volume, which it is encrypted with. gocryptfs itself acts as whoever asks
