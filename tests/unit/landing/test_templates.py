@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from bastide.engines.templates import checked, schema
+from bastide.landing import pipelines
 from bastide.landing.blueprint import default, parse
 from bastide.landing.delivery import example
 from bastide.landing.proactive import RULES, violations
@@ -29,6 +31,9 @@ def test_cfn_lint_finds_nothing(tmp_path: Path) -> None:
             inner = one.template["Resources"]["Baseline"]["Properties"]["TemplateBody"]
             files.append(tmp_path / f"{number}-inner.json")
             files[-1].write_text(inner)
+    for name in pipelines.PRODUCTS:
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(pipelines.template(name, blueprint())))
     for name, text in example(blueprint(), blueprint().teams[0]).items():
         if name.endswith(".yaml"):
             files.append(tmp_path / name)
@@ -52,6 +57,22 @@ def test_nothing_in_them_is_bastides() -> None:
         assert not any(kind.startswith("Custom::") for kind in template.types())
         for resource in template.resources.values():
             assert schema.has_schema(resource.type), resource.type
+
+
+@pytest.mark.control("DEP-06", "DEP-07", "DEP-08", "DEP-09", lacking="declared; the story launches them")
+@pytest.mark.parametrize("name", pipelines.PRODUCTS)
+def test_a_product_is_a_template_that_fits_the_catalogue(name: str) -> None:
+    made = pipelines.template(name, blueprint())
+    text = json.dumps(made, indent=1)
+    assert len(text.encode()) <= INLINE
+    assert not re.search(r"<[A-Z_]+>", text), "every word is filled in"
+    for one in made["Resources"].values():
+        assert schema.has_schema(one["Type"]), one["Type"]
+    assert {"Owner", "Project"} <= set(made["Parameters"])
+    if name in pipelines.PIPELINES:
+        assert made["Parameters"]["Trigger"]["AllowedValues"] == ["source", "custom", "schedule", "demand"]
+        tags = {one["Key"] for one in made["Resources"]["Pipeline"]["Properties"]["Tags"]}
+        assert tags == set(blueprint().required_tags)
 
 
 def test_every_policy_is_valid() -> None:
