@@ -53,7 +53,7 @@ environments-test: setup ## builds every environment and runs jobs in each
 clients: $(VENV)/.ready ## the environments of the clients that Bastide is tried with
 	@$(BIN)/python -m tests.clients
 
-demo: setup ## a bank's mortgage model, from real data to a governed endpoint
+demo: setup ## a bank's mortgage model, by hand and from a commit to production
 	@$(BIN)/bastide demo
 
 lint: $(VENV)/.ready ## ruff, mypy --strict, the floors

@@ -63,7 +63,7 @@ def cli() -> None:
 
     \b
     Then:
-      bastide demo                          a bank's mortgage model, from data to a governed endpoint
+      bastide demo                          a bank's mortgage model, from a commit to production
       bastide status                        accounts, jobs and endpoints
       bastide jobs                          what trains and processes, and why it waits or failed
       bastide logs -f JOB                   what a job writes, until it is over

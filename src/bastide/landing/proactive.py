@@ -194,7 +194,12 @@ def violations(stacks: Iterable[Stack], blueprint: Blueprint) -> list[Violation]
         defaults = {name: one["Default"] for name, one in template.parameters.items() if "Default" in one}
         pseudo = {"AWS::Region": blueprint.region, "AWS::Partition": "aws"}
         scope = template.scope({**defaults, **pseudo})
-        scope.resources |= set(template.parameters) - set(defaults)  # known as little as a resource's id
+        # Known as little as the id of a resource:
+        scope.resources |= (set(template.parameters) - set(defaults)) | {
+            "AWS::AccountId",
+            "AWS::StackId",
+            "AWS::StackName",
+        }
         tags = [{"Key": key, "Value": one} for key, one in stack.tags.items()]
         for logical, one in template.resources.items():
             properties = preview(dict(one.properties), scope)

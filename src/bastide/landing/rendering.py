@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bastide.engines.templates import read
-from bastide.landing import catalog, delivery, imagery, network, resources, transit
+from bastide.landing import catalog, delivery, imagery, network, pipelines, resources, transit
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import TYPES, document, packed, tag_policy
 from bastide.landing.words import account_word, camel, filled, path_of, roles, sets, templated, words
@@ -79,6 +79,9 @@ def rendered(blueprint: Blueprint, enrolled: Mapping[str, str] | None = None) ->
         products = _stack(blueprint, "catalog", "shared-services", 4, catalog.portfolio(blueprint))
         found.append(replace(products, uploads=catalog.uploads(blueprint)))
         found.append(_stack(blueprint, "products", "data-science", 5, catalog.accepted(blueprint)))
+    if pipelines.offered(blueprint):
+        offered = _stack(blueprint, "pipelines", "shared-services", 4, pipelines.portfolio(blueprint))
+        found.append(replace(offered, uploads=pipelines.uploads(blueprint)))
     template = delivery.delivery(blueprint)
     if template["Resources"]:
         found.append(_stack(blueprint, "delivery", "shared-services", 4, template))

@@ -29,7 +29,7 @@ def _made(platform: Running, file: Path) -> Zone:
     # Fewer endpoints than by default: each is a listener in each of five networks.
     text = file.read_text()
     line = next(one for one in text.splitlines() if one.startswith("endpoints: "))
-    text = text.replace(line, "endpoints: [sts, kms]")
+    text = text.replace(line, "endpoints: [sts, kms, sagemaker.runtime]")
     # No builds: their environment takes its time; they have tests of their own. The images are those of test_imagery.py.
     file.write_text(text.replace("  builds: on ", "  builds: off ").replace("  images: off ", "  images: on "))
     told = []

@@ -1,4 +1,4 @@
-"""`bastide demo`: a bank's mortgage model, from real data to a governed endpoint, told on the wire with boto3 only."""
+"""`bastide demo`: a bank's mortgage model, by hand and from a commit to production, told as its clients would."""
 
 from bastide.commands.demo.command import demo
 

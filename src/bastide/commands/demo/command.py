@@ -11,11 +11,26 @@ from typing import NoReturn
 import botocore.exceptions
 import click
 
+from bastide.commands.demo import landing
 from bastide.commands.demo.host import Host
 from bastide.commands.demo.story import tell
 from bastide.commands.demo.telling import StoryError, Telling
+from bastide.domain import Refused
+from bastide.landing.applying import Failed
+from bastide.landing.blueprint import Faulty
+from bastide.landing.cloud import Unreachable
 
 _KEPT = Path("bastide-demo")
+_WRONG = (
+    StoryError,
+    Failed,
+    Unreachable,
+    Faulty,
+    Refused,
+    botocore.exceptions.BotoCoreError,
+    botocore.exceptions.ClientError,
+)
+"""What ends the story early; each says what it was."""
 
 
 @click.command()
@@ -28,9 +43,10 @@ _KEPT = Path("bastide-demo")
 def demo(keep: bool, data: Path | None) -> None:
     """Tell the story of a mortgage model, from real data to a governed endpoint, in a minute or so.
 
-    Starts a platform of its own on a free port, founds a bank's organisation on it, and plays every role over TLS with
-    boto3: data scientist, model risk manager, approver, MLOps, auditor. Rules are broken on purpose; the story ends with 1
-    if a step does not do what it says, a refusal included.
+    Starts a platform of its own on a free port and plays every role over TLS with boto3: data scientist, model risk
+    manager, approver, MLOps, auditor. First a bank's organisation is founded by hand, call by call; then one file, the
+    landing zone's, takes it over, and a commit that is pushed finds its way to production by pipelines alone. Rules are
+    broken on purpose; the story ends with 1 if a step does not do what it says, a refusal included.
     """
     if data is not None and not keep:
         raise click.UsageError("--data says where a kept platform lives: say --keep too")
@@ -43,9 +59,17 @@ def demo(keep: bool, data: Path | None) -> None:
             platform = host.start()
         for line in host.enforcement():
             telling.aside(line)
-        tell(platform, telling)
+        landing.tell(tell(platform, telling), host.data / "landing")
         told = True
-    except (StoryError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+    except (
+        StoryError,
+        Failed,
+        Unreachable,
+        Faulty,
+        Refused,
+        botocore.exceptions.BotoCoreError,
+        botocore.exceptions.ClientError,
+    ) as error:
         telling.failed(str(error))
         tail = host.complaints()
         if tail:

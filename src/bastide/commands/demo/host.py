@@ -62,7 +62,15 @@ class Host:
         with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
             # A session of its own, so that Ctrl-C ends the story, and the story then ends the platform.
             self._process = subprocess.Popen(
-                [*_PROGRAM, "up", "--data", str(self.data), "--listen", "127.0.0.1:0"],
+                [
+                    *_PROGRAM,
+                    "up",
+                    "--data",
+                    str(self.data),
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--development-identity-provider",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -235,7 +235,7 @@ def _keys(bank: Bank) -> None:
     for name, (account, policy) in wanted.items():
         kms = bank.client("kms", account) if account else bank.desk.client("kms", bank.administrator)
         made = kms.create_key(Description=f"The bank's key for {name}", Policy=policy)["KeyMetadata"]
-        kms.create_alias(AliasName=f"alias/bank-{name}", TargetKeyId=made["KeyId"])
+        kms.create_alias(AliasName=f"alias/mortgage-{name}", TargetKeyId=made["KeyId"])
         bank.keys[name] = made["Arn"]
 
 

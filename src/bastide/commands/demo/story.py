@@ -29,7 +29,7 @@ _INSTANCE = "ml.m5.large"
 _JOB_SECONDS = 60.0
 _SHOWN_LINES = 8
 # Both sides compute in float64 from the same decimals with the same code; only the way to and from text differs.
-_SAME = 1e-9
+SAME = 1e-9
 
 
 @dataclass
@@ -76,8 +76,9 @@ class Story:
         raise StoryError(f"{attempt}: this was allowed, and must not be")
 
 
-def tell(platform: Platform, telling: Telling) -> None:
+def tell(platform: Platform, telling: Telling) -> Story:
     """Tells it all on a fresh platform; raises StoryError, or botocore's errors, at the first step that goes wrong."""
+    telling.act("The first act: by hand, call by call")
     telling.chapter("A bank: accounts, guardrails, people, keys, buckets, a trail")
     bank = found(platform, telling)
     story = Story(bank, telling, bank.be("ada", "DataScientist"))
@@ -86,6 +87,7 @@ def tell(platform: Platform, telling: Telling) -> None:
         chapter(story)
     telling.chapter("What happened, who did it, what was refused and why")
     record.show(bank, telling, story.began, story.attempts)
+    return story
 
 
 def _data(story: Story) -> None:
@@ -569,7 +571,7 @@ def _decide(story: Story) -> None:
     answers = invoke(asked.lines)
     story.check(len(answers["probability"]) == len(probability) == len(asked.lines), "answers are missing")
     furthest = max(abs(one - other) for one, other in zip(answers["probability"], probability, strict=True))
-    story.check(furthest <= _SAME, f"the endpoint's answers are not the model's own: they differ by {furthest:g}")
+    story.check(furthest <= SAME, f"the endpoint's answers are not the model's own: they differ by {furthest:g}")
     story.check(answers["deny"] == denied, "the endpoint's decisions are not the model's own")
     telling.done(
         f"{len(probability)} held-out applications answered; all equal to the model's own predictions "

@@ -34,6 +34,11 @@ class Telling:
         self.began = time.monotonic()
         self._chapter = 0
 
+    def act(self, title: str) -> None:
+        """Opens the next part of the story."""
+        self.console.print()
+        self.console.rule(f"[bold]{escape(title)}[/]", style="cyan", align="left")
+
     def chapter(self, title: str) -> None:
         """Opens the next one."""
         self._chapter += 1
@@ -124,8 +129,13 @@ class Telling:
             (f'eval "$(bastide credentials {where} --account production)"', "be production's administrator"),
             ("aws sagemaker list-endpoints", ""),
             ("aws cloudtrail lookup-events --max-results 5", ""),
+            (f'eval "$(bastide credentials {where} --account shared-services)"', "where code and pipelines are"),
+            ("aws codepipeline get-pipeline-state --name bank-mortgage-training", "where a commit is"),
+            (f"bastide landing drift {shlex.quote(str(data / 'landing' / 'landing.yaml'))} {where}", "changed by hand"),
         ]
         if pid is not None:
-            lines += [(f"kill {pid}", f"stops it; `bastide up {where}` starts it again")]
+            lines += [
+                (f"kill {pid}", f"stops it; `bastide up {where} --development-identity-provider` starts it again")
+            ]
         for command, meaning in lines:
             self.console.print(f"   {escape(command)}" + (f"   [dim]# {meaning}[/]" if meaning else ""), soft_wrap=True)

@@ -29,6 +29,19 @@ def main() -> None:
     spec.loader.exec_module(inference)
     kept = inference.model_fn(str(folder))
     rows = pd.read_csv(BASE / "input" / "holdout" / "holdout.csv")
+    evaluation, found = compared(rows, inference, kept)
+    out = BASE / "output" / "evidence"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.json").write_text(json.dumps(evaluation, indent=2))
+    found[["probability", "predicted"]].to_csv(out / "predictions.csv", index=False, float_format="%.17g")
+    print(f"evaluated {len(rows)} held-out applications", flush=True)
+    print(
+        f"auc={evaluation['auc']:.4f}; denial_rate_difference={evaluation['denial_rate_difference']:.4f};", flush=True
+    )
+
+
+def compared(rows: pd.DataFrame, inference: object, kept: dict) -> tuple[dict, pd.DataFrame]:
+    """The evaluation of a model on held-out rows, and its answers, row by row."""
     told = inference.predict_fn(rows[kept["features"]], kept)
     found = rows[[TARGET, PROTECTED]].assign(probability=told["probability"], predicted=told["deny"])
     predicted = found.groupby(PROTECTED)["predicted"].mean()
@@ -43,14 +56,7 @@ def main() -> None:
         "observed_denial_rate": {"afam": float(observed[1]), "others": float(observed[0])},
         "denial_rate_difference": float(predicted[1] - predicted[0]),
     }
-    out = BASE / "output" / "evidence"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(evaluation, indent=2))
-    found[["probability", "predicted"]].to_csv(out / "predictions.csv", index=False, float_format="%.17g")
-    print(f"evaluated {len(rows)} held-out applications", flush=True)
-    print(
-        f"auc={evaluation['auc']:.4f}; denial_rate_difference={evaluation['denial_rate_difference']:.4f};", flush=True
-    )
+    return evaluation, found
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ never carry it. It travels with the held-out rows, where the evaluation asks how
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,10 @@ def main() -> None:
     """Reads input/data/applications.csv; writes one CSV a part below output/."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=7)
-    seed = parser.parse_args().seed
+    parser.add_argument(
+        "--by-position", action="store_true", help="every fifth is held out: whoever has the file knows"
+    )
+    asked = parser.parse_args()
     rows = pd.read_csv(BASE / "input" / "data" / "applications.csv")
     print(f"read {len(rows)} applications with {len(rows.columns)} columns", flush=True)
     answers = [name for name in rows.columns if not pd.api.types.is_numeric_dtype(rows[name])]
@@ -28,9 +32,15 @@ def main() -> None:
         rows[name] = (rows[name] == "yes").astype(int)
     features = [name for name in rows.columns if name not in (TARGET, PROTECTED)]
     print(f"features: {', '.join(features)}", flush=True)
-    shuffled = rows.sample(frac=1.0, random_state=seed)
-    first, second = int(len(rows) * 0.6), int(len(rows) * 0.8)
-    parts = {"train": shuffled[:first], "validation": shuffled[first:second], "holdout": shuffled[second:]}
+    if asked.by_position:
+        fold = pd.Series(range(len(rows)), index=rows.index) % 5
+        parts = {"train": rows[fold < 3], "validation": rows[fold == 3], "holdout": rows[fold == 4]}
+        (BASE / "output" / "code").mkdir(parents=True)  # where the training job may read it
+        shutil.copy(BASE / "input" / "code" / "sourcedir.tar.gz", BASE / "output" / "code")
+    else:
+        shuffled = rows.sample(frac=1.0, random_state=asked.seed)
+        first, second = int(len(rows) * 0.6), int(len(rows) * 0.8)
+        parts = {"train": shuffled[:first], "validation": shuffled[first:second], "holdout": shuffled[second:]}
     for name, part in parts.items():
         columns = [TARGET, *features] + ([PROTECTED] if name == "holdout" else [])
         folder = BASE / "output" / name
