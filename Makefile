@@ -75,6 +75,10 @@ controls: setup clients ## every control of the mission, the tests that cite it,
 conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam, asl, s3 or stacks for one
 	@$(BIN)/python -m tests.conformance $(SUITE)
 
+.PHONY: imagery
+imagery: setup ## a patch of a public image comes through base and framework to a team's image
+	@BASTIDE_IMAGERY=all $(BIN)/python -m pytest -q tests/stories/landing/test_imagery.py
+
 crash: setup ## kills the platform at every step, and lets its power go, at length
 	@BASTIDE_CRASH_ROUNDS=$${BASTIDE_CRASH_ROUNDS:-2000} BASTIDE_POWER_ROUNDS=$${BASTIDE_POWER_ROUNDS:-2000} \
 		$(BIN)/python -m pytest -q -s tests/crash tests/power

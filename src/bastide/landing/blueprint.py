@@ -46,6 +46,21 @@ class Team:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """An image of the central levels. base: REPOSITORY:TAG that it is built on; line: its stable tag."""
+
+    level: str
+    name: str
+    base: str
+    line: str
+
+    @property
+    def repository(self) -> str:
+        """As it is named in the registry."""
+        return f"{self.level}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class OwnTemplate:
     """A template of the company's own, deployed beside the blueprint's."""
 
@@ -73,9 +88,14 @@ class Blueprint:
     off: frozenset[str]
     """Guardrails that are not wanted."""
     delivery: frozenset[str]
-    """Parts of what leads from a commit to production: packages, public-packages, products, code, builds, pipelines."""
+    """Parts of what leads from a commit to production: packages, public-packages, products, code, builds, pipelines,
+    images."""
     transit: bool = True
     """Whether a transit gateway joins the networks."""
+    images: tuple[Image, ...] = ()
+    """Base and framework images, those before that others are built on."""
+    stops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Severities of findings that stop an image, by level."""
     templates: tuple[OwnTemplate, ...] = ()
     text: str = field(default="", compare=False)
 
@@ -231,6 +251,8 @@ def _built(value: dict[str, Any], reader: _Reader, text: str) -> Blueprint:
         frozenset(name for name, wanted in guardrails.items() if not wanted),
         _delivery(value.get("delivery", {}), reader),
         bool(value.get("transit", True)),
+        _images(value, reader),
+        {level: tuple(value.get("images", {}).get("stopAt", {}).get(level, stop)) for level, stop in _STOPS.items()},
         tuple(templates),
         text,
     )
@@ -291,6 +313,35 @@ def _delivery(given: Mapping[str, bool], reader: _Reader) -> frozenset[str]:
         if name in found and needed not in found:
             raise reader.fault(("delivery", name), f"needs `{needed}`, which is off")
     return found
+
+
+_STOPS: Final = {
+    "base": ("CRITICAL", "HIGH"),
+    "framework": ("CRITICAL", "HIGH"),
+    "application": ("CRITICAL", "HIGH"),
+}
+
+
+def _images(value: Mapping[str, Any], reader: _Reader) -> tuple[Image, ...]:
+    """Base images stand on public ones, framework images on base ones that there are."""
+    found: list[Image] = []
+    for level, below in (("base", "public"), ("framework", "base")):
+        for name, one in value.get("images", {}).get(level, {}).items():
+            at = ("images", level, name)
+            known = [f"{each.repository}:{each.line}" for each in found if each.level == below]
+            if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+                raise reader.fault(at, "an image's name has small letters, digits and hyphens")
+            if below == "base" and one["from"] not in known:
+                raise reader.fault((*at, "from"), f"there is no base image {one['from']}; there are {', '.join(known)}")
+            if not one["from"].startswith(f"{below}/"):
+                raise reader.fault((*at, "from"), f"`{one['from']}` is not below {below}/")
+            found.append(Image(level, name, one["from"], one["line"]))
+    for team in value["teams"]:
+        if team in ("public", "base", "framework"):
+            raise reader.fault(("teams", team), "is a level of images")
+    if value.get("delivery", {}).get("images") and not found:
+        raise reader.fault(("delivery", "images"), "needs `images`, which names none")
+    return tuple(found)
 
 
 def _team(name: str, one: Mapping[str, Any], reader: _Reader) -> Team:

@@ -119,7 +119,10 @@ def _never(why: str) -> _Rule:
 
 
 def _immutable(p: Mapping[str, Any], _: Blueprint) -> _Found:
-    if p.get("ImageTagMutability") not in ("IMMUTABLE", LATER):
+    excluded = p.get("ImageTagMutabilityExclusionFilters") or ()
+    filters = [one.get("ImageTagMutabilityExclusionFilterValue") for one in excluded]
+    stable = p.get("ImageTagMutability") == "IMMUTABLE_WITH_EXCLUSION" and not any("*" in str(one) for one in filters)
+    if not stable and p.get("ImageTagMutability") not in ("IMMUTABLE", LATER):
         yield "ImageTagMutability is not IMMUTABLE: a tag could be moved after its approval"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bastide.engines.templates import read
-from bastide.landing import catalog, delivery, network, pipelines, resources, transit
+from bastide.landing import catalog, delivery, imagery, network, pipelines, resources, transit
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import TYPES, document, packed, tag_policy
 from bastide.landing.words import account_word, camel, filled, path_of, roles, sets, templated, words
@@ -85,6 +85,14 @@ def rendered(blueprint: Blueprint, enrolled: Mapping[str, str] | None = None) ->
     template = delivery.delivery(blueprint)
     if template["Resources"]:
         found.append(_stack(blueprint, "delivery", "shared-services", 4, template))
+    if "images" in blueprint.delivery:
+        found.append(_stack(blueprint, "imagery", "shared-services", 4, imagery.central(blueprint)))
+        for level in dict.fromkeys(one.level for one in blueprint.images):
+            found.append(_stack(blueprint, f"imagery-{level}", "shared-services", 5, imagery.level(blueprint, level)))
+        for team in blueprint.teams:
+            if team.images:
+                template = imagery.application(blueprint, team)
+                found.append(_stack(blueprint, f"imagery-{team.name}", "shared-services", 5, template))
     found.append(_stack(blueprint, "trail", MANAGEMENT, 4, _trail(blueprint)))
     found.append(_stack(blueprint, "people", MANAGEMENT, 4, _people(blueprint)))
     for own in blueprint.templates:

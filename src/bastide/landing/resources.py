@@ -114,6 +114,9 @@ def platform(blueprint: Blueprint, account: str) -> Template:
     if account == "shared-services" and "products" in blueprint.delivery:
         bucket = f"<NAME>-products-${{{word}}}"
         add("ProductBucket", bucket, "ModelKey", _transport(bucket, given))
+    if account == "shared-services" and "images" in blueprint.delivery:
+        bucket = f"<NAME>-images-${{{word}}}"
+        add("ImageBucket", bucket, "ModelKey", _transport(bucket, given))
     if account == "shared-services":
         _shared(blueprint, made["Resources"])
     return made
@@ -145,6 +148,7 @@ def _shared(blueprint: Blueprint, made: dict[str, Any]) -> None:
                     "ImageTagMutability": "IMMUTABLE",
                     "EncryptionConfiguration": {"EncryptionType": "KMS", "KmsKey": "${ModelKeyArn}"},
                     "RepositoryPolicyText": document(repository["statements"]),
+                    **({"ImageScanningConfiguration": {"ScanOnPush": True}} if "images" in blueprint.delivery else {}),
                     "EmptyOnDelete": True,
                     "Tags": [{"Key": "CreatedBy", "Value": "SageMaker"}, {"Key": "team", "Value": team.name}],
                 },

@@ -30,8 +30,8 @@ def _made(platform: Running, file: Path) -> Zone:
     text = file.read_text()
     line = next(one for one in text.splitlines() if one.startswith("endpoints: "))
     text = text.replace(line, "endpoints: [sts, kms, sagemaker.runtime]")
-    # No builds: their environment takes its time; they have tests of their own.
-    file.write_text(text.replace("  builds: on ", "  builds: off "))
+    # No builds: their environment takes its time; they have tests of their own. The images are those of test_imagery.py.
+    file.write_text(text.replace("  builds: on ", "  builds: off ").replace("  images: off ", "  images: on "))
     told = []
     for words in (("plan",), ("apply", "--yes"), ("apply", "--yes")):
         code, answer, why = landing(platform, words[0], str(file), "--json", *words[1:])

@@ -246,7 +246,7 @@ def test_every_policy_is_valid_by_access_analyzer(zone: Zone) -> None:
 
 def test_what_was_changed_by_hand_is_found(zone: Zone) -> None:
     code, told, _ = landing(zone.platform, "drift", str(zone.file), "--json")
-    assert (code, told) == (0, [])
+    assert (code, told) == (0, []), json.dumps(told)
     organizations, test = zone.platform.client("organizations"), zone.account("test")
     [policy] = [
         one

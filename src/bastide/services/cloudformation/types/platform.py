@@ -223,6 +223,22 @@ async def _repository_settings(r: Resource) -> None:
             await r.drop("DeleteRepositoryPolicy", named)
 
 
+async def _read_repository(r: Resource) -> dict[str, Any] | None:
+    """As templates have it: they name the parts of a filter otherwise than the API does."""
+    told = None if _REPOSITORY.read is None else await _REPOSITORY.read(r)
+    if told is None or not told.get("ImageTagMutabilityExclusionFilters"):
+        return told
+    raw = await r.seen("DescribeRepositories", {"repositoryNames": [r.physical]})
+    filters = [
+        {
+            "ImageTagMutabilityExclusionFilterType": one["filterType"],
+            "ImageTagMutabilityExclusionFilterValue": one["filter"],
+        }
+        for one in (raw or {"repositories": [{}]})["repositories"][0].get("imageTagMutabilityExclusionFilters", ())
+    ]
+    return {**told, "ImageTagMutabilityExclusionFilters": filters}
+
+
 async def _delete_repository(r: Resource) -> None:
     await r.drop("DeleteRepository", {"repositoryName": r.physical, "force": bool(r.get("EmptyOnDelete"))})
 
@@ -245,7 +261,7 @@ _REPOSITORY: Final = regular(
 )  # fmt: skip
 ECR: Final = (
     Type(
-        _REPOSITORY.name, "ecr", _REPOSITORY.create, _delete_repository, _REPOSITORY.update, _REPOSITORY.read,
+        _REPOSITORY.name, "ecr", _REPOSITORY.create, _delete_repository, _REPOSITORY.update, _read_repository,
         _REPOSITORY.calls, _REPOSITORY.replaces, _REPOSITORY.mark, named="RepositoryName",
     ),
 )  # fmt: skip

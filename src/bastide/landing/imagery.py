@@ -1,0 +1,307 @@
+"""The hierarchy of images: public, base, framework, application; who builds each level, and what rebuilds it.
+
+A base image stands on a public one, a framework on a base, a team's image on either. Each level has a repository of code, a
+build project with a role of its own, and pipelines: source, build (which examines before it pushes), scan, promotion of the
+stable tag. What is promoted starts the pipelines of what stands on it; teams get it with their next commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from bastide.landing.blueprint import DATA, Blueprint, Image, Team
+from bastide.landing.guardrails import document
+from bastide.landing.words import camel, filled, source, words
+
+Template = dict[str, Any]
+_SHARED: Final = "${SharedServicesAccount}"
+REBUILT: Final = "rate(28 days)"
+"""How old a base image gets, at most, before it is built anew."""
+_RESCANNED: Final = "rate(1 day)"
+
+
+def central(blueprint: Blueprint) -> Template:
+    """Repositories of public images; roles that all pipelines of images share."""
+    made: Template = {}
+    public = sorted({one.base for one in blueprint.images if one.level == "base"})
+    for name in sorted({one.rpartition(":")[0] for one in public}):
+        tags = [one.rpartition(":")[2] for one in public if one.rpartition(":")[0] == name]
+        made[camel(f"image-{name}")] = _held(blueprint, name, tags, "public", "<DEPLOYING_ROLE>")
+    made |= _role("ImagePipeline", "<NAME>-ImagePipelineRole", "codepipeline", "pipeline")
+    made |= _role("ImageRescanner", "<NAME>-ImageRescanner", "scheduler", "rescanner")
+    return _finished(blueprint, made)
+
+
+def level(blueprint: Blueprint, name: str) -> Template:
+    """Base or framework: repositories, and what builds, judges and promotes their images."""
+    made = _workshop(name)
+    for image in blueprint.images:
+        if image.level == name:
+            made |= _repository(blueprint, image) | _line(blueprint, image)
+    return _finished(blueprint, made)
+
+
+def application(blueprint: Blueprint, team: Team) -> Template:
+    """What builds a team's images: on a push, and on nothing else."""
+    name = f"<NAME>-{team.name}-images"
+    variables = {
+        "FROM": " ".join(f"{one.repository}:{one.line}" for one in reversed(blueprint.images)),
+        "STOP_AT": " ".join(blueprint.stops["application"]),
+        "IMAGES": " ".join(f"{team.name}/{one}" for one in team.images),
+    }
+    made = _workshop(team.name)
+    made["Pipeline"] = _pipeline(name, team.name, variables, ("build", "scan"))
+    made["Push"] = _rule(f"{name}-push", "A commit starts the build", _commit(team.name), [name])
+    return _finished(blueprint, made)
+
+
+def _finished(blueprint: Blueprint, resources: Template) -> Template:
+    """With its words, and the programs, which are taken as they are."""
+    given = {**words(blueprint), "ECR": f"arn:aws:ecr:<HOME>:{_SHARED}:repository"}
+    found: Template = filled({"Resources": resources}, given)
+    for one in found["Resources"].values():
+        if one["Type"] == "AWS::CodeBuild::Project":
+            one["Properties"]["Source"]["BuildSpec"] = _buildspec()
+    return found
+
+
+def _tags(level: str) -> list[dict[str, str]]:
+    return [{"Key": "team", "Value": level}]
+
+
+def _writer(level: str) -> str:
+    """The role that builds a level's, or a team's, images."""
+    return f"service-role/<NAME>-{camel(level)}ImageRole"
+
+
+def _repository(blueprint: Blueprint, image: Image) -> Template:
+    held = _held(blueprint, image.repository, [image.line], "repository", _writer(image.level))
+    return {camel(f"image-{image.repository}"): held}
+
+
+def _held(blueprint: Blueprint, name: str, stable: list[str], policy: str, writer: str) -> Template:
+    """A repository in which stable tags move and all others stay; it scans on push."""
+    statements = filled(source("imagery")[policy], {**words(blueprint), "WRITER": writer})
+    filters = [
+        {"ImageTagMutabilityExclusionFilterType": "WILDCARD", "ImageTagMutabilityExclusionFilterValue": one}
+        for one in stable
+    ]
+    return {
+        "Type": "AWS::ECR::Repository",
+        "Properties": {
+            "RepositoryName": name,
+            "ImageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
+            "ImageTagMutabilityExclusionFilters": filters,
+            "ImageScanningConfiguration": {"ScanOnPush": True},
+            "EncryptionConfiguration": {"EncryptionType": "KMS", "KmsKey": "${ModelKeyArn}"},
+            "RepositoryPolicyText": document(statements),
+            "EmptyOnDelete": True,
+            "Tags": [{"Key": "CreatedBy", "Value": "SageMaker"}, *_tags(name.partition("/")[0])],
+        },
+    }
+
+
+def _role(logical: str, name: str, service: str, policy: str, path: str = "/service-role/", **given: str) -> Template:
+    statement = {
+        "Sid": "TheService",
+        "Principal": {"Service": f"{service}.amazonaws.com"},
+        "Action": ["sts:AssumeRole"],
+        "Condition": {"StringEquals": {"aws:SourceAccount": _SHARED}},
+    }
+    statements = source("imagery")[policy]
+    if given:
+        text = json.dumps(statements)
+        for word, value in given.items():
+            text = text.replace(f"<{word}>", value)
+        statements = json.loads(text)
+    return {
+        logical: {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "RoleName": name,
+                "Path": path,
+                "AssumeRolePolicyDocument": document([statement]),
+                "Policies": [{"PolicyName": "part", "PolicyDocument": document(statements)}],
+            },
+        }
+    }
+
+
+def _workshop(level: str) -> Template:
+    """Code, role and project of a level or a team."""
+    name, word = f"<NAME>-{level}-images", camel(level)
+    registry = f"{_SHARED}.dkr.ecr.<HOME>.amazonaws.com"
+    return {
+        f"Code{word}": {
+            "Type": "AWS::CodeCommit::Repository",
+            "DeletionPolicy": "Delete",
+            "UpdateReplacePolicy": "Retain",
+            "Properties": {
+                "RepositoryName": name,
+                "RepositoryDescription": f"Images of {level}, a folder each",
+                "Tags": _tags(level),
+            },
+        },
+        **_role(f"Builder{word}", _writer(level).rpartition("/")[2], "codebuild", "builder", LEVEL=level),
+        f"Build{word}": {
+            "Type": "AWS::CodeBuild::Project",
+            "Properties": {
+                "Name": name,
+                "Description": f"Builds, judges and promotes images of {level}; its pipelines start it",
+                "ServiceRole": {"Fn::GetAtt": [f"Builder{word}", "Arn"]},
+                "EncryptionKey": "${ModelKeyArn}",
+                "Source": {"Type": "CODEPIPELINE"},
+                "Artifacts": {"Type": "CODEPIPELINE"},
+                "Environment": {
+                    "Type": "LINUX_CONTAINER",
+                    "ComputeType": "BUILD_GENERAL1_SMALL",
+                    "Image": "aws/codebuild/standard:7.0",
+                    "PrivilegedMode": True,
+                    "EnvironmentVariables": [{"Name": "REGISTRY", "Value": registry}],
+                },
+                "TimeoutInMinutes": 60,
+                "Tags": _tags(level),
+            },
+        },
+    }
+
+
+def _buildspec() -> str:
+    """The programs come with the project: what a team commits does not change how it is judged."""
+    written = [f"cat > /tmp/{name} <<'END'\n{program(name)}END" for name in ("imagery.py", "scanner.py")]
+    run = 'python3 -I /tmp/imagery.py "$STEP" $IMAGES'
+    told = {
+        "version": "0.2",
+        "phases": {"pre_build": {"commands": written}, "build": {"commands": [run]}},
+        "artifacts": {"files": ["bills/*"]},
+    }
+    return json.dumps(told)
+
+
+def program(name: str) -> str:
+    """The text of a program of the builds."""
+    return (DATA / "imagery" / name).read_text()
+
+
+# -- pipelines and what starts them -------------------------------------------------------------------------------------
+
+
+def _line(blueprint: Blueprint, image: Image) -> Template:
+    """An image's pipeline: a commit starts it, what it stands on, findings, and for a base its age."""
+    name, word = f"<NAME>-{image.level}-{image.name}", camel(image.repository)
+    stops = blueprint.stops[image.level]
+    variables = {
+        "FROM": image.base,
+        "STOP_AT": " ".join(stops),
+        "IMAGES": image.repository,
+        "LINE": image.line,
+        "RUN": "#{codepipeline.PipelineExecutionId}",
+    }
+    below, _, tag = image.base.rpartition(":")
+    pushed = _told("ECR Image Action", {"action-type": ["PUSH"], "repository-name": [below], "image-tag": [tag]})
+    made = {
+        f"Pipeline{word}": _pipeline(name, image.level, variables, ("build", "scan", "promote")),
+        f"Push{word}": _rule(f"{name}-push", "A commit starts the build", _commit(image.level), [name]),
+        f"Below{word}": _rule(
+            f"{name}-below", f"A new {image.base} starts the build of what stands on it", pushed, [name]
+        ),
+        f"Rescan{word}": _schedule(
+            f"{name}-rescan",
+            "Holds the image against what has become known",
+            _RESCANNED,
+            "arn:aws:scheduler:::aws-sdk:ecr:startImageScan",
+            f"arn:aws:iam::{_SHARED}:role/service-role/<NAME>-ImageRescanner",
+            Input=json.dumps({"RepositoryName": image.repository, "ImageId": {"ImageTag": image.line}}),
+        ),
+    }
+    if stops:  # an image that was not promoted has no stable tag: it starts nothing, or it would for ever
+        found = {
+            "repository-name": [image.repository],
+            "image-tags": [image.line],
+            "$or": [{"finding-severity-counts": {one: [{"numeric": [">", 0]}]}} for one in stops],
+        }
+        says = "What has become known of the image starts its build"
+        made[f"Found{word}"] = _rule(f"{name}-found", says, _told("ECR Image Scan", found), [name])
+    if image.level == "base":
+        starter = f"arn:aws:iam::{_SHARED}:role/<NAME>/PipelineStarter"
+        made[f"Age{word}"] = _schedule(f"{name}-age", "No base image gets old", REBUILT, _arn(name), starter)
+    return made
+
+
+def _arn(pipeline: str) -> str:
+    return f"arn:aws:codepipeline:<HOME>:{_SHARED}:{pipeline}"
+
+
+def _told(kind: str, detail: Template) -> Template:
+    return {"source": ["aws.ecr"], "detail-type": [kind], "detail": detail}
+
+
+def _commit(level: str) -> Template:
+    return {
+        "source": ["aws.codecommit"],
+        "detail-type": ["CodeCommit Repository State Change"],
+        "resources": [f"arn:aws:codecommit:<HOME>:{_SHARED}:<NAME>-{level}-images"],
+        "detail": {"event": ["referenceCreated", "referenceUpdated"], "referenceName": ["main"]},
+    }
+
+
+def _rule(name: str, says: str, pattern: Template, pipelines: Iterable[str]) -> Template:
+    starter = f"arn:aws:iam::{_SHARED}:role/<NAME>/PipelineStarter"
+    return {
+        "Type": "AWS::Events::Rule",
+        "Properties": {
+            "Name": name,
+            "Description": says,
+            "EventPattern": pattern,
+            "Targets": [{"Id": one.rpartition("-")[2], "Arn": _arn(one), "RoleArn": starter} for one in pipelines],
+        },
+    }
+
+
+def _schedule(name: str, says: str, rate: str, target: str, role: Any, **more: Any) -> Template:
+    return {
+        "Type": "AWS::Scheduler::Schedule",
+        "Properties": {
+            "Name": name,
+            "Description": says,
+            "ScheduleExpression": rate,
+            "FlexibleTimeWindow": {"Mode": "OFF"},
+            "Target": {"Arn": target, "RoleArn": role, **more},
+        },
+    }
+
+
+def _pipeline(name: str, level: str, variables: dict[str, str], steps: Iterable[str]) -> Template:
+    told = {**variables, "BRANCH": "#{Source.BranchName}", "COMMIT": "#{Source.CommitId}"}
+    code = {"RepositoryName": f"<NAME>-{level}-images", "BranchName": "main", "PollForSourceChanges": "false"}
+    stages = [_stage("Source", "Source", "CodeCommit", code, Namespace="Source", OutputArtifacts=[{"Name": "Code"}])]
+    for step in steps:
+        given = [{"name": key, "value": value} for key, value in {**told, "STEP": step}.items()]
+        asked = {"ProjectName": {"Ref": f"Build{camel(level)}"}, "EnvironmentVariables": json.dumps(given)}
+        made = {"OutputArtifacts": [{"Name": "Bills"}]} if step == "scan" else {}
+        stages.append(_stage(step.capitalize(), "Build", "CodeBuild", asked, InputArtifacts=[{"Name": "Code"}], **made))
+    return {
+        "Type": "AWS::CodePipeline::Pipeline",
+        "DependsOn": [f"Code{camel(level)}"],
+        "Properties": {
+            "Name": name,
+            "PipelineType": "V2",
+            "ExecutionMode": "QUEUED",
+            "RoleArn": f"arn:aws:iam::{_SHARED}:role/service-role/<NAME>-ImagePipelineRole",
+            "ArtifactStore": {
+                "Type": "S3",
+                "Location": f"<NAME>-images-{_SHARED}",
+                "EncryptionKey": {"Id": "${ModelKeyArn}", "Type": "KMS"},
+            },
+            "Stages": stages,
+            "Tags": _tags(level),
+        },
+    }
+
+
+def _stage(name: str, category: str, provider: str, configuration: Template, **more: Any) -> Template:
+    kind = {"Category": category, "Owner": "AWS", "Provider": provider, "Version": "1"}
+    action = {"Name": name, "ActionTypeId": kind, "RunOrder": 1, "Configuration": configuration, **more}
+    return {"Name": name, "Actions": [action]}

@@ -1,0 +1,324 @@
+"""The hierarchy of images: a public image becomes a base, the base a framework, the framework a team's image; what is not
+as it should be stays where it is. With BASTIDE_IMAGERY=all also how a patch comes through (`make imagery`)."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bastide.landing.imagery import program
+from tests.platform import PROGRAM, Keys
+from tests.stories.ecr import oci
+from tests.stories.ecr.registry import Registry
+from tests.stories.ecr.test_scanning import _STATUS as STATUS
+from tests.stories.ecr.test_scanning import advisory, debian, files
+from tests.stories.landing.zone import DENIED, Zone, refused
+
+_HARDENED = """ARG REGISTRY
+FROM $REGISTRY/public/debian:12
+RUN chmod -R go-w /etc && echo hardened > /etc/hardened
+USER 4711
+"""
+_FRAMEWORK = """ARG REGISTRY
+FROM $REGISTRY/base/debian:v12
+USER root
+RUN mkdir -p /opt/framework && echo 3.11 > /opt/framework/version
+USER app
+"""
+_TRAINING = """ARG REGISTRY
+FROM $REGISTRY/framework/python:v3.11
+COPY train.sh /opt/train.sh
+ENTRYPOINT ["/bin/sh", "/opt/train.sh"]
+"""
+_ASIDE = {"training/Containerfile": "FROM scratch\n"}
+"""What builders prefer, were they not told which file was looked at."""
+_KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n"
+_PUBLIC_PATCHED = "3.0.11-1~deb12u2"
+
+
+class Story:
+    """What is done in Shared Services, and what came of it."""
+
+    def __init__(self, zone: Zone, folder: Path) -> None:
+        self.zone, self.folder = zone, folder
+        self.account = zone.account("shared-services")
+        self.registry = Registry(self.account, folder)
+        self.ecr, self.pipelines = self.account.client("ecr"), self.account.client("codepipeline")
+        self.code = self.account.client("codecommit")
+        self.heads: dict[str, str] = {}
+
+    def uri(self, name: str) -> str:
+        [found] = self.ecr.describe_repositories(repositoryNames=[name])["repositories"]
+        return str(found["repositoryUri"])
+
+    def commit(self, level: str, **files: str) -> str:
+        repository = f"bank-{level}-images"
+        put = [{"filePath": name, "fileContent": text.encode()} for name, text in files.items()]
+        asked: dict[str, Any] = {"repositoryName": repository, "branchName": "main", "putFiles": put}
+        if level in self.heads:
+            asked["parentCommitId"] = self.heads[level]
+        self.heads[level] = self.code.create_commit(**asked)["commitId"]
+        return self.heads[level]
+
+    def runs(self, pipeline: str) -> list[dict[str, Any]]:
+        """Newest first."""
+        found = self.pipelines.list_pipeline_executions(pipelineName=pipeline)["pipelineExecutionSummaries"]
+        return list(found)
+
+    def over(self, pipeline: str, count: int) -> dict[str, Any]:
+        """The newest run, when there are so many and all are over."""
+        self.until(lambda: len(self.runs(pipeline)) >= count)
+        self.until(lambda: all(one["status"] != "InProgress" for one in self.runs(pipeline)))
+        return self.runs(pipeline)[0]
+
+    def ended(self, pipeline: str, count: int, status: str, stage: str = "") -> str:
+        """Checks how the newest run ended, and in which stage; what that stage's build has said."""
+        run = self.over(pipeline, count)
+        actions = self.pipelines.list_action_executions(
+            pipelineName=pipeline, filter={"pipelineExecutionId": run["pipelineExecutionId"]}
+        )["actionExecutionDetails"]
+        said = {one["stageName"]: self.log(one) for one in actions}
+        assert run["status"] == status, "\n".join(said.values())[-3000:]
+        if status == "Failed":
+            [broken] = [one["stageName"] for one in actions if one["status"] == "Failed"]
+            assert broken == stage, said[broken]
+            return said[broken]
+        return "\n".join(said.values())
+
+    def log(self, action: dict[str, Any]) -> str:
+        build = action.get("output", {}).get("executionResult", {}).get("externalExecutionId", "")
+        if ":" not in build:
+            return json.dumps(action.get("output", {}), default=str)
+        [told] = self.account.client("codebuild").batch_get_builds(ids=[build])["builds"]
+        asked = {"logGroupName": told["logs"]["groupName"], "logStreamName": told["logs"]["streamName"]}
+        events = self.account.client("logs").get_log_events(**asked, startFromHead=True)["events"]
+        return "\n".join(one["message"] for one in events)
+
+    def until(self, look: Callable[[], Any], seconds: float = 240) -> Any:
+        until = time.monotonic() + seconds
+        while not (found := look()):
+            assert time.monotonic() < until, {
+                one["name"]: [each["status"] for each in self.runs(one["name"])]
+                for one in self.pipelines.list_pipelines()["pipelines"]
+            }
+            time.sleep(0.2)
+        return found
+
+    def images(self, name: str) -> dict[str, str]:
+        """Digests by tags."""
+        found = self.ecr.describe_images(repositoryName=name)["imageDetails"]
+        return {tag: one["imageDigest"] for one in found for tag in one.get("imageTags", ())}
+
+    def config(self, reference: str, keys: Keys | None = None) -> dict[str, Any]:
+        done = self.registry.skopeo("inspect", "ONE", "--config", f"docker://{reference}", keys=keys)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def verify(self, reference: str) -> subprocess.CompletedProcess[str]:
+        """The pipelines' own program, on an image by name: the way back to a public one."""
+        host = self.uri("base/debian").rpartition("/base/")[0]
+        file = self.folder / "imagery.py"
+        file.write_text(program("imagery.py").replace("https://{REGISTRY}/v2/", f"https://{_rooted(host)}"))
+        known = {
+            "REGISTRY": host,
+            "PASSWORD": self.registry.password(),
+            "SSL_CERT_FILE": self.account.platform.authority,
+        }
+        words = [sys.executable, "-I", str(file), "verify", reference]
+        return subprocess.run(words, env=os.environ | known, capture_output=True, text=True, timeout=60, check=False)
+
+    def load(self, *known: dict[str, Any]) -> None:
+        folder = self.folder / "known"
+        folder.mkdir(exist_ok=True)
+        for one in known:
+            (folder / f"{one['id']}.json").write_text(json.dumps(one))
+        words = [*PROGRAM, "advisories", "load", "--data", str(self.account.platform.data), str(folder)]
+        subprocess.run(words, capture_output=True, check=True, timeout=60)
+
+
+def _rooted(host: str) -> str:
+    """Where a registry under a path answers: HOST/v2/PATH/."""
+    name, _, path = host.partition("/")
+    return f"{name}/v2/{path}/" if path else f"{name}/v2/"
+
+
+@pytest.mark.control("STG-03", "DEP-02", "IMG-01", "IMG-03", "IMG-06", "IMG-08", "IMG-14")
+@pytest.mark.control("IMG-02", lacking="an attempt at a public registry")
+@pytest.mark.control("IMG-04", "IMG-05", lacking="a job or an endpoint with the image")
+@pytest.mark.control("IMG-07", "IMG-11", "IMG-12", lacking="the patch, which is in the long form")
+@pytest.mark.control("IMG-09", lacking="the recurring scan, whose schedule stands")
+@pytest.mark.control("IMG-10", lacking="a scanner that knows vulnerabilities")
+def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
+    story = Story(zone, tmp_path)
+    base, framework, team = "bank-base-debian", "bank-framework-python", "bank-mortgage-images"
+    for name in (base, framework, team):  # each has begun when it was made, and found no code
+        story.ended(name, 1, "Failed", "Source")
+
+    # A framework is built on a base that is there, or not at all.
+    story.commit("framework", **{"python/Dockerfile": _FRAMEWORK})
+    assert "base/debian v12 cannot be read: 404" in story.ended(framework, 2, "Failed", "Build")
+
+    # A public image is brought in, its digest known; it is there before code, which then starts the base's pipeline, whose
+    # promotion starts the framework's: nothing else does.
+    public = story.registry.push(f"{story.uri('public/debian')}:12", [debian(), oci.system])
+    story.ended(base, 2, "Failed", "Source")
+    hardening = story.commit("base", **{"debian/Dockerfile": _HARDENED})
+    said = story.ended(base, 3, "Succeeded")
+    assert f"public/debian@{public}" in said and "has findings: {}" in said
+    held = story.images("base/debian")
+    [unique] = [tag for tag in held if tag.startswith(f"main-{hardening}-")]
+    assert set(held) == {unique, "v12"} and held[unique] == held["v12"]
+    labels = story.config(f"{story.uri('base/debian')}:v12")["config"]
+    assert labels["User"] == "4711"
+    assert labels["Labels"]["org.opencontainers.image.base.digest"] == public
+    assert datetime.datetime.fromisoformat(labels["Labels"]["org.opencontainers.image.created"])
+    story.ended(framework, 3, "Succeeded")
+    runtime = story.images("framework/python")["v3.11"]
+
+    # A team's image: a tag of its commit, which leads back to the source.
+    commit = story.commit("mortgage", **{"training/Dockerfile": _TRAINING, "training/train.sh": "echo committed\n"})
+    said = story.ended(team, 2, "Succeeded")
+    application = story.images("mortgage/training")
+    assert set(application) == {f"main-{commit}"}
+    way = [f"mortgage/training@{application[f'main-{commit}']}", f"framework/python@{runtime}"]
+    way += [f"base/debian@{held['v12']}", f"public/debian@{public}"]
+    assert "\n".join(way) in said
+    config = story.config(f"{story.uri('mortgage/training')}:main-{commit}")["config"]
+    assert config["Labels"]["org.opencontainers.image.revision"] == commit
+    assert config["Labels"]["org.opencontainers.image.ref.name"] == "main"
+    assert config["Labels"]["build"].startswith("bank-mortgage-images:") and config["User"] == "app"
+    assert story.code.get_commit(repositoryName=team, commitId=commit)["commit"]["commitId"] == commit
+    found = story.pipelines.list_action_executions(pipelineName=team)["actionExecutionDetails"]
+    [bills] = [one for one in found if one["stageName"] == "Scan"]
+    assert bills["output"]["outputArtifacts"][0]["name"] == "Bills"
+
+    # What becomes known afterwards stops the next one: it has no stable tag, and what is built on it is not built anew. A
+    # private key stops before the push. Both while other things are refused.
+    story.load(advisory("DEBIAN-CVE-2026-0001", "Debian:12", "openssl", _PUBLIC_PATCHED))
+    before = len(story.runs(framework))
+    story.pipelines.start_pipeline_execution(name=base)
+    story.commit(
+        "mortgage", **{"training/key.pem": _KEY, "training/Dockerfile": _TRAINING + "COPY key.pem /k\n", **_ASIDE}
+    )
+    _refusals(story, commit)
+    assert "finding: k has a private key" in story.ended(team, 3, "Failed", "Build")
+    assert set(story.images("mortgage/training")) == {f"main-{commit}"}
+    assert "has findings of CRITICAL" in story.ended(base, 4, "Failed", "Scan")
+    assert story.images("base/debian")["v12"] == held["v12"] and len(story.images("base/debian")) == 3
+    assert len(story.runs(framework)) == before
+    if os.environ.get("BASTIDE_IMAGERY") == "all":
+        _patched(story, public, held["v12"])
+
+
+def _kept_out(done: subprocess.CompletedProcess[str]) -> None:
+    told = done.stderr.lower()
+    assert done.returncode != 0 and ("denied" in told or "403 (forbidden)" in told), done.stderr
+
+
+def _refusals(story: Story, commit: str) -> None:
+    zone, registry, ecr = story.zone, story.registry, story.ecr
+    # Other namespaces: neither the team's builds nor an administrator of the account write into the central levels, and no
+    # build writes into another one's; a stable tag is moved by its pipeline alone; nobody deletes.
+    builder = zone.service("shared-services", zone.pipeline_role("MortgageImageRole"))
+    central = zone.service("shared-services", zone.pipeline_role("FrameworkImageRole"))
+    moved = f"docker://{story.uri('base/debian')}:v12"
+    image = f"docker://{story.uri('framework/python')}:v3.11"
+    for keys in (builder, central, story.account.keys):
+        done = registry.skopeo("copy", "SRC", "DEST", image, moved, keys=keys)
+        _kept_out(done)
+    other = f"docker://{story.uri('mortgage/inference')}:x"
+    done = registry.skopeo("copy", "SRC", "DEST", image, other, keys=central)
+    _kept_out(done)
+    for keys in (builder, central, story.account.keys):
+        client = zone.platform.client("ecr", keys)
+        given = {"repositoryName": "base/debian"}
+        if keys is not story.account.keys:  # who deploys may empty a repository, and change what protects it
+            refused(DENIED, client.batch_delete_image, **given, imageIds=[{"imageTag": "v12"}])
+            refused(DENIED, client.put_image_tag_mutability, **given, imageTagMutability="MUTABLE")
+
+    # A tag that is unique stays where it is.
+    [held] = ecr.batch_get_image(repositoryName="mortgage/training", imageIds=[{"imageTag": f"main-{commit}"}])[
+        "images"
+    ]
+    uri = story.uri("mortgage/training")
+    lie = {
+        "org.opencontainers.image.base.name": "base/debian:v12",
+        "org.opencontainers.image.base.digest": _digest(story),
+    }
+    folder = {"config": {"User": "app", "Labels": lie}}
+    story.registry.push(f"{uri}:lie", [debian(), oci.scripts(one="echo mine")], folder["config"], keys=builder)
+    done = registry.skopeo("copy", "SRC", "DEST", f"docker://{uri}:lie", f"docker://{uri}:main-{commit}", keys=builder)
+    assert done.returncode != 0 and "immutable" in done.stderr.lower(), done.stderr
+    assert story.images("mortgage/training")[f"main-{commit}"] == held["imageId"]["imageDigest"]
+    # It says that it stands on the base, and its layers do not.
+    done = story.verify("mortgage/training:lie")
+    assert done.returncode == 1 and "its layers do not begin with those" in done.stderr, done.stderr
+    done = story.verify(f"mortgage/training:main-{commit}")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 4, done.stderr
+    ecr.batch_delete_image(repositoryName="mortgage/training", imageIds=[{"imageTag": "lie"}])
+
+    # Every account of the organisation pulls the central levels, with a policy of its own; teams' images are for the roles
+    # that their policy names.
+    training = zone.service("test", zone.arn("test", "TrainingRole"))
+    data = zone.account("data-management")
+    assert story.config(f"{story.uri('base/debian')}:v12", data.keys)["config"]["User"] == "4711"
+    assert story.config(f"{uri}:main-{commit}", training)["config"]["User"] == "app"
+    done = registry.skopeo("inspect", "ONE", f"docker://{uri}:main-{commit}", keys=data.keys)
+    _kept_out(done)
+    function = zone.platform.client("ecr", zone.service("production", zone.arn("production", "FunctionRole")))
+    asked = {"registryId": story.account.id, "repositoryName": "base/debian", "imageIds": [{"imageTag": "v12"}]}
+    refused(DENIED, function.batch_get_image, **asked)  # of the organisation, and without a policy of its own for it
+
+
+def _digest(story: Story) -> str:
+    return story.images("base/debian")["v12"]
+
+
+def _patched(story: Story, public: str, before: str) -> None:
+    """The patched public image makes a new base, the new base a new framework; the team's image waits for a commit."""
+    patch = files(**{"var/lib/dpkg/status": STATUS.replace("deb12u1", "deb12u2")})
+    team = story.runs("bank-mortgage-images")
+    runs = len(story.runs("bank-framework-python"))
+    fixed = story.registry.push(f"{story.uri('public/debian')}:12", [debian(), oci.system, patch])
+    assert fixed != public
+    said = story.ended("bank-base-debian", 5, "Succeeded")
+    assert f"public/debian@{fixed}" in said
+    after = _digest(story)
+    assert after != before
+    story.config(f"{story.uri('base/debian')}@{before}")  # the old one is there still
+    said = story.ended("bank-framework-python", runs + 1, "Succeeded")
+    assert f"base/debian@{after}" in said
+    assert story.runs("bank-mortgage-images") == team
+    commit = story.commit("mortgage", **{"training/Dockerfile": _TRAINING})
+    said = story.ended("bank-mortgage-images", len(team) + 1, "Succeeded")
+    assert f"public/debian@{fixed}" in said and f"main-{commit}" in story.images("mortgage/training")
+    # What stands on nothing known is not even built.
+    story.commit("mortgage", **{"training/Dockerfile": "FROM docker.io/library/python:3.11\nUSER app\n"})
+    said = story.ended("bank-mortgage-images", len(team) + 2, "Failed", "Build")
+    assert "what may be built on is $REGISTRY/ and one of" in said
+    # What becomes known of a base that is in use starts its build at once, where images are scanned continuously.
+    rules = [
+        {"scanFrequency": "CONTINUOUS_SCAN", "repositoryFilters": [{"filter": "base/*", "filterType": "WILDCARD"}]}
+    ]
+    story.ecr.put_registry_scanning_configuration(scanType="ENHANCED", rules=rules)
+    runs = len(story.runs("bank-base-debian"))
+    story.load(advisory("DEBIAN-CVE-2026-0002", "Debian:12", "bash", "6"))
+    story.ended("bank-base-debian", runs + 1, "Failed", "Scan")
+    assert _digest(story) == after
+    # Its age does, too: the schedule as it stands, with less patience.
+    schedules, runs = story.account.client("scheduler"), len(story.runs("bank-base-debian"))
+    held = schedules.get_schedule(Name="bank-base-debian-age")
+    assert held["ScheduleExpression"] == "rate(28 days)"
+    asked = {key: held[key] for key in ("Name", "FlexibleTimeWindow", "Target")}
+    schedules.update_schedule(**asked, ScheduleExpression="rate(1 minute)")
+    story.until(lambda: len(story.runs("bank-base-debian")) > runs)
+    schedules.update_schedule(**asked, ScheduleExpression="rate(28 days)")
