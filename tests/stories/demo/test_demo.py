@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,19 +35,27 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """One run for all tests; whatever it leaves in its temporary folder is seen."""
-    folder = tmp_path_factory.mktemp("demo")
-    ran = subprocess.run(
-        [sys.executable, "-m", "bastide", "demo"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
-    yield Told(ran.returncode, ran.stdout, sorted(folder.iterdir()))
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """One run for all tests, whichever process they are in; whatever it leaves in its temporary folder is seen."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, said = base / "demo", base / "demo.json"
+    with (base / "demo.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not said.exists():
+            folder.mkdir()
+            ran = subprocess.run(
+                [sys.executable, "-m", "bastide", "demo"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=600,
+                check=False,
+                env={**os.environ, "TMPDIR": str(folder)},
+            )
+            said.write_text(json.dumps([ran.returncode, ran.stdout]))
+    status, output = json.loads(said.read_text())
+    return Told(status, output, sorted(folder.iterdir()))
 
 
 def test_the_demo_does_what_it_says(told: Told) -> None:

@@ -177,14 +177,14 @@ def _train(delivery: Delivery) -> None:
         return next((str(one["pipelineExecutionId"]) for one in mine), None)
 
     def ended() -> str | None:
+        # Before its actions are: so the last look finds them all ended.
+        found = pipelines.get_pipeline_execution(pipelineName=_TRAINING, pipelineExecutionId=execution)
         for one in _actions(pipelines, _TRAINING, execution):
             _moved(picture, one["actionName"], one)
         jobs = ada.list_training_jobs()["TrainingJobSummaries"]
         if jobs and picture.steps["Train"].state == "runs":
             picture.move("Train", "runs", f"training job {jobs[0]['TrainingJobStatus']}, in a sealed sandbox")
-        status = pipelines.get_pipeline_execution(pipelineName=_TRAINING, pipelineExecutionId=execution)[
-            "pipelineExecution"
-        ]["status"]
+        status = str(found["pipelineExecution"]["status"])
         return status if status != "InProgress" else None
 
     with picture.moving():
@@ -333,10 +333,11 @@ def _release(delivery: Delivery) -> None:
     approver.put_approval_result(**answer)
 
     def ended() -> str | None:
+        # Before its actions are: so the last look finds them all ended.
+        found = mlops.get_pipeline_execution(pipelineName=_DEPLOYMENT, pipelineExecutionId=execution)
         for one in _actions(mlops, _DEPLOYMENT, execution):
             if one["actionName"] == "Stack":
                 _moved(picture, "Deploy", one)
-        found = mlops.get_pipeline_execution(pipelineName=_DEPLOYMENT, pipelineExecutionId=execution)
         status = str(found["pipelineExecution"]["status"])
         return status if status != "InProgress" else None
 
