@@ -4,11 +4,13 @@ as it should be stays where it is. With BASTIDE_IMAGERY=all also how a patch com
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +201,11 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     assert story.code.get_commit(repositoryName=team, commitId=commit)["commit"]["commitId"] == commit
     found = story.pipelines.list_action_executions(pipelineName=team)["actionExecutionDetails"]
     [bills] = [one for one in found if one["stageName"] == "Scan"]
-    assert bills["output"]["outputArtifacts"][0]["name"] == "Bills"
+    [stored] = bills["output"]["outputArtifacts"]
+    place = {"Bucket": stored["s3location"]["bucket"], "Key": stored["s3location"]["key"]}
+    packed = io.BytesIO(story.account.client("s3").get_object(**place)["Body"].read())
+    bill = json.loads(zipfile.ZipFile(packed).read("bills/mortgage-training.json"))
+    assert bill["bomFormat"] == "CycloneDX" and any(one["name"] == "bash" for one in bill["components"])
 
     # What becomes known afterwards stops the next one: it has no stable tag, and what is built on it is not built anew. A
     # private key stops before the push. Both while other things are refused.
