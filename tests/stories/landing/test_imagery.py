@@ -153,7 +153,11 @@ def _rooted(host: str) -> str:
     return f"{name}/v2/{path}/" if path else f"{name}/v2/"
 
 
-@pytest.mark.control("STG-03", "DEP-02", "IMG-01", "IMG-03", "IMG-06", "IMG-08", "IMG-14")
+@pytest.mark.control("STG-03", "DEP-02", "IMG-08")
+@pytest.mark.control("IMG-01", lacking="a foreign base in a build, which is in the long form")
+@pytest.mark.control("IMG-03", lacking="packages that were updated")
+@pytest.mark.control("IMG-06", lacking="a second team with the same name and tag")
+@pytest.mark.control("IMG-14", lacking="a push from another account")
 @pytest.mark.control("IMG-02", lacking="an attempt at a public registry")
 @pytest.mark.control("IMG-04", "IMG-05", lacking="a job or an endpoint with the image")
 @pytest.mark.control("IMG-07", "IMG-11", "IMG-12", lacking="the patch, which is in the long form")
