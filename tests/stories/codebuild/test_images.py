@@ -76,7 +76,8 @@ def test_a_dockerfile_becomes_an_image_in_the_registry(bench: Bench) -> None:
     said = bench.said(build)
     assert build["buildStatus"] == "SUCCEEDED", "\n".join(bench.lines(build))
     for line in ("no way out", "no metadata", "nothing of the host", "no devices", "no kernel", "no credentials"):
-        assert line in said, (line, said)
+        # What a command says of its failure and what comes next may share a line: two programs write them.
+        assert any(one.endswith(line) for one in said), (line, said)
     images = {tag: one for one in ecr.describe_images(repositoryName="app")["imageDetails"] for tag in one["imageTags"]}
     assert set(images) == {"base", "c0ffee"}
     # Run locally, it has the committed script; here as what another project's build runs in.
