@@ -70,3 +70,18 @@ def mission() -> Path:
 
 def pytest_sessionfinish(session: Any) -> None:
     os.environ.pop("AWS_PROFILE", None)
+
+
+_LONG = (
+    "tests/crash/",
+    "tests/sdk/",
+    "tests/cluster/",
+    "tests/power/",
+    "tests/stories/demo/",
+    "tests/stories/landing/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: so none is left at the end that one process alone works at, and few have the same to set up."""
+    items.sort(key=lambda one: not one.nodeid.startswith(_LONG))
