@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SUITE ?=
 SDK ?=
 # How many tests run at a time, each beside a platform of its process. Many wait for jobs, so they may be more than the processors.
-WORKERS ?= 3
+WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash cluster laws

@@ -174,9 +174,14 @@ class Program:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+        # What it still has to say is read away: until then it counts as running, and nobody else reads it.
+        assert self._process.stdout is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ENDS_SECONDS):
+                while await self._process.stdout.read(_PIECE):
+                    pass
+                await asyncio.wait({self._reading})
         self._reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reading
         await self._process.wait()
 
 
