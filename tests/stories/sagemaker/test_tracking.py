@@ -112,7 +112,9 @@ def tracking(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Trac
     return found
 
 
-def test_a_day_with_mlflows_client(tracking: Tracking) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def day(tracking: Tracking) -> tuple[str, str]:
+    """A day with MLflow's client: the run that it made, for all tests of a process, and where its artifacts are."""
     policy = allow("sagemaker-mlflow:*", resource=tracking.arn)
     policy["Statement"].append({"Effect": "Deny", "Action": "sagemaker-mlflow:LogMetric", "Resource": "*"})
     tracking.account.role("Reader", policy)
@@ -123,6 +125,11 @@ def test_a_day_with_mlflows_client(tracking: Tracking) -> None:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     id, place = ended.stdout.split()[-2:]
+    return id, place
+
+
+def test_a_day_with_mlflows_client(tracking: Tracking, day: tuple[str, str]) -> None:
+    id, place = day
     assert place == f"s3://{tracking.bucket}/mlflow/1/{id}/artifacts"
     note = tracking.account.client("s3").get_object(
         Bucket=tracking.bucket, Key=f"mlflow/1/{id}/artifacts/notes/first.txt"
