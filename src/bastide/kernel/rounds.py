@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
@@ -15,7 +16,7 @@ _PAUSE: Final = 0.01
 _log = logging.getLogger("bastide.rounds")
 
 
-class Rounds:
+class Rounds(ABC):
     """Base of those. A round that fails is told in the log, and the next one comes as if it had not."""
 
     seconds: float = 1.0
@@ -29,9 +30,9 @@ class Rounds:
         self.last: Instant | None = None
         """When the last round began."""
 
+    @abstractmethod
     async def round(self) -> None:
         """One round."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """From now on, first with what an earlier run left."""
