@@ -265,9 +265,14 @@ def test_one_that_is_given_up_while_it_is_made_leaves_nothing(tmp_path: Path) ->
         for number in range(12):
             making = asyncio.ensure_future(volumes.create(f"job-{number}", secrets.token_bytes(32), 32 << 20))
             await asyncio.sleep(number * 0.004)
-            making.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await making
+            # A machine that stood still in between has made the volume: then it is closed like any other.
+            made = not making.cancel()
+            assert not (made and number == 0), "the first is given up before it began"
+            if made:
+                await volumes.close(f"job-{number}")
+            else:
+                with pytest.raises(asyncio.CancelledError):
+                    await making
             assert list((tmp_path / "volumes").iterdir()) == []
         await volumes.create("job-0", secrets.token_bytes(32))
         await volumes.close_all()
