@@ -14,10 +14,9 @@ from bastide.engines.lazy import Folders
 from bastide.engines.placement import Grant, Place
 from bastide.engines.sandbox import Ended, Running, Volumes
 from bastide.engines.workflow import Failed
-from bastide.kernel import Calls
+from bastide.kernel import Calls, LogStream
 from bastide.services.sagemaker import channels
 from bastide.services.sagemaker.archive import Unfit
-from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.pipes import Pipe
 from bastide.services.sagemaker.session import RoleSession
@@ -38,7 +37,7 @@ class Host:
     ml: Path = Path()
     volume: bool = False
     running: Running | None = None
-    log: JobLog | None = None
+    log: LogStream | None = None
     pipes: list[Pipe] = field(default_factory=list)
     folders: list[int] = field(default_factory=list)
     mirrors: list[Mirror] = field(default_factory=list)

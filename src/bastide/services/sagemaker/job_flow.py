@@ -27,11 +27,10 @@ from bastide.engines.placement import Claim, Grant, Placement
 from bastide.engines.placement.types import devices_of
 from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.workflow import Failed, Flow, Run, Step
-from bastide.kernel import Calls, Kind, Unforeseen
+from bastide.kernel import Calls, Kind, LogStream, Unforeseen
 from bastide.services.sagemaker import archive, channels, digest, job_network, job_record, own_image
 from bastide.services.sagemaker.channels import Source, together
 from bastide.services.sagemaker.host import Host, all_or_first_failure, last_sync, public
-from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.metrics import Metrics
 from bastide.services.sagemaker.mirror import Mirror
@@ -401,7 +400,7 @@ class JobFlow(ABC):
         environment: images.Environment = run.held["environment"]
         grant = host.granted.grant
         epoch = run.held.get("epoch") or run.state["epoch"]
-        host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{epoch}")
+        host.log = LogStream(run.held["session"], self.log_group, f"{row.name}/{host.name}-{epoch}")
         network: job_network.Network = run.held["network"]
         namespace, _, addresses = job_network.peers(network, [one.name for one in hosts])[host.number]
         readonly = [(place, target) for _, place, target in host.lazy]
