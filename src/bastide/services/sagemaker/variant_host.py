@@ -23,11 +23,12 @@ from bastide.kernel import Calls, LogStream
 from bastide.services.sagemaker import job_network, model_data, objects, own_image
 from bastide.services.sagemaker.channels import together
 from bastide.services.sagemaker.host import public
-from bastide.services.sagemaker.job_flow import GIB, volume_key
+from bastide.services.sagemaker.job_hosts import GIB
 from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.model import MODEL, MULTI
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.services.sagemaker.untrusted import failed, untrusted
+from bastide.services.sagemaker.volume_key import volume_key
 
 _log = logging.getLogger("bastide.sagemaker")
 
