@@ -35,14 +35,14 @@ def _pour(platform: Running, head: str, body: bytes) -> tuple[bytes, int]:
     netloc = urlsplit(platform.http).netloc
     host, port = netloc.split(":")
     sent = 0
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(f"{head}Host: {netloc}\r\n\r\n".encode())
         raw.setblocking(False)
         ends = time.monotonic() + 60
         while time.monotonic() < ends:
             try:
                 answer = raw.recv(65536)
-                raw.settimeout(20)
+                raw.settimeout(60)
                 while not _whole(answer) and (more := raw.recv(65536)):
                     answer += more
                 return answer, sent

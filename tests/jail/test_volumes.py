@@ -150,7 +150,7 @@ def test_it_can_be_used_the_moment_it_is_there(tmp_path: Path) -> None:
     async def story() -> None:
         volumes = Gocryptfs(tmp_path / "volumes")
         for number in range(25):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 clear = await volumes.create(f"job-{number}", bytes(32))
                 (clear / "x").write_bytes(MARKER)
                 await volumes.close(f"job-{number}")

@@ -220,7 +220,7 @@ def test_who_stops_an_execution_stops_its_job(workshop: Workshop) -> None:
     arn = machines.started(machine, name="stopped-soon")
     machines.until(arn, "TaskSubmitted")
     machines.states.stop_execution(executionArn=arn)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while workshop.sagemaker.describe_training_job(TrainingJobName="stopped-soon")["TrainingJobStatus"] not in (
         "Stopped",
         "Completed",

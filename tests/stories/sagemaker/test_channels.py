@@ -207,7 +207,7 @@ else:
 """
     name = workshop.train(f"import os\n{script}", InputDataConfig=[channel(workshop, "in/", mode)])
     logs = workshop.account.client("logs")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             if logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=name)["events"]:

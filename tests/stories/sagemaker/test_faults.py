@@ -122,7 +122,7 @@ def test_its_volume_dies_while_inputs_are_staged(workshop: Workshop) -> None:
 def test_its_launcher_is_killed_before_the_program_starts(workshop: Workshop) -> None:
     before = set(children(workshop.account.platform))
     name = begin(workshop, MODEL)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not (found := programs(workshop, f" {LAUNCHER} ", lambda pid: pid not in before)):
         assert time.monotonic() < end, children(workshop.account.platform)
     kill(found)

@@ -37,7 +37,7 @@ if me == 'algo-1':
         link.sendall(b'heard')
     os.makedirs('/opt/ml/model', exist_ok=True)
 else:
-    for _ in range(200):
+    for _ in range(1200):
         try:
             link = socket.create_connection(('algo-1', 5000), 1)
             break

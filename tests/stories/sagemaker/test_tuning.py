@@ -260,7 +260,7 @@ def test_a_seed_proposes_again_what_it_proposed(workshop: Workshop) -> None:
 def test_stopping_stops_what_runs_and_nothing_more_begins(workshop: Workshop) -> None:
     script = "import time\nprint('loss=1.0;', flush=True)\ntime.sleep(50)"
     name = tune(workshop, config(most=10, parallel=2), definition(workshop, script))
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while len(trials(workshop, name, StatusEquals="InProgress")) < 2:
         assert time.monotonic() < until
         time.sleep(0.1)
