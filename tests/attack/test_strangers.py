@@ -85,10 +85,10 @@ def test_who_brings_no_signature_brings_little(platform: Running, operation: str
 
 
 def test_a_form_of_ampersands_is_not_made_a_list_of(account: Account) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(Malformed):
         forms.pairs(b"a&" * (8 << 20))
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 0.5
     with pytest.raises(Malformed):
         forms.tree((f"{number}" + ".a" * 60, "") for number in range(20_000))
 

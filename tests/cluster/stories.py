@@ -53,7 +53,7 @@ from pathlib import Path
 told = json.load(open('/opt/ml/input/config/resourceconfig.json'))
 me = told['current_host']
 if me == 'algo-1':
-    server = socket.create_server(('', 5000)); server.settimeout(20)
+    server = socket.create_server(('', 5000)); server.settimeout(60)
     peer, _ = server.accept()
     print(json.dumps({'got': peer.recv(100).decode(), 'interface': told['network_interface_name']}))
 else:

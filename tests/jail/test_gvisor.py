@@ -269,7 +269,7 @@ def test_a_part_of_it_that_is_killed_is_no_end_of_the_program(apart: Cell) -> No
         ]
         os.kill(hit, signal.SIGKILL)
         assert [line async for line in lines] == []
-        ended = await asyncio.wait_for(running.wait(), 20)
+        ended = await asyncio.wait_for(running.wait(), 60)
         assert gone(marker) and list((apart.folder / "run/sandboxes").iterdir()) == []
         return ended
 

@@ -194,8 +194,9 @@ def test_who_stops_an_execution_stops_its_job(workshop: Workshop) -> None:
     jobs = ("sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", "iam:PassRole")
     role = account.role("Machine", allow(*jobs), trust={"Service": "states.amazonaws.com"})
     machines = Machines(account, account.client("stepfunctions"), role)
-    name = workshop.train("import time; time.sleep(1)")
+    name = workshop.train("import time; time.sleep(100)")
     given = workshop.sagemaker.describe_training_job(TrainingJobName=name)
+    workshop.sagemaker.stop_training_job(TrainingJobName=name)
     keys = (
         "AlgorithmSpecification",
         "RoleArn",

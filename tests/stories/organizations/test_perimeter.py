@@ -39,7 +39,7 @@ def outside(platform: Running, tree: Tree) -> Account:
 def read(running: Running, bucket: str) -> int:
     """Status of an unsigned read."""
     try:
-        with urllib.request.urlopen(f"{running.http}/{bucket}/k", timeout=20) as answer:
+        with urllib.request.urlopen(f"{running.http}/{bucket}/k", timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()

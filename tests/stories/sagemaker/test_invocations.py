@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from botocore.exceptions import ClientError, EventStreamError
 
 from tests.platform import allow
 from tests.stories.sagemaker.conftest import Workshop
-from tests.stories.sagemaker.serving import config, container, model, serve, until, variant
+from tests.stories.sagemaker.serving import PROGRAM, config, container, model, serve, until, variant
 
 
 def _runtime(workshop: Workshop) -> Any:
@@ -20,20 +19,22 @@ def _runtime(workshop: Workshop) -> Any:
 
 
 def test_an_answer_is_streamed_as_the_server_gives_it(workshop: Workshop) -> None:
-    model(workshop, "m", container(workshop, "A"))
-    serve(workshop, config(workshop, "c", variant("m")))
+    two = {**PROGRAM, "SAGEMAKER_MODEL_SERVER_WORKERS": "2"}
+    model(workshop, "m", container(workshop, "A", Environment=two))
+    invoke = serve(workshop, config(workshop, "c", variant("m")))
     runtime = _runtime(workshop)
 
     def stream(body: bytes) -> Any:
         return runtime.invoke_endpoint_with_response_stream(EndpointName="e", Body=body, ContentType="text/plain")
 
-    began = time.monotonic()
-    answer = stream(b"stream")
+    answer = stream(b"paced")
     assert (answer["ContentType"], answer["InvokedProductionVariant"]) == ("text/plain", "AllTraffic")
-    pieces = [(time.monotonic() - began, event["PayloadPart"]["Bytes"]) for event in answer["Body"]]
-    assert b"".join(piece for _, piece in pieces) == b"A0A1A2A3" and len(pieces) == 4
-    # The first was here before the server had made the last: it sleeps 0.3 s before each.
-    assert pieces[-1][0] - pieces[0][0] >= 0.6
+    # The first is here before the server makes the last: it waits for a word that is said when the first is here.
+    pieces = iter(answer["Body"])
+    assert next(pieces)["PayloadPart"]["Bytes"] == b"A0"
+    assert invoke(b"go") == b"gone"
+    assert [one["PayloadPart"]["Bytes"] for one in pieces] == [b"A1"]
+    assert [event["PayloadPart"]["Bytes"] for event in stream(b"stream")["Body"]] == [b"A0", b"A1", b"A2", b"A3"]
     # An answer that the model gives whole comes as one piece; one that breaks off says so.
     assert [event["PayloadPart"]["Bytes"] for event in stream(b"x")["Body"]] == [b"Ax"]
     with pytest.raises(EventStreamError, match="ModelStreamError"):

@@ -23,7 +23,7 @@ import datetime, hashlib, hmac, json, os, ssl, urllib.request, socket
 def credentials():
     asked = urllib.request.Request(os.environ['AWS_CONTAINER_CREDENTIALS_FULL_URI'])
     asked.add_header('Authorization', os.environ['AWS_CONTAINER_AUTHORIZATION_TOKEN'])
-    return json.load(urllib.request.urlopen(asked, timeout=5))
+    return json.load(urllib.request.urlopen(asked, timeout=60))
 
 def call(service, path, method='GET', body=b'', base=None):
     held, region = credentials(), os.environ['AWS_REGION']
@@ -46,8 +46,11 @@ def call(service, path, method='GET', body=b'', base=None):
     trusted = ssl.create_default_context(cafile=os.environ['AWS_CA_BUNDLE'])
     asked = urllib.request.Request(base + path + ('?' + query if query else ''), method=method, headers=headers,
                                    data=body or None)
-    try:
-        with urllib.request.urlopen(asked, timeout=3, context=trusted) as answer:
+    where = urllib.parse.urlsplit(base)
+    port = where.port or (443 if where.scheme == 'https' else 80)
+    try:  # who is not there is known soon; who is there may be slow
+        socket.create_connection((where.hostname, port), 3).close()
+        with urllib.request.urlopen(asked, timeout=60, context=trusted) as answer:
             return [answer.status, answer.read().decode()]
     except urllib.error.HTTPError as error:
         return [error.code, error.read().decode()]
@@ -81,7 +84,7 @@ found = {{'read': call('s3', '/{workshop.bucket}/told/a'),
     'links': sorted(name for _, name in socket.if_nameindex())}}
 asked = urllib.request.Request(os.environ['AWS_CONTAINER_CREDENTIALS_FULL_URI'])
 try:
-    urllib.request.urlopen(asked, timeout=5)
+    urllib.request.urlopen(asked, timeout=60)
 except urllib.error.HTTPError as error:
     found['without'] = error.code
 """
@@ -192,7 +195,7 @@ found = {{'read': call('s3', '/{workshop.bucket}/told/a', base='https://s3.us-ea
     'sagemaker': call('sagemaker', '/', base='https://api.sagemaker.us-east-1.amazonaws.com')[0],
     'seen': [one for one in socket.if_nameindex()][-1][1], 'outside': reaches('8.8.8.8')}}
 import time
-time.sleep(1.5)
+while call('s3', '/{workshop.bucket}/told/go', base='https://s3.us-east-1.amazonaws.com')[0] != 200: time.sleep(0.1)
 """
     source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{workshop.bucket}/told/"}
     told = [{"ChannelName": "told", "DataSource": {"S3DataSource": source}}]  # the service itself goes that way as well
@@ -200,6 +203,8 @@ time.sleep(1.5)
     seen: list[dict[str, Any]] = []
     while workshop.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "InProgress":
         seen += vpc.ec2.describe_network_interfaces()["NetworkInterfaces"]
+        if any(one["Status"] == "in-use" for one in seen):
+            workshop.s3.put_object(Bucket=workshop.bucket, Key="told/go", Body=b"")
     job = workshop.trained(name)
     found = json.loads(job["FailureReason"].removeprefix("AlgorithmError: ").rpartition(", exit code")[0])
     assert found == {
