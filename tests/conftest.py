@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import order
 from tests.controls import Controls
 from tests.platform import Account, Running
 
@@ -72,16 +73,5 @@ def pytest_sessionfinish(session: Any) -> None:
     os.environ.pop("AWS_PROFILE", None)
 
 
-_LONG = (
-    "tests/crash/",
-    "tests/sdk/",
-    "tests/cluster/",
-    "tests/power/",
-    "tests/stories/demo/",
-    "tests/stories/landing/",
-)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: so none is left at the end that one process alone works at, and few have the same to set up."""
-    items.sort(key=lambda one: not one.nodeid.startswith(_LONG))
+    items[:] = order.arranged(items, order.processes())

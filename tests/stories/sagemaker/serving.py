@@ -20,8 +20,6 @@ def transform_fn(model, body, kind, accept):
     if body == 'nap': time.sleep(0.3)
     if body == 'env': return os.environ.get('GREETING', ''), 'text/plain'
     if body == 'stream': return pieces(model), 'text/plain'
-    if body == 'paced': return paced(model), 'text/plain'
-    if body == 'go': return open('/tmp/go', 'w').write('x') and 'gone', 'text/plain'
     if body == 'broken': return broken(model), 'text/plain'
     if kind == 'text/csv': return body, 'text/csv'
     return model + body, 'text/plain'
@@ -29,11 +27,6 @@ def pieces(model):
     for n in range(4):
         yield model + str(n)
         time.sleep(0.3)
-def paced(model):
-    yield model + '0'
-    ends = time.monotonic() + 60
-    while not os.path.exists('/tmp/go') and time.monotonic() < ends: time.sleep(0.02)
-    yield model + ('1' if os.path.exists('/tmp/go') else 'too late')
 def broken(model):
     yield model
     raise ValueError('x')
