@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import order
 from tests.controls import Controls
-from tests.platform import Account, Running
+from tests.platform import Account, Running, forget
 
 settings.register_profile("default", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -71,6 +71,7 @@ def mission() -> Path:
 
 def pytest_sessionfinish(session: Any) -> None:
     os.environ.pop("AWS_PROFILE", None)
+    forget()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
