@@ -26,6 +26,8 @@ from bastide.store.port import Event, LogLine, Order, Row, Stale, Taken, Transac
 from bastide.store.schema import CHECKED, MIGRATIONS
 
 T = TypeVar("T")
+Recorded = Callable[[Transaction, Sequence[Event]], None]
+"""Told what a transaction records, within it."""
 
 _FIELDS = "account, at, id, name, source, user, access_key, read_only, category, error, request_id, resources, body"
 _RECORD = f"INSERT INTO {{}} ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
@@ -458,6 +460,7 @@ class _Transaction(_View):
         self.touched: set[tuple[str, str]] = set()
         self.ended: set[tuple[str, str]] = set()
         self.emitted = False
+        self.recorded: Recorded = lambda tx, events: None
 
     def _touch(self, row: Row, *, end: bool = False) -> None:
         scope = (row.kind, row.account)
@@ -568,9 +571,12 @@ class _Transaction(_View):
         self._db.execute("INSERT INTO outbox (at, topic, body) VALUES (?,?,?)", (self.now, topic, orjson.dumps(body)))
 
     def record(self, events: Iterable[Event]) -> None:
+        events = list(events)
         self._db.executemany(_RECORD.format("event_new"), [_values(event) for event in events])
+        self.recorded(self, events)
 
     def settle(self, events: Iterable[Event]) -> None:
+        events = list(events)
         self._db.execute(
             f"INSERT INTO event ({_FIELDS}) SELECT {_FIELDS} FROM event_new WHERE true ORDER BY seq "  # noqa: S608
             "ON CONFLICT (id, account) DO NOTHING"
@@ -579,6 +585,7 @@ class _Transaction(_View):
         self._db.executemany(
             _RECORD.format("event") + " ON CONFLICT (id, account) DO NOTHING", [_values(event) for event in events]
         )
+        self.recorded(self, events)
 
     def put_blob(self, id: str, data: bytes) -> None:
         self._db.execute("INSERT INTO blob (id, data) VALUES (?,?)", (id, data))
@@ -663,6 +670,10 @@ class SqliteStore:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self.committed: Callable[[], None] = lambda: None
         """Called after a commit that put something into the outbox."""
+
+    def tell_recorded(self, told: Recorded) -> None:
+        """Calls `told` with what each transaction records, within it."""
+        self._transaction.recorded = told
 
     @staticmethod
     def _connect(path: Path) -> apsw.Connection:
