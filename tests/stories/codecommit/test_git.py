@@ -62,9 +62,7 @@ def test_a_clone_a_commit_a_push_and_a_pull_through_both_helpers(remote: Remote)
     assert any(one["additionalEventData"]["repositoryName"] == "code" for one in records(remote.account, "GitPull"))
 
 
-@pytest.mark.control(
-    "EXP-20", "STG-01", "ACC-02", lacking="the other repositories of Shared Services have their own tests"
-)
+@pytest.mark.control("EXP-20", "STG-01", "ACC-02")
 def test_who_may_not_push_to_main_is_refused_there_and_nowhere_else(remote: Remote, neighbour: Account) -> None:
     """AWS's own sample policy: a Deny on codecommit:References, which are absent when git only asks what there is."""
     account = remote.account

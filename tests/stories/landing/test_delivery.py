@@ -21,8 +21,8 @@ def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
     return found
 
 
-@pytest.mark.control("ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13")
-@pytest.mark.control("ACC-12", lacking="batch")
+@pytest.mark.control("ACC-02", "ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13")
+@pytest.mark.control("ACC-12")
 @pytest.mark.control("XAC-06", lacking="function and API")
 @pytest.mark.control("TAG-06", "TAG-07", lacking="builds, functions, artifacts and images")
 def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path: Path) -> None:
@@ -82,6 +82,10 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     listed = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
     [version] = [one for one in listed if one.get("ModelPackageDescription") == f"commit {commit}"]
     package = version["ModelPackageArn"]
+    stack = zone.platform.client("sagemaker", zone.service("production", zone.arn("production", "StackRole")))
+    assert stack.describe_model_package(ModelPackageName=package)["ModelApprovalStatus"] == "PendingManualApproval"
+    stranger = zone.account("data-management").client("sagemaker")
+    refused(DENIED, stranger.describe_model_package, ModelPackageName=package)
     approval = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
     mlops_keys, approver_keys = (zone.person("shared-services", name) for name in ("MLOps", "ModelApprover"))
     refused(DENIED, zone.platform.client("sagemaker", mlops_keys).update_model_package, **approval)

@@ -116,7 +116,7 @@ def test_a_container_trains(own: tuple[Workshop, Registry]) -> None:
     assert "exit code: 3" in again["FailureReason"]
 
 
-@pytest.mark.control("PRM-14", "PRM-15", "INV-04", "EXP-21", "STG-06")
+@pytest.mark.control("PRM-14", "PRM-15", "INV-04", "EXP-21", "STG-06", "XVE-04")
 def test_the_role_pulls_and_nobody_else(own: tuple[Workshop, Registry], neighbour: Account, tmp_path: Path) -> None:
     workshop, registry = own
     tagged = registry.create("team/tagged", tags=[{"Key": "CreatedBy", "Value": "SageMaker"}])
