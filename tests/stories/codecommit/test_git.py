@@ -157,7 +157,7 @@ def test_git_credentials_of_a_user(remote: Remote) -> None:
     assert remote.git("fetch", at="one", helper="", fine=False).returncode
 
 
-@pytest.mark.control("STG-01", "DEP-06", lacking="that a pipeline starts is shown where pipelines are")
+@pytest.mark.control("STG-01", lacking="that a pipeline starts is shown where pipelines are")
 def test_a_push_tells_event_bridge_and_triggers(remote: Remote) -> None:
     account = remote.account
     events, sqs, sns = (account.client(name) for name in ("events", "sqs", "sns"))

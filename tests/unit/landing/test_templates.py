@@ -59,7 +59,7 @@ def test_nothing_in_them_is_bastides() -> None:
             assert schema.has_schema(resource.type), resource.type
 
 
-@pytest.mark.control("DEP-06", "DEP-07", "DEP-08", "DEP-09", lacking="declared; the story launches them")
+@pytest.mark.control("DEP-06", "DEP-07", "DEP-08", "DEP-09")
 @pytest.mark.parametrize("name", pipelines.PRODUCTS)
 def test_a_product_is_a_template_that_fits_the_catalogue(name: str) -> None:
     made = pipelines.template(name, blueprint())
