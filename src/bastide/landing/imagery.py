@@ -8,7 +8,7 @@ stable tag. What is promoted starts the pipelines of what stands on it; teams ge
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from bastide.landing.blueprint import DATA, Blueprint, Image, Team
@@ -16,6 +16,7 @@ from bastide.landing.guardrails import document
 from bastide.landing.words import camel, filled, source, words
 
 Template = dict[str, Any]
+Tags = Sequence[dict[str, str]]
 _SHARED: Final = "${SharedServicesAccount}"
 REBUILT: Final = "rate(28 days)"
 """How old a base image gets, at most, before it is built anew."""
@@ -51,8 +52,8 @@ def application(blueprint: Blueprint, team: Team) -> Template:
         "STOP_AT": " ".join(blueprint.stops["application"]),
         "IMAGES": " ".join(f"{team.name}/{one}" for one in team.images),
     }
-    made = _workshop(team.name)
-    made["Pipeline"] = _pipeline(name, team.name, variables, ("build", "scan"))
+    made = _workshop(team.name, team.tags)
+    made["Pipeline"] = _pipeline(name, team.name, variables, ("build", "scan"), team.tags)
     made["Push"] = _rule(f"{name}-push", "A commit starts the build", _commit(team.name), [name])
     return _finished(blueprint, made)
 
@@ -129,8 +130,8 @@ def _role(logical: str, name: str, service: str, policy: str, path: str = "/serv
     }
 
 
-def _workshop(level: str) -> Template:
-    """Code, role and project of a level or a team."""
+def _workshop(level: str, tags: Tags = ()) -> Template:
+    """Code, role and project of a level or a team. tags: those of a team."""
     name, word = f"<NAME>-{level}-images", camel(level)
     registry = f"{_SHARED}.dkr.ecr.<HOME>.amazonaws.com"
     return {
@@ -141,7 +142,7 @@ def _workshop(level: str) -> Template:
             "Properties": {
                 "RepositoryName": name,
                 "RepositoryDescription": f"Images of {level}, a folder each",
-                "Tags": _tags(level),
+                "Tags": list(tags) or _tags(level),
             },
         },
         **_role(f"Builder{word}", _writer(level).rpartition("/")[2], "codebuild", "builder", LEVEL=level),
@@ -162,7 +163,7 @@ def _workshop(level: str) -> Template:
                     "EnvironmentVariables": [{"Name": "REGISTRY", "Value": registry}],
                 },
                 "TimeoutInMinutes": 60,
-                "Tags": _tags(level),
+                "Tags": list(tags) or _tags(level),
             },
         },
     }
@@ -273,7 +274,7 @@ def _schedule(name: str, says: str, rate: str, target: str, role: Any, **more: A
     }
 
 
-def _pipeline(name: str, level: str, variables: dict[str, str], steps: Iterable[str]) -> Template:
+def _pipeline(name: str, level: str, variables: dict[str, str], steps: Iterable[str], tags: Tags = ()) -> Template:
     told = {**variables, "BRANCH": "#{Source.BranchName}", "COMMIT": "#{Source.CommitId}"}
     code = {"RepositoryName": f"<NAME>-{level}-images", "BranchName": "main", "PollForSourceChanges": "false"}
     stages = [_stage("Source", "Source", "CodeCommit", code, Namespace="Source", OutputArtifacts=[{"Name": "Code"}])]
@@ -296,7 +297,7 @@ def _pipeline(name: str, level: str, variables: dict[str, str], steps: Iterable[
                 "EncryptionKey": {"Id": "${ModelKeyArn}", "Type": "KMS"},
             },
             "Stages": stages,
-            "Tags": _tags(level),
+            "Tags": list(tags) or _tags(level),
         },
     }
 
