@@ -1,8 +1,8 @@
 """The hierarchy of images: public, base, framework, application; who builds each level, and what rebuilds it.
 
 A base image stands on a public one, a framework on a base, a team's image on either. Each level has a repository of code, a
-build project with a role of its own, and pipelines: source, build (which examines before it pushes), scan, promotion of the
-stable tag. What is promoted starts the pipelines of what stands on it; teams get it with their next commit.
+build project with a role of its own, and pipelines: source, build (which examines before it pushes), scan, after which the
+stable tag moves. What is promoted starts the pipelines of what stands on it; teams get it with their next commit.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _line(blueprint: Blueprint, image: Image) -> Template:
     below, _, tag = image.base.rpartition(":")
     pushed = _told("ECR Image Action", {"action-type": ["PUSH"], "repository-name": [below], "image-tag": [tag]})
     made = {
-        f"Pipeline{word}": _pipeline(name, image.level, variables, ("build", "scan", "promote")),
+        f"Pipeline{word}": _pipeline(name, image.level, variables, ("build", "scan")),
         f"Push{word}": _rule(f"{name}-push", "A commit starts the build", _commit(image.level), [name]),
         f"Below{word}": _rule(
             f"{name}-below", f"A new {image.base} starts the build of what stands on it", pushed, [name]

@@ -25,8 +25,7 @@ def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
 @pytest.mark.control("ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13")
 @pytest.mark.control("ACC-12", lacking="batch")
 @pytest.mark.control("XAC-06", lacking="function and API")
-@pytest.mark.control("PIP-01", "PIP-02", "STG-09")
-@pytest.mark.control("TAG-06", lacking="a build project, which this zone has none of")
+@pytest.mark.control("PIP-01", "PIP-02", "STG-09", "TAG-06")
 @pytest.mark.control("TAG-07", lacking="builds, functions, artifacts and images")
 def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path: Path) -> None:
     """The example that `bastide landing example` writes, committed: nothing but the two pipelines moves it on."""
@@ -148,7 +147,9 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     assert _over(pipelines, run)["status"] == "Succeeded"
     made = [_described(registry, one["ModelPackageArn"]) for one in _versions(registry, f"commit {commit}")]
     assert len({one.pop("training-job") for one in made}) == 2 and made[0] == made[1], made
-    refused("StageNotRetryableException", mlops.retry_stage_execution, **run, stageName="Train", retryMode="ALL_ACTIONS")
+    refused(
+        "StageNotRetryableException", mlops.retry_stage_execution, **run, stageName="Train", retryMode="ALL_ACTIONS"
+    )
     _the_project_s_own(zone)
     # Guardrails, and not the template, see to it: without the network's settings, without a tag, nothing is trained.
     text = (tmp_path / "train.yaml").read_text()
@@ -223,7 +224,7 @@ def _says_what_it_is_made_of(zone: Zone, package: str, commit: str, job: str, ro
 def _the_project_s_own(zone: Zone) -> None:
     """Everything that a run is made of and makes is found by its project, in each of the three accounts."""
     wanted = {
-        "shared-services": {"codepipeline", "codecommit"},
+        "shared-services": {"codepipeline", "codecommit", "codebuild"},
         "test": {"states:stateMachine", "sagemaker:processing-job", "sagemaker:training-job"},
         "production": {"sagemaker:model", "sagemaker:endpoint-config", "sagemaker:endpoint", "lambda:function"},
     }
