@@ -260,7 +260,9 @@ def test_a_release_waits_for_its_ticket(account: Account, releases: Releases, tm
             return told if told.get("externalExecutionId") == number else None
 
         told = until(look, 120, lambda: releases.actions(name, id))
-        assert releases.get(name, id)["status"] == "InProgress" and told["externalExecutionSummary"] == f"{number} is open"
+        assert (
+            releases.get(name, id)["status"] == "InProgress" and told["externalExecutionSummary"] == f"{number} is open"
+        )
         return told
 
     with _tickets(vpc, tmp_path) as address:

@@ -73,8 +73,8 @@ def test_another_account_s_role_runs_a_pipeline_that_keeps_the_rules(account: Ac
                 f"set -- $({take}) && export AWS_ACCESS_KEY_ID=$1 AWS_SECRET_ACCESS_KEY=$2 AWS_SESSION_TOKEN=$3",
                 f"aws sagemaker update-pipeline --pipeline-name p --role-arn {test.role} "
                 f"--pipeline-definition {shlex.quote(json.dumps(told))}",
-                "RUN=$(aws sagemaker start-pipeline-execution --pipeline-name p --pipeline-parameters Name=Raw,Value=s3://raw "
-                "--query PipelineExecutionArn --output text)",
+                "RUN=$(aws sagemaker start-pipeline-execution --pipeline-name p --query PipelineExecutionArn --output text "
+                "--pipeline-parameters Name=Raw,Value=s3://raw)",
             ],
             env={"exported-variables": ["RUN"]},
         ),
