@@ -47,15 +47,33 @@ def level(blueprint: Blueprint, name: str) -> Template:
 def application(blueprint: Blueprint, team: Team) -> Template:
     """What builds a team's images: on a push, and on nothing else."""
     name = f"<NAME>-{team.name}-images"
-    variables = {
-        "FROM": " ".join(f"{one.repository}:{one.line}" for one in reversed(blueprint.images)),
-        "STOP_AT": " ".join(blueprint.stops["application"]),
-        "IMAGES": " ".join(f"{team.name}/{one}" for one in team.images),
-    }
+    variables = {**_vetted(blueprint), "IMAGES": " ".join(f"{team.name}/{one}" for one in team.images)}
     made = _workshop(team.name, team.tags)
     made["Pipeline"] = _pipeline(name, team.name, variables, ("build", "scan"), team.tags)
     made["Push"] = _rule(f"{name}-push", "A commit starts the build", _commit(team.name), [name])
     return _finished(blueprint, made)
+
+
+def _vetted(blueprint: Blueprint) -> dict[str, str]:
+    """What teams' images may stand on, and what they may not have."""
+    return {
+        "FROM": " ".join(f"{one.repository}:{one.line}" for one in reversed(blueprint.images)),
+        "STOP_AT": " ".join(blueprint.stops["application"]),
+    }
+
+
+def steps(blueprint: Blueprint) -> list[Template]:
+    """The stages of a product that builds the image ${Image} of the team ${Team} out of the artifact Source."""
+    told = {**_vetted(blueprint), "IMAGES": "${Team}/${Image}"}
+    told |= {"BRANCH": "#{SourceVariables.BranchName}", "COMMIT": "#{SourceVariables.CommitId}"}
+    made = []
+    for step in ("build", "scan"):
+        given = [{"name": key, "value": value} for key, value in {**told, "STEP": step}.items()]
+        asked = {"ProjectName": "<NAME>-${Team}-images", "EnvironmentVariables": json.dumps(given)}
+        bills = {"OutputArtifacts": [{"Name": "Bills"}]} if step == "scan" else {}
+        source_ = [{"Name": "Source"}]
+        made.append(_stage(step.capitalize(), "Build", "CodeBuild", asked, InputArtifacts=source_, **bills))
+    return made
 
 
 def _finished(blueprint: Blueprint, resources: Template) -> Template:

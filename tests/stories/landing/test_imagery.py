@@ -24,6 +24,7 @@ from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry
 from tests.stories.ecr.test_scanning import _STATUS as STATUS
 from tests.stories.ecr.test_scanning import advisory, debian, files
+from tests.stories.landing.test_pipelines import Desk
 from tests.stories.landing.zone import DENIED, Zone, refused
 
 _HARDENED = """ARG REGISTRY
@@ -87,7 +88,7 @@ class Story:
         [found] = self.ecr.describe_repositories(repositoryNames=[name])["repositories"]
         return str(found["repositoryUri"])
 
-    def commit(self, level: str, **files: str | bytes) -> str:
+    def commit(self, level: str, *, branch: str = "main", **files: str | bytes) -> str:
         repository = f"bank-{level}-images"
         put = [
             {
@@ -97,7 +98,7 @@ class Story:
             }
             for name, held in files.items()
         ]
-        asked: dict[str, Any] = {"repositoryName": repository, "branchName": "main", "putFiles": put}
+        asked: dict[str, Any] = {"repositoryName": repository, "branchName": branch, "putFiles": put}
         if level in self.heads:
             asked["parentCommitId"] = self.heads[level]
         self.heads[level] = self.code.create_commit(**asked)["commitId"]
@@ -285,9 +286,14 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     assert f"base/debian@{patched}" in story.ended(framework, len(before) + 1, "Succeeded")
     _starts_only_what_stands_on_it(story)
     assert story.runs(team) == runs and set(story.images("mortgage/training")) == {f"main-{commit}"}
-    commit = story.commit("mortgage", **_OWN, **{"training/key.pem": "no longer\n"})
-    said = story.ended(team, len(runs) + 1, "Succeeded")
-    assert f"base/debian@{patched}" in said and f"main-{commit}" in story.images("mortgage/training")
+    # Its next commit has the patch: one of a branch, which a pipeline of the catalogue builds for an engineer.
+    story.code.create_branch(repositoryName=team, branchName="patch", commitId=story.heads["mortgage"])
+    commit = story.commit("mortgage", branch="patch", **_OWN, **{"training/key.pem": "no longer\n"})
+    given = {"Repository": team, "Branch": "patch", "Team": "mortgage", "Image": "training"}
+    made = Desk(zone).stands("image-pipeline", Name="patch", **given)["Pipeline"]
+    said = story.ended(made, 1, "Succeeded")
+    assert f"base/debian@{patched}" in said and f"patch-{commit}" in story.images("mortgage/training")
+    assert story.runs(team) == runs
     if os.environ.get("BASTIDE_IMAGERY") == "all":
         _at_length(story, public, patched)
 
