@@ -22,8 +22,8 @@ def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
     return found
 
 
-@pytest.mark.control("ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13")
-@pytest.mark.control("ACC-12", lacking="batch")
+@pytest.mark.control("ACC-02", "ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13", "DEP-03")
+@pytest.mark.control("ACC-12")
 @pytest.mark.control("XAC-06", lacking="function and API")
 @pytest.mark.control("PIP-01", "PIP-02", "STG-09", "TAG-06")
 @pytest.mark.control("TAG-07", lacking="builds, functions, artifacts and images")
@@ -41,17 +41,24 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     commit = code.create_commit(**asked)["commitId"]
 
     # The push starts the training pipeline by itself.
-    def latest(name: str) -> Any:
-        found = pipelines.list_pipeline_executions(pipelineName=name)["pipelineExecutionSummaries"]
-        return next((one for one in found if any(r.get("revisionId") == commit for r in one["sourceRevisions"])), None)
+    def trained(commit: str) -> tuple[str, str]:
+        """How the run of a commit ended, and what its actions said."""
 
-    _until(lambda: (one := latest("bank-mortgage-training")) and one["status"] != "InProgress")
-    ended = latest("bank-mortgage-training")
-    actions = pipelines.list_action_executions(
-        pipelineName="bank-mortgage-training", filter={"pipelineExecutionId": ended["pipelineExecutionId"]}
-    )["actionExecutionDetails"]
-    why = [one["output"].get("executionResult", {}).get("externalExecutionSummary") for one in actions]
-    assert ended["status"] == "Succeeded", "\n".join(map(str, (ended.get("statusSummary"), *why)))
+        def over() -> Any:
+            runs = pipelines.list_pipeline_executions(pipelineName="bank-mortgage-training")[
+                "pipelineExecutionSummaries"
+            ]
+            mine = (one for one in runs if any(r.get("revisionId") == commit for r in one["sourceRevisions"]))
+            return next((one for one in mine if one["status"] != "InProgress"), None)
+
+        ended = _until(over)
+        actions = pipelines.list_action_executions(
+            pipelineName="bank-mortgage-training", filter={"pipelineExecutionId": ended["pipelineExecutionId"]}
+        )["actionExecutionDetails"]
+        return ended["status"], str([one.get("output", {}).get("executionResult") for one in actions])
+
+    status, said = trained(commit)
+    assert status == "Succeeded", said
     # In Test Role B came, the stack role made the state machine, which ran; its tags are those of the template.
     test = zone.account("test")
     arn = f"arn:aws:states:us-east-1:{test.id}:stateMachine:bank-train-mortgage"
@@ -84,13 +91,17 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     listed = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
     [version] = [one for one in listed if one.get("ModelPackageDescription") == f"commit {commit}"]
     package = version["ModelPackageArn"]
+    stack = zone.platform.client("sagemaker", zone.service("production", zone.arn("production", "StackRole")))
+    assert stack.describe_model_package(ModelPackageName=package)["ModelApprovalStatus"] == "PendingManualApproval"
+    stranger = zone.account("data-management").client("sagemaker")
+    refused(DENIED, stranger.describe_model_package, ModelPackageName=package)
     _says_what_it_is_made_of(zone, package, commit, job["TrainingJobName"], rows)
     # The same commit once more, while the first version goes its way.
     revision = {"actionName": "Source", "revisionType": "COMMIT_ID", "revisionValue": commit}
     training = {"name": "bank-mortgage-training", "sourceRevisions": [revision]}
     mlops_keys, approver_keys = (zone.person("shared-services", name) for name in ("MLOps", "ModelApprover"))
     mlops = zone.platform.client("codepipeline", mlops_keys)
-    again = mlops.start_pipeline_execution(**training)["pipelineExecutionId"]
+    second = mlops.start_pipeline_execution(**training)["pipelineExecutionId"]
     approval = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
     refused(DENIED, zone.platform.client("sagemaker", mlops_keys).update_model_package, **approval)
     zone.platform.client("sagemaker", approver_keys).update_model_package(**approval)
@@ -143,7 +154,7 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     assert roles == {zone.pipeline_role("CodePipelineRoleA"), zone.pipeline_role("CodePipelineRoleA2")}
 
     # The same inputs made the same: another job, equal metrics, and so a version that tells the same of itself.
-    run = {"pipelineName": "bank-mortgage-training", "pipelineExecutionId": again}
+    run = {"pipelineName": "bank-mortgage-training", "pipelineExecutionId": second}
     assert _over(pipelines, run)["status"] == "Succeeded"
     made = [_described(registry, one["ModelPackageArn"]) for one in _versions(registry, f"commit {commit}")]
     assert len({one.pop("training-job") for one in made}) == 2 and made[0] == made[1], made
@@ -151,25 +162,37 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
         "StageNotRetryableException", mlops.retry_stage_execution, **run, stageName="Train", retryMode="ALL_ACTIONS"
     )
     _the_project_s_own(zone)
+
+    # Another training without a registration, and one on a data set that is not there: its run fails and says which.
+    def again(parent: str, **parameters: str) -> str:
+        told = json.loads((tmp_path / "train.json").read_bytes())
+        put = [{"filePath": "train.json", "fileContent": json.dumps({**told, "Parameters": parameters}).encode()}]
+        asked = {"repositoryName": "bank-mortgage", "branchName": "main", "parentCommitId": parent, "putFiles": put}
+        return str(code.create_commit(**asked)["commitId"])
+
+    unknown = again(commit, Dataset="mortgage/nowhere/")
+    status, said = trained(unknown)
+    assert status == "Failed" and f"no objects found at s3://{zone.bucket('data', 'test')}/mortgage/nowhere/" in said, (
+        said
+    )
+    silent = again(unknown, Register="off")
+    status, said = trained(silent)
+    assert status == "Succeeded", said
+    after = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
+    described = {one.get("ModelPackageDescription") for one in after}
+    assert f"commit {commit}" in described and not {f"commit {unknown}", f"commit {silent}"} & described
     # Guardrails, and not the template, see to it: without the network's settings, without a tag, nothing is trained.
     text = (tmp_path / "train.yaml").read_text()
     start = text.index("                      VpcConfig: {", text.index("TrainingJobName"))
     without_network = text[:start] + text[text.index("\n", start) + 1 :]
     without_owner = text.replace("                        - {Key: owner, Value: mortgage}\n", "")
+    parent = silent
     for changed, lacks in ((without_network, "CreateTrainingJob"), (without_owner, "Create")):
         put = [{"filePath": "train.yaml", "fileContent": changed.encode()}]
-        commit = code.create_commit(
-            repositoryName="bank-mortgage", branchName="main", parentCommitId=commit, putFiles=put
-        )["commitId"]
-        _until(lambda: (one := latest("bank-mortgage-training")) and one["status"] != "InProgress")
-        run["pipelineExecutionId"] = latest("bank-mortgage-training")["pipelineExecutionId"]
-        details = pipelines.list_action_executions(
-            pipelineName="bank-mortgage-training", filter={"pipelineExecutionId": run["pipelineExecutionId"]}
-        )["actionExecutionDetails"]
-        [broken] = [one for one in details if one["status"] == "Failed"]
-        because = broken["output"]["executionResult"]["errorDetails"]["message"]
-        assert broken["actionName"] == "Train" and "explicit deny" in because and lacks in because, because
-    assert len(_versions(registry, f"commit {commit}")) == 0
+        asked = {"repositoryName": "bank-mortgage", "branchName": "main", "parentCommitId": parent, "putFiles": put}
+        parent = code.create_commit(**asked)["commitId"]
+        status, said = trained(parent)
+        assert status == "Failed" and "explicit deny" in said and lacks in said, said
 
 
 def _over(pipelines: Any, run: dict[str, str]) -> dict[str, Any]:
