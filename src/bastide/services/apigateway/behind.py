@@ -15,7 +15,7 @@ import orjson
 
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Caller, Output, service_caller
-from bastide.protocol.patterns import matcher
+from bastide.protocol.patterns import strangers
 from bastide.services.apigateway.method import ENDPOINT, LAMBDA
 from bastide.services.apigateway.noun import GATEWAY, execute_arn
 
@@ -250,5 +250,5 @@ def _mapped(
 
 def _selects(response: Mapping[str, Any], status: int) -> bool:
     pattern = response.get("selectionPattern")
-    held = matcher(pattern) if pattern else None
+    held = strangers(pattern) if pattern else None
     return held is not None and held(str(status))

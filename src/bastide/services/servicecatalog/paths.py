@@ -8,14 +8,13 @@ Service Catalog Constraints".
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 from bastide.domain import Arn
 from bastide.kernel import Authorised, Caller, Calls
+from bastide.policy.matching import wildcards
 from bastide.services.servicecatalog.noun import CONSTRAINT, CONTAINS, MOST, PORTFOLIO, PRODUCT, absent, invalid
 from bastide.services.servicecatalog.tag_option import options_of
 from bastide.store import Row, View
@@ -133,14 +132,9 @@ def _known_as(view: View, caller: Caller) -> set[tuple[str, str]]:
     return found
 
 
-@lru_cache(1024)
-def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."))
-
-
 def _matches(pattern: str, arn: str) -> bool:
     parts = arn.split(":")
-    return _matcher(pattern).fullmatch(":".join([*parts[:4], "", *parts[5:]])) is not None
+    return wildcards(pattern)(":".join([*parts[:4], "", *parts[5:]]))
 
 
 def granted(view: View, caller: Caller, portfolio: Row, share: Mapping[str, Any] | None, region: str) -> bool:
