@@ -130,12 +130,13 @@ async def _function(a: Authorised, found: Matched, integration: Mapping[str, Any
         raise Unanswered(502, "Internal server error")
     try:
         return _answered(orjson.loads(answer["Payload"]))
-    except (ValueError, TypeError, KeyError, binascii.Error):
+    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error):
         raise Unanswered(502, "Internal server error") from None  # malformed, as AWS words it
 
 
 def _answered(told: Any) -> Output:
-    """What a function answered, as it is to be sent; raises ValueError, TypeError and KeyError for what is no answer."""
+    """What a function answered, as it is to be sent; raises ValueError, TypeError, KeyError and
+    AttributeError for what is no answer."""
     if not isinstance(told, dict) or set(told) - {
         "statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded", "cookies",
     }:  # fmt: skip
