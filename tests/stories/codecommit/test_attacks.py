@@ -269,3 +269,20 @@ def test_no_legal_path_leaves_its_folder(tmp_path: Path, parts: list[Any]) -> No
     if legal_path(path):
         assert (tmp_path / path).resolve().is_relative_to(tmp_path.resolve())
         assert not {".git", "..", "."} & {part.lower().strip(". \u200d") or "." for part in path.split("/")}
+
+
+def test_a_tree_without_end_is_refused_before_it_is_read(remote: Remote) -> None:
+    """A push of a few hundred bytes, and three million files."""
+    raw = b"".join(b"100644 f%02d\0" % one + bytes.fromhex(named("blob", b"x")) for one in range(20))
+    objects = [(3, b"x"), (2, raw)]
+    for _ in range(4):
+        raw = b"".join(b"40000 d%02d\0" % one + bytes.fromhex(named("tree", raw)) for one in range(20))
+        objects.append((2, raw))
+    id, pack = commit_of(raw, *objects[:-1])
+    assert b"ok refs/heads/main" in push(remote, "refs/heads/main", id, pack)[1]
+    client, given = remote.client, {"repositoryName": "code"}
+    with pytest.raises(client.exceptions.InvalidPathException):
+        client.get_differences(**given, afterCommitSpecifier="main")
+    with pytest.raises(client.exceptions.ClientError, match="MaximumItemsToCompareExceeded"):
+        client.put_file(**given, branchName="main", filePath="a", fileContent=b"x", parentCommitId=id)
+    assert client.get_folder(**given, folderPath="d00/d01")["subFolders"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from bastide.engines import folders
+from bastide.engines import folders, zips
 
 _CHUNK: Final = 1 << 20
 _MOST_ENTRIES: Final = 65_536
@@ -51,7 +51,7 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
 
 def _unpack(path: Path, top: int, most_bytes: int) -> None:
     left, links, names = most_bytes, dict[str, str](), list[str]()
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as packed, zips.opened(packed, _MOST_ENTRIES) as archive:
         entries = archive.infolist()
         if len(entries) > _MOST_ENTRIES:
             raise Unfit(f"it holds more than {_MOST_ENTRIES} files")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.engines import folders
+from bastide.engines import folders, zips
 from bastide.engines.artifacts import SMALL, Artifacts, Damaged
 from bastide.engines.keys import RootKey, new_material
 from bastide.kernel import Authorised, Bytes, Calls
@@ -184,7 +184,7 @@ def unpack(data: bytes, folder: Path, *, layer: bool = False) -> None:
 def _walk(data: bytes, top: int | None, *, layer: bool) -> int:
     size, files, links = 0, 0, dict[str, str]()
     seen: dict[str, bool] = {}
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with zips.opened(io.BytesIO(data), _MOST_ENTRIES) as archive:
         entries = archive.infolist()
         if len(entries) > _MOST_ENTRIES:
             raise invalid(f"The archive has more than {_MOST_ENTRIES} entries.")
