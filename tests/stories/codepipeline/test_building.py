@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from tests.platform import Account, allow
 from tests.stories.codebuild.conftest import CODEBUILD, ENVIRONMENT, MAY, spec
-from tests.stories.codepipeline.releases import Releases, action, releases_of, stage
+from tests.stories.codepipeline.releases import Releases, action, releases_of, stage, zipped
 
 
 @pytest.fixture
@@ -87,3 +88,18 @@ def test_a_build_makes_artifacts_and_variables(account: Account, releases: Relea
     assert did["Fails"]["output"]["executionResult"]["logStreamARN"].startswith("arn:aws:logs:")
     with pytest.raises(ClientError, match="started by its pipeline alone"):
         client.start_build(projectName="make", sourceLocationOverride=f"{releases.sources}/source.zip")
+
+    # What is written over an artifact while its build waits is not built, by whoever may write into the store.
+    again = releases.started("builds")
+    while (latest := client.list_builds_for_project(projectName="make")["ids"][0]) == held["id"]:
+        time.sleep(0.02)
+    [build] = client.batch_get_builds(ids=[latest])["builds"]
+    bucket, _, key = build["source"]["location"].partition("/")
+    evil = zipped({"README": "evil", "make.json": making})
+    releases.s3.put_object(Bucket=bucket, Key=key, Body=evil)
+    releases.over("builds", again, 120)
+    outcome = releases.actions("builds", again)["Build"]
+    if outcome["status"] == "Succeeded":  # the build had read its source before
+        assert releases.artifact("builds", again, "Build")["README"] == b"hello"
+    else:
+        assert "was written over since" in releases.error("builds", again, "Build")["message"]

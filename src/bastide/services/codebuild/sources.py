@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import posixpath
 from collections.abc import Mapping
@@ -26,15 +27,22 @@ _SPEC: Final = "buildspec.yml"
 
 
 async def get(
-    session: RoleSession, given: Mapping[str, Any], version: str, folder: Path, packed: Path, *, most: int
+    session: RoleSession,
+    given: Mapping[str, Any],
+    version: str,
+    folder: Path,
+    packed: Path,
+    *,
+    most: int,
+    pinned: str = "",
 ) -> str:
     """Puts a source into an empty folder; what its version was found to mean. packed: where an archive may lie meanwhile.
-    most: bytes. Raises Failed."""
+    most: bytes. pinned: the SHA-256 that an archive has to have. Raises Failed."""
     kind, place = given["type"], str(given.get("location") or "")
     what = f"the source {place[:300]}"
     try:
         if kind in ("S3", "CODEPIPELINE"):
-            return await _from_s3(session, place, version, folder, packed, most)
+            return await _from_s3(session, place, version, folder, packed, most, pinned)
         if kind == "CODECOMMIT":
             return await _from_git(session, place, version, folder, packed, most)
     except Refused as refused:
@@ -50,7 +58,9 @@ async def get(
     return ""
 
 
-async def _from_s3(session: RoleSession, place: str, version: str, folder: Path, packed: Path, most: int) -> str:
+async def _from_s3(
+    session: RoleSession, place: str, version: str, folder: Path, packed: Path, most: int, pinned: str
+) -> str:
     if place.endswith("/"):
         await _prefix(session, place, folder, most)
         return ""
@@ -59,8 +69,15 @@ async def _from_s3(session: RoleSession, place: str, version: str, folder: Path,
     if version and version != "null":
         asked["VersionId"] = version
     told = await objects.fetch(session, asked, packed, most=most)
+    if pinned and await asyncio.to_thread(_digest, packed) != pinned:
+        raise Unfit("it is not what the action of the pipeline made, but was written over since")
     await asyncio.to_thread(archive.unpack, packed, folder, most_bytes=most)
     return str(told.get("VersionId") or told.get("ETag") or "").strip('"')
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _prefix(session: RoleSession, place: str, folder: Path, most: int) -> None:
