@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
@@ -117,6 +118,17 @@ def test_a_denied_share_is_denied_in_every_spelling(account: Account) -> None:
         _refused(lambda one=one: bound.delete_resource_share(resourceShareArn=one))
     [told] = admin.get_resource_shares(resourceOwner="SELF")["resourceShares"]
     assert (told["name"], told["tags"], told["status"]) == ("guarded", [], "ACTIVE")
+
+
+def test_the_tags_of_a_denied_api_are_denied_in_every_spelling(account: Account) -> None:
+    admin = account.client("apigateway")
+    arn = f"arn:aws:apigateway:us-east-1::/restapis/{admin.create_rest_api(name='guarded')['id']}"
+    denied = [f"arn:aws:apigateway:us-east-1::/tags/{arn}"]
+    bound = account.client("apigateway", _bound(account, ["apigateway:*"], denied), parameter_validation=False)
+    for one in [arn, quote(arn, safe=""), quote(arn), f"{arn}/x", f"{arn}/", *_spellings(arn)]:
+        _refused(lambda one=one: bound.tag_resource(resourceArn=one, tags={"a": "b"}))
+        _refused(lambda one=one: bound.get_tags(resourceArn=one))
+    assert admin.get_tags(resourceArn=arn)["tags"] == {}
 
 
 def test_a_denied_product_is_denied_by_its_name(account: Account, neighbour: Account) -> None:

@@ -236,7 +236,7 @@ class Copy:
     async def _listed(self, *arguments: str) -> bytes:
         """What lists files; raises TooMuch before anything is made of too many."""
         raw = await run(self._here, *arguments, most=_MOST_LISTED)
-        if raw.count(b"\0") > 2 * _MOST_ENTRIES:
+        if raw.count(b"\0") > _MOST_ENTRIES * (2 if arguments[0] == "diff-tree" else 1):
             raise TooMuch(f"there are more than {_MOST_ENTRIES} files")
         return raw
 
