@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import posixpath
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from bastide.engines import folders, zips
+from bastide.engines import zips
+from bastide.engines.sandbox.folders import Unfit, made_folder, opened, regular, top_of
+
+__all__ = ["Glob", "Unfit", "flattened", "opened", "pack", "select", "text_of", "top_of", "unpack"]
 
 _CHUNK: Final = 1 << 20
 _MOST_ENTRIES: Final = 65_536
 _DEEPEST: Final = 100
 _MOST_WORK: Final = 200_000_000
 """Of comparing names with patterns: characters of the ones by characters of the others."""
-_MOVED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV))
-
-
-class Unfit(Exception):  # noqa: N818
-    """What is wrong with an archive or a folder, in a sentence."""
 
 
 # -- zip -----------------------------------------------------------------------------------------------------------------
@@ -34,7 +31,7 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
     """Unpacks a .zip into a folder of ours, which others may have been unpacked into; raises Unfit for devices, names and
     links that lead outside, and more than `most_bytes` (a small archive can hold a lot). Links are made last, and nothing
     is written behind one."""
-    top = folders.top_of(folder)
+    top = top_of(folder)
     try:
         _unpack(path, top, most_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
@@ -59,7 +56,7 @@ def _unpack(path: Path, top: int, most_bytes: int) -> None:
             name = _plain(entry.filename)
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if entry.is_dir():
-                os.close(folders.made(top, name))
+                os.close(made_folder(top, name))
                 continue
             if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
                 raise Unfit(f"`{name[:200]}` in it is a device: only files, folders and links may be in it")
@@ -82,7 +79,7 @@ def _unpack(path: Path, top: int, most_bytes: int) -> None:
         if any("/".join(parts[:count]) in links for count in range(1, len(parts))):
             raise Unfit(f"`{name[:200]}` in it lies behind a link")
     for name, led in links.items():
-        above = folders.made(top, posixpath.dirname(name))
+        above = made_folder(top, posixpath.dirname(name))
         try:
             os.symlink(led, posixpath.basename(name), dir_fd=above)
         finally:
@@ -90,7 +87,7 @@ def _unpack(path: Path, top: int, most_bytes: int) -> None:
 
 
 def _created(top: int, name: str, mode: int) -> int:
-    above = folders.made(top, posixpath.dirname(name))
+    above = made_folder(top, posixpath.dirname(name))
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(posixpath.basename(name), flags, mode, dir_fd=above)
@@ -122,63 +119,7 @@ def _plain(given: str) -> str:
     return "/".join(parts)
 
 
-# -- folders -------------------------------------------------------------------------------------------------------------
-
-
-def opened(base: int, relative: str, flags: int) -> int:
-    """A descriptor of what lies at a path below a folder's descriptor; raises OSError, also for a link on the way."""
-    *folders, last = relative.split("/")
-    here = os.dup(base)
-    try:
-        for part in folders:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = below
-        return os.open(last, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def top_of(folder: Path) -> int:
-    """A descriptor of a folder that is no link."""
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def regular(top: int) -> Iterator[str]:
-    """The names of the regular files below a folder's descriptor; links, devices and what vanishes are left out. Raises
-    Unfit for more names than anybody could use, folders that are too deep, and names that are no text."""
-    waiting, names = ["."], 0
-    while waiting:
-        folder = waiting.pop()
-        try:
-            here = opened(top, folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            if error.errno not in _MOVED:
-                raise
-            continue
-        try:
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    names += 1
-                    if names > 2 * _MOST_ENTRIES:
-                        raise Unfit(f"there are more than {2 * _MOST_ENTRIES} files")
-                    with contextlib.suppress(FileNotFoundError):
-                        mode = entry.stat(follow_symlinks=False).st_mode
-                        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-                            continue
-                        path = entry.name if folder == "." else f"{folder}/{entry.name}"
-                        try:
-                            path.encode()
-                        except UnicodeEncodeError:
-                            raise Unfit(f"the name {os.fsencode(path)[-200:]!r} is not UTF-8") from None
-                        if stat.S_ISDIR(mode):
-                            if path.count("/") > _DEEPEST:
-                                raise Unfit(f"the folders are more than {_DEEPEST} deep")
-                            waiting.append(path)
-                        else:
-                            yield path
-        finally:
-            os.close(here)
+# -- folderss -------------------------------------------------------------------------------------------------------------
 
 
 class Glob:
@@ -232,7 +173,7 @@ def select(top: int, base: str, patterns: Sequence[str], exclude: Sequence[str] 
     wanted += [Glob(f"{one.rstrip('/')}/**") for one in patterns if Glob(one).plain]
     below = Glob(base) if base and base != "." else None
     found, work, lengths = [], 0, sum(map(len, (*patterns, *exclude, base)))
-    for path in regular(top):
+    for path, _ in regular(top, most_names=2 * _MOST_ENTRIES):
         work += len(path) * lengths
         if work > _MOST_WORK:
             raise Unfit("the patterns and the files are too many to be compared")

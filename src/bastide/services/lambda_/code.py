@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from bastide.domain import Refused
-from bastide.engines import folders, zips
+from bastide.engines import zips
 from bastide.engines.artifacts import SMALL, Artifacts, Damaged
 from bastide.engines.keys import RootKey, new_material
+from bastide.engines.sandbox.folders import made_folder, top_of
 from bastide.kernel import Authorised, Bytes, Calls
 from bastide.services.lambda_.noun import PRINCIPAL, invalid
 from bastide.store import Store
@@ -174,7 +175,7 @@ def look_through(data: bytes, *, layer: bool = False) -> int:
 def unpack(data: bytes, folder: Path, *, layer: bool = False) -> None:
     """Unpacks an archive that was looked through into a folder of ours, over what is there: a link that an earlier one
     made is replaced, and never written through."""
-    top = folders.top_of(folder)
+    top = top_of(folder)
     try:
         _walk(data, top, layer=layer)
     finally:
@@ -272,7 +273,7 @@ def _target(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> str:
 
 def _folder(top: int, name: str) -> int:
     """A descriptor of a folder, made if it is not there, that everybody may read."""
-    return folders.made(top, name, replacing=True, mode=0o755)
+    return made_folder(top, name, replacing=True, mode=0o755)
 
 
 def _written(source: Any, top: int | None, name: str, mode: int, room: int) -> int:
