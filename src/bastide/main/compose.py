@@ -248,6 +248,7 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
+        engines[sagemaker.Notebooks] = sagemaker.Notebooks(calls, directory.notebooks)
         durable = (sagemaker, cloudformation, codebuild, codepipeline, servicecatalog)
         workflows = Workflows(store, clock, [flow for service in durable for flow in service.flows(calls)])
         engines[Workflows] = workflows
@@ -451,6 +452,7 @@ class Platform:
         await self.calls.engine(Functions).close()
         await self.workflows.close()
         await self.calls.engine(sagemaker.Trackers).close()
+        await self.calls.engine(sagemaker.Notebooks).close()
         await self.serving.close()
         await self.capture.close()
         await self.calls.engine(Optimiser).close()
