@@ -46,6 +46,7 @@ from bastide.kernel.outbox import Outbox
 from bastide.main import authority
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
+from bastide.notebooks import NotebookPages
 from bastide.registry import PackagePages, RegistryPages
 from bastide.remote import RemotePages
 from bastide.services import (
@@ -381,7 +382,8 @@ class Platform:
         code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
         packages = PackagePages(self.calls, configuration.hosts, configuration.regions)
-        pages = (registry, remote, packages, code, signals, sns.Links(self.calls), *browsers)
+        notebooks = NotebookPages(self.calls, self.calls.engine(Address).hosts)
+        pages = (notebooks, registry, remote, packages, code, signals, sns.Links(self.calls), *browsers)
         return FrontDoor(
             self.calls,
             hosts=hosts,

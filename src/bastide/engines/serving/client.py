@@ -218,13 +218,11 @@ async def reach(socket: Path, protocol: Callable[[], P]) -> P:
 
 
 class Client:
-    """Connections to one server. socket: its path, in a folder that the server may write. most_bytes: of an answer. host:
-    what the server is told it is called."""
+    """Connections to one server. socket: its path, in a folder that the server may write. most_bytes: of an answer."""
 
-    def __init__(self, socket: Path, most_bytes: int, *, host: str = "model") -> None:
+    def __init__(self, socket: Path, most_bytes: int) -> None:
         self._socket = socket
         self._most = most_bytes
-        self._host = host
         self._idle: list[_Connection] = []
 
     async def _connect(self) -> _Connection:
@@ -258,11 +256,15 @@ class Client:
     ) -> tuple[_Connection, Answer]:
         whole = isinstance(body, bytes)
         length = f"content-length: {len(body)}" if isinstance(body, bytes) else "transfer-encoding: chunked"
-        lines = [f"{method} {path} HTTP/1.1", f"host: {self._host}", length]
+        lines = [f"{method} {path} HTTP/1.1", length]
+        named = False
         for name, value in headers:
             if "\r" in value or "\n" in value:
                 raise ValueError("a header has one line")
             lines.append(f"{name}: {value}")
+            named = named or name == "host"
+        if not named:
+            lines.append("host: model")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
         oldest = asyncio.get_running_loop().time() - _LONGEST_IDLE
         while self._idle and whole:  # a body in pieces gets a connection that nobody can have closed

@@ -13,7 +13,7 @@ from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
 from bastide.policy import Attached, Document, Form
-from bastide.services.sagemaker import model_package, pipeline_flow, project, state_changes
+from bastide.services.sagemaker import model_package, notebook_url, pipeline_flow, project, state_changes
 from bastide.services.sagemaker.association import ASSOCIATION
 from bastide.services.sagemaker.async_flow import AsyncFlow
 from bastide.services.sagemaker.capture import Capture
@@ -54,7 +54,7 @@ from bastide.services.sagemaker.tuning_trial import OVER
 from bastide.services.sagemaker.warm_pool import WarmPools, available
 from bastide.store import View
 
-__all__ = ["METRICS", "SERVICE", "Capture", "Notebooks", "Trackers", "flows", "recover", "subscribe"]
+__all__ = ["METRICS", "SERVICE", "Capture", "Notebooks", "Trackers", "flows", "notebook_url", "recover", "subscribe"]
 
 _POOL_EVENTS = ("UpdateTrainingJob", "WarmPoolReused", "WarmPoolTerminated")
 _ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")

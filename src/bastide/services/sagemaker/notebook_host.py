@@ -371,7 +371,7 @@ class _Machine:
     async def _until_up(self) -> None:
         assert self._running is not None and self._sockets is not None
         socket = self._sockets / "server.sock"
-        client = Client(socket, _MOST_ANSWER, host=self._row.doc["Url"])
+        client = Client(socket, _MOST_ANSWER)
         ended = asyncio.ensure_future(self._running.wait())
         until = self._calls.clock() + _START_SECONDS * MICROS * (1 + len(repositories(self._row.doc)))
         try:

@@ -15,6 +15,7 @@ from bastide.domain import Refused
 from bastide.engines import images
 from bastide.engines.placement import Placement
 from bastide.kernel import Ask, Authorised, Kind, Output, anything, fill, pages, tags_of
+from bastide.kernel.address import Address
 from bastide.protocol import codec
 from bastide.services.sagemaker import job_network
 from bastide.services.sagemaker.asking import keys, otherwise, passing, tagging, unsupported
@@ -45,6 +46,12 @@ THIS = NOTEBOOK.this
 def arn_of(row: Row) -> str:
     """The instance's ARN."""
     return NOTEBOOK.arn(row.account, row.region, row.name)
+
+
+def host_of(a: Authorised, row: Row) -> str:
+    """Where a browser reaches it from where the call comes: in a VPC AWS's name of it, by the endpoint for notebooks."""
+    rest = "sagemaker.aws" if a.request.vpce else a.engine(Address).host
+    return f"{row.doc['_label']}.notebook.{row.region}.{rest}"
 
 
 def vpc_of(doc: dict[str, Any]) -> dict[str, Any] | None:
@@ -156,7 +163,6 @@ def create(a: Authorised, tx: Transaction) -> Output:
         **({"SubnetId": subnet, "SecurityGroups": given["SecurityGroupIds"]} if subnet else {}),
         **({"KmsKeyId": given["KmsKeyId"]} if given.get("KmsKeyId") else {}),
         **_names(a, tx, given),
-        "Url": f"{label}.notebook.{a.region}.sagemaker.aws",
         "_id": id,
         "_label": label,
     }
@@ -239,7 +245,9 @@ def update(a: Authorised, tx: Transaction) -> Output:
 
 @NOTEBOOK.reads("DescribeNotebookInstance", asks=[Ask("sagemaker:DescribeNotebookInstance", THIS)])
 def describe(a: Authorised, view: View) -> Output:
-    return fill(NOTEBOOK, codec("sagemaker").operations[a.operation.name].output_shape, NOTEBOOK.named(a, view))
+    row = NOTEBOOK.named(a, view)
+    told = fill(NOTEBOOK, codec("sagemaker").operations[a.operation.name].output_shape, row)
+    return {**told, "Url": host_of(a, row)}
 
 
 def _fits(given: dict[str, Any], row: Row) -> bool:
@@ -276,4 +284,5 @@ def every(a: Authorised, view: View) -> Output:
         if (after is None or (place(row) < after if backwards else place(row) > after)) and _fits(given, row)
     ]
     token = pages.seal(a, place(found[limit - 1])) if len(found) > limit else None
-    return {"NotebookInstances": [fill(NOTEBOOK, summary, row) for row in found[:limit]], "NextToken": token}
+    told = [{**fill(NOTEBOOK, summary, row), "Url": host_of(a, row)} for row in found[:limit]]
+    return {"NotebookInstances": told, "NextToken": token}
