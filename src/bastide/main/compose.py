@@ -389,6 +389,7 @@ class Platform:
             hosts=hosts,
             regions=configuration.regions,
             health=self.health,
+            origins=s3.cors,
             pages=pages,
         )
 
