@@ -14,8 +14,8 @@ import websocket
 from botocore.exceptions import ClientError
 
 from bastide.engines import images
-from tests.moved import until
-from tests.platform import REGION, Account, Keys, Running, allow
+from tests.moved import Moved, moved, until
+from tests.platform import HOME, REGION, Account, Keys, Running, allow
 from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.ec2.conftest import Vpc, make_vpc
 from tests.stories.mission.jupyter import Browser
@@ -494,3 +494,45 @@ def test_files_survive_a_kill_and_a_stop(room: Room, running: Running) -> None:
     until(lambda: NAME not in left(), SECONDS)
     names = [one["NotebookInstanceName"] for one in room.sagemaker.list_notebook_instances()["NotebookInstances"]]
     assert NAME not in names
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moved]:
+    images.build("notebook")
+    yield from moved(tmp_path_factory.mktemp("timed"))
+
+
+@pytest.mark.control("EXP-06")
+def test_a_script_has_five_minutes(timed: Moved) -> None:
+    role = Account(timed, HOME, "home", timed.administrator).role("Execution", allow("logs:*"), trust=SERVICE)
+    client = timed.client("sagemaker")
+    content = base64.b64encode(b"#!/bin/bash\necho waiting\nsleep 3000\n").decode()
+    client.create_notebook_instance_lifecycle_config(
+        NotebookInstanceLifecycleConfigName="slow", OnStart=[{"Content": content}]
+    )
+    given = {"NotebookInstanceName": "slow", "InstanceType": "ml.t3.medium", "RoleArn": role}
+    client.create_notebook_instance(**given, LifecycleConfigName="slow")
+    logs = timed.client("logs")
+
+    def waiting() -> bool:
+        try:
+            found = logs.get_log_events(
+                logGroupName="/aws/sagemaker/NotebookInstances", logStreamName="slow/LifecycleConfigOnStart"
+            )["events"]
+        except ClientError:
+            return False
+        return [one["message"] for one in found] == ["waiting"]
+
+    until(waiting, SECONDS)
+
+    def told() -> list[str]:
+        return [
+            one["detail"]["NotebookInstanceStatus"]
+            for one in timed.told
+            if one.get("detail-type") == "SageMaker Notebook Instance State Change"
+        ]
+
+    with timed.days_later(301 / 86400):
+        until(lambda: told() == ["Pending", "Failed"], SECONDS)
+    reason = client.describe_notebook_instance(NotebookInstanceName="slow")["FailureReason"]
+    assert "notebook-instance-lifecycle-config/slow" in reason and "took longer than 5 minutes (OnStart)" in reason

@@ -27,11 +27,10 @@ from bastide.engines.placement import Claim, Placement
 from bastide.engines.sandbox import Limits, Running, SandboxError, Sandboxes, Spec, Volumes
 from bastide.engines.serving import Client, Lost, Serving
 from bastide.engines.workflow import Failed
-from bastide.kernel import Calls, Unforeseen
+from bastide.kernel import Calls, LogStream, Unforeseen
 from bastide.services.sagemaker import job_network
 from bastide.services.sagemaker.code_repository import cloned
 from bastide.services.sagemaker.host import public
-from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.notebook_instance import (
     ENVIRONMENT,
     INDEX,
@@ -197,7 +196,7 @@ class _Machine:
         self._sockets: Path | None = None
         self._running: Running | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._logs: dict[str, JobLog] = {}
+        self._logs: dict[str, LogStream] = {}
         self._begun: tuple[str, int] | None = None
         self._said: deque[str] = deque(maxlen=10)
         self._failed = ""
@@ -420,9 +419,9 @@ class _Machine:
             elif "failed" in told:
                 self._failed = str(told["failed"])[:1000]
 
-    async def _stream(self, name: str) -> JobLog:
+    async def _stream(self, name: str) -> LogStream:
         if name not in self._logs:
-            self._logs[name] = JobLog(self._session, LOG_GROUP, f"{self._row.name}/{name}")
+            self._logs[name] = LogStream(self._session, LOG_GROUP, f"{self._row.name}/{name}")
             await self._logs[name].open()
         return self._logs[name]
 
