@@ -59,7 +59,8 @@ class NotebookPages:
 
     def takes(self, scope: dict[str, Any]) -> bool:
         """Whether a request is for one."""
-        found = _HOST.fullmatch(_host(scope).rpartition(":")[0] or _host(scope))
+        host = _host(scope)
+        found = _HOST.fullmatch(host.rpartition(":")[0] or host) if ".notebook." in host else None
         return found is not None and found["rest"] in self._hosts
 
     async def serve(self, scope: dict[str, Any], source: Any, send: Any, listener: Listener) -> None:

@@ -161,7 +161,7 @@ def config(vpc: Vpc) -> dict[str, Any]:
 
 
 @pytest.mark.control("XVE-02")
-@pytest.mark.control("GRD-07", lacking="models, notebooks and tuning jobs")
+@pytest.mark.control("GRD-07", lacking="tuning jobs; models and notebooks have tests of their own")
 def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc: Vpc, mission: Path) -> None:
     administrator = workshop.sagemaker
     guardrail = policy(mission, "24-guardrail-vpc-deployment.json")

@@ -139,7 +139,9 @@ class Notebooks:
                     await self._end(arn)
                     raise
                 machine.watched = asyncio.get_running_loop().create_task(self._watch(arn, row, machine))
-            elif row.status == "Deleting":
+            elif vpc_of(row.doc):
+                await _Machine(self._calls, self._folder, row).clean()  # what a process that was killed left
+            if row.status == "Deleting":
                 await asyncio.to_thread(shutil.rmtree, self._folder / row.doc["_id"], ignore_errors=True)
         except (Failed, Refused, SandboxError, NetworkError, Unforeseen, OSError) as error:
             _log.warning("%s could not become what it is to be: %s", arn, error)
@@ -192,6 +194,7 @@ class _Machine:
             calls, row.doc["RoleArn"], account=row.account, region=row.region, source_arn=arn_of(row)
         )
         self._network = job_network.Network()
+        self._attached = False
         self._claim: Claim | None = None
         self._sockets: Path | None = None
         self._running: Running | None = None
@@ -221,6 +224,7 @@ class _Machine:
         await volumes.keep(self._name, key, self._place)
         system = await volumes.system(self._name, int(row.doc["VolumeSizeInGB"]) * _GIB)
         config = vpc_of(row.doc)
+        self._attached = bool(config)
         await job_network.connect(
             self._session, self._network, arn_of(row), 1, config, isolated=False, encrypted=False,
             direct=row.doc["DirectInternetAccess"] == "Enabled",
@@ -459,6 +463,13 @@ class _Machine:
         finally:
             waiting.cancel()
 
+    async def clean(self) -> None:
+        """Removes its network interface, as far as the role may."""
+        try:
+            await job_network.clean(self._session, arn_of(self._row))
+        except (Refused, Unforeseen):
+            _log.warning("the network interface of %s could not be removed", arn_of(self._row))
+
     async def close(self) -> None:
         """Frees everything; bears repeating."""
         watched, self.watched = self.watched, None
@@ -483,13 +494,9 @@ class _Machine:
             except TimeoutError:
                 await one.abandon()
         self._logs.clear()
-        if self._network.attached:
-            try:
-                await self._network.close()
-                await job_network.clean(self._session, arn_of(self._row))
-            except (Refused, Unforeseen):
-                _log.warning("the network interface of %s could not be removed", arn_of(self._row))
         await self._network.close()
+        if self._attached:
+            await self.clean()
         await self._calls.engine(Volumes).close(self._name)
         if self._sockets is not None:
             await asyncio.to_thread(self._calls.engine(Serving).leave, self._sockets)
