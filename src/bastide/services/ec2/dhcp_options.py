@@ -37,7 +37,7 @@ def _checked(key: str, values: Sequence[str]) -> list[str]:
     if not values:
         raise invalid(f"The DHCP option {key} needs a value.")
     if key == _DOMAIN:
-        names = [name for value in values for name in value.split()]
+        names = [name for value in values for name in value.split(" ") if name]
         if not names or not all(_NAME.fullmatch(name) for name in names):
             raise invalid(f"Invalid value for the DHCP option {key}: it takes domain names.")
         return names

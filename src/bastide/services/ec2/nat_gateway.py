@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from bastide.domain import MICROS, Refused
+from bastide.domain import Refused
 from bastide.kernel import Authorised, Output, once
 from bastide.services.ec2 import internet_gateway, noun
 from bastide.services.ec2.address_noun import allocation_of, take
@@ -106,7 +106,7 @@ def _shown(a: Authorised, view: View, row: Row) -> Output:
         "SubnetId": doc["SubnetId"],
         "State": row.status,
         "ConnectivityType": "public",
-        "CreateTime": doc["At"] / MICROS,
+        "CreateTime": doc["At"],
         "NatGatewayAddresses": [held],
         "FailureCode": "Gateway.NotAttached" if failed else None,
         "FailureMessage": f"Network {doc['VpcId']} has no Internet gateway attached" if failed else None,

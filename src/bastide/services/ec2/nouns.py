@@ -75,7 +75,7 @@ FLOW_LOG: Final = Noun(
     missing=("InvalidFlowLogId.NotFound", "The flow log ID '{name}' does not exist"),
 )  # fmt: skip
 ADDRESS: Final = Noun(
-    "Address", type="elastic-ip", prefix="eipalloc", member="AllocationId",
+    "ElasticIp", type="elastic-ip", prefix="eipalloc", member="AllocationId",
     missing=("InvalidAllocationID.NotFound", "The allocation ID '{name}' does not exist"),
 )  # fmt: skip
 NAT_GATEWAY: Final = Noun(

@@ -195,7 +195,7 @@ TYPES: Final = (
          arn_of("natgateway")),
     Type("AWS::EC2::DHCPOptions", "ec2", _create_options, _delete_options, retag, None,
          calls_of("ec2", ["CreateDhcpOptions", "DeleteDhcpOptions", *_TAGS]), frozenset(), arn_of("dhcp-options")),
-    Type("AWS::EC2::VPCDHCPOptionsAssociation", "ec2", _associate_options, _part_options, _associate_options, None,
+    Type("AWS::EC2::VPCDHCPOptionsAssociation", "ec2", _associate_options, _part_options, None, None,
          calls_of("ec2", ["AssociateDhcpOptions", "DescribeVpcs"]), frozenset({"VpcId"})),
     Type("AWS::EC2::NetworkAcl", "ec2", _create_acl, _delete_acl, retag, None,
          calls_of("ec2", ["CreateNetworkAcl", "DeleteNetworkAcl", *_TAGS]), frozenset(), arn_of("network-acl")),
