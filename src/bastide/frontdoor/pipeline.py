@@ -18,6 +18,7 @@ from bastide import sigv4
 from bastide.domain import Refused
 from bastide.frontdoor.authenticate import authenticate, authenticate_form, worded
 from bastide.frontdoor.form import Form, is_form
+from bastide.frontdoor.origins import Origins, bucket_in, is_preflight, preflight
 from bastide.frontdoor.receive import Listener, Receive, Received, Scope, Send, receive
 from bastide.frontdoor.route import Router, Target
 from bastide.kernel import ANONYMOUS, Bytes, Call, Calls, Request, Unforeseen
@@ -47,9 +48,17 @@ class FrontDoor:
     """The ASGI application. `at(listener)` gives the application of one way in."""
 
     def __init__(
-        self, calls: Calls, *, hosts: Sequence[str], regions: Sequence[str], health: Any, pages: Sequence[Pages] = ()
+        self,
+        calls: Calls,
+        *,
+        hosts: Sequence[str],
+        regions: Sequence[str],
+        health: Any,
+        origins: Origins,
+        pages: Sequence[Pages] = (),
     ) -> None:
         self.calls = calls
+        self._origins = origins
         self._pages = tuple(pages)
         self._router = Router(calls.registry, hosts)
         self._regions = frozenset(regions)
@@ -85,6 +94,9 @@ class FrontDoor:
         stream: AsyncIterator[bytes] | None = None
         try:
             received = receive(scope, source, listener, self.calls.clock)
+            if is_preflight(received):
+                await _send(send, self._beforehand(received), received.id, scope["method"])
+                return
             target, output = await self._walk(received)
             if target.codec.streaming_output is not None:
                 stream = output.pop(target.codec.streaming_output, None)
@@ -100,6 +112,8 @@ class FrontDoor:
             # What nobody foresaw says only the request's id to the caller, and everything to the log.
             _log.exception("request %s failed", received.id if received is not None else "?")
             answer = error_for(_guess(scope), _internal(), received.id if received is not None else "")
+        if received is not None and target is not None and target.service.service == "s3":
+            answer.headers.extend(self._cross_origin(received, target))
         close = received is None or (not received.finished and received.length != 0)
         await _send(send, answer, received.id if received is not None else "", scope["method"], stream, close=close)
 
@@ -142,6 +156,18 @@ class FrontDoor:
         except Unforeseen as unforeseen:
             _log.exception("request %s failed: %s", received.id, unforeseen)
             raise _Answered(target, target.codec.error(target.protocol, _internal(), received.id)) from None
+
+    def _beforehand(self, received: Received) -> Answer:
+        with self.calls.store.reading() as view:
+            return preflight(self._origins, view, received, self._router.bucket(received))
+
+    def _cross_origin(self, received: Received, target: Target) -> list[tuple[str, str]]:
+        origin = received.named.get("origin")
+        if origin is None:
+            return []
+        with self.calls.store.reading() as view:
+            bucket = bucket_in(target.head.raw_path)
+            return self._origins.told(view, bucket, origin, received.method, None) or []
 
     async def _upload_by_form(self, received: Received) -> NoReturn:
         """A browser's upload: PutObject under the policy that somebody signed for it. Ends in its answer."""

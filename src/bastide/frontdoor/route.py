@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 from bastide.domain import Refused
 from bastide.frontdoor.body import unpacked
 from bastide.frontdoor.form import Form
+from bastide.frontdoor.origins import bucket_in
 from bastide.frontdoor.receive import MOST_BODY_BYTES, MOST_UNSIGNED_BYTES, Received, too_large
 from bastide.kernel import Operation, Registry
 from bastide.protocol import Codec, Head, OperationCodec, codec, is_call, services_for_signing_name
@@ -124,6 +125,10 @@ class Router:
                 found = name[: -len(suffix)]
                 return None if found == "s3" else found
         return None
+
+    def bucket(self, received: Received) -> str:
+        """The bucket that a request is for, by its host or its path; empty if by neither."""
+        return self._bucket_of(received.named.get("host", "")) or bucket_in(received.raw_path)
 
     def form(self, received: Received, form: Form) -> tuple[Target, str]:
         """The PutObject that a form means, and its bucket; raises Refused if it was not sent to a bucket."""

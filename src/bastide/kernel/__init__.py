@@ -35,7 +35,9 @@ from bastide.kernel.kind import (
     fills,
     member,
 )
+from bastide.kernel.log_stream import LogStream
 from bastide.kernel.regular import fill, page, regular, tags_of
+from bastide.kernel.role_session import RoleSession
 from bastide.kernel.rounds import Rounds
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "Facts",
     "Fills",
     "Kind",
+    "LogStream",
     "Network",
     "Operation",
     "Organisation",
@@ -61,6 +64,7 @@ __all__ = [
     "Question",
     "Registry",
     "Request",
+    "RoleSession",
     "Rounds",
     "Sealer",
     "Service",

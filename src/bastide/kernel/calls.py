@@ -288,6 +288,34 @@ class Calls:
             Call(held, input, caller, caller.account, where, request, body, given, prepared=prepared, also=also)
         )
 
+    async def issue(
+        self,
+        service: str,
+        role_arn: str,
+        session_name: str,
+        *,
+        account: str,
+        region: str,
+        seconds: int = 3600,
+        source_arn: str = "",
+        **more: Any,
+    ) -> Output:
+        """Credentials, as STS has them, of a session of a role that trusts a service, which takes it on for something in
+        `account` (`source_arn`, if it has a name). more: further members of AssumeRole.
+
+        Raises Refused when the role's trust policy does not let it.
+        """
+        output = await self.act(
+            service_caller(service, account, source_arn),
+            "sts",
+            "AssumeRole",
+            {"RoleArn": role_arn, "RoleSessionName": session_name, "DurationSeconds": seconds, **more},
+            region=region,
+            source=service,
+        )
+        issued: Output = output["Credentials"]
+        return issued
+
     async def assume(
         self,
         service: str,
@@ -299,20 +327,24 @@ class Calls:
         seconds: int = 3600,
         source_arn: str = "",
     ) -> Caller:
-        """A service takes on a role that trusts it, for something in `account` (`source_arn`, if it has a name); returns
-        the session's caller.
+        """The same; returns the session's caller."""
+        where = {"account": account, "region": region, "source_arn": source_arn}
+        return self.holder(await self.issue(service, role_arn, session_name, seconds=seconds, **where), role_arn)
 
-        Raises Refused when the role's trust policy does not let it.
+    async def chain(
+        self, first: Caller, role_arn: str, session_name: str, *, region: str, source: str, **more: Any
+    ) -> Caller:
+        """Takes on a further role with a session's caller; returns the new session's. source: the service on whose behalf.
+        more: further members of AssumeRole.
+
+        Raises Refused when the first may not, or the role's trust policy does not let it.
         """
-        output = await self.act(
-            service_caller(service, account, source_arn),
-            "sts",
-            "AssumeRole",
-            {"RoleArn": role_arn, "RoleSessionName": session_name, "DurationSeconds": seconds},
-            region=region,
-            source=service,
-        )
-        issued = output["Credentials"]
+        asked = {"RoleArn": role_arn, "RoleSessionName": session_name, **more}
+        output = await self.act(first, "sts", "AssumeRole", asked, region=region, source=source)
+        return self.holder(output["Credentials"], role_arn)
+
+    def holder(self, issued: Mapping[str, Any], role_arn: str) -> Caller:
+        """Whoever holds credentials that STS issued for a role; raises Refused when the role is gone meanwhile."""
         session, _ = self.sessions.read(issued["SessionToken"], issued["AccessKeyId"], self.clock())
         with self.store.reading() as view:
             caller = self.directory.by_session(view, session)

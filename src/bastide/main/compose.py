@@ -386,6 +386,7 @@ class Platform:
             hosts=hosts,
             regions=configuration.regions,
             health=self.health,
+            origins=s3.cors,
             pages=pages,
         )
 

@@ -8,9 +8,10 @@ from bastide.protocol import queues as _queues  # noqa: F401 - a codec of its ow
 from bastide.protocol import repositories as _repositories  # noqa: F401 - a codec of its own
 from bastide.protocol import tracking as _tracking  # noqa: F401 - a codec of its own
 from bastide.protocol.calling import is_call
-from bastide.protocol.codec import MODELS, Codec, OperationCodec, codec, services_for_signing_name
+from bastide.protocol.codec import MODELS, Codec, codec, services_for_signing_name
 from bastide.protocol.head import Answer, Head
 from bastide.protocol.named import named, service_of
+from bastide.protocol.operation import OperationCodec
 from bastide.protocol.refusals import error_for
 
 __all__ = [

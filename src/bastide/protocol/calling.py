@@ -13,8 +13,9 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from bastide.domain import Refused
-from bastide.protocol.codec import SPECIAL, Codec, OperationCodec
+from bastide.protocol.codec import SPECIAL, Codec
 from bastide.protocol.head import Answer, Head
+from bastide.protocol.operation import OperationCodec
 
 _HOST: Final = re.compile(r"([a-z0-9]{1,32})\.execute-api\.[a-z0-9-]+\..+")
 _PATH: Final = re.compile(rb"/restapis/([a-z0-9-]{1,64})/([A-Za-z0-9_$-]{1,128})/_user_request_(/.*)?")

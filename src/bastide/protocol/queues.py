@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from botocore.model import ServiceModel
 
-from bastide.protocol.codec import SPECIAL, Codec, OperationCodec
+from bastide.protocol.codec import SPECIAL, Codec
 from bastide.protocol.head import Answer, Head
+from bastide.protocol.operation import OperationCodec
 
 _NAMESPACE: Final = "http://queue.amazonaws.com/doc/2012-11-05/"
 _ITEMS: Final = {

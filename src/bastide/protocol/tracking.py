@@ -14,8 +14,9 @@ from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes, urlencode
 
 from bastide.domain import Refused
-from bastide.protocol.codec import SPECIAL, Codec, OperationCodec
+from bastide.protocol.codec import SPECIAL, Codec
 from bastide.protocol.head import Head
+from bastide.protocol.operation import OperationCodec
 
 _ID: Final = rb"(?:tr-|m-)?[0-9a-f]{32}"  # of traces and logged models: no word that another path has in its place
 _KEY: Final = rb"[^/]{1,2000}"

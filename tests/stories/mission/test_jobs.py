@@ -176,7 +176,7 @@ def test_a_jobs_logs_metrics_and_interface_are_its_roles(study: Study) -> None:
         found = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
         return [one["logStreamName"] for one in found]
 
-    name = shop.train("import time\nprint('acc=0.5', flush=True)\ntime.sleep(1)", **inside, **target)
+    name = shop.train("import time\nprint('acc=0.5', flush=True)\ntime.sleep(5)", **inside, **target)
     seen: list[dict[str, Any]] = []
     while shop.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "InProgress":
         seen += vpc.ec2.describe_network_interfaces()["NetworkInterfaces"]

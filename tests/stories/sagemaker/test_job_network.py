@@ -23,9 +23,9 @@ import datetime, hashlib, hmac, json, os, ssl, urllib.request, socket
 def credentials():
     asked = urllib.request.Request(os.environ['AWS_CONTAINER_CREDENTIALS_FULL_URI'])
     asked.add_header('Authorization', os.environ['AWS_CONTAINER_AUTHORIZATION_TOKEN'])
-    return json.load(urllib.request.urlopen(asked, timeout=5))
+    return json.load(urllib.request.urlopen(asked, timeout=20))
 
-def call(service, path, method='GET', body=b'', base=None):
+def call(service, path, method='GET', body=b'', base=None, patience=20):
     held, region = credentials(), os.environ['AWS_REGION']
     base = base or os.environ['AWS_ENDPOINT_URL']
     now = datetime.datetime.now(datetime.timezone.utc).strftime('%Y%m%dT%H%M%SZ')
@@ -47,7 +47,7 @@ def call(service, path, method='GET', body=b'', base=None):
     asked = urllib.request.Request(base + path + ('?' + query if query else ''), method=method, headers=headers,
                                    data=body or None)
     try:
-        with urllib.request.urlopen(asked, timeout=3, context=trusted) as answer:
+        with urllib.request.urlopen(asked, timeout=patience, context=trusted) as answer:
             return [answer.status, answer.read().decode()]
     except urllib.error.HTTPError as error:
         return [error.code, error.read().decode()]
@@ -81,7 +81,7 @@ found = {{'read': call('s3', '/{workshop.bucket}/told/a'),
     'links': sorted(name for _, name in socket.if_nameindex())}}
 asked = urllib.request.Request(os.environ['AWS_CONTAINER_CREDENTIALS_FULL_URI'])
 try:
-    urllib.request.urlopen(asked, timeout=5)
+    urllib.request.urlopen(asked, timeout=20)
 except urllib.error.HTTPError as error:
     found['without'] = error.code
 """
@@ -189,10 +189,13 @@ def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc
     script = f"""
 found = {{'read': call('s3', '/{workshop.bucket}/told/a', base='https://s3.us-east-1.amazonaws.com'),
     'url': os.environ.get('AWS_ENDPOINT_URL'),
-    'sagemaker': call('sagemaker', '/', base='https://api.sagemaker.us-east-1.amazonaws.com')[0],
+    'sagemaker': call('sagemaker', '/', base='https://api.sagemaker.us-east-1.amazonaws.com', patience=2)[0],
     'seen': [one for one in socket.if_nameindex()][-1][1], 'outside': reaches('8.8.8.8')}}
 import time
-time.sleep(1.5)
+until = time.monotonic() + 60
+while call('s3', '/{workshop.bucket}/told/seen', base='https://s3.us-east-1.amazonaws.com')[0] != 200:
+    assert time.monotonic() < until
+    time.sleep(0.1)
 """
     source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{workshop.bucket}/told/"}
     told = [{"ChannelName": "told", "DataSource": {"S3DataSource": source}}]  # the service itself goes that way as well
@@ -200,6 +203,8 @@ time.sleep(1.5)
     seen: list[dict[str, Any]] = []
     while workshop.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "InProgress":
         seen += vpc.ec2.describe_network_interfaces()["NetworkInterfaces"]
+        if any(one["Status"] == "in-use" for one in seen):
+            workshop.s3.put_object(Bucket=workshop.bucket, Key="told/seen", Body=b"")
     job = workshop.trained(name)
     found = json.loads(job["FailureReason"].removeprefix("AlgorithmError: ").rpartition(", exit code")[0])
     assert found == {
@@ -223,7 +228,8 @@ time.sleep(1.5)
     vpc.ec2.revoke_security_group_egress(GroupId=vpc.group, IpPermissions=every)
     shut = said(
         workshop,
-        f"found = {{'read': call('s3', '/{workshop.bucket}/told/a', base='https://s3.us-east-1.amazonaws.com')[0]}}",
+        f"base = 'https://s3.us-east-1.amazonaws.com'\n"
+        f"found = {{'read': call('s3', '/{workshop.bucket}/told/a', base=base, patience=2)[0]}}",
         VpcConfig=config(vpc),
     )
     assert shut == {"read": 0}

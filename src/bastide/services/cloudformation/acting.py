@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
-from bastide.kernel import Body, Caller, Calls, Output, Session
+from bastide.kernel import Body, Caller, Calls, Output
+from bastide.kernel.standing import caller_of, kept
 from bastide.services.cloudformation.shaping import shaped
 from bastide.store import Transaction
 
@@ -29,21 +30,10 @@ def as_role(role: str) -> Principal:
 
 def principal(caller: Caller) -> Principal:
     """Whoever asked, to be kept; raises Refused for who has no credentials that could be used later."""
-    if caller.session is not None:
-        return {"session": {name: getattr(caller.session, name) for name in Session.__slots__}}
-    if caller.access_key:
-        return {"user": caller.access_key}
-    raise Refused("ValidationError", "A stack needs a caller with credentials, or a role.")
-
-
-def _session(fields: Mapping[str, Any]) -> Session:
-    known = dict(fields)
-    for name in ("policies", "policy_arns", "transitive", "origin"):
-        known[name] = tuple(known[name])
-    known["keys"] = {
-        key: value if isinstance(value, str) else tuple(value) for key, value in known.get("keys", {}).items()
-    }
-    return Session(**known)
+    found = kept(caller)
+    if found is None:
+        raise Refused("ValidationError", "A stack needs a caller with credentials, or a role.")
+    return found
 
 
 class Actor:
@@ -67,21 +57,12 @@ class Actor:
         """Whoever acts; raises Refused if a role cannot be assumed, or the session or user is there no more."""
         if "roles" in self.principal:
             return await self._roles()
-        if "session" in self.principal:
-            session = _session(self.principal["session"])
-            if session.expires <= self.calls.clock():
-                raise Refused(
-                    "ExpiredToken", "The session that the stack acts with has expired; use a role (RoleARN).", 403
-                )
-            with self.calls.store.reading() as view:
-                found = self.calls.directory.by_session(view, session)
-        else:
-            with self.calls.store.reading() as view:
-                held = self.calls.directory.by_access_key(view, self.principal["user"])
-            found = None if held is None else held[0]
-        if found is None:
-            raise Refused("AccessDenied", "Whoever asked for the stack has no valid credentials any more.", 403)
-        return found
+        return caller_of(
+            self.calls,
+            self.principal,
+            expired="The session that the stack acts with has expired; use a role (RoleARN).",
+            gone="Whoever asked for the stack has no valid credentials any more.",
+        )
 
     async def _roles(self) -> Caller:
         """The last of the roles; the first trusts the service, and each further one the one before."""
@@ -98,23 +79,14 @@ class Actor:
                         service, role, _NAME, account=self.account, region=self.region, source_arn=self.arn
                     )
                 else:
-                    held = await self._next(held, role)
+                    held = await self.calls.chain(
+                        held, role, _NAME, region=self.region, source=CLOUDFORMATION, DurationSeconds=3600
+                    )
         except Refused:
             raise Refused("ValidationError", f"Role {role} is invalid or cannot be assumed") from None
         assert held is not None
         self._caller = held
         return held
-
-    async def _next(self, held: Caller, role: str) -> Caller:
-        asked = {"RoleArn": role, "RoleSessionName": _NAME, "DurationSeconds": 3600}
-        output = await self.calls.act(held, "sts", "AssumeRole", asked, region=self.region, source=CLOUDFORMATION)
-        issued = output["Credentials"]
-        session, _ = self.calls.sessions.read(issued["SessionToken"], issued["AccessKeyId"], self.calls.clock())
-        with self.calls.store.reading() as view:
-            found = self.calls.directory.by_session(view, session)
-        if found is None:
-            raise Refused("AccessDenied", f"The role {role} is gone.", 403)
-        return found
 
     async def act(
         self,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
-from bastide.domain import Refused
-from bastide.engines.artifacts import Artifacts, Damaged
+from bastide.engines.artifacts import Artifacts
+from bastide.engines.artifacts.examining import examined
 from bastide.engines.keys import RootKey
 from bastide.services.codeartifact.noun import CONTENT, DOMAIN, HOLDER, rows_below
 from bastide.services.codeartifact.sealing import context_of, purpose
@@ -29,15 +29,9 @@ async def examine(
             rows = rows_below(view, CONTENT, domain, f"{domain.name}/")
         for row in rows:
             name = f"package content {row.account}/{row.region}/{row.name}"
-            try:
-                key = _key(store, root, opened, domain, row)
-            except Refused:
-                yield name, "", True
-                continue
-            except ValueError as error:
-                yield name, f"its key is damaged: {error}", False
-                continue
-            yield name, await _trouble(artifacts, row, key), False
+            key = partial(_key, store, root, opened, domain, row)
+            wrong, locked = await examined(artifacts, [row.doc["file"]], key, row.name.rpartition("/")[2])
+            yield name, wrong, locked
 
 
 def _key(store: Store, root: RootKey, opened: Opened, domain: Row, row: Row) -> bytes:
@@ -46,15 +40,3 @@ def _key(store: Store, root: RootKey, opened: Opened, domain: Row, row: Row) -> 
         return root.unwrap(blob, purpose(domain))
     with store.reading() as view:
         return opened(view, blob, context_of(domain))
-
-
-async def _trouble(artifacts: Artifacts, row: Row, key: bytes) -> str:
-    seen = hashlib.sha256()
-    try:
-        async for piece in artifacts.open(row.doc["file"], key):
-            seen.update(piece)
-    except FileNotFoundError:
-        return "its bytes are gone"
-    except (Damaged, ValueError) as error:
-        return f"its bytes are damaged: {error}"
-    return "" if row.name.endswith(f"/{seen.hexdigest()}") else "it is another content"

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import posixpath
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
+
+from bastide.engines.sandbox.folders import Unfit, opened, regular, top_of
+
+__all__ = ["Glob", "Unfit", "flattened", "opened", "pack", "select", "text_of", "top_of", "unpack"]
 
 _CHUNK: Final = 1 << 20
 _MOST_ENTRIES: Final = 65_536
 _DEEPEST: Final = 100
 _MOST_WORK: Final = 200_000_000
 """Of comparing names with patterns: characters of the ones by characters of the others."""
-_MOVED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV))
-
-
-class Unfit(Exception):  # noqa: N818
-    """What is wrong with an archive or a folder, in a sentence."""
 
 
 # -- zip -----------------------------------------------------------------------------------------------------------------
@@ -107,63 +105,7 @@ def _plain(given: str) -> str:
     return "/".join(parts)
 
 
-# -- folders -------------------------------------------------------------------------------------------------------------
-
-
-def opened(base: int, relative: str, flags: int) -> int:
-    """A descriptor of what lies at a path below a folder's descriptor; raises OSError, also for a link on the way."""
-    *folders, last = relative.split("/")
-    here = os.dup(base)
-    try:
-        for part in folders:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = below
-        return os.open(last, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def top_of(folder: Path) -> int:
-    """A descriptor of a folder that is no link."""
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def regular(top: int) -> Iterator[str]:
-    """The names of the regular files below a folder's descriptor; links, devices and what vanishes are left out. Raises
-    Unfit for more names than anybody could use, folders that are too deep, and names that are no text."""
-    waiting, names = ["."], 0
-    while waiting:
-        folder = waiting.pop()
-        try:
-            here = opened(top, folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            if error.errno not in _MOVED:
-                raise
-            continue
-        try:
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    names += 1
-                    if names > 2 * _MOST_ENTRIES:
-                        raise Unfit(f"there are more than {2 * _MOST_ENTRIES} files")
-                    with contextlib.suppress(FileNotFoundError):
-                        mode = entry.stat(follow_symlinks=False).st_mode
-                        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-                            continue
-                        path = entry.name if folder == "." else f"{folder}/{entry.name}"
-                        try:
-                            path.encode()
-                        except UnicodeEncodeError:
-                            raise Unfit(f"the name {os.fsencode(path)[-200:]!r} is not UTF-8") from None
-                        if stat.S_ISDIR(mode):
-                            if path.count("/") > _DEEPEST:
-                                raise Unfit(f"the folders are more than {_DEEPEST} deep")
-                            waiting.append(path)
-                        else:
-                            yield path
-        finally:
-            os.close(here)
+# -- folderss -------------------------------------------------------------------------------------------------------------
 
 
 class Glob:
@@ -217,7 +159,7 @@ def select(top: int, base: str, patterns: Sequence[str], exclude: Sequence[str] 
     wanted += [Glob(f"{one.rstrip('/')}/**") for one in patterns if Glob(one).plain]
     below = Glob(base) if base and base != "." else None
     found, work, lengths = [], 0, sum(map(len, (*patterns, *exclude, base)))
-    for path in regular(top):
+    for path, _ in regular(top, most_names=2 * _MOST_ENTRIES):
         work += len(path) * lengths
         if work > _MOST_WORK:
             raise Unfit("the patterns and the files are too many to be compared")

@@ -66,6 +66,30 @@ def arn_name(given: str, kind: Kind, account: str, region: str) -> str:
     return given[len(prefix) :]
 
 
+def look_up(a: Authorised, view: View, kind: Kind, given: str) -> Row | None:
+    """What a name or an ARN means, None if it is not there; raises Refused for an ARN of something else."""
+    return kind.get(view, a.account, a.region, arn_name(given, kind, a.account, a.region))
+
+
+def find(a: Authorised, view: View, kind: Kind, given: str) -> Row:
+    """What a name or an ARN means; raises Refused."""
+    return kind.find(view, a.account, a.region, arn_name(given, kind, a.account, a.region))
+
+
+def batch(
+    a: Authorised, view: View, kind: Kind, asked: Iterable[str], shown: Callable[[Row], dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What names or ARNs mean, as `shown`, and those that mean nothing."""
+    there, missing = [], []
+    for given in dict.fromkeys(asked):
+        row = look_up(a, view, kind, given)
+        if row is None:
+            missing.append(given)
+        else:
+            there.append(shown(row))
+    return there, missing
+
+
 def build_name(given: str, account: str, region: str) -> str:
     """A build's id from an id or an ARN; raises Refused."""
     name = arn_name(given, BUILD, account, region)
@@ -196,6 +220,17 @@ def listed(
                 found.append(row)
         if len(rows) <= limit:
             return found, None
+
+
+def in_order(a: Authorised, view: View, kind: Kind) -> tuple[Sequence[Row], str | None]:
+    """One page of a kind's rows as `sortBy` and `sortOrder` want them; raises Refused for an order that is not there."""
+    by = a.input.get("sortBy") or "NAME"
+    if by == "LAST_MODIFIED_TIME":
+        raise invalid(
+            "Invalid sortBy: LAST_MODIFIED_TIME is not supported by Bastide; there are NAME and CREATED_TIME."
+        )
+    order = "name" if by == "NAME" else "created"
+    return listed(a, view, kind.key, a.account, order=order, descending=descending(a, False))
 
 
 def descending(a: Authorised, default: bool = True) -> bool:

@@ -9,11 +9,12 @@ from bastide.services.codebuild import checking, conditions, network
 from bastide.services.codebuild.buildspec import PYTHON
 from bastide.services.codebuild.noun import (
     PROJECT,
-    arn_name,
     ask,
-    descending,
+    batch,
+    find,
+    in_order,
     invalid,
-    listed,
+    look_up,
     passing,
     projects,
     tags_of,
@@ -48,8 +49,8 @@ async def _before(a: Authorised) -> None:
     given = a.input
     role, config = given.get("serviceRole"), given.get("vpcConfig")
     with a.calls.store.reading() as view:
-        held = PROJECT.get(view, a.account, a.region, given["name"])
-    role = role or (held.doc["serviceRole"] if held is not None else None)
+        row = PROJECT.get(view, a.account, a.region, given["name"])
+    role = role or (row.doc["serviceRole"] if row is not None else None)
     if not role:
         return  # there is no such project: the handler says so
     arn = PROJECT.arn(a.account, a.region, given["name"])
@@ -84,9 +85,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     before=_before,
 )
 def update(a: Authorised, tx: Transaction) -> Output:
-    row = PROJECT.find(tx, a.account, a.region, arn_name(a.input["name"], PROJECT, a.account, a.region))
-    held = {key: value for key, value in row.doc.items() if not key.startswith("_")}
-    given = {**held, **{key: value for key, value in a.input.items() if value is not None and key != "tags"}}
+    row = find(a, tx, PROJECT, a.input["name"])
+    before = {key: value for key, value in row.doc.items() if not key.startswith("_")}
+    given = {**before, **{key: value for key, value in a.input.items() if value is not None and key != "tags"}}
     given["name"] = row.name
     if a.input.get("concurrentBuildLimit") == -1:
         given.pop("concurrentBuildLimit")
@@ -106,7 +107,7 @@ def update(a: Authorised, tx: Transaction) -> Output:
 @PROJECT.operation("DeleteProject", asks=[ask("DeleteProject", projects("name"))])
 def delete(a: Authorised, tx: Transaction) -> Output:
     # Who deletes what is not there has what is wanted; so does AWS. Builds stay.
-    row = PROJECT.get(tx, a.account, a.region, arn_name(a.input["name"], PROJECT, a.account, a.region))
+    row = look_up(a, tx, PROJECT, a.input["name"])
     if row is not None:
         PROJECT.remove(tx, row, a.operation.name, a.request.id)
     return {}
@@ -114,8 +115,7 @@ def delete(a: Authorised, tx: Transaction) -> Output:
 
 @PROJECT.operation("InvalidateProjectCache", asks=[ask("InvalidateProjectCache", projects("projectName"))])
 def invalidate_cache(a: Authorised, tx: Transaction) -> Output:
-    name = arn_name(a.input["projectName"], PROJECT, a.account, a.region)
-    row = PROJECT.find(tx, a.account, a.region, name)
+    row = find(a, tx, PROJECT, a.input["projectName"])
     row.doc["_cache"] += 1
     PROJECT.change(tx, row, a.operation.name, a.request.id)
     return {}
@@ -125,14 +125,8 @@ def invalidate_cache(a: Authorised, tx: Transaction) -> Output:
 def batch_get(a: Authorised, view: View) -> Output:
     if len(a.input["names"]) > _MOST:
         raise invalid(f"Invalid names: at most {_MOST} at a time.")
-    found, missing = [], []
-    for given in dict.fromkeys(a.input["names"]):
-        row = PROJECT.get(view, a.account, a.region, arn_name(given, PROJECT, a.account, a.region))
-        if row is None:
-            missing.append(given)
-        else:
-            found.append(shown(row))
-    return {"projects": found, "projectsNotFound": missing}
+    there, missing = batch(a, view, PROJECT, a.input["names"], shown)
+    return {"projects": there, "projectsNotFound": missing}
 
 
 @PROJECT.reads("ListCuratedEnvironmentImages", asks=[Ask("codebuild:ListCuratedEnvironmentImages", anything)])
@@ -145,11 +139,5 @@ def curated(a: Authorised, view: View) -> Output:
 
 @PROJECT.reads("ListProjects", asks=[Ask("codebuild:ListProjects", anything)])
 def list_(a: Authorised, view: View) -> Output:
-    by = a.input.get("sortBy") or "NAME"
-    if by == "LAST_MODIFIED_TIME":
-        raise invalid(
-            "Invalid sortBy: LAST_MODIFIED_TIME is not supported by Bastide; there are NAME and CREATED_TIME."
-        )
-    order = "name" if by == "NAME" else "created"
-    rows, token = listed(a, view, PROJECT.key, a.account, order=order, descending=descending(a, False))
+    rows, token = in_order(a, view, PROJECT)
     return {"projects": [row.name for row in rows], "nextToken": token}

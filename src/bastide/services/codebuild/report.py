@@ -21,10 +21,14 @@ from bastide.services.codebuild.noun import (
     RESULT,
     arn_name,
     ask,
+    batch,
     descending,
+    find,
     groups,
+    in_order,
     invalid,
     listed,
+    look_up,
     tags_of,
     tags_shown,
     unsupported,
@@ -97,7 +101,7 @@ def create_group(a: Authorised, tx: Transaction) -> Output:
 
 @REPORT_GROUP.operation("UpdateReportGroup", asks=[Ask("codebuild:UpdateReportGroup", groups("arn"), given=_KEYS)])
 def update_group(a: Authorised, tx: Transaction) -> Output:
-    row = REPORT_GROUP.find(tx, a.account, a.region, arn_name(a.input["arn"], REPORT_GROUP, a.account, a.region))
+    row = find(a, tx, REPORT_GROUP, a.input["arn"])
     if a.input.get("exportConfig") is not None:
         row.doc["exportConfig"] = _export(a.input["exportConfig"])
     if a.input.get("tags") is not None:
@@ -110,7 +114,7 @@ def update_group(a: Authorised, tx: Transaction) -> Output:
 @REPORT_GROUP.operation("DeleteReportGroup", asks=[ask("DeleteReportGroup", groups("arn"))])
 def delete_group(a: Authorised, tx: Transaction) -> Output:
     name = arn_name(a.input["arn"], REPORT_GROUP, a.account, a.region)
-    row = REPORT_GROUP.get(tx, a.account, a.region, name)
+    row = look_up(a, tx, REPORT_GROUP, a.input["arn"])
     held = tx.scan(REPORT_OF, f"{a.account}/{name}", a.region, limit=_MOST)
     if held and not a.input.get("deleteReports"):
         raise invalid("The report group has reports: delete them first, or say deleteReports.")
@@ -127,25 +131,13 @@ def delete_group(a: Authorised, tx: Transaction) -> Output:
 
 @REPORT_GROUP.reads("BatchGetReportGroups", asks=[ask("BatchGetReportGroups", groups("reportGroupArns"))])
 def get_groups(a: Authorised, view: View) -> Output:
-    found, missing = [], []
-    for given in dict.fromkeys(a.input["reportGroupArns"]):
-        row = REPORT_GROUP.get(view, a.account, a.region, arn_name(given, REPORT_GROUP, a.account, a.region))
-        if row is None:
-            missing.append(given)
-        else:
-            found.append(_group(row))
-    return {"reportGroups": found, "reportGroupsNotFound": missing}
+    there, missing = batch(a, view, REPORT_GROUP, a.input["reportGroupArns"], _group)
+    return {"reportGroups": there, "reportGroupsNotFound": missing}
 
 
 @REPORT_GROUP.reads("ListReportGroups", asks=[Ask("codebuild:ListReportGroups", anything)])
 def list_groups(a: Authorised, view: View) -> Output:
-    by = a.input.get("sortBy") or "NAME"
-    if by == "LAST_MODIFIED_TIME":
-        raise invalid(
-            "Invalid sortBy: LAST_MODIFIED_TIME is not supported by Bastide; there are NAME and CREATED_TIME."
-        )
-    order = "name" if by == "NAME" else "created"
-    rows, token = listed(a, view, REPORT_GROUP.key, a.account, order=order, descending=descending(a, False))
+    rows, token = in_order(a, view, REPORT_GROUP)
     arns = [REPORT_GROUP.arn(row.account, row.region, row.name) for row in rows]
     return {"reportGroups": arns, "nextToken": token}
 
@@ -168,9 +160,7 @@ def list_reports(a: Authorised, view: View) -> Output:
 
 @REPORT.reads("ListReportsForReportGroup", asks=[ask("ListReportsForReportGroup", groups("reportGroupArn"))])
 def list_of_group(a: Authorised, view: View) -> Output:
-    group = REPORT_GROUP.find(
-        view, a.account, a.region, arn_name(a.input["reportGroupArn"], REPORT_GROUP, a.account, a.region)
-    )
+    group = find(a, view, REPORT_GROUP, a.input["reportGroupArn"])
     kept = _status_kept(a)
 
     def keep(row: Row) -> bool:
@@ -184,14 +174,8 @@ def list_of_group(a: Authorised, view: View) -> Output:
 
 @REPORT.reads("BatchGetReports", asks=[ask("BatchGetReports", groups("reportArns"))])
 def get_reports(a: Authorised, view: View) -> Output:
-    found, missing = [], []
-    for given in dict.fromkeys(a.input["reportArns"]):
-        row = REPORT.get(view, a.account, a.region, arn_name(given, REPORT, a.account, a.region))
-        if row is None:
-            missing.append(given)
-        else:
-            found.append(_report(row))
-    return {"reports": found, "reportsNotFound": missing}
+    there, missing = batch(a, view, REPORT, a.input["reportArns"], _report)
+    return {"reports": there, "reportsNotFound": missing}
 
 
 def _remove(a: Authorised, tx: Transaction, row: Row) -> None:
@@ -206,7 +190,7 @@ def _remove(a: Authorised, tx: Transaction, row: Row) -> None:
 
 @REPORT.operation("DeleteReport", asks=[ask("DeleteReport", groups("arn"))])
 def delete_report(a: Authorised, tx: Transaction) -> Output:
-    row = REPORT.get(tx, a.account, a.region, arn_name(a.input["arn"], REPORT, a.account, a.region))
+    row = look_up(a, tx, REPORT, a.input["arn"])
     if row is not None:
         _remove(a, tx, row)
     return {}
@@ -214,7 +198,7 @@ def delete_report(a: Authorised, tx: Transaction) -> Output:
 
 @REPORT.reads("DescribeTestCases", asks=[ask("DescribeTestCases", groups("reportArn"))])
 def describe_cases(a: Authorised, view: View) -> Output:
-    report = REPORT.find(view, a.account, a.region, arn_name(a.input["reportArn"], REPORT, a.account, a.region))
+    report = find(a, view, REPORT, a.input["reportArn"])
     if report.doc["type"] != "TEST":
         raise invalid("The report is one of code coverage: see DescribeCodeCoverages.")
     asked = a.input.get("filter") or {}
@@ -233,7 +217,7 @@ def describe_cases(a: Authorised, view: View) -> Output:
 
 @REPORT.reads("DescribeCodeCoverages", asks=[ask("DescribeCodeCoverages", groups("reportArn"))])
 def describe_coverages(a: Authorised, view: View) -> Output:
-    report = REPORT.find(view, a.account, a.region, arn_name(a.input["reportArn"], REPORT, a.account, a.region))
+    report = find(a, view, REPORT, a.input["reportArn"])
     if report.doc["type"] != "CODE_COVERAGE":
         raise invalid("The report is one of tests: see DescribeTestCases.")
     if a.input.get("sortBy") == "LINE_COVERAGE_PERCENTAGE":

@@ -63,6 +63,15 @@ def evaluation(row: Row) -> Output:
     }  # fmt: skip
 
 
+def _changed(
+    a: Authorised, tx: Transaction, row: Row, event: str, metadata: Output, topic: str, words: str, **told: Any
+) -> None:
+    """Keeps a pull request, with an event of its own and a notification (``pullRequest`` and `topic`)."""
+    happened(tx, row, a.caller.arn, event, **metadata)
+    notify(a, tx, row, f"pullRequest{topic}", words, **told)
+    PULL_REQUEST.change(tx, row, a.operation.name, a.request.id)
+
+
 @RULE.operation("UpdatePullRequestApprovalState", asks=of_pull_request("UpdatePullRequestApprovalState"))
 def approve(a: Authorised, tx: Transaction) -> Output:
     row = open_one(a, tx)
@@ -80,15 +89,11 @@ def approve(a: Authorised, tx: Transaction) -> Output:
     row.doc["approvals"] = {
         one: row.doc["approvals"][one] for one in row.doc["revisions"] if one in row.doc["approvals"]
     }
-    happened(
-        tx, row, a.caller.arn, "PULL_REQUEST_APPROVAL_STATE_CHANGED",
-        approvalStateChangedEventMetadata={"revisionId": revision, "approvalStatus": state},
+    _changed(
+        a, tx, row, "PULL_REQUEST_APPROVAL_STATE_CHANGED",
+        {"approvalStateChangedEventMetadata": {"revisionId": revision, "approvalStatus": state}},
+        "ApprovalStateChanged", "changed the approval state of the pull request", approvalStatus=state,
     )  # fmt: skip
-    notify(
-        a, tx, row, "pullRequestApprovalStateChanged", "changed the approval state of the pull request",
-        approvalStatus=state,
-    )  # fmt: skip
-    PULL_REQUEST.change(tx, row, a.operation.name, a.request.id)
     return {}
 
 
@@ -118,15 +123,11 @@ def override(a: Authorised, tx: Transaction) -> Output:
         row.doc["overrides"] = {revision: a.caller.arn}
     else:
         row.doc["overrides"] = {}
-    happened(
-        tx, row, a.caller.arn, "PULL_REQUEST_APPROVAL_RULE_OVERRIDDEN",
-        approvalRuleOverriddenEventMetadata={"revisionId": revision, "overrideStatus": status},
+    _changed(
+        a, tx, row, "PULL_REQUEST_APPROVAL_RULE_OVERRIDDEN",
+        {"approvalRuleOverriddenEventMetadata": {"revisionId": revision, "overrideStatus": status}},
+        "ApprovalRuleOverridden", "overrode the approval rules of the pull request", overrideStatus=status,
     )  # fmt: skip
-    notify(
-        a, tx, row, "pullRequestApprovalRuleOverridden", "overrode the approval rules of the pull request",
-        overrideStatus=status,
-    )  # fmt: skip
-    PULL_REQUEST.change(tx, row, a.operation.name, a.request.id)
     return {}
 
 
@@ -144,15 +145,19 @@ def _rule(row: Row, name: str) -> dict[str, Any] | None:
     return next((one for one in row.doc["rules"] if one["name"] == name), None)
 
 
+def _held_rule(a: Authorised, row: Row) -> dict[str, Any]:
+    one = _rule(row, str(a.input["approvalRuleName"]))
+    if one is None:
+        raise refused("ApprovalRuleDoesNotExist", "There is no such approval rule.")
+    return one
+
+
 def _told(a: Authorised, tx: Transaction, row: Row, one: dict[str, Any], what: str, words: str) -> None:
-    happened(
-        tx, row, a.caller.arn, f"PULL_REQUEST_APPROVAL_RULE_{what.upper()}", approvalRuleEventMetadata=rule.told(one)
-    )
-    notify(
-        a, tx, row, f"pullRequestApprovalRule{what}", words, approvalRuleName=one["name"], approvalRuleId=one["id"],
+    _changed(
+        a, tx, row, f"PULL_REQUEST_APPROVAL_RULE_{what.upper()}", {"approvalRuleEventMetadata": rule.told(one)},
+        f"ApprovalRule{what}", words, approvalRuleName=one["name"], approvalRuleId=one["id"],
         approvalRuleContentSha256=one["sha"],
     )  # fmt: skip
-    PULL_REQUEST.change(tx, row, a.operation.name, a.request.id)
 
 
 @RULE.operation("CreatePullRequestApprovalRule", asks=of_pull_request("CreatePullRequestApprovalRule"))
@@ -175,9 +180,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
 @RULE.operation("UpdatePullRequestApprovalRuleContent", asks=of_pull_request("UpdatePullRequestApprovalRuleContent"))
 def update(a: Authorised, tx: Transaction) -> Output:
     row = open_one(a, tx)
-    one = _rule(row, str(a.input["approvalRuleName"]))
-    if one is None:
-        raise refused("ApprovalRuleDoesNotExist", "There is no such approval rule.")
+    one = _held_rule(a, row)
     if one.get("origin"):
         raise refused(
             "CannotModifyApprovalRuleFromTemplate", "The rule comes from a template; override it, or edit that."
@@ -193,9 +196,7 @@ def update(a: Authorised, tx: Transaction) -> Output:
 @RULE.operation("DeletePullRequestApprovalRule", asks=of_pull_request("DeletePullRequestApprovalRule"))
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = open_one(a, tx)
-    one = _rule(row, str(a.input["approvalRuleName"]))
-    if one is None:
-        raise refused("ApprovalRuleDoesNotExist", "There is no such approval rule.")
+    one = _held_rule(a, row)
     if one.get("origin"):
         raise refused("CannotDeleteApprovalRuleFromTemplate", "The rule comes from a template; override it instead.")
     row.doc["rules"].remove(one)

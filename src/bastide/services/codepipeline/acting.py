@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
-from bastide.kernel import Body, Caller, Calls, Output, service_caller
+from bastide.kernel import Body, Caller, Calls, Output
 from bastide.services.codepipeline.noun import PRINCIPAL
 from bastide.store import Transaction
 
@@ -51,26 +51,16 @@ class Actor:
                 f"CodePipeline is not authorized to perform AssumeRole on the role {self.role}: {refused.message}"
             ) from None
         if self.further:
-            held = await self._next(held)
+            try:
+                held = await self.calls.chain(
+                    held, self.further, self.name, region=self.region, source=PRINCIPAL, DurationSeconds=3600
+                )
+            except Refused as refused:
+                raise Denied(
+                    f"The pipeline's role {self.role} cannot assume the action's role {self.further}: {refused.message}"
+                ) from None
         self._caller = held
         return held
-
-    async def _next(self, first: Caller) -> Caller:
-        asked = {"RoleArn": self.further, "RoleSessionName": self.name, "DurationSeconds": 3600}
-        try:
-            issued = (await self.calls.act(first, "sts", "AssumeRole", asked, region=self.region, source=PRINCIPAL))[
-                "Credentials"
-            ]
-            session, _ = self.calls.sessions.read(issued["SessionToken"], issued["AccessKeyId"], self.calls.clock())
-        except Refused as refused:
-            raise Denied(
-                f"The pipeline's role {self.role} cannot assume the action's role {self.further}: {refused.message}"
-            ) from None
-        with self.calls.store.reading() as view:
-            found = self.calls.directory.by_session(view, session)
-        if found is None:
-            raise Denied(f"The role {self.further} is gone.")
-        return found
 
     async def act(
         self,
@@ -100,15 +90,13 @@ class Actor:
 
     async def credentials(self, policy: str) -> dict[str, str]:
         """Credentials of a session of the pipeline's role that can do no more than a policy says; raises Denied."""
-        asked = {"RoleArn": self.role, "RoleSessionName": self.name, "DurationSeconds": 3600, "Policy": policy}
         try:
-            output = await self.calls.act(
-                service_caller(PRINCIPAL, self.account, self.arn), "sts", "AssumeRole", asked,
-                region=self.region, source=PRINCIPAL,
+            issued = await self.calls.issue(
+                PRINCIPAL, self.role, self.name, account=self.account, region=self.region, source_arn=self.arn,
+                Policy=policy,
             )  # fmt: skip
         except Refused as refused:
             raise Denied(f"The role {self.role} cannot be assumed: {refused.message}") from None
-        issued = output["Credentials"]
         return {
             "accessKeyId": issued["AccessKeyId"],
             "secretAccessKey": issued["SecretAccessKey"],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
 from bastide.engines.network import Transit
 from bastide.engines.network.links import Links
 from bastide.kernel import Authorised, Output
+from bastide.kernel.kind import Handler
 from bastide.services.ec2 import noun
 from bastide.services.ec2.noun import ask, creating, describes, invalid, sliced
 from bastide.services.ec2.nouns import TRANSIT_ATTACHMENT, TRANSIT_GATEWAY, TRANSIT_TABLE
@@ -34,6 +35,11 @@ _ATTACHMENT: Final = TRANSIT_ATTACHMENT.ids("TransitGatewayAttachmentId")
 def _settles(a: Authorised, view: View) -> list[Transit]:
     row = TRANSIT_TABLE.get(view, a.account, a.region, str(a.input[_ID]))
     return [] if row is None else transit(view, a.region, row.doc["Tgw"])
+
+
+def _does_with_attachment(operation: str) -> Callable[[Handler], Handler]:
+    """Declares an operation that asks for a table and an attachment, and changes which way packets go."""
+    return TRANSIT_TABLE.does(operation, asks=[ask(operation, _THIS), ask(operation, _ATTACHMENT)], settles=_settles)
 
 
 def _shown(a: Authorised, view: View, row: Row) -> Output:
@@ -107,6 +113,12 @@ def _pair(a: Authorised, tx: Transaction) -> tuple[Row, Row]:
     return row, held
 
 
+def _saved(a: Authorised, tx: Transaction, row: Row, held: Row, state: str, **changed: Any) -> Output:
+    held.doc |= changed
+    TRANSIT_ATTACHMENT.save(a, tx, held)
+    return _joined(row, held, state)
+
+
 def _joined(row: Row, held: Row, state: str) -> Output:
     return {
         _ID: row.name,
@@ -117,48 +129,23 @@ def _joined(row: Row, held: Row, state: str) -> Output:
     }
 
 
-@TRANSIT_TABLE.does(
-    "AssociateTransitGatewayRouteTable",
-    asks=[
-        ask("AssociateTransitGatewayRouteTable", _THIS),
-        ask("AssociateTransitGatewayRouteTable", _ATTACHMENT),
-    ],
-    settles=_settles,
-)
+@_does_with_attachment("AssociateTransitGatewayRouteTable")
 def associate(a: Authorised, tx: Transaction) -> Output:
     row, held = _pair(a, tx)
     if held.doc["Table"]:
         raise Refused("Resource.AlreadyAssociated", f"Transit Gateway Attachment {held.name} is already associated.")
-    held.doc["Table"] = row.name
-    TRANSIT_ATTACHMENT.save(a, tx, held)
-    return {"Association": _joined(row, held, "associating")}
+    return {"Association": _saved(a, tx, row, held, "associating", Table=row.name)}
 
 
-@TRANSIT_TABLE.does(
-    "DisassociateTransitGatewayRouteTable",
-    asks=[
-        ask("DisassociateTransitGatewayRouteTable", _THIS),
-        ask("DisassociateTransitGatewayRouteTable", _ATTACHMENT),
-    ],
-    settles=_settles,
-)
+@_does_with_attachment("DisassociateTransitGatewayRouteTable")
 def disassociate(a: Authorised, tx: Transaction) -> Output:
     row, held = _pair(a, tx)
     if held.doc["Table"] != row.name:
         raise Refused("InvalidAssociation.NotFound", f"{held.name} is not associated with {row.name}.")
-    held.doc["Table"] = ""
-    TRANSIT_ATTACHMENT.save(a, tx, held)
-    return {"Association": _joined(row, held, "disassociating")}
+    return {"Association": _saved(a, tx, row, held, "disassociating", Table="")}
 
 
-@TRANSIT_TABLE.does(
-    "EnableTransitGatewayRouteTablePropagation",
-    asks=[
-        ask("EnableTransitGatewayRouteTablePropagation", _THIS),
-        ask("EnableTransitGatewayRouteTablePropagation", _ATTACHMENT),
-    ],
-    settles=_settles,
-)
+@_does_with_attachment("EnableTransitGatewayRouteTablePropagation")
 def propagate(a: Authorised, tx: Transaction) -> Output:
     noun.unsupported(a, "TransitGatewayRouteTableAnnouncementId")
     row, held = _pair(a, tx)
@@ -166,27 +153,17 @@ def propagate(a: Authorised, tx: Transaction) -> Output:
         raise Refused(
             "TransitGatewayRouteTablePropagation.Duplicate", f"Propagation of {held.name} to {row.name} exists."
         )
-    held.doc["Propagates"] = [*held.doc["Propagates"], row.name]
-    TRANSIT_ATTACHMENT.save(a, tx, held)
-    return {"Propagation": _joined(row, held, "enabled")}
+    return {"Propagation": _saved(a, tx, row, held, "enabled", Propagates=[*held.doc["Propagates"], row.name])}
 
 
-@TRANSIT_TABLE.does(
-    "DisableTransitGatewayRouteTablePropagation",
-    asks=[
-        ask("DisableTransitGatewayRouteTablePropagation", _THIS),
-        ask("DisableTransitGatewayRouteTablePropagation", _ATTACHMENT),
-    ],
-    settles=_settles,
-)
+@_does_with_attachment("DisableTransitGatewayRouteTablePropagation")
 def stop_propagating(a: Authorised, tx: Transaction) -> Output:
     noun.unsupported(a, "TransitGatewayRouteTableAnnouncementId")
     row, held = _pair(a, tx)
     if row.name not in held.doc["Propagates"]:
         raise Refused("TransitGatewayRouteTablePropagation.NotFound", f"{held.name} does not propagate to {row.name}.")
-    held.doc["Propagates"] = [one for one in held.doc["Propagates"] if one != row.name]
-    TRANSIT_ATTACHMENT.save(a, tx, held)
-    return {"Propagation": _joined(row, held, "disabled")}
+    left = [one for one in held.doc["Propagates"] if one != row.name]
+    return {"Propagation": _saved(a, tx, row, held, "disabled", Propagates=left)}
 
 
 _JOINED: Final[dict[str, noun.Field]] = {
@@ -275,20 +252,12 @@ def _put(a: Authorised, tx: Transaction, *, exists: bool) -> Output:
     return {"Route": _route(found)}
 
 
-@TRANSIT_TABLE.does(
-    "CreateTransitGatewayRoute",
-    asks=[ask("CreateTransitGatewayRoute", _THIS), ask("CreateTransitGatewayRoute", _ATTACHMENT)],
-    settles=_settles,
-)
+@_does_with_attachment("CreateTransitGatewayRoute")
 def create_route(a: Authorised, tx: Transaction) -> Output:
     return _put(a, tx, exists=False)
 
 
-@TRANSIT_TABLE.does(
-    "ReplaceTransitGatewayRoute",
-    asks=[ask("ReplaceTransitGatewayRoute", _THIS), ask("ReplaceTransitGatewayRoute", _ATTACHMENT)],
-    settles=_settles,
-)
+@_does_with_attachment("ReplaceTransitGatewayRoute")
 def replace_route(a: Authorised, tx: Transaction) -> Output:
     return _put(a, tx, exists=True)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
-from bastide.domain import Refused
-from bastide.engines.artifacts import Artifacts, Damaged
+from bastide.engines.artifacts import Artifacts
+from bastide.engines.artifacts.examining import examined
 from bastide.engines.keys import RootKey
 from bastide.services.ecr.repository import LAYER, REPOSITORY, holders, rows_of
 from bastide.services.ecr.sealing import context_of, purpose
@@ -29,15 +29,9 @@ async def examine(
             rows = rows_of(view, LAYER, repository)
         for row in rows:
             name = f"layer {row.account}/{row.region}/{row.name}"
-            try:
-                key = _key(store, root, opened, repository, row)
-            except Refused:
-                yield name, "", True
-                continue
-            except ValueError as error:
-                yield name, f"its key is damaged: {error}", False
-                continue
-            yield name, await _trouble(artifacts, row, key), False
+            key = partial(_key, store, root, opened, repository, row)
+            wrong, locked = await examined(artifacts, row.doc["parts"], key, row.name.rpartition(":")[2])
+            yield name, wrong, locked
 
 
 def _key(store: Store, root: RootKey, opened: Opened, repository: Row, row: Row) -> bytes:
@@ -46,16 +40,3 @@ def _key(store: Store, root: RootKey, opened: Opened, repository: Row, row: Row)
         return root.unwrap(blob, purpose(repository))
     with store.reading() as view:
         return opened(view, blob, context_of(repository))
-
-
-async def _trouble(artifacts: Artifacts, row: Row, key: bytes) -> str:
-    seen = hashlib.sha256()
-    try:
-        for part in row.doc["parts"]:
-            async for piece in artifacts.open(part, key):
-                seen.update(piece)
-    except FileNotFoundError:
-        return "its bytes are gone"
-    except (Damaged, ValueError) as error:
-        return f"its bytes are damaged: {error}"
-    return "" if row.name.endswith(f"@sha256:{seen.hexdigest()}") else "it is another layer"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
 
+from bastide import kernel
 from bastide.domain import MICROS, Instant, Refused
-from bastide.kernel import Caller, Calls, Output, service_caller
+from bastide.kernel import Caller, Calls
 from bastide.services.lambda_.noun import PRINCIPAL
-
-_SPARE: Final = 300 * MICROS
-_SECONDS: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,38 +19,24 @@ class Credentials:
     until: Instant
 
 
-class RoleSession:
+class RoleSession(kernel.RoleSession):
     """Acts with a function's role; its trust policy and the record see which function it is for. The credentials stay in
     this process's memory, but for those that the function itself is given."""
 
+    spare = 300 * MICROS
+
     def __init__(self, calls: Calls, role: str, name: str, *, account: str, region: str, source_arn: str) -> None:
-        self.calls = calls
-        self.role = role
-        self.account = account
-        self.region = region
-        self.source_arn = source_arn
-        self._name = name
-        self._caller: Caller | None = None
+        super().__init__(calls, PRINCIPAL, role, name, account=account, region=region, source_arn=source_arn)
 
     async def begin(self) -> Credentials:
         """Takes on the role; raises Refused. The same session acts for the function from then on."""
         try:
-            output = await self.calls.act(
-                service_caller(PRINCIPAL, self.account, self.source_arn),
-                "sts",
-                "AssumeRole",
-                {"RoleArn": self.role, "RoleSessionName": self._name, "DurationSeconds": _SECONDS},
-                region=self.region,
-                source=PRINCIPAL,
+            issued = await self.calls.issue(
+                PRINCIPAL, self.role, self.name, account=self.account, region=self.region, source_arn=self.source_arn
             )
+            self._caller = self.calls.holder(issued, self.role)
         except Refused:
             raise cannot_assume() from None
-        issued = output["Credentials"]
-        held, _ = self.calls.sessions.read(issued["SessionToken"], issued["AccessKeyId"], self.calls.clock())
-        with self.calls.store.reading() as view:
-            self._caller = self.calls.directory.by_session(view, held)
-        if self._caller is None:
-            raise cannot_assume()
         given = {
             "AWS_ACCESS_KEY_ID": issued["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": issued["SecretAccessKey"],
@@ -61,19 +44,10 @@ class RoleSession:
         }
         return Credentials(given, int(issued["Expiration"]))
 
-    async def caller(self) -> Caller:
-        """Whoever acts; raises Refused if the role cannot be assumed (any more)."""
-        held = self._caller
-        if held is None or held.session is None or held.session.expires - _SPARE < self.calls.clock():
-            await self.begin()
+    async def _assumed(self) -> Caller:
+        await self.begin()
         assert self._caller is not None
         return self._caller
-
-    async def act(self, service: str, operation: str, input: dict[str, Any], **more: Any) -> Output:
-        """A call to another service; raises Refused as it does."""
-        return await self.calls.act(
-            await self.caller(), service, operation, input, region=self.region, source=PRINCIPAL, **more
-        )
 
 
 def cannot_assume() -> Refused:

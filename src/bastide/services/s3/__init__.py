@@ -8,6 +8,7 @@ from __future__ import annotations
 from bastide.kernel import Service
 from bastide.services.s3 import completing as _completing  # declares how uploads end
 from bastide.services.s3 import copying as _copying  # declares CopyObject
+from bastide.services.s3 import cors
 from bastide.services.s3 import deleting as _deleting  # declares how objects are deleted
 from bastide.services.s3 import founding as _founding  # declares the operations that make and list buckets
 from bastide.services.s3 import lifecycle as _lifecycle  # declares the lifecycle rules of buckets
@@ -27,7 +28,7 @@ from bastide.services.s3.upload import PART, UPLOAD
 from bastide.services.s3.versions import MANIFEST, OBJECT, VERSION
 from bastide.store import View
 
-__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "Expiry", "Notifications", "examine", "files"]
+__all__ = ["BUCKET", "NAME", "OBJECT", "SERVICE", "Expiry", "Notifications", "cors", "examine", "files"]
 
 SERVICE = Service("s3", kinds=[BUCKET, NAME, OBJECT, VERSION, MANIFEST, UPLOAD, PART], facts=facts)
 

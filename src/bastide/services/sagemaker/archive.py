@@ -2,123 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import gzip
 import os
-import stat
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-_MOST_MEMBERS: Final = 100_000
-_DEEPEST: Final = 100
-"""Folders in each other. What walks deeper meets the limits of paths, of recursion and of open files."""
+from bastide.engines.sandbox.folders import MOST_NAMES, MOVED, Unfit, opened, plain_folder, regular, top_of
+
+__all__ = ["MOVED", "Unfit", "files", "opened", "pack", "plain_folder", "regular", "unpack"]
+
 _CHUNK: Final = 1 << 20
 _MOST_HEAD: Final = 4 << 20
 """Bytes that may stand in front of a member: names and attributes are read into memory by tarfile, however long."""
-
-MOVED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV))
-"""What opening says of something that its owner took away or put something else in its place. Everything else says that
-the file system does not answer as it should, and then what is there is not known."""
-
-
-class Unfit(Exception):  # noqa: N818
-    """The archive is not one that may be unpacked; the message says why."""
-
-
-def plain_folder(base: Path, relative: str) -> Path:
-    """The folder at `relative` below `base`, whether it is there or not.
-
-    Raises Unfit if something else stands on the way to it: the job owned everything below `base`, and may have left a
-    link to where only the platform can read.
-    """
-    here = base
-    for part in relative.split("/"):
-        here = here / part
-        try:
-            mode = here.stat(follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            break
-        if not stat.S_ISDIR(mode):
-            raise Unfit(f"`{relative}` is a link or a file, not a folder")
-    return base / relative
-
-
-def opened(base: int, relative: str, flags: int) -> int:
-    """A descriptor of what lies at a path below a folder's descriptor; raises OSError, also for a link on the way."""
-    *folders, last = relative.split("/")
-    here = os.dup(base)
-    try:
-        for part in folders:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = below
-        return os.open(last, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def regular(top: int, *, most_bytes: int) -> Iterator[tuple[str, os.stat_result]]:
-    """The regular files below a folder's descriptor, with their names in it; whoever owns the folder may change it
-    meanwhile. Links, devices and what vanishes are left out.
-
-    Raises OSError where the file system does not answer. Raises Unfit for more than `most_bytes` as they are read: files
-    with holes take no room on their volume, and all of it where they are copied to. And for more names than anybody could
-    use, folders that are too deep, and names that are no text.
-    """
-    left, names = most_bytes, 0
-    waiting = ["."]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            here = opened(top, folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            if error.errno not in MOVED:
-                raise
-            continue
-        try:
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    names += 1
-                    if names > _MOST_MEMBERS:
-                        raise Unfit(f"it holds more than {_MOST_MEMBERS} files")
-                    with contextlib.suppress(FileNotFoundError):
-                        told = entry.stat(follow_symlinks=False)
-                        inside = stat.S_ISDIR(told.st_mode)
-                        if not inside and not stat.S_ISREG(told.st_mode):
-                            continue
-                        path = entry.name if folder == "." else f"{folder}/{entry.name}"
-                        if not _is_text(entry.name):
-                            raise Unfit(f"the name {os.fsencode(path)[-200:]!r} in it is not UTF-8")
-                        if inside:
-                            if path.count("/") > _DEEPEST:
-                                raise Unfit(f"its folders are more than {_DEEPEST} deep")
-                            waiting.append(path)
-                            continue
-                        left -= told.st_size
-                        if left < 0:
-                            raise Unfit(f"it holds more than {most_bytes} bytes")
-                        yield path, told
-        finally:
-            os.close(here)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def files(folder: Path, *, most_bytes: int) -> list[tuple[str, Path]]:
     """The regular files below a folder (see `plain_folder`) with their names in it, sorted; none if it is not there. Raises
     Unfit (see `regular`)."""
     try:
-        top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        top = top_of(folder)
     except FileNotFoundError:
         return []
     try:
@@ -185,8 +90,8 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
                 if (info := tar.next()) is None:
                     break
                 members += 1
-                if members > _MOST_MEMBERS:
-                    raise Unfit(f"it holds more than {_MOST_MEMBERS} files")
+                if members > MOST_NAMES:
+                    raise Unfit(f"it holds more than {MOST_NAMES} files")
                 if info.size < 0:  # tarfile goes back by as much, and would read the same members without end
                     raise Unfit(f"`{info.name[:200]}` has less than no bytes")
                 parts = [part for part in info.name.split("/") if part not in ("", ".")]

@@ -23,9 +23,8 @@ from bastide.domain import Clock, Instant, Refused, iso
 from bastide.engines.serving import Answer, Invocation
 from bastide.engines.spool import Segment, Spool, Spools
 from bastide.engines.workflow import Failed
-from bastide.kernel import Bytes, Calls
+from bastide.kernel import Bytes, Calls, LogStream
 from bastide.services.sagemaker import job_network, objects
-from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.session import RoleSession
 
 _log = logging.getLogger("bastide.sagemaker")
@@ -229,7 +228,7 @@ class Capture:
     async def _tell(self, session: RoleSession, head: dict[str, Any], line: str) -> None:
         """Writes a line to the endpoint's log, if the role may."""
         with contextlib.suppress(Refused):
-            log = JobLog(session, f"/aws/sagemaker/Endpoints/{head['name']}", f"{head['variant']}/data-capture")
+            log = LogStream(session, f"/aws/sagemaker/Endpoints/{head['name']}", f"{head['variant']}/data-capture")
             await log.open()
             await log.write(line.encode())
             await log.close()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bastide.domain import Refused
 from bastide.engines.lazy import Folders
 from bastide.engines.placement import Grant, Place
 from bastide.engines.sandbox import Ended, Running, Volumes
 from bastide.engines.workflow import Failed
-from bastide.kernel import Calls
-from bastide.services.sagemaker import channels
+from bastide.kernel import Calls, LogStream
+from bastide.services.sagemaker import channels, digest
 from bastide.services.sagemaker.archive import Unfit
-from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.pipes import Pipe
 from bastide.services.sagemaker.session import RoleSession
@@ -38,7 +38,7 @@ class Host:
     ml: Path = Path()
     volume: bool = False
     running: Running | None = None
-    log: JobLog | None = None
+    log: LogStream | None = None
     pipes: list[Pipe] = field(default_factory=list)
     folders: list[int] = field(default_factory=list)
     mirrors: list[Mirror] = field(default_factory=list)
@@ -139,3 +139,18 @@ def public(path: Path, content: bytes) -> None:
     """A file that everybody may read."""
     path.write_bytes(content)
     path.chmod(0o644)
+
+
+def content_digests(pinned: Mapping[str, Any], hosts: Sequence[Host]) -> dict[str, dict[str, str]]:
+    """What each input was, by content; of one that is read while the job runs, by what its listing said of the content."""
+    found: dict[str, dict[str, str]] = {}
+    for name, told in pinned["sources"].items():
+        got = {one.path: one for host in hosts for one in host.received.get(name, ())}
+        if not any(name in host.received for host in hosts):
+            found[name] = {"sha256": f"listing-sha256:{told['sha256']}"}
+            continue
+        found[name] = {"sha256": digest.of_files((path, one.place) for path, one in got.items())}
+        if len(got) == 1:
+            [one] = got.values()
+            found[name] |= {"etag": one.etag.strip('"'), "version": one.version}
+    return found

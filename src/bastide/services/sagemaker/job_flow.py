@@ -11,73 +11,43 @@ import contextlib
 import errno
 import hashlib
 import logging
-import os
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from bastide.domain import MICROS, Refused
-from bastide.engines import images
 from bastide.engines.lazy import LazyError
 from bastide.engines.network import NetworkError
 from bastide.engines.placement import Claim, Grant, Placement
-from bastide.engines.placement.types import devices_of
-from bastide.engines.sandbox import Limits, SandboxError, Sandboxes, Spec, Volumes
+from bastide.engines.sandbox import SandboxError
 from bastide.engines.workflow import Failed, Flow, Run, Step
-from bastide.kernel import Calls, Kind, Unforeseen
-from bastide.services.sagemaker import archive, channels, digest, job_network, job_record, own_image
-from bastide.services.sagemaker.channels import Source, together
-from bastide.services.sagemaker.host import Host, all_or_first_failure, last_sync, public
-from bastide.services.sagemaker.joblog import JobLog
-from bastide.services.sagemaker.measuring import Measures, Usages
+from bastide.kernel import Unforeseen
+from bastide.services.sagemaker import archive, channels, job_network, job_record, own_image
+from bastide.services.sagemaker.channels import together
+from bastide.services.sagemaker.host import Host, all_or_first_failure, content_digests, last_sync
+from bastide.services.sagemaker.job_hosts import JobHosts
+from bastide.services.sagemaker.job_kind import Beside
+from bastide.services.sagemaker.measuring import Measures
 from bastide.services.sagemaker.metrics import Metrics
-from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.outcome import OUT_OF_TIME, REASON, STOPPED, outcome_of, verdict
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.services.sagemaker.tuning_definition import OBJECTIVE
-from bastide.services.sagemaker.untrusted import NO_PIPES, failed, untrusted
+from bastide.services.sagemaker.untrusted import NO_PIPES
+from bastide.services.sagemaker.volume_key import volume_key
 from bastide.store import Row, Transaction
 
 T = TypeVar("T")
 
 _log = logging.getLogger("bastide.sagemaker")
 
-GIB: Final = 1 << 30
-HOMOGENEOUS: Final = "homogeneousCluster"
 _TAIL_LINES: Final = 20
-_LOOK_SECONDS: Final = 0.5
 _PAUSE: Final = 1.0
 """Seconds until a job is tried again after an internal error."""
 
 
-class Beside(Protocol):
-    """What goes on beside a job that runs."""
-
-    def start(self) -> None:
-        """Begins; the job's programs have begun."""
-
-    async def finish(self) -> None:
-        """The job's programs have ended, and their folders are still there. Does not raise for what the job did."""
-
-    async def abandon(self) -> None:
-        """Ends at once; also after `finish`."""
-
-
-class JobFlow(ABC):
-    """What a kind of job says of itself, and the steps that follow from it. `name` is the flow's name."""
-
-    name: ClassVar[str]
-    kind: ClassVar[Kind]
-    log_group: ClassVar[str]
-
-    def __init__(self, calls: Calls, grace_seconds: float) -> None:
-        self.calls = calls
-        self.grace = grace_seconds
-        self.live: dict[str, Metrics] = {}
-        """What running jobs told of themselves so far, by their ARN."""
+class JobFlow(JobHosts):
+    """The steps of a job that follow from what its kind says."""
 
     def flow(self) -> Flow:
         """The flow."""
@@ -100,112 +70,7 @@ class JobFlow(ABC):
             drop=self.drop,
         )
 
-    # -- what a kind of job says -------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def image(self, row: Row) -> str: ...
-
-    @abstractmethod
-    def resources(self, row: Row) -> dict[str, Any]:
-        """InstanceType, VolumeSizeInGB, VolumeKmsKeyId."""
-
-    @abstractmethod
-    def sources(self, row: Row) -> list[Source]: ...
-
-    def hosts(self, row: Row) -> list[Host]:
-        """The job's hosts, none of them there yet."""
-        resources = self.resources(row)
-        groups = resources.get("InstanceGroups") or [{"InstanceGroupName": HOMOGENEOUS, **resources}]
-        made: list[Host] = []
-        for group in groups:
-            for _ in range(int(group.get("InstanceCount") or 1)):
-                made.append(Host(len(made), group["InstanceType"], group["InstanceGroupName"]))
-        return made
-
-    @abstractmethod
-    def configure(self, row: Row, host: Host, hosts: Sequence[Host], ml: Path) -> None:
-        """Writes what the job finds below ``/opt/ml`` of a host beside its inputs."""
-
-    @abstractmethod
-    def command(self, row: Row, environment: images.Environment) -> Sequence[str]: ...
-
-    @abstractmethod
-    def variables(self, row: Row) -> Mapping[str, str]: ...
-
-    @abstractmethod
-    async def deliver(self, run: Run, row: Row, hosts: Sequence[Host]) -> dict[str, Any]:
-        """Uploads what the job made; returns what its row then says."""
-
-    @abstractmethod
-    def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:
-        """Adds to the outcome what the job left in the folder of the host that decided it."""
-
-    def bound(self, row: Row) -> str:
-        """What of the job only the platform's own machine can do; empty for a job that a cluster's node can run."""
-        config, isolated, _ = self.network(row)
-        if config and not isolated:
-            return "VpcConfig"
-        if self.further(row):
-            return "DebugRuleConfigurations"
-        with self.calls.store.reading() as view:
-            if own_image.named(self.calls, view, self.image(row), row.account) is not None:
-                return "an image of one's own"
-        if self._untrusted(row):
-            return "code that is not trusted"
-        modes = sorted({one.mode for one in self.sources(row) if one.mode != channels.FILE})
-        return modes[0] if modes else "EnableManagedSpotTraining" if self.spot(row) else self.follows(row)
-
-    def follows(self, row: Row) -> str:
-        """The member by which S3 is to follow folders of the job while it runs; empty if there is none."""
-        return ""
-
-    def spot(self, row: Row) -> bool:
-        """Whether others may take the job's place."""
-        return False
-
-    async def mirror(self, run: Run, row: Row, host: Host) -> list[Mirror]:
-        """Folders of a host that S3 is to follow while the job runs, as they are to be when it begins."""
-        return []
-
-    def further(self, row: Row) -> list[Grant]:
-        """What is booked beside the hosts."""
-        return []
-
-    def beside(self, run: Run, row: Row, hosts: Sequence[Host]) -> Beside | None:
-        """What is to go on while the job runs."""
-        return None
-
-    @abstractmethod
-    def network(self, row: Row) -> tuple[Any, bool, bool]:
-        """VpcConfig, EnableNetworkIsolation, EnableInterContainerTrafficEncryption."""
-
-    def secondary(self, row: Row, status: str, message: str, now: int) -> bool:
-        """Shows a step to whoever describes the job; False if there is nothing to show."""
-        return False
-
-    @abstractmethod
-    def finish(self, row: Row, status: str, run: Run, now: int) -> None:
-        """Fills the row's last members."""
-
-    def over(self, tx: Transaction, row: Row, run: Run) -> None:  # noqa: B027 - most kinds have nothing more
-        """What else a job that has its last status leaves."""
-
-    # -- rows --------------------------------------------------------------------------------------------------------------
-
-    def row(self, run: Run) -> Row:
-        """The job as it stands."""
-        with self.calls.store.reading() as view:
-            return self.kind.find(view, run.state["account"], run.state["region"], run.state["name"])
-
-    async def show(self, run: Run, status: str, message: str) -> None:
-        """Shows where the job is, unless it is being stopped."""
-
-        def work(tx: Transaction) -> None:
-            row = self.kind.find(tx, run.state["account"], run.state["region"], run.state["name"])
-            if row.status == "InProgress" and self.secondary(row, status, message, tx.now):
-                self.kind.change(tx, row, f"{self.kind.name}StateChange")
-
-        await self.calls.store.write(work)
+    # -- the steps ---------------------------------------------------------------------------------------------------------
 
     @staticmethod
     async def unless_stopped(run: Run, work: Coroutine[Any, Any, T]) -> T:
@@ -221,14 +86,6 @@ class JobFlow(ABC):
             for one in (task, stop):
                 one.cancel()
             await asyncio.gather(task, stop, return_exceptions=True)
-
-    @staticmethod
-    def place(run: Run, host: Host) -> str:
-        """The name of a host's volume and sandbox."""
-        name = f"job-{hashlib.sha256(run.id.encode()).hexdigest()[:24]}"
-        return name if host.number == 0 else f"{name}-{host.number + 1}"
-
-    # -- the steps ---------------------------------------------------------------------------------------------------------
 
     async def assume(self, run: Run) -> dict[str, Any]:
         """Credentials of the execution role, for this attempt only."""
@@ -271,7 +128,7 @@ class JobFlow(ABC):
         """Digests of image and data, recorded before use. A repeated attempt must find the same."""
         row = self.row(run)
         session: RoleSession = run.held["session"]
-        if any(one.mode == channels.PIPE for one in self.sources(row)) and self._untrusted(row):
+        if any(one.mode == channels.PIPE for one in self.sources(row)) and self.untrusted(row):
             raise Failed("ClientError", f"TrainingInputMode Pipe: {NO_PIPES}")
         earlier = run.state.get("pinned")
         pulling = own_image.environment(session, self.image(row), earlier["image"] if earlier else "")
@@ -346,38 +203,17 @@ class JobFlow(ABC):
             run.held["session"], network, run.id, len(hosts), config, isolated=isolated, encrypted=encrypted
         )
         try:
-            await together([connecting, *(self._stage_host(run, row, host, hosts, key) for host in hosts)])
+            await together([connecting, *(self.stage_host(run, row, host, hosts, key) for host in hosts)])
             told = job_network.peers(network, [one.name for one in hosts])
             for host, (_, interface, _) in zip(hosts, told, strict=True):
                 host.interface = interface
                 await asyncio.to_thread(self.configure, row, host, hosts, host.ml)
-            run.held["digests"] = await asyncio.to_thread(_digests, run.state["pinned"], hosts)
+            run.held["digests"] = await asyncio.to_thread(content_digests, run.state["pinned"], hosts)
         except (OSError, Failed) as error:
-            self._unless_lost(run, hosts)
+            self.unless_lost(run, hosts)
             if isinstance(error, Failed) or error.errno != errno.ENOSPC:
                 raise
-            raise self._full(row, "Data download failed", "its inputs") from None
-
-    async def _stage_host(self, run: Run, row: Row, host: Host, hosts: Sequence[Host], key: bytes) -> None:
-        session: RoleSession = run.held["session"]
-        size = int(self.resources(row).get("VolumeSizeInGB") or 30) * GIB
-        volumes = self.calls.engine(Volumes)
-        host.place = self.place(run, host)
-        await volumes.close(host.place)
-        host.volume = True
-        try:
-            volume = await volumes.create(host.place, key, size, host.granted.node)
-        except SandboxError as error:
-            _log.error("no volume for %s: %s", run.id, error)
-            raise
-        ml = host.ml = volume / "ml"
-        for folder in ("model", "output/data", "input/config", "input/data"):
-            await asyncio.to_thread((ml / folder).mkdir, parents=True, exist_ok=True)
-        for source in self.sources(row):
-            if source.groups and host.group not in source.groups:
-                continue
-            await host.receive(self.calls, session, run.held["contents"][source.name], hosts)
-        host.mirrors = await self.mirror(run, row, host)
+            raise self.full(row, "Data download failed", "its inputs") from None
 
     async def run(self, run: Run) -> dict[str, Any]:
         """The sandboxes."""
@@ -392,55 +228,7 @@ class JobFlow(ABC):
         nodes = sorted({host.granted.name for host in hosts if host.granted.name})
         where = f" It runs on {' and '.join(nodes)} of the cluster." if nodes else ""
         await self.show(run, "Training", f"Training image download completed. Training in progress.{where}")
-        await together(self._start(run, row, host, hosts) for host in hosts)
-
-    def _untrusted(self, row: Row) -> bool:
-        return untrusted(self.calls, row.account, self.image(row))
-
-    async def _start(self, run: Run, row: Row, host: Host, hosts: Sequence[Host]) -> None:
-        environment: images.Environment = run.held["environment"]
-        grant = host.granted.grant
-        epoch = run.held.get("epoch") or run.state["epoch"]
-        host.log = JobLog(run.held["session"], self.log_group, f"{row.name}/{host.name}-{epoch}")
-        network: job_network.Network = run.held["network"]
-        namespace, _, addresses = job_network.peers(network, [one.name for one in hosts])[host.number]
-        readonly = [(place, target) for _, place, target in host.lazy]
-        if network.authority:
-            trusted = host.ml.parent / "authority.pem"
-            await asyncio.to_thread(public, trusted, network.authority)
-            readonly.append((trusted, job_network.AUTHORITY))
-        spec = Spec(
-            name=host.place,
-            image=environment,
-            command=self.command(row, environment),
-            workdir=host.ml,
-            limits=Limits(grant.memory_bytes, grant.cpus),
-            env={
-                "LOKY_MAX_CPU_COUNT": str(max(1, int(grant.cpus))),
-                **network.variables[host.number],
-                **self.variables(row),
-            },
-            readonly=readonly,
-            hostname=host.name,
-            hosts=() if addresses else (host.name,),
-            addresses=addresses,
-            network=namespace,
-            resolver=network.resolver,
-            interface=host.interface,
-            group=[one.place for one in hosts],
-            gpus=grant.gpus,
-            devices=devices_of(host.granted.gpus),
-            untrusted=self._untrusted(row),
-        )
-        try:
-            _, host.running = await asyncio.gather(host.log.open(), self.calls.engine(Sandboxes).start(spec))
-        except ValueError as error:
-            raise Failed("ClientError", str(error)) from None
-        except SandboxError as error:
-            self._unless_lost(run, [host])
-            if spec.untrusted:
-                raise failed(error) from error
-            raise
+        await together(self.start(run, row, host, hosts) for host in hosts)
 
     async def watch(self, run: Run) -> dict[str, Any]:
         """Until it ends. A spot job whose place others took waits in line again, and begins anew from its checkpoints."""
@@ -449,7 +237,7 @@ class JobFlow(ABC):
             try:
                 run.held["watched"] = await self._watch(run)
             except (OSError, Unforeseen):
-                self._unless_lost(run, run.held["hosts"])
+                self.unless_lost(run, run.held["hosts"])
                 raise
 
         while True:
@@ -470,7 +258,7 @@ class JobFlow(ABC):
         hosts: list[Host] = run.held["hosts"]
         measures = run.held["measures"] = Measures(run.held["session"], self.log_group)
         measures.start()
-        usages = [self._usages(measures, row, host) for host in hosts]
+        usages = [self.usages(measures, row, host) for host in hosts]
         beside = run.held["beside"] = self.beside(run, row, hosts)
         if beside is not None:
             beside.start()
@@ -502,7 +290,7 @@ class JobFlow(ABC):
         waiting = begin(all_or_first_failure(hosts))
         stop = begin(run.signalled("stop"))
         interrupt = begin(run.held["interrupt"].wait())
-        lost = begin(self._lost(run, hosts))
+        lost = begin(self.lost(run, hosts))
         began = run.clock()
         tasks = [*reading, *feeding, *following, waiting, stop, interrupt, lost]
         try:
@@ -540,7 +328,7 @@ class JobFlow(ABC):
             await asyncio.gather(*tasks, return_exceptions=True)
         for use, each in zip(usages, ended, strict=True):
             use.ended(each)
-        self._unless_lost(run, hosts)
+        self.unless_lost(run, hosts)
         first = waiting.result() if waiting.done() and not waiting.cancelled() else None
         decided = hosts[first or 0]
         last = ended[decided.number]
@@ -567,40 +355,6 @@ class JobFlow(ABC):
             "course": metrics.course,
         }
 
-    def _usages(self, measures: Measures, row: Row, host: Host) -> Usages:
-        assert host.running is not None
-        memory = host.granted.grant.memory_bytes
-        usages = Usages(measures, host.running, memory, host.ml, (("Host", f"{row.name}/{host.name}"),))
-        usages.start()
-        return usages
-
-    def _missing(self, run: Run, hosts: Sequence[Host]) -> str:
-        """Why the job cannot go on: what it needs and has not any more. Empty while everything is there."""
-        volumes = self.calls.engine(Volumes)
-        left = (volumes.lost(host.place) for host in hosts if host.ml != Path())
-        if why := next(filter(None, left), ""):
-            return why
-        network: job_network.Network = run.held["network"]
-        whole = not network.joined or network.joined.stands()
-        return "" if whole else "The network between its hosts of the job was lost."
-
-    async def _lost(self, run: Run, hosts: Sequence[Host]) -> None:
-        """Returns when something of the job is gone under it."""
-        while not self._missing(run, hosts):
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    def _unless_lost(self, run: Run, hosts: Sequence[Host]) -> None:
-        """Raises Failed if something of the job is gone: what it said of its files and peers then is not its fault."""
-        if why := self._missing(run, hosts):
-            raise Failed("InternalServerError", f"{why.rstrip('.')}. Please try again.")
-
-    def _full(self, row: Row, what: str, content: str) -> Failed:
-        size = self.resources(row).get("VolumeSizeInGB") or 30
-        return Failed(
-            "ClientError",
-            f"{what}: the volume of {size} GB has no space left for {content}. Please use a larger VolumeSizeInGB.",
-        )
-
     async def collect(self, run: Run) -> dict[str, Any]:
         """What the job made goes to S3; of a job that failed, nothing."""
         outcome = run.state["outcome"]
@@ -610,19 +364,19 @@ class JobFlow(ABC):
         await self.show(run, "Uploading", "Uploading generated training model")
         try:
             delivered = await self.deliver(run, row, run.held["hosts"])
-            self._unless_lost(run, run.held["hosts"])
+            self.unless_lost(run, run.held["hosts"])
             return {"delivered": delivered}
         except Refused as refused:
-            self._unless_lost(run, run.held["hosts"])
+            self.unless_lost(run, run.held["hosts"])
             raise Failed("ClientError", f"Artifact upload failed: {_said(refused)}") from None
         except archive.Unfit as unfit:
             raise Failed("ClientError", f"Artifact upload failed: {unfit}") from None
         except (OSError, Unforeseen) as error:
-            self._unless_lost(run, run.held["hosts"])
+            self.unless_lost(run, run.held["hosts"])
             if isinstance(error, Unforeseen) or error.errno != errno.ENOSPC:
                 raise
             content = "the archive of what the job made beside it"
-            raise self._full(row, "Artifact upload failed", content) from None
+            raise self.full(row, "Artifact upload failed", content) from None
 
     async def settle(self, run: Run) -> dict[str, Any]:
         """The last status, whatever happened; what was held is let go of."""
@@ -690,35 +444,6 @@ class JobFlow(ABC):
         claim: Claim | None = held.pop("claim", None)
         if claim is not None:
             self.calls.engine(Placement).release(claim)
-
-
-def _digests(pinned: Mapping[str, Any], hosts: Sequence[Host]) -> dict[str, dict[str, str]]:
-    """What each input was, by content; of one that is read while the job runs, by what its listing said of the content."""
-    found: dict[str, dict[str, str]] = {}
-    for name, told in pinned["sources"].items():
-        got = {one.path: one for host in hosts for one in host.received.get(name, ())}
-        if not any(name in host.received for host in hosts):
-            found[name] = {"sha256": f"listing-sha256:{told['sha256']}"}
-            continue
-        found[name] = {"sha256": digest.of_files((path, one.place) for path, one in got.items())}
-        if len(got) == 1:
-            [one] = got.values()
-            found[name] |= {"etag": one.etag.strip('"'), "version": one.version}
-    return found
-
-
-async def volume_key(session: RoleSession, kms_key: str | None) -> bytes:
-    """The key of a volume: 32 bytes that only this process knows, from KMS where the request names a key. Raises Failed
-    where the role may not use it."""
-    if not kms_key:
-        return os.urandom(32)
-    try:
-        via = {"kms:viaservice": f"sagemaker.{session.region}.amazonaws.com"}
-        made = await session.act("kms", "GenerateDataKey", {"KeyId": kms_key, "KeySpec": "AES_256"}, context=via)
-    except Refused as refused:
-        raise Failed("ClientError", f"The volume's key cannot be used: {_said(refused)} ({kms_key})") from None
-    key: bytes = made["Plaintext"]
-    return key
 
 
 def _said(refused: Refused) -> str:

@@ -128,7 +128,7 @@ class _Pull:
         return Failed(
             "ClientError",
             f"Failed to pull the image {self._uri}. Please ensure that it exists and that the role "
-            f"{self._session.role_arn} may pull it. {why}",
+            f"{self._session.role} may pull it. {why}",
         )
 
     async def manifest(self, id: dict[str, str]) -> tuple[str, dict[str, Any]]:

@@ -14,7 +14,8 @@ from bastide.engines.workflow import Run
 from bastide.services.sagemaker import archive, digest, objects, own_image
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
-from bastide.services.sagemaker.job_flow import GIB, JobFlow
+from bastide.services.sagemaker.job_flow import JobFlow
+from bastide.services.sagemaker.job_hosts import GIB
 from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.outcome import text_of
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB, local_path

@@ -2,82 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from bastide.domain import MICROS, Instant, Refused
-from bastide.kernel import Caller, Calls, Output, service_caller
+from bastide import kernel
+from bastide.domain import Refused
+from bastide.kernel import Calls
 
 SAGEMAKER: Final = "sagemaker.amazonaws.com"
-_SPARE = 600 * MICROS  # a session is renewed this long before it ends, so that no upload outlives it
 
 
-class RoleSession:
-    """Acts with a role's permissions, for something in `account` (`source_arn`, its ARN, which the role's trust policy and
-    the record see). The credentials stay in this process's memory; the role is assumed anew before they end, so that a
-    role that was removed or no longer trusts us ends the work. gateway: the VPC endpoint that calls of S3 go through."""
+class RoleSession(kernel.RoleSession):
+    """Acts with a role's permissions, for a job or an endpoint in `account` (`source_arn`, its ARN)."""
 
     def __init__(self, calls: Calls, role_arn: str, *, account: str, region: str, source_arn: str = "") -> None:
-        self.calls = calls
-        self.source_arn = source_arn
-        self.role_arn = role_arn
-        self.account = account
-        self.region = region
-        self.gateway = ""
-        self._caller: Caller | None = None
-        self._given: tuple[Instant, dict[str, str]] | None = None
-
-    async def caller(self) -> Caller:
-        """Whoever acts; raises Refused if the role cannot be assumed (any more)."""
-        held = self._caller
-        if held is None or held.session is None or held.session.expires - _SPARE < self.calls.clock():
-            held = await self.calls.assume(
-                SAGEMAKER,
-                self.role_arn,
-                "SageMaker",
-                account=self.account,
-                region=self.region,
-                source_arn=self.source_arn,
-            )
-            self._caller = held
-        return held
-
-    async def act(self, service: str, operation: str, input: dict[str, Any], **more: Any) -> Output:
-        """A call to another service; raises Refused as it does."""
-        if service == "s3":
-            more["vpce"] = self.gateway
-        return await self.calls.act(
-            await self.caller(), service, operation, input, region=self.region, source=SAGEMAKER, **more
-        )
-
-    async def credentials(self) -> dict[str, str]:
-        """Credentials of a session of the role for code that is not ours, in the form that AWS's clients ask a container's
-        host for; raises Refused. They are renewed early enough that who asks always has some time."""
-        held = self._given
-        if held is None or held[0] - _SPARE < self.calls.clock():
-            output = await self.calls.act(
-                service_caller(SAGEMAKER, self.account, self.source_arn),
-                "sts",
-                "AssumeRole",
-                {"RoleArn": self.role_arn, "RoleSessionName": "SageMaker", "DurationSeconds": 3600},
-                region=self.region,
-                source=SAGEMAKER,
-            )
-            issued = output["Credentials"]
-            ends = datetime.fromtimestamp(issued["Expiration"] / MICROS, UTC)
-            told = {
-                "RoleArn": self.role_arn,
-                "AccessKeyId": issued["AccessKeyId"],
-                "SecretAccessKey": issued["SecretAccessKey"],
-                "Token": issued["SessionToken"],
-                "Expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-            held = self._given = (issued["Expiration"], told)
-        return held[1]
-
-    def end(self) -> None:
-        """Forgets the credentials."""
-        self._caller = self._given = None
+        super().__init__(calls, SAGEMAKER, role_arn, "SageMaker", account=account, region=region, source_arn=source_arn)
 
 
 def cannot_assume(role_arn: str) -> Refused:

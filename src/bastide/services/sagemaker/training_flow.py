@@ -18,7 +18,8 @@ from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.debug_rule import tensors_of
 from bastide.services.sagemaker.debugger import Debugger
 from bastide.services.sagemaker.host import Host
-from bastide.services.sagemaker.job_flow import GIB, JobFlow
+from bastide.services.sagemaker.job_flow import JobFlow
+from bastide.services.sagemaker.job_hosts import GIB
 from bastide.services.sagemaker.mirror import Mirror
 from bastide.services.sagemaker.outcome import seconds_between, text_of, verdict
 from bastide.services.sagemaker.training_job import (

@@ -18,10 +18,9 @@ from bastide.domain import MICROS, Refused, iso
 from bastide.engines.placement import Claim, Placement
 from bastide.engines.serving import Lost, NotReady, Serving, Unhealthy, Variant
 from bastide.engines.workflow import Failed, Flow, Run, Step
-from bastide.kernel import Bytes, Calls
+from bastide.kernel import Bytes, Calls, LogStream
 from bastide.services.sagemaker import channels, job_network, job_record, objects
 from bastide.services.sagemaker.job_flow import JobFlow
-from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.outcome import REASON, STOPPED
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
@@ -157,7 +156,7 @@ class TransformFlow:
                 "log": (_GROUP, f"{row.name}/{name}-{epoch}"),
                 "measured": (_GROUP, (("Host", f"{row.name}/{name}"),)),
             }
-            log = JobLog(session, _GROUP, f"{row.name}/{name}-{epoch}/data-log")
+            log = LogStream(session, _GROUP, f"{row.name}/{name}-{epoch}/data-log")
             variants.append(Variant(name, 1.0, [await host.instance(variant)]))
             await log.open()
             places.append(Place(name, log))

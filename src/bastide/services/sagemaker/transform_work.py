@@ -17,9 +17,8 @@ import orjson
 
 from bastide.domain import Refused
 from bastide.engines.serving import Answer, Invocation, Loading, Lost, NotReady, Serving, Slow
-from bastide.kernel import Bytes
+from bastide.kernel import Bytes, LogStream
 from bastide.services.sagemaker import objects
-from bastide.services.sagemaker.joblog import JobLog
 from bastide.services.sagemaker.session import RoleSession
 from bastide.services.sagemaker.transform_data import Payload, Processing
 from bastide.services.sagemaker.transform_fault import Fault
@@ -67,7 +66,7 @@ class Place:
     """One instance. name: the variant that it is of the job's deployment. log: of what goes wrong with data."""
 
     name: str
-    log: JobLog
+    log: LogStream
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
 

@@ -19,16 +19,16 @@ from bastide.engines.sandbox import Limits, Running, SandboxError, Sandboxes, Sp
 from bastide.engines.serving import MOST_ANSWER, Container, Instance, Serving
 from bastide.engines.telemetry import Dimensions
 from bastide.engines.workflow import Failed
-from bastide.kernel import Calls
+from bastide.kernel import Calls, LogStream
 from bastide.services.sagemaker import job_network, model_data, objects, own_image
 from bastide.services.sagemaker.channels import together
 from bastide.services.sagemaker.host import public
-from bastide.services.sagemaker.job_flow import GIB, volume_key
-from bastide.services.sagemaker.joblog import JobLog
+from bastide.services.sagemaker.job_hosts import GIB
 from bastide.services.sagemaker.measuring import Measures, Usages
 from bastide.services.sagemaker.model import MODEL, MULTI
 from bastide.services.sagemaker.session import RoleSession, cannot_assume
 from bastide.services.sagemaker.untrusted import failed, untrusted
+from bastide.services.sagemaker.volume_key import volume_key
 
 _log = logging.getLogger("bastide.sagemaker")
 
@@ -104,7 +104,7 @@ class _Building:
         self._server = server_of(arn, place)
         self._network = job_network.Network()
         self._vpc = variant.get("vpc") if not variant["isolated"] else None
-        self._log: JobLog | None = None
+        self._log: LogStream | None = None
         self._claim: Claim | None = None
         self._granted: Place | None = variant.get("granted")
         self._volume = False
@@ -185,7 +185,7 @@ class _Building:
             [self._granted] = self._claim.places
         stream = f"{variant['VariantName']}/i-{digest[:17]}"
         group, stream = variant.get("log") or (f"/aws/sagemaker/Endpoints/{self._endpoint}", stream)
-        self._log = JobLog(self._session, group, stream)
+        self._log = LogStream(self._session, group, stream)
         await self._log.open()
         self._measures.start()
         if not self._dimensions:

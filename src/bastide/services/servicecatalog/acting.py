@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
-from bastide.kernel import Caller, Calls, Output, Session
+from bastide.kernel import Caller, Calls, Output, standing
 from bastide.services.servicecatalog.noun import PRINCIPAL, invalid
 from bastide.store import Transaction
 
@@ -18,21 +18,10 @@ _SPARE: Final = 300 * MICROS
 
 def kept(caller: Caller) -> dict[str, Any]:
     """Whoever asked, to be kept: no secret is in it."""
-    if caller.session is not None:
-        return {"session": {name: getattr(caller.session, name) for name in Session.__slots__}}
-    if caller.access_key:
-        return {"user": caller.access_key}
-    raise invalid("A product without a launch constraint needs a caller with credentials.")
-
-
-def _session(fields: Mapping[str, Any]) -> Session:
-    known = dict(fields)
-    for name in ("policies", "policy_arns", "transitive", "origin"):
-        known[name] = tuple(known[name])
-    known["keys"] = {
-        key: value if isinstance(value, str) else tuple(value) for key, value in known.get("keys", {}).items()
-    }
-    return Session(**known)
+    found = standing.kept(caller)
+    if found is None:
+        raise invalid("A product without a launch constraint needs a caller with credentials.")
+    return found
 
 
 class Actor:
@@ -48,19 +37,12 @@ class Actor:
         """Whoever acts; raises Refused."""
         if self._role:
             return await self._assumed()
-        if "session" in self._who:
-            session = _session(self._who["session"])
-            if session.expires <= self._calls.clock():
-                raise Refused("ExpiredToken", "The session that the product was launched with has expired.", 403)
-            with self._calls.store.reading() as view:
-                found = self._calls.directory.by_session(view, session)
-        else:
-            with self._calls.store.reading() as view:
-                held = self._calls.directory.by_access_key(view, self._who["user"])
-            found = None if held is None else held[0]
-        if found is None:
-            raise Refused("AccessDenied", "Whoever launched the product has no valid credentials any more.", 403)
-        return found
+        return standing.caller_of(
+            self._calls,
+            self._who,
+            expired="The session that the product was launched with has expired.",
+            gone="Whoever launched the product has no valid credentials any more.",
+        )
 
     async def _assumed(self) -> Caller:
         held = self._caller

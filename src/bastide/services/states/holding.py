@@ -60,7 +60,10 @@ class Holding:
         if held is None or held.session is None or held.session.expires - _SPARE < self.calls.clock():
             arn = Arn.parse(machine)
             if further:
-                held = await self._further(await self.session(machine, role), machine, further)
+                held = await self.calls.chain(
+                    await self.session(machine, role), further, "StepFunctions", region=arn.region, source=PRINCIPAL,
+                    ExternalId=machine,
+                )  # fmt: skip
             else:
                 held = await self.calls.assume(
                     PRINCIPAL, role, "StepFunctions", account=arn.account, region=arn.region, source_arn=machine
@@ -69,19 +72,6 @@ class Holding:
                 self._sessions.clear()
             self._sessions[machine, role, further] = held
         return held
-
-    async def _further(self, first: Caller, machine: str, role: str) -> Caller:
-        given = {"RoleArn": role, "RoleSessionName": "StepFunctions", "ExternalId": machine}
-        region = Arn.parse(machine).region
-        issued = (await self.calls.act(first, "sts", "AssumeRole", given, region=region, source=PRINCIPAL))[
-            "Credentials"
-        ]
-        session, _ = self.calls.sessions.read(issued["SessionToken"], issued["AccessKeyId"], self.calls.clock())
-        with self.calls.store.reading() as view:
-            caller = self.calls.directory.by_session(view, session)
-        if caller is None:
-            raise Refused("AccessDenied", f"The role {role} is gone.", 403)
-        return caller
 
     async def cipher(self, machine: str, role: str, wrapped: str, seconds: int) -> Cipher:
         """The cipher of data that are kept, as the role gets it; it is held for as long as its machine says."""

@@ -89,6 +89,12 @@ def _notifications(given: Any) -> dict[str, Any]:
     return {"NotificationConfiguration": made}
 
 
+def _cors(given: Any) -> dict[str, Any]:
+    words = {"Id": "ID", "MaxAge": "MaxAgeSeconds", "ExposedHeaders": "ExposeHeaders"}
+    rules = [{words.get(name, name): value for name, value in one.items()} for one in given["CorsRules"]]
+    return {"CORSConfiguration": {"CORSRules": rules}}
+
+
 _Put = Callable[[Any], dict[str, Any]]
 _SETTINGS: Final[tuple[tuple[str, str, _Put, str], ...]] = (
     ("BucketEncryption", "PutBucketEncryption", _encryption, "DeleteBucketEncryption"),
@@ -101,6 +107,7 @@ _SETTINGS: Final[tuple[tuple[str, str, _Put, str], ...]] = (
     ("LifecycleConfiguration", "PutBucketLifecycleConfiguration",
     lambda v: {"LifecycleConfiguration": {"Rules": [_age(one) for one in v["Rules"]]}}, "DeleteBucketLifecycle"),
     ("NotificationConfiguration", "PutBucketNotificationConfiguration", _notifications, ""),
+    ("CorsConfiguration", "PutBucketCors", _cors, "DeleteBucketCors"),
 )  # fmt: skip
 """A bucket's settings: the property, the operation that puts it, its input, and the operation that takes it away."""
 _OWN: Final = {"BucketName", "Tags", "ObjectLockEnabled", "AccessControl", *(one[0] for one in _SETTINGS)}

@@ -1,4 +1,4 @@
-"""A job's output on its way to CloudWatch Logs, with the job's own session."""
+"""Lines on their way to a stream of CloudWatch Logs, with a role's session."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import logging
 from typing import Final
 
 from bastide.domain import Refused
-from bastide.services.sagemaker.session import RoleSession
+from bastide.kernel.role_session import RoleSession
 
-_log = logging.getLogger("bastide.sagemaker")
+_log = logging.getLogger("bastide.logs")
 
 _GATHER_SECONDS: Final = 0.25
 _MOST_BYTES: Final = 900_000
 _MOST_EVENTS: Final = 5_000
-_FULL: Final = 8 << 20
-_OVERHEAD: Final = 26
+FULL: Final = 8 << 20
+"""Bytes that may wait to be sent."""
+OVERHEAD: Final = 26
+"""Bytes that CloudWatch Logs counts for an event besides its message (see PutLogEvents)."""
 
 
-class JobLog:
-    """Writes lines to a log stream in batches. A role that may not write logs runs all the same, as on AWS: without."""
+class LogStream:
+    """Writes lines in batches. Whoever's role may not write logs runs all the same, as on AWS: without."""
 
     def __init__(self, session: RoleSession, group: str, stream: str) -> None:
         self.group = group
@@ -37,6 +39,10 @@ class JobLog:
 
     async def open(self) -> None:
         """Makes group and stream unless they are there."""
+        await self._make()
+        self._task = asyncio.get_running_loop().create_task(self._sending(), name=f"log {self.stream}")
+
+    async def _make(self) -> None:
         for operation, asked in (
             ("CreateLogGroup", {"logGroupName": self.group}),
             ("CreateLogStream", {"logGroupName": self.group, "logStreamName": self.stream}),
@@ -46,20 +52,22 @@ class JobLog:
             except Refused as refused:
                 if refused.code != "ResourceAlreadyExistsException" and operation == "CreateLogStream":
                     self._denied = True
-        self._task = asyncio.get_running_loop().create_task(self._sending(), name=f"log {self.stream}")
 
     async def write(self, line: bytes) -> None:
         """Takes a line; waits when more has been written than could be sent."""
-        if self._denied or self._task is None:
-            return
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        if not text:
+        await self._take(line.decode("utf-8", "replace").rstrip("\r"))
+
+    async def _take(self, text: str) -> None:
+        if self._denied or self._task is None or not text:
             return  # CloudWatch keeps no empty events
         await self._room.wait()
-        self._lines.append((self._session.calls.clock() // 1000, text))
-        self._size += len(line) + _OVERHEAD
-        if self._size > _FULL:
+        self._add(text)
+        if self._size > FULL:
             self._room.clear()
+
+    def _add(self, text: str) -> None:
+        self._lines.append((self._session.calls.clock() // 1000, text))
+        self._size += size_of(text)
         self._more.set()
 
     async def _sending(self) -> None:
@@ -69,57 +77,58 @@ class JobLog:
                 await asyncio.sleep(_GATHER_SECONDS)
             self._more.clear()
             while self._lines and not self._denied:
-                batch, size = 0, 0
-                for _, text in self._lines[:_MOST_EVENTS]:
-                    size += len(text.encode()) + _OVERHEAD
-                    if size > _MOST_BYTES and batch:
-                        break
-                    batch += 1
-                await self._send(self._lines[:batch])
-                del self._lines[:batch]
-                self._size = sum(len(text) + _OVERHEAD for _, text in self._lines)
-                if self._size <= _FULL:
+                await self._batch()
+                if self._size <= FULL:
                     self._room.set()
             if self._denied:
                 self._lines.clear()
+                self._size = 0
                 self._room.set()
             if self._closing and not self._lines:
                 return
 
-    async def _send(self, lines: list[tuple[int, str]]) -> None:
-        last = 0
-        events = []
-        for at, message in lines:
+    async def _batch(self) -> None:
+        """Sends as many lines as go at once; time runs forward in them, as PutLogEvents wants it."""
+        size, last = 0, 0
+        events: list[dict[str, object]] = []
+        for at, text in self._lines[:_MOST_EVENTS]:
+            more = size_of(text)
+            if size + more > _MOST_BYTES and events:
+                break
+            size += more
             last = max(last, at)
-            events.append({"timestamp": last, "message": message})
+            events.append({"timestamp": last, "message": text})
+        asked = {"logGroupName": self.group, "logStreamName": self.stream, "logEvents": events}
         for attempt in range(3):
             try:
-                await self._session.act(
-                    "logs",
-                    "PutLogEvents",
-                    {"logGroupName": self.group, "logStreamName": self.stream, "logEvents": events},
-                )
+                await self._session.act("logs", "PutLogEvents", asked)
             except Refused:
                 self._denied = True
             except Exception:
                 _log.exception("lines of %s could not be written", self.stream)
                 await asyncio.sleep(0.2 * (attempt + 1))
                 continue
-            return
+            break
+        del self._lines[: len(events)]
+        self._size -= size
 
     async def close(self) -> None:
         """Sends what is left."""
-        if self._task is None:
-            return
-        self._closing = True
-        self._more.set()
         task, self._task = self._task, None
-        await task
+        if task is not None:
+            self._closing = True
+            self._more.set()
+            await task
 
     async def abandon(self) -> None:
         """Stops without sending."""
-        if self._task is not None:
-            task, self._task = self._task, None
+        task, self._task = self._task, None
+        if task is not None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def size_of(text: str) -> int:
+    """What an event counts for, in bytes."""
+    return len(text.encode("utf-8", "replace")) + OVERHEAD
