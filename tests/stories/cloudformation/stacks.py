@@ -65,9 +65,10 @@ class Stacks:
         found: dict[str, Any] = self.client.describe_stacks(StackName=name)["Stacks"][0]
         return found
 
-    def settled(self, name: str) -> dict[str, Any]:
+    def settled(self, name: str, seconds: float = 60) -> dict[str, Any]:
         """A stack that nothing happens to any more."""
-        for _ in range(600):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
             found = self.get(name)
             if not found["StackStatus"].endswith("_IN_PROGRESS"):
                 return found
