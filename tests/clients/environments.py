@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2] / ".venvs"
 """Not below ``.venv``: a new virtual environment of Bastide's own leaves these as they are."""
 
 
+LARGE = ("airflow",)
+"""Built where a long form of the tests wants them alone."""
 _FROM_SOURCE = {"stepfunctions": "stepfunctions"}
 """The one package of an environment that was never published as a wheel."""
 

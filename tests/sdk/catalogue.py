@@ -99,6 +99,7 @@ PROGRAMS = (
     Program("v3/lineage", _LINEAGE),
     Program("v3/pipeline", tuple(one for one in _PIPELINE if one != "UpdatePipeline")),
     Program("v3/async_inference", _SERVING),
+    Program("airflow/orchestrate", ("CreateProcessingJob", *_TRAINING, "CreateModelPackage")),
     Program(
         "stepfunctions/workflow",
         ("CreateStateMachine", "StartExecution", "CreateProcessingJob", *_TRAINING, _TUNING[0], *_SERVING[:3]),
