@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bastide.domain import MICROS, Instant, wall
+from bastide.engines.mail import Mail
 from bastide.frontdoor import Listener
 from bastide.kernel.happened import EVENTS
 from bastide.main.compose import Platform
@@ -30,6 +31,7 @@ class Moved(Running):
     """
 
     ahead: Instant = 0
+    mail: Mail | None = None
     told: list[dict[str, Any]]
 
     def clock(self) -> Instant:
@@ -62,7 +64,7 @@ class Moved(Running):
         bound = _bind(("127.0.0.1", 0))
         self.url = self.http = f"http://127.0.0.1:{bound.getsockname()[1]}"
         directory = DataDirectory(self.data)
-        self.running = await Platform.start(directory, self.url, clock=self.clock)
+        self.running = await Platform.start(directory, self.url, mail=self.mail, clock=self.clock)
 
         async def hear(event: dict[str, Any]) -> None:
             self.told.append(event)

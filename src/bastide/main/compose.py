@@ -73,7 +73,7 @@ from bastide.services import (
     sqs,
     states,
 )
-from bastide.services.cloudtrail import Delivery
+from bastide.services.cloudtrail import Delivery, Logging
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
 from bastide.services.organizations.tree import OrganisationTree
@@ -261,6 +261,7 @@ class Platform:
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake
+        store.tell_recorded(events.Recorded(Logging(calls)).told)
         rules = events.Rules(calls)
         post = sns.Post(calls)
         engines[sns.Sender] = post.sender
