@@ -395,8 +395,8 @@ class Platform:
         )
 
     async def open_networks(self, door: Door) -> None:
-        """Makes every VPC that has endpoints, and starts notebook instances. One that cannot be made is cut off, and the log
-        says why."""
+        """Makes every VPC that has endpoints, and starts notebook instances. A VPC that cannot be made is cut off, and the
+        log says why."""
         self.networks.door = door
         with self.store.reading() as view:
             vpcs = self.network.vpcs(view)

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from bastide.engines import images
 from tests.moved import Moved, moved, until
-from tests.platform import HOME, REGION, Account, Keys, Running, allow
+from tests.platform import HOME, REGION, Account, Keys, Running, allow, lies_in, on_disk
 from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.ec2.conftest import Vpc, make_vpc
 from tests.stories.mission.jupyter import Browser
@@ -491,7 +491,7 @@ def test_what_is_not_there_is_refused_by_name(room: Room) -> None:
 def test_files_survive_a_kill_and_a_stop(room: Room, running: Running) -> None:
     browser = room.opened()
     kernel = browser.kernel()
-    kernel.run("import os; open('killed.txt', 'w').write('there'); os.sync()")
+    kernel.run("import os; open('killed.txt', 'w').write('there in the clear'); os.sync()")
     kernel.close()
     browser.close()
     running.kill()
@@ -500,13 +500,14 @@ def test_files_survive_a_kill_and_a_stop(room: Room, running: Running) -> None:
     browser = room.opened()
     status, told = browser.ask("GET", "/api/contents/killed.txt")
     browser.close()
-    assert status == 200 and json.loads(told)["content"] == "there"
+    assert status == 200 and json.loads(told)["content"] == "there in the clear"
     ann = room.account.client("sagemaker", room.ann)
     ann.stop_notebook_instance(NotebookInstanceName=NAME)
     assert room.settled()["NotebookInstanceStatus"] == "Stopped"
     with pytest.raises(ClientError, match="InService"):
         room.url()
-    assert b"there" not in b"".join(one.read_bytes() for one in running.data.glob("notebooks/*/*") if one.is_file())
+    kept = on_disk(running.data / "notebooks")
+    assert kept and not any(lies_in(one, b"there in the clear") for one in kept)
     room.sagemaker.update_notebook_instance(NotebookInstanceName=NAME, VolumeSizeInGB=6)
     assert room.settled()["NotebookInstanceStatus"] == "Stopped"
     ann.start_notebook_instance(NotebookInstanceName=NAME)
@@ -514,7 +515,7 @@ def test_files_survive_a_kill_and_a_stop(room: Room, running: Running) -> None:
     browser = room.opened()
     status, told = browser.ask("GET", "/api/contents/killed.txt")
     browser.close()
-    assert status == 200 and json.loads(told)["content"] == "there"
+    assert status == 200 and json.loads(told)["content"] == "there in the clear"
 
 
 @pytest.fixture(scope="module")
