@@ -41,9 +41,10 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("L1", f"{SECURE}ds_env_principals.yaml", PROJECT),
     ("L1", f"{SECURE}ds_env_backing_store.yaml", PROJECT),
     ("L1", f"{SECURE}ds_shared_services_network.yaml", {}),
+    ("L1", f"{SECURE}ds_env_sagemaker.yaml", PROJECT),  # of L2, as the next; they import what L1 exports
+    ("L1", f"{SECURE}ds_notebook_v2.yaml", {**PROJECT, "TeamName": "p"}),
     ("L2", f"{SECURE}ds_admin_principals.yaml", {}),
     ("L2", f"{SECURE}ds_admin_detective.yaml", {}),
-    ("L2", f"{SECURE}ds_env_sagemaker.yaml", {}),
     ("L2, catalogue", f"{SECURE}ds_env_principals.yaml", PROJECT),
     ("L2, catalogue", f"{SECURE}ds_env_catalog.yaml", PROJECT),
     ("L2, nested", f"{SECURE}ds_administration.yaml", {}),
