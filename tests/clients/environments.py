@@ -49,7 +49,7 @@ def build(name: str, progress: Callable[[str], None] = lambda _: None) -> Path:
         began = time.monotonic()
         # Built where it will stand, because scripts name their interpreter by its path; `.built` is the last step.
         _uv("venv", "--python", sys.executable, str(place))
-        _uv("pip", "install", "--python", str(python), "--require-hashes", "--only-binary", ":all:",
+        _uv("pip", "install", "--python", str(python), "--require-hashes", "--no-deps", "--only-binary", ":all:",
             "-r", str(_LOCKS / name / "requirements.lock"))  # fmt: skip
         (place / ".built").touch()
         progress(f"{name}: built in {time.monotonic() - began:.0f} s")

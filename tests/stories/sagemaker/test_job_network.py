@@ -11,10 +11,13 @@ from botocore.exceptions import ClientError
 
 from tests.platform import allow
 from tests.stories.ec2.conftest import Vpc, make_vpc
+from tests.stories.mission.test_jobs import process
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
 from tests.stories.sagemaker.test_guardrails import refused, role
 from tests.stories.sagemaker.test_job_role import policy
 from tests.stories.sagemaker.test_several_hosts import model_of
+from tests.stories.sagemaker.test_tuning import config as tuning
+from tests.stories.sagemaker.test_tuning import definition, tune
 
 # What boto3 does, in the standard library: environments of jobs need not have boto3.
 ASK = """
@@ -119,7 +122,8 @@ def test_an_isolated_job_has_neither_network_nor_credentials(workshop: Workshop,
     vpc = make_vpc(workshop.account)
     grant_vpc(workshop)
     guardrail = policy(mission, "25-guardrail-network-isolation.json")
-    workshop.sagemaker = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
+    bound = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
+    workshop.sagemaker = bound
     for given in ({}, {"EnableNetworkIsolation": False}):
         refused(workshop.train, script="", **given)
     for more in ({}, {"VpcConfig": config(vpc)}):
@@ -161,12 +165,14 @@ def config(vpc: Vpc) -> dict[str, Any]:
 
 
 @pytest.mark.control("XVE-02")
-@pytest.mark.control("GRD-07", lacking="models, notebooks and tuning jobs")
+@pytest.mark.control("GRD-07", lacking="notebooks")
 def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc: Vpc, mission: Path) -> None:
     administrator = workshop.sagemaker
     guardrail = policy(mission, "24-guardrail-vpc-deployment.json")
     workshop.sagemaker = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
     refused(workshop.train, script="")
+    refused(tune, workshop=workshop, configured=tuning(most=1, parallel=1))
+    refused(process, shop=workshop, script="pass", inputs=[], outputs=[])
     for lacking in ("subnet-00000000", vpc.subnet):
         told = {"Subnets": [lacking], "SecurityGroupIds": ["sg-00000000"]}
         with pytest.raises(ClientError, match="ValidationException"):
@@ -238,6 +244,9 @@ while call('s3', '/{workshop.bucket}/told/seen', base='https://s3.us-east-1.amaz
     vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[endpoint])
     lost = workshop.trained(workshop.train("", VpcConfig=config(vpc)))
     assert f"{vpc.subnet} has no way to S3" in lost["FailureReason"]
+    workshop.sagemaker = bound
+    tune(workshop, tuning(most=1, parallel=1), definition(workshop, VpcConfig=config(vpc)))
+    process(workshop, "pass", [], [], NetworkConfig={"VpcConfig": config(vpc)})
 
 
 @pytest.mark.control("PRM-12")
