@@ -122,8 +122,7 @@ def test_an_isolated_job_has_neither_network_nor_credentials(workshop: Workshop,
     vpc = make_vpc(workshop.account)
     grant_vpc(workshop)
     guardrail = policy(mission, "25-guardrail-network-isolation.json")
-    bound = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
-    workshop.sagemaker = bound
+    workshop.sagemaker = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
     for given in ({}, {"EnableNetworkIsolation": False}):
         refused(workshop.train, script="", **given)
     for more in ({}, {"VpcConfig": config(vpc)}):
@@ -169,7 +168,8 @@ def config(vpc: Vpc) -> dict[str, Any]:
 def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc: Vpc, mission: Path) -> None:
     administrator = workshop.sagemaker
     guardrail = policy(mission, "24-guardrail-vpc-deployment.json")
-    workshop.sagemaker = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
+    bound = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
+    workshop.sagemaker = bound
     refused(workshop.train, script="")
     refused(tune, workshop=workshop, configured=tuning(most=1, parallel=1))
     refused(process, shop=workshop, script="pass", inputs=[], outputs=[])
