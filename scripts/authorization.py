@@ -136,6 +136,7 @@ _TEXTS = {
     "destinationparentid": "ou-zzzz-zzzzzzzz",
     "ec2.resources": "vpc-00000000000000007",
     "administrationrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "enabledcontrolidentifier": f"arn:aws:controltower:{REGION}:{ACCOUNT}:enabledcontrol/name",
     "executionrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "handshakeid": "h-" + "0" * 32,
     "instancearn": "arn:aws:sso:::instance/ssoins-0000000000000007",

@@ -90,8 +90,10 @@ def _text(shape: Any, name: str, account: str) -> str:
     if shape.enum:
         return str(shape.enum[0])
     lower, pattern = name.lower(), str(shape.metadata.get("pattern", ""))
-    if pattern.startswith("[0-9a-f]{8}-"):
+    if pattern.startswith(("[0-9a-f]{8}-", "[a-f0-9]{8}-")):
         return str(uuid.UUID(int=7))
+    if pattern.startswith("arn:aws[0-9a-zA-Z_"):
+        return f"arn:aws:controltower:{REGION}:{account}:enabledcontrol/nothing-here"
     if ":codepipeline:" in pattern:
         return f"arn:aws:codepipeline:{REGION}:{account}:nothing-here"
     if shape.metadata.get("max", 99) < 10 and pattern == "[0-9A-Za-z_-]+":

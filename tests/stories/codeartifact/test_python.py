@@ -118,7 +118,7 @@ def test_unlisted_is_yanked_and_archived_is_gone(shelf: Shelf, tmp_path: Path) -
     assert asset["asset"].read() == files[1].read_bytes()
 
 
-@pytest.mark.control("EXP-22", "ACC-02", lacking="git, images and models")
+@pytest.mark.control("EXP-22", "ACC-02")
 def test_who_may_read_and_publish_is_decided_each_time(shelf: Shelf, neighbour: Account, tmp_path: Path) -> None:
     built = wheel(tmp_path / "dist", "common", "1.0")
     assert shelf.upload(built) == 200

@@ -12,7 +12,7 @@ from tests.stories.ec2.conftest import make_vpc
 QUICK = "--cli-connect-timeout 1 --cli-read-timeout 10"
 
 
-@pytest.mark.control("NET-13", lacking="CodePipeline's and CodeArtifact's endpoints")
+@pytest.mark.control("NET-13")
 def test_a_build_goes_by_its_vpc(account: Account) -> None:
     vpc = make_vpc(account)
     bench = bench_of(account)

@@ -62,9 +62,7 @@ def test_a_clone_a_commit_a_push_and_a_pull_through_both_helpers(remote: Remote)
     assert any(one["additionalEventData"]["repositoryName"] == "code" for one in records(remote.account, "GitPull"))
 
 
-@pytest.mark.control(
-    "EXP-20", "STG-01", "ACC-02", lacking="the other repositories of Shared Services have their own tests"
-)
+@pytest.mark.control("EXP-20", "STG-01", "ACC-02")
 def test_who_may_not_push_to_main_is_refused_there_and_nowhere_else(remote: Remote, neighbour: Account) -> None:
     """AWS's own sample policy: a Deny on codecommit:References, which are absent when git only asks what there is."""
     account = remote.account
@@ -159,7 +157,7 @@ def test_git_credentials_of_a_user(remote: Remote) -> None:
     assert remote.git("fetch", at="one", helper="", fine=False).returncode
 
 
-@pytest.mark.control("STG-01", "DEP-06", lacking="that a pipeline starts is shown where pipelines are")
+@pytest.mark.control("STG-01", lacking="that a pipeline starts is shown where pipelines are")
 def test_a_push_tells_event_bridge_and_triggers(remote: Remote) -> None:
     account = remote.account
     events, sqs, sns = (account.client(name) for name in ("events", "sqs", "sns"))

@@ -15,6 +15,8 @@ from tests.stories.codepipeline.releases import Releases, action, approval, stag
 from tests.stories.codepipeline.test_across import MACHINE, _template
 from tests.stories.lambda_.conftest import LAMBDA, Bench
 from tests.stories.mission.test_pipeline_roles import Pipeline, pipeline
+from tests.stories.sagemaker.test_metrics import sums
+from tests.stories.sqs.test_queues import arn_of, bodies, made
 
 __all__ = ["pipeline"]
 MORE = {
@@ -95,7 +97,7 @@ def test_the_printed_declaration_is_accepted_read_back_and_runs(pipeline: Pipeli
     assert updated == {**read, "version": 2}
 
 
-@pytest.mark.control("PEX-02", "MON-02", "STG-01", "STG-02")
+@pytest.mark.control("PEX-02", "MON-02", "STG-01", "STG-02", "DEP-06", "DEP-09")
 def test_a_push_starts_one_run_and_newer_pushes_supersede(pipeline: Pipeline, printed: Releases) -> None:
     shared = pipeline.shared
     events = shared.client("events")
@@ -123,8 +125,30 @@ def test_a_push_starts_one_run_and_newer_pushes_supersede(pipeline: Pipeline, pr
         },
     }
     events.put_rule(Name="push", EventPattern=json.dumps(pattern))
+    # A role that may not start it: no run, and the rule counts what failed.
+    powerless = shared.role("Powerless", allow("codepipeline:Get*"), trust={"Service": "events.amazonaws.com"})
+    events.put_targets(Rule="push", Targets=[{"Id": "p", "Arn": arn, "RoleArn": powerless}])
+    _commit(pipeline, "two and a half")
+    watch = shared.client("cloudwatch")
+    until(lambda: True if sums(watch, "AWS/Events", "FailedInvocations", {"RuleName": "push"}, "Sum") else None)
     events.put_targets(Rule="push", Targets=[{"Id": "p", "Arn": arn, "RoleArn": starter}])
-    _commit(pipeline, "aside", branch="other")  # another branch
+    # A rule that is off: the same event reaches another rule, of any branch, and starts nothing.
+    sqs = shared.client("sqs")
+    heard, queue = watched(sqs)
+    events.put_rule(Name="any", EventPattern=json.dumps({"source": ["aws.codecommit"]}))
+    events.put_targets(Rule="any", Targets=[{"Id": "q", "Arn": queue}])
+    events.disable_rule(Name="push")
+    silent = _commit(pipeline, "in silence")
+    told: list[str] = []
+
+    def told_of(commit: str) -> bool | None:
+        told.extend(json.loads(one)["detail"]["commitId"] for one in bodies(sqs, heard))
+        return True if commit in told else None
+
+    until(lambda: told_of(silent))
+    events.enable_rule(Name="push")
+    aside = _commit(pipeline, "aside", branch="other")  # another branch
+    until(lambda: told_of(aside))
     commit = _commit(pipeline, "three")
     until(lambda: True if len(runs()) == before + 1 else None)
     newest = runs()[0]
@@ -144,6 +168,15 @@ def test_a_push_starts_one_run_and_newer_pushes_supersede(pipeline: Pipeline, pr
     done = printed.over("train", last["pipelineExecutionId"])
     assert done["status"] == "Succeeded"
     assert [one["revisionId"] for one in done["artifactRevisions"]] == [commits[-1]]
+
+
+def watched(sqs: Any) -> tuple[str, str]:
+    """A queue that events may be sent to: its address and ARN."""
+    url = made(sqs)
+    arn = arn_of(sqs, url)
+    may = allow("sqs:SendMessage", resource=arn, Principal={"Service": "events.amazonaws.com"})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(may)})
+    return url, arn
 
 
 FUNCTION = """

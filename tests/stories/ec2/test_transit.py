@@ -252,7 +252,7 @@ def office(platform: Running) -> Iterator[subprocess.Popen[str]]:
     running.communicate()
 
 
-@pytest.mark.control("ACC-08", lacking="the repositories of Shared Services")
+@pytest.mark.control("ACC-08")
 @pytest.mark.control("NET-01", lacking="the link is declared and has no tunnel; no Direct Connect")
 @pytest.mark.control("NET-03")
 def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office: subprocess.Popen[str]) -> None:

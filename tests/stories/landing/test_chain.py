@@ -124,8 +124,8 @@ def test_the_artifact_bucket_is_the_pipelines(zone: Zone) -> None:
 
 
 @pytest.mark.control("ACC-06", lacking="tables")
-@pytest.mark.control("XVE-03", lacking="a job with a channel from each account")
-@pytest.mark.control("ACC-02", lacking="git, packages and pulls")
+@pytest.mark.control("XVE-03")
+@pytest.mark.control("ACC-02")
 def test_data_models_and_images_cross_accounts_as_declared(zone: Zone) -> None:
     published, models = zone.bucket("published", "data-management"), zone.bucket("models", "shared-services")
     engineer = zone.platform.client("s3", zone.person("data-management", "DataEngineer"))
@@ -162,7 +162,7 @@ def test_data_models_and_images_cross_accounts_as_declared(zone: Zone) -> None:
     refused(DENIED, science.delete_repository, registryId=registry, repositoryName="mortgage/training")
 
 
-@pytest.mark.control("ACC-10", lacking="a pipeline that starts it")
+@pytest.mark.control("ACC-10")
 @pytest.mark.control("ACC-07", lacking="in Data Science")
 @pytest.mark.control("ACC-11", "XVE-03")
 def test_a_job_trains_in_test_under_all_guardrails(zone: Zone) -> None:

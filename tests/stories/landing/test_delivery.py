@@ -21,8 +21,8 @@ def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
     return found
 
 
-@pytest.mark.control("ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13")
-@pytest.mark.control("ACC-12", lacking="batch")
+@pytest.mark.control("ACC-02", "ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13", "DEP-03")
+@pytest.mark.control("ACC-12")
 @pytest.mark.control("XAC-06", lacking="function and API")
 @pytest.mark.control("TAG-06", "TAG-07", lacking="builds, functions, artifacts and images")
 def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path: Path) -> None:
@@ -39,17 +39,24 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     commit = code.create_commit(**asked)["commitId"]
 
     # The push starts the training pipeline by itself.
-    def latest(name: str) -> Any:
-        found = pipelines.list_pipeline_executions(pipelineName=name)["pipelineExecutionSummaries"]
-        return next((one for one in found if any(r.get("revisionId") == commit for r in one["sourceRevisions"])), None)
+    def trained(commit: str) -> tuple[str, str]:
+        """How the run of a commit ended, and what its actions said."""
 
-    _until(lambda: (one := latest("bank-mortgage-training")) and one["status"] != "InProgress")
-    ended = latest("bank-mortgage-training")
-    actions = pipelines.list_action_executions(
-        pipelineName="bank-mortgage-training", filter={"pipelineExecutionId": ended["pipelineExecutionId"]}
-    )["actionExecutionDetails"]
-    why = [one["output"].get("executionResult", {}).get("externalExecutionSummary") for one in actions]
-    assert ended["status"] == "Succeeded", (ended.get("statusSummary"), why)
+        def over() -> Any:
+            runs = pipelines.list_pipeline_executions(pipelineName="bank-mortgage-training")[
+                "pipelineExecutionSummaries"
+            ]
+            mine = (one for one in runs if any(r.get("revisionId") == commit for r in one["sourceRevisions"]))
+            return next((one for one in mine if one["status"] != "InProgress"), None)
+
+        ended = _until(over)
+        actions = pipelines.list_action_executions(
+            pipelineName="bank-mortgage-training", filter={"pipelineExecutionId": ended["pipelineExecutionId"]}
+        )["actionExecutionDetails"]
+        return ended["status"], str([one.get("output", {}).get("executionResult") for one in actions])
+
+    status, said = trained(commit)
+    assert status == "Succeeded", said
     # In Test Role B came, the stack role made the state machine, which ran; its tags are those of the template.
     test = zone.account("test")
     arn = f"arn:aws:states:us-east-1:{test.id}:stateMachine:bank-train-mortgage"
@@ -82,6 +89,10 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     listed = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
     [version] = [one for one in listed if one.get("ModelPackageDescription") == f"commit {commit}"]
     package = version["ModelPackageArn"]
+    stack = zone.platform.client("sagemaker", zone.service("production", zone.arn("production", "StackRole")))
+    assert stack.describe_model_package(ModelPackageName=package)["ModelApprovalStatus"] == "PendingManualApproval"
+    stranger = zone.account("data-management").client("sagemaker")
+    refused(DENIED, stranger.describe_model_package, ModelPackageName=package)
     approval = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
     mlops_keys, approver_keys = (zone.person("shared-services", name) for name in ("MLOps", "ModelApprover"))
     refused(DENIED, zone.platform.client("sagemaker", mlops_keys).update_model_package, **approval)
@@ -133,3 +144,22 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
         for kind in ("training", "deployment")
     }
     assert roles == {zone.pipeline_role("CodePipelineRoleA"), zone.pipeline_role("CodePipelineRoleA2")}
+
+    # Another training without a registration, and one on a data set that is not there: its run fails and says which.
+    def again(parent: str, **parameters: str) -> str:
+        told = json.loads((tmp_path / "train.json").read_bytes())
+        put = [{"filePath": "train.json", "fileContent": json.dumps({**told, "Parameters": parameters}).encode()}]
+        asked = {"repositoryName": "bank-mortgage", "branchName": "main", "parentCommitId": parent, "putFiles": put}
+        return str(code.create_commit(**asked)["commitId"])
+
+    unknown = again(commit, Dataset="mortgage/nowhere/")
+    status, said = trained(unknown)
+    assert status == "Failed" and f"no objects found at s3://{zone.bucket('data', 'test')}/mortgage/nowhere/" in said, (
+        said
+    )
+    silent = again(unknown, Register="off")
+    status, said = trained(silent)
+    assert status == "Succeeded", said
+    after = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
+    described = {one.get("ModelPackageDescription") for one in after}
+    assert f"commit {commit}" in described and not {f"commit {unknown}", f"commit {silent}"} & described

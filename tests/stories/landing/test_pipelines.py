@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ from bastide.landing.pipelines import PIPELINES, TICKETS
 from tests.listening import Heard, listening
 from tests.platform import Account, allow
 from tests.stories.apigateway.gateway import Api
-from tests.stories.ecr.test_lifecycle import push
+from tests.stories.ecr import oci
+from tests.stories.ecr.registry import Registry
 from tests.stories.landing.zone import DENIED, Zone, landing, refused
+from tests.stories.sagemaker.conftest import archive as packed
+from tests.stories.sagemaker.test_metrics import sums
+from tests.stories.sagemaker.test_own_images import ANSWER, SERVE
 
 AUTHOR = {"authorName": "Ada", "email": "ada@bank.example"}
 OWN = {"Owner": "ada", "Project": "mortgage"}
@@ -113,8 +119,8 @@ def desk(zone: Zone) -> Desk:
 
 
 @pytest.mark.control("SSV-02", "SSV-03", lacking="notebooks; pipelines are shown")
-@pytest.mark.control("DEP-07", lacking="the clock, which EventBridge's own tests move")
-@pytest.mark.control("DEP-03", lacking="a run; the end to end pipeline's is shown")
+@pytest.mark.control("DEP-07")
+@pytest.mark.control("DEP-03")
 def test_engineers_launch_pipelines_that_they_may_not_make(zone: Zone, desk: Desk) -> None:
     assert set(desk.products) == set(PIPELINES)
     # Whoever has no part of the portfolio finds nothing: data scientists of another account; the auditor may not even look.
@@ -163,15 +169,20 @@ def test_engineers_launch_pipelines_that_they_may_not_make(zone: Zone, desk: Des
     refused("PipelineNotFoundException", desk.pipelines.get_pipeline, name=built)
 
 
-@pytest.mark.control("DEP-04", lacking="its deployment")
-@pytest.mark.control("DEP-09", lacking="a function without permissions")
-@pytest.mark.control("DEP-08")
-def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk) -> None:
+@pytest.mark.control("DEP-04")
+@pytest.mark.control("DEP-08", "DEP-09")
+def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk, tmp_path: Path) -> None:
     """The trigger `custom`: a function looks at the commit, starts the pipeline or does not, and says why."""
     models, archive = zone.bucket("models", "shared-services"), f"{zone.ids['test']}/bought/model.tar.gz"
     training = zone.platform.client("s3", zone.service("test", zone.arn("test", "TrainingRole")))
-    training.put_object(Bucket=models, Key=archive, Body=b"a model")
-    digest = push(desk.shared.client("ecr"), "mortgage/inference", b"serves", "7.1")
+    training.put_object(Bucket=models, Key=archive, Body=packed(weights__txt=b"bought"))
+    registry_of = Registry(desk.shared, tmp_path)
+    [repository] = registry_of.ecr.describe_repositories(repositoryNames=["mortgage/inference"])["repositories"]
+    digest = registry_of.push(
+        f"{repository['repositoryUri']}:7.1",
+        [oci.system, oci.scripts(program=SERVE, answer=ANSWER)],
+        {"Entrypoint": ["program"], "Env": ["PATH=/usr/local/bin:/bin"]},
+    )
     given = {"Name": "paths", "Repository": "bank-paths", "Trigger": "custom", "Folder": "models/"}
     # The file that says what is registered lies beside the code; the pipeline begins when the folder changes.
     made = desk.stands("registration-pipeline", **given)
@@ -190,6 +201,35 @@ def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk) -> Non
     [container] = told["InferenceSpecification"]["Containers"]
     assert container["ModelDataUrl"] == f"s3://{models}/{archive}" and container["Image"].endswith(f"@{digest}")
     assert told["ModelApprovalStatus"] == "PendingManualApproval"
+    _deployable(zone, version["ModelPackageArn"])
+    functions, rule = desk.shared.client("lambda"), f"{name}-look"
+    functions.put_function_event_invoke_config(FunctionName=chooser, MaximumRetryAttempts=0)
+    # Without the permission the function is not asked, and the rule counts that; who may not start the pipeline says so.
+    [let] = json.loads(functions.get_policy(FunctionName=chooser)["Policy"])["Statement"]
+    functions.remove_permission(FunctionName=chooser, StatementId=let["Sid"])
+    unheard = desk.commit({"models/bought.md": "second"})
+    watch = desk.shared.client("cloudwatch")
+    _until(lambda: sums(watch, "AWS/Events", "FailedInvocations", {"RuleName": rule}, "Sum"))
+    source = let["Condition"]["ArnLike"]["AWS:SourceArn"]
+    functions.add_permission(
+        FunctionName=chooser,
+        StatementId="again",
+        Action=let["Action"],
+        Principal="events.amazonaws.com",
+        SourceArn=source,
+    )
+    iam, starter = desk.shared.client("iam"), {"RoleName": "PipelineChooser", "PolicyName": "no"}
+    no = allow("codepipeline:StartPipelineExecution")
+    no["Statement"][0]["Effect"] = "Deny"
+    iam.put_role_policy(**starter, PolicyDocument=json.dumps(no))
+    try:
+        weak = desk.commit({"models/bought.md": "third"})
+        _until(lambda: any("AccessDenied" in one for one in desk.lines(chooser)))
+    finally:
+        iam.delete_role_policy(**starter)
+    assert not any(unheard in one for one in desk.lines(chooser))
+    ran_for = desk.pipelines.list_pipeline_executions(pipelineName=name)["pipelineExecutionSummaries"]
+    assert not any(r.get("revisionId") in (unheard, weak) for one in ran_for for r in one["sourceRevisions"])
     # An archive that is not there, started by hand: the run fails, and nothing is registered.
     desk.commit({"register.json": json.dumps({**asked, "archive": "nowhere.tar.gz"})})
     scientist = zone.platform.client("codepipeline", zone.person("data-science", "DataScientist-mortgage"))
@@ -205,9 +245,54 @@ def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk) -> Non
 
     assert _until(ended)["status"] == "Failed"
     assert "S3" in str(desk.why(name, began))
+    # Nor is an image that is not there registered, nor into a group that the role may not write to.
+    desk.commit({"register.json": json.dumps({**asked, "tag": "none"})})
+    began = desk.pipelines.start_pipeline_execution(name=name)["pipelineExecutionId"]
+    assert _until(ended)["status"] == "Failed" and "Image" in str(desk.why(name, began))
+    desk.commit({"register.json": json.dumps(asked)})
+    no = allow("sagemaker:CreateModelPackage")
+    no["Statement"][0]["Effect"] = "Deny"
+    iam.put_role_policy(RoleName="RegistrationRole", PolicyName="no", PolicyDocument=json.dumps(no))
+    try:
+        began = desk.pipelines.start_pipeline_execution(name=name)["pipelineExecutionId"]
+        assert _until(ended)["status"] == "Failed" and "sagemaker:CreateModelPackage" in str(desk.why(name, began))
+    finally:
+        iam.delete_role_policy(RoleName="RegistrationRole", PolicyName="no")
     after = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
     assert not [one for one in after if one["ModelPackageVersion"] > version["ModelPackageVersion"] and
                 one.get("ModelPackageDescription", "").startswith("bought")]  # fmt: skip
+
+
+def _deployable(zone: Zone, package: str) -> None:
+    """Has a version approved and served in Production for a moment, as its stack role would."""
+    approver = zone.platform.client("sagemaker", zone.person("shared-services", "ModelApprover"))
+    approver.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
+    production = zone.account("production")
+    told = production.client("ssm").get_parameters_by_path(Path="/bank/network")["Parameters"]
+    where = {one["Name"].rpartition("/")[2]: one["Value"] for one in told}
+    stack = zone.platform.client("sagemaker", zone.service("production", zone.arn("production", "StackRole")))
+    tags = [{"Key": key, "Value": "production"} for key in ("owner", "environment", "project")]
+    stack.create_model(
+        ModelName="bought", ExecutionRoleArn=zone.arn("production", "ModelRole"), EnableNetworkIsolation=True,
+        Containers=[{"ModelPackageName": package}], Tags=tags,
+        VpcConfig={"Subnets": where["subnets"].split(","), "SecurityGroupIds": [where["security-group"]]},
+    )  # fmt: skip
+    variant = {"VariantName": "all", "ModelName": "bought", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    key = zone.key("production", "production")
+    stack.create_endpoint_config(EndpointConfigName="bought", ProductionVariants=[variant], KmsKeyId=key, Tags=tags)
+    stack.create_endpoint(EndpointName="bought", EndpointConfigName="bought", Tags=tags)
+
+    def settled() -> Any:
+        found = stack.describe_endpoint(EndpointName="bought")
+        return found if found["EndpointStatus"] in ("InService", "Failed") else None
+
+    found = _until(settled)
+    assert found["EndpointStatus"] == "InService", found.get("FailureReason")
+    asking = zone.platform.client(
+        "sagemaker-runtime", zone.service("production", zone.arn("production", "FunctionRole"))
+    )
+    assert asking.invoke_endpoint(EndpointName="bought", Body=b"row")["Body"].read() == b"seen row"
+    stack.delete_endpoint(EndpointName="bought")
 
 
 @pytest.fixture
@@ -220,8 +305,8 @@ def tickets(zone: Zone) -> Iterator[Heard]:
 @pytest.mark.control(
     "DEP-01", lacking="an image that the same run builds; it takes two approvals, of version and release"
 )
-@pytest.mark.control("DEP-05", lacking="requests during the switch")
-@pytest.mark.control("DEP-06", lacking="a rule without permission")
+@pytest.mark.control("DEP-05")
+@pytest.mark.control("DEP-06")
 @pytest.mark.control("STG-10", "ACC-04", "XAC-06")
 @pytest.mark.control("STG-11", lacking="the ticket's number before it is answered; a webhook out of reach")
 @pytest.mark.control("STG-09", lacking="metrics and dataset version")
@@ -373,7 +458,48 @@ def test_a_commit_ends_in_production_after_a_ticket(zone: Zone, desk: Desk, tick
     zone.platform.client("sagemaker", approver).update_model_package(
         ModelPackageArn=second, ModelApprovalStatus="Approved"
     )
-    how, because = release(second, "Approved")
+    # Who asks while one version takes the other's place is answered all the time.
+    with _asking(lambda: front.call(**asked, keys=production.keys)[0]) as answers:
+        how, because = release(second, "Approved")
     assert how == "Succeeded", because
-    assert serving.describe_endpoint(EndpointName="bank-paths")["EndpointConfigName"] != first
+    assert answers and set(answers) == {200}, answers
+    new = serving.describe_endpoint(EndpointName="bank-paths")["EndpointConfigName"]
+    assert new != first and front.call(**asked, keys=production.keys)[0] == 200
+    # One that does not come up is not kept: the stack goes back, and the endpoint answers from what it had.
+    broken = f"{zone.ids['test']}/broken/model.tar.gz"
+    training = zone.platform.client("s3", zone.service("test", zone.arn("test", "TrainingRole")))
+    training.put_object(Bucket=zone.bucket("models", "shared-services"), Key=broken, Body=b"no model")
+    url = f"s3://{zone.bucket('models', 'shared-services')}/{broken}"
+    made_of["Containers"] = [{"Image": one["Image"], "ModelDataUrl": url} for one in made_of["Containers"]]
+    third = registry.create_model_package(
+        ModelPackageGroupName="mortgage-denial", InferenceSpecification=made_of, ModelApprovalStatus="Approved"
+    )["ModelPackageArn"]
+    how, because = release(third, "Approved")
+    assert how == "Failed" and "bank-serve-paths" in because, because
+    _until(
+        lambda: stacks.describe_stacks(StackName="bank-serve-paths")["Stacks"][0]["StackStatus"].endswith("COMPLETE")
+    )
+    told = stacks.describe_stacks(StackName="bank-serve-paths")["Stacks"][0]["StackStatus"]
+    assert told == "UPDATE_ROLLBACK_COMPLETE"
+    endpoint = serving.describe_endpoint(EndpointName="bank-paths")
+    assert (endpoint["EndpointStatus"], endpoint["EndpointConfigName"]) == ("InService", new)
     assert front.call(**asked, keys=production.keys)[0] == 200
+
+
+@contextmanager
+def _asking(ask: Callable[[], int]) -> Iterator[list[int]]:
+    """Asks over and over beside what is done inside: what was answered."""
+    answers: list[int] = []
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            answers.append(ask())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        thread.join()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import allow
+from tests.platform import Account, allow
+from tests.stories.cloudtrail.test_trail import Records
 from tests.stories.ec2.conftest import Vpc, make_vpc
 from tests.stories.mission.test_jobs import process
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
@@ -163,9 +164,12 @@ def config(vpc: Vpc) -> dict[str, Any]:
     return {"Subnets": [vpc.subnet], "SecurityGroupIds": [vpc.group]}
 
 
-@pytest.mark.control("XVE-02")
+@pytest.mark.control("XVE-01", "XVE-02", "XVE-05")
 @pytest.mark.control("GRD-07", lacking="notebooks")
-def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc: Vpc, mission: Path) -> None:
+def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(
+    workshop: Workshop, vpc: Vpc, neighbour: Account, mission: Path
+) -> None:
+    """What it reads lies in another account, whose policy demands the endpoint."""
     administrator = workshop.sagemaker
     guardrail = policy(mission, "24-guardrail-vpc-deployment.json")
     bound = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
@@ -178,22 +182,20 @@ def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(workshop: Workshop, vpc
         with pytest.raises(ClientError, match="ValidationException"):
             workshop.train("", VpcConfig=told)
     endpoint = vpc.ec2.describe_vpc_endpoints()["VpcEndpoints"][0]["VpcEndpointId"]
-    workshop.s3.put_object(Bucket=workshop.bucket, Key="told/a", Body=b"by the endpoint")
-    document = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Deny",
-                "Principal": "*",
-                "Action": "s3:GetObject",
-                "Resource": f"arn:aws:s3:::{workshop.bucket}/told/*",
-                "Condition": {"StringNotEquals": {"aws:SourceVpce": endpoint}},
-            }
-        ],
-    }
-    workshop.s3.put_bucket_policy(Bucket=workshop.bucket, Policy=json.dumps(document))
+    common = f"common-{neighbour.id}"
+    theirs, arn = neighbour.client("s3"), f"arn:aws:s3:::{common}"
+    theirs.create_bucket(Bucket=common)
+    theirs.put_object(Bucket=common, Key="told/a", Body=b"by the endpoint")
+    opened = allow("s3:GetObject", "s3:ListBucket", resource=[arn, f"{arn}/*"], Principal={"AWS": workshop.role})
+    closed = {"StringNotEqualsIfExists": {"aws:SourceVpce": endpoint}, "ArnEquals": {"aws:PrincipalArn": workshop.role}}
+    demand = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": f"{arn}/*", "Condition": closed}
+    opened["Statement"].append(demand)
+    theirs.put_bucket_policy(Bucket=common, Policy=json.dumps(opened))
+    objects = {"Type": "AWS::S3::Object", "Values": [f"{arn}/"]}
+    selector = {"ReadWriteType": "ReadOnly", "IncludeManagementEvents": False, "DataResources": [objects]}
+    records = Records(neighbour, [selector])
     script = f"""
-found = {{'read': call('s3', '/{workshop.bucket}/told/a', base='https://s3.us-east-1.amazonaws.com'),
+found = {{'read': call('s3', '/{common}/told/a', base='https://s3.us-east-1.amazonaws.com'),
     'url': os.environ.get('AWS_ENDPOINT_URL'),
     'sagemaker': call('sagemaker', '/', base='https://api.sagemaker.us-east-1.amazonaws.com', patience=2)[0],
     'seen': [one for one in socket.if_nameindex()][-1][1], 'outside': reaches('8.8.8.8')}}
@@ -203,7 +205,7 @@ while call('s3', '/{workshop.bucket}/told/seen', base='https://s3.us-east-1.amaz
     assert time.monotonic() < until
     time.sleep(0.1)
 """
-    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{workshop.bucket}/told/"}
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{common}/told/"}
     told = [{"ChannelName": "told", "DataSource": {"S3DataSource": source}}]  # the service itself goes that way as well
     name = workshop.train(ASK + script + PASS, VpcConfig=config(vpc), InputDataConfig=told)
     seen: list[dict[str, Any]] = []
@@ -228,22 +230,38 @@ while call('s3', '/{workshop.bucket}/told/seen', base='https://s3.us-east-1.amaz
     assert job["VpcConfig"] == config(vpc)
     workshop.sagemaker = administrator
     # The other direction: outside of the VPC the same role is denied, and without the group's leave nothing goes out.
-    outside = said(workshop, f"found = {{'read': call('s3', '/{workshop.bucket}/told/a')[0]}}")
+    outside = said(workshop, f"found = {{'read': call('s3', '/{common}/told/a')[0]}}")
     assert outside == {"read": 403}
     every = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
     vpc.ec2.revoke_security_group_egress(GroupId=vpc.group, IpPermissions=every)
     shut = said(
         workshop,
         f"base = 'https://s3.us-east-1.amazonaws.com'\n"
-        f"found = {{'read': call('s3', '/{workshop.bucket}/told/a', base=base, patience=2)[0]}}",
+        f"found = {{'read': call('s3', '/{common}/told/a', base=base, patience=2)[0]}}",
         VpcConfig=config(vpc),
     )
     assert shut == {"read": 0}
+    vpc.ec2.authorize_security_group_egress(GroupId=vpc.group, IpPermissions=every)
+    far = f"far-{workshop.account.id}"
+    workshop.account.client("s3", region_name="eu-west-1").create_bucket(
+        Bucket=far, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{far}/told/"}
+    beyond = workshop.train(
+        "", VpcConfig=config(vpc), InputDataConfig=[{"ChannelName": "far", "DataSource": {"S3DataSource": source}}]
+    )
+    reason = workshop.trained(beyond)["FailureReason"]
+    assert "Data download failed: PermanentRedirect" in reason and "is in eu-west-1" in reason
     denied = workshop.trained(workshop.train("", InputDataConfig=told))
     assert denied["FailureReason"].startswith("ClientError: Data download failed: AccessDenied")
     vpc.ec2.delete_vpc_endpoints(VpcEndpointIds=[endpoint])
     lost = workshop.trained(workshop.train("", VpcConfig=config(vpc)))
     assert f"{vpc.subnet} has no way to S3" in lost["FailureReason"]
+    # The owner's record of what was read from the other account: by the endpoint, as the job's role.
+    records.until("GetObject")
+    reads = [one for one in records.delivered() if one["eventName"] == "GetObject" and "errorCode" not in one]
+    assert reads and {one["vpcEndpointId"] for one in reads} == {endpoint}
+    assert {one["userIdentity"]["accountId"] for one in reads} == {workshop.account.id}
     workshop.sagemaker = bound
     tune(workshop, tuning(most=1, parallel=1), definition(workshop, VpcConfig=config(vpc)))
     process(workshop, "pass", [], [], NetworkConfig={"VpcConfig": config(vpc)})

@@ -116,7 +116,7 @@ def test_a_container_trains(own: tuple[Workshop, Registry]) -> None:
     assert "exit code: 3" in again["FailureReason"]
 
 
-@pytest.mark.control("PRM-14", "PRM-15", "INV-04", "EXP-21", "STG-06")
+@pytest.mark.control("PRM-14", "PRM-15", "INV-04", "EXP-21", "STG-06", "XVE-04", "XVE-05")
 def test_the_role_pulls_and_nobody_else(own: tuple[Workshop, Registry], neighbour: Account, tmp_path: Path) -> None:
     workshop, registry = own
     tagged = registry.create("team/tagged", tags=[{"Key": "CreatedBy", "Value": "SageMaker"}])
@@ -135,6 +135,8 @@ def test_the_role_pulls_and_nobody_else(own: tuple[Workshop, Registry], neighbou
     assert "ImageNotFoundException" in missing["FailureReason"]
     gone = train(workshop, canonical(workshop.account.id, "team/none:one"))
     assert gone["TrainingJobStatus"] == "Failed"
+    with pytest.raises(ClientError, match="is in eu-west-1: it must be in us-east-1"):
+        train(workshop, canonical(workshop.account.id, "team/tagged:one", "eu-west-1"))
 
     # An image of another account: both sides have to allow it, and what is here already is no way round it.
     folder = tmp_path / "shared"

@@ -59,7 +59,7 @@ def test_nothing_in_them_is_bastides() -> None:
             assert schema.has_schema(resource.type), resource.type
 
 
-@pytest.mark.control("DEP-06", "DEP-07", "DEP-08", "DEP-09", lacking="declared; the story launches them")
+@pytest.mark.control("DEP-06", "DEP-07", "DEP-08", "DEP-09")
 @pytest.mark.parametrize("name", pipelines.PRODUCTS)
 def test_a_product_is_a_template_that_fits_the_catalogue(name: str) -> None:
     made = pipelines.template(name, blueprint())
@@ -146,7 +146,8 @@ def test_a_template_of_ones_own_may_name_its_account() -> None:
     assert [one.rule for one in violations([_own("AWS::IAM::Policy", policy)], blueprint())] == ["administrators"]
 
 
-@pytest.mark.control("ACC-14", "TAG-06", lacking="the proactive half; Control Tower's API is not there")
+@pytest.mark.control("ACC-14")
+@pytest.mark.control("TAG-06", lacking="decided; the calls are in the stories")
 @pytest.mark.parametrize(("rule", "type_", "properties"), _REFUSED)
 def test_a_template_that_breaks_a_rule_is_refused_by_name(rule: str, type_: str, properties: dict[str, Any]) -> None:
     tags = {one["Key"]: one["Value"] for one in _TAGS}

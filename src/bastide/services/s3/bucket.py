@@ -135,7 +135,8 @@ def facts(view: View, arn: Any, action: str) -> Facts | None:
 
 def bucket_of(a: Authorised, view: View, *, anywhere: bool = False) -> Bucket:
     """The bucket that a call names; raises NoSuchBucket, AccessDenied if the owner is not the one expected, and
-    AuthorizationHeaderMalformed for a request that was signed for another region, unless `anywhere`."""
+    AuthorizationHeaderMalformed for a request that was signed for another region, unless `anywhere`, and PermanentRedirect
+    for what a service does through a VPC endpoint of another region."""
     found = named(view, str(a.input["Bucket"]))
     expect(found, a.input.get("ExpectedBucketOwner"))
     if a.region != found.region:
@@ -146,6 +147,13 @@ def bucket_of(a: Authorised, view: View, *, anywhere: bool = False) -> Bucket:
                 400,
                 members={"Region": found.region},
                 kept={"headers": [("x-amz-bucket-region", found.region)]},
+            )
+        if a.request.vpce and not anywhere:
+            raise Refused(
+                "PermanentRedirect",
+                f"The bucket {found.name} is in {found.region}, which the VPC endpoint in {a.region} does not lead to.",
+                301,
+                members={"Bucket": found.name},
             )
         a.region = found.region
     return found

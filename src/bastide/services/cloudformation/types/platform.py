@@ -40,6 +40,9 @@ async def _in_service(r: Resource) -> bool:
     status = told["EndpointStatus"]
     if status in ("Failed", "RollingBack", "UpdateRollbackFailed"):
         raise Refused("NotStabilized", f"The endpoint is {status}: {told.get('FailureReason', '')}")
+    if status == "InService" and told["EndpointConfigName"] != r.get("EndpointConfigName"):
+        # An update that failed: who answered before answers still, under the configuration of before.
+        raise Refused("NotStabilized", f"The endpoint was not updated: {told.get('FailureReason', '')}")
     return bool(status == "InService")
 
 
