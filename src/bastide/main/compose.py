@@ -19,6 +19,7 @@ from bastide.engines.git import Git
 from bastide.engines.idp import Issuers
 from bastide.engines.images import Containers
 from bastide.engines.indexes import PublicIndex
+from bastide.engines.indexes.channels import Channels
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
@@ -225,6 +226,7 @@ class Platform:
             Outgoing: outgoing,
             Advisories: Advisories(directory.advisories),
             PublicIndex: PublicIndex(directory.packages, package_index, outgoing.stream),
+            Channels: Channels(directory.packages / "channels"),
             Mail: mail or Mail(),
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
             Functions: Functions(clock),
