@@ -24,7 +24,7 @@ def _then(zone: Zone, arn: str, keys: Keys) -> Keys:
 
 
 @pytest.mark.control("XAC-02", "XAC-04", "XAC-05", "XAC-06", lacking="a pipeline that runs")
-@pytest.mark.control("SVR-06", lacking="each service's run")
+@pytest.mark.control("SVR-06", lacking="Glue")
 def test_a_leads_to_b_and_a2_to_c(zone: Zone) -> None:
     a, a2 = (zone.service("shared-services", zone.pipeline_role(f"CodePipelineRole{one}")) for one in ("A", "A2"))
     b, c = zone.arn("test", "CrossAccountRoleB"), zone.arn("production", "CrossAccountRoleC")
