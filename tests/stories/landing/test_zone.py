@@ -13,11 +13,11 @@ from click.testing import CliRunner
 
 from bastide.commands.cli import cli
 from tests.platform import HOME, allow
+from tests.stories.landing import rehearsal
 from tests.stories.landing.zone import DENIED, Zone, landing, refused
 
 
 @pytest.mark.control("ACC-15", lacking="cost figures")
-@pytest.mark.control("ACC-05", lacking="pipelines of a lower environment")
 def test_it_is_planned_made_and_left_alone(zone: Zone) -> None:
     assert zone.plan["changes"] and zone.plan["refused"] == [] and zone.plan["faults"] == []
     names = {"log-archive", "shared-services", "data-management", "data-science", "test", "production"}
@@ -65,7 +65,9 @@ def test_units_bind_what_is_below_them(zone: Zone) -> None:
     refused("TrailNotFoundException", trails.stop_logging, Name="none")
 
 
+@pytest.mark.control("ACC-05")
 def test_an_account_that_exists_is_enrolled(zone: Zone) -> None:
+    """As one in which pipelines are rehearsed."""
     guest = zone.platform.account()
     organizations = zone.platform.client("organizations")
     root = organizations.list_roots()["Roots"][0]["Id"]
@@ -86,6 +88,21 @@ def test_an_account_that_exists_is_enrolled(zone: Zone) -> None:
         assert {one["name"] for one in told["stacks"] if one["what"] != "unchanged"} == {"bank-landing-people"}
         refused(DENIED, guest.client("organizations").leave_organization)
         _until(baseline)
+        # One template makes and runs a pipeline in the lower account and in Shared Services, and leaves nothing in Test.
+        assert [rehearsal.runs(one) for one in (guest, zone.account("shared-services"))] == [["SUCCEEDED"]] * 2
+        machines = zone.account("test").client("stepfunctions").list_state_machines()["stateMachines"]
+        assert "rehearsal" not in {one["name"] for one in machines}
+        guest.role("Rehearses", allow("*"))
+        keys, shared = guest.as_role("Rehearses"), zone.account("shared-services")
+        lower, models = zone.platform.client("s3", keys), zone.bucket("models", "shared-services")
+        lower.put_object(Bucket=f"rehearsal-{guest.id}", Key="x", Body=b"x")
+        for bucket in (models, f"rehearsal-{shared.id}"):
+            refused(DENIED, lower.put_object, Bucket=bucket, Key="x", Body=b"x")
+        contributor = {"RoleArn": zone.arn("shared-services", "CodeContributor"), "RoleSessionName": "rehearses"}
+        refused(DENIED, zone.platform.client("sts", keys).assume_role, **contributor)
+        images = zone.platform.client("ecr", keys)
+        asked = {"registryId": shared.id, "repositoryName": "mortgage/training"}
+        refused(DENIED, images.put_image, **asked, imageManifest="{}", imageTag="x")
         who = zone.centre.session(zone.token, guest, "Auditor")
         assert zone.platform.client("iam", who).list_roles()["Roles"]
     finally:
