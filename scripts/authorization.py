@@ -128,6 +128,7 @@ _TEXTS = {
     "childid": "444455556666",
     "cloudtrail.resourceid": f"arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/name",
     "cloudtrail.resourceidlist": f"arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/name",
+    "cloudwatchlogsrolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "copysource": "a-bucket/key",
     "createaccountrequestid": "car-" + "0" * 32,
     "destinationkeyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bastide.domain import MICROS, Instant, wall
+from bastide.engines.mail import Mail
 from bastide.frontdoor import Listener
 from bastide.kernel.happened import EVENTS
 from bastide.main.compose import Platform
@@ -18,6 +19,7 @@ from bastide.main.run import Doors, _bind, _configured, _Protocol, _server
 from bastide.store import View
 from bastide.store.directory import DataDirectory
 from tests.platform import Running, initialise
+from tests.waiting import until  # noqa: F401 - stories that move the clock take it from here
 
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ class Moved(Running):
     """
 
     ahead: Instant = 0
+    mail: Mail | None = None
     told: list[dict[str, Any]]
 
     def clock(self) -> Instant:
@@ -62,7 +65,7 @@ class Moved(Running):
         bound = _bind(("127.0.0.1", 0))
         self.url = self.http = f"http://127.0.0.1:{bound.getsockname()[1]}"
         directory = DataDirectory(self.data)
-        self.running = await Platform.start(directory, self.url, clock=self.clock)
+        self.running = await Platform.start(directory, self.url, mail=self.mail, clock=self.clock)
 
         async def hear(event: dict[str, Any]) -> None:
             self.told.append(event)
@@ -109,14 +112,6 @@ class Moved(Running):
         """What was told to the outbox so far."""
         time.sleep(0.2)
         return list(self.told)
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> None:
-    """Waits until something holds; fails if it never does."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.02)
 
 
 def moved(place: Path) -> Iterator[Moved]:

@@ -13,6 +13,11 @@ from bastide.store import Transaction
 
 EVENTS: Final = "events:Event"
 """The outbox's topic of events for an account's default bus."""
+DETAIL_TYPES: Final = {
+    "AwsApiCall": "AWS API Call via CloudTrail",
+    "AwsServiceEvent": "AWS Service Event via CloudTrail",
+}
+"""By the eventType of an entry of the record."""
 
 
 def tell(
@@ -41,3 +46,22 @@ def tell(
             "detail": dict(detail),
         },
     )
+
+
+def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the record as an event, for whom it was recorded for. What its decision saw stays in the record."""
+    more = {name: value for name, value in (record.get("additionalEventData") or {}).items() if name != "bastide"}
+    detail = {name: value for name, value in record.items() if name != "additionalEventData"}
+    if more:
+        detail["additionalEventData"] = more
+    return {
+        "version": "0",
+        "id": record["eventID"],
+        "detail-type": DETAIL_TYPES.get(record["eventType"], DETAIL_TYPES["AwsServiceEvent"]),
+        "source": "aws." + record["eventSource"].partition(".")[0],
+        "account": record["recipientAccountId"],
+        "time": record["eventTime"],
+        "region": record["awsRegion"],
+        "resources": [],
+        "detail": detail,
+    }

@@ -19,6 +19,7 @@ from bastide.engines.git import Git
 from bastide.engines.idp import Issuers
 from bastide.engines.images import Containers
 from bastide.engines.indexes import PublicIndex
+from bastide.engines.indexes.channels import Channels
 from bastide.engines.keys import RootKey, Safe, open_root
 from bastide.engines.lazy import Folders
 from bastide.engines.lazy.fuse import Fuse
@@ -73,7 +74,7 @@ from bastide.services import (
     sqs,
     states,
 )
-from bastide.services.cloudtrail import Delivery
+from bastide.services.cloudtrail import Delivery, Logging
 from bastide.services.iam.directory import IamDirectory
 from bastide.services.iam.last_use import LastUse
 from bastide.services.organizations.tree import OrganisationTree
@@ -225,6 +226,7 @@ class Platform:
             Outgoing: outgoing,
             Advisories: Advisories(directory.advisories),
             PublicIndex: PublicIndex(directory.packages, package_index, outgoing.stream),
+            Channels: Channels(directory.packages / "channels"),
             Mail: mail or Mail(),
             sns.Signer: sns.Signer(*authority.signing(directory.tls), url),
             Functions: Functions(clock),
@@ -261,6 +263,7 @@ class Platform:
         lambda_.subscribe(outbox, calls)
         mappings.subscribe(outbox)
         store.committed = outbox.wake
+        store.tell_recorded(events.Recorded(Logging(calls)).told)
         rules = events.Rules(calls)
         post = sns.Post(calls)
         engines[sns.Sender] = post.sender

@@ -24,7 +24,7 @@ from bastide.store.database import Damaged, checked, connect, give_checksums
 from bastide.store.memo import Memo
 from bastide.store.port import Transaction, View
 from bastide.store.schema import CHECKED, MIGRATIONS
-from bastide.store.sqlite_transaction import SqliteTransaction
+from bastide.store.sqlite_transaction import Recorded, SqliteTransaction
 from bastide.store.sqlite_view import SqliteView
 
 T = TypeVar("T")
@@ -54,6 +54,10 @@ class SqliteStore:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self.committed: Callable[[], None] = lambda: None
         """Called after a commit that put something into the outbox."""
+
+    def tell_recorded(self, told: Recorded) -> None:
+        """Calls `told` with what each transaction records, within it."""
+        self._transaction.recorded = told
 
     @staticmethod
     def _connect(path: Path) -> apsw.Connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -10,13 +10,16 @@ import apsw
 import orjson
 
 from bastide.domain import Instant, Tags
-from bastide.store.port import Event, Row, Stale, Taken
+from bastide.store.port import Event, Row, Stale, Taken, Transaction
 from bastide.store.sqlite_view import NO_TAGS, ROW, SqliteView
 
 _FIELDS: Final = (
     "account, at, id, name, source, user, access_key, read_only, category, error, request_id, resources, body"
 )
 _RECORD: Final = f"INSERT INTO {{}} ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+
+Recorded = Callable[[Transaction, Sequence[Event]], None]
+"""Told what a transaction records, within it."""
 
 
 class SqliteTransaction(SqliteView):
@@ -28,6 +31,7 @@ class SqliteTransaction(SqliteView):
         self.touched: set[tuple[str, str]] = set()
         self.ended: set[tuple[str, str]] = set()
         self.emitted = False
+        self.recorded: Recorded = lambda tx, events: None
 
     def _touch(self, row: Row, *, end: bool = False) -> None:
         scope = (row.kind, row.account)
@@ -138,9 +142,12 @@ class SqliteTransaction(SqliteView):
         self._db.execute("INSERT INTO outbox (at, topic, body) VALUES (?,?,?)", (self.now, topic, orjson.dumps(body)))
 
     def record(self, events: Iterable[Event]) -> None:
+        events = list(events)
         self._db.executemany(_RECORD.format("event_new"), [_values(event) for event in events])
+        self.recorded(self, events)
 
     def settle(self, events: Iterable[Event]) -> None:
+        events = list(events)
         self._db.execute(
             f"INSERT INTO event ({_FIELDS}) SELECT {_FIELDS} FROM event_new WHERE true ORDER BY seq "  # noqa: S608
             "ON CONFLICT (id, account) DO NOTHING"
@@ -149,6 +156,7 @@ class SqliteTransaction(SqliteView):
         self._db.executemany(
             _RECORD.format("event") + " ON CONFLICT (id, account) DO NOTHING", [_values(event) for event in events]
         )
+        self.recorded(self, events)
 
     def put_blob(self, id: str, data: bytes) -> None:
         self._db.execute("INSERT INTO blob (id, data) VALUES (?,?)", (id, data))

@@ -13,6 +13,9 @@ import botocore.exceptions
 import pytest
 
 from tests.platform import Account, allow
+from tests.stories.sns.test_topics import arrived, opened
+from tests.stories.sqs.test_queues import made
+from tests.waiting import until
 
 SERVICE = "cloudtrail.amazonaws.com"
 
@@ -65,14 +68,14 @@ class Records:
 
     def until(self, *names: str) -> list[dict[str, Any]]:
         """What was delivered once the named events are among it."""
-        end = time.monotonic() + 25
-        while True:
+
+        def look() -> list[dict[str, Any]] | None:
             found = self.delivered()
-            told = {one["eventName"] for one in found}
-            if told >= set(names):
-                return found
-            assert time.monotonic() < end, (names, told, self.status())
-            time.sleep(0.3)
+            return found if {one["eventName"] for one in found} >= set(names) else None
+
+        told = until(look, told=lambda: (names, {one["eventName"] for one in self.delivered()}, self.status()))
+        assert told is not None
+        return told
 
     def status(self) -> dict[str, Any]:
         told: dict[str, Any] = self.trail.get_trail_status(Name=self.name)
@@ -127,17 +130,11 @@ def test_selectors_choose(account: Account) -> None:
 def test_a_bucket_that_does_not_let_it_write_is_told_and_nothing_is_lost(account: Account) -> None:
     records = Records(account, may_write=False)
     account.client("iam").create_user(UserName="made")
-    end = time.monotonic() + 25
-    while records.status().get("LatestDeliveryError") != "AccessDenied":
-        assert time.monotonic() < end, records.status()
-        time.sleep(0.3)
+    until(lambda: records.status().get("LatestDeliveryError") == "AccessDenied", told=records.status)
     assert records.delivered() == []
     records.open()
     records.until("CreateUser", "StartLogging")
-    end = time.monotonic() + 60
-    while "LatestDeliveryError" in records.status():
-        assert time.monotonic() < end
-        time.sleep(0.3)
+    until(lambda: "LatestDeliveryError" not in records.status(), told=records.status)
 
 
 def test_stop_logging_stops_delivery_and_not_the_record(account: Account) -> None:
@@ -273,3 +270,59 @@ def test_a_neighbour_sees_nothing(account: Account, neighbour: Account) -> None:
     account.role("blind", allow("s3:ListAllMyBuckets"))
     blind = account.client("cloudtrail", account.as_role("blind"))
     assert refused(blind.lookup_events) == "AccessDeniedException"
+
+
+def test_each_file_is_told_to_a_topic_and_each_event_to_a_log_group(account: Account) -> None:
+    sns, sqs, logs = account.client("sns"), account.client("sqs"), account.client("logs")
+    trail, iam, s3 = account.client("cloudtrail"), account.client("iam"), account.client("s3")
+    topic, url = sns.create_topic(Name="files")["TopicArn"], made(sqs)
+    raw = {"RawMessageDelivery": "true"}
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=opened(account, url, topic), Attributes=raw)
+    logs.create_log_group(logGroupName="calls")
+    group = f"arn:aws:logs:us-east-1:{account.id}:log-group:calls:*"
+    writes = allow("logs:CreateLogStream", "logs:PutLogEvents", resource=group)
+    role = account.role("Trail", writes, trust={"Service": SERVICE})
+    records = Records(account)
+    own = {"CloudWatchLogsLogGroupArn": group, "CloudWatchLogsRoleArn": role}
+    for wrong in (
+        {"SnsTopicName": "no topic"},
+        {**own, "CloudWatchLogsLogGroupArn": "calls"},
+        {**own, "KmsKeyId": "k"},
+    ):
+        code = refused(trail.update_trail, Name="t", **wrong)
+        assert code.startswith(("InvalidSnsTopicName", "InvalidCloudWatchLogsLogGroup", "UnsupportedOperation"))
+    changed = trail.update_trail(Name="t", SnsTopicName="files", **own)
+    assert (changed["SnsTopicARN"], changed["CloudWatchLogsRoleArn"]) == (topic, role)
+    iam.create_user(UserName="seen")
+
+    def lines() -> list[dict[str, Any]]:
+        found = logs.filter_log_events(logGroupName="calls", filterPattern="{ $.eventName = CreateUser }")["events"]
+        return [json.loads(one["message"]) for one in found]
+
+    until(lines)
+    [line] = lines()
+    assert line["requestParameters"] == {"userName": "seen"}
+    [stream] = logs.describe_log_streams(logGroupName="calls")["logStreams"]
+    assert stream["logStreamName"] == f"{account.id}_CloudTrail_us-east-1"
+    # The topic's policy does not know CloudTrail, which the trail's status says; the files go on coming.
+    until(lambda: records.status().get("LatestNotificationError"))
+    assert records.status()["LatestNotificationError"] == "AuthorizationError"
+    statement = {
+        "Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "sns:Publish", "Resource": topic,
+        "Condition": {"StringEquals": {"aws:SourceArn": records.arn}},
+    }  # fmt: skip
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+    told = json.loads(arrived(account, url)[0]["Body"])
+    assert told["s3Bucket"] == records.bucket
+    body = s3.get_object(Bucket=records.bucket, Key=told["s3ObjectKey"][0])["Body"].read()
+    assert json.loads(gzip.decompress(body))["Records"]
+    until(lambda: "LatestNotificationTime" in records.status())
+    status = records.status()
+    assert "LatestNotificationError" not in status and "LatestCloudWatchLogsDeliveryTime" in status
+    # A role that may no more stops the lines alone.
+    iam.delete_role_policy(RoleName="Trail", PolicyName=iam.list_role_policies(RoleName="Trail")["PolicyNames"][0])
+    until(lambda: records.status().get("LatestCloudWatchLogsDeliveryError"))
+    assert records.status()["LatestCloudWatchLogsDeliveryError"] == "AccessDeniedException"
+    trail.update_trail(Name="t", SnsTopicName="", CloudWatchLogsLogGroupArn="", CloudWatchLogsRoleArn="")
+    assert not {"SnsTopicARN", "CloudWatchLogsRoleArn"} & set(trail.get_trail(Name="t")["Trail"])

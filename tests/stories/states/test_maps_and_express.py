@@ -101,6 +101,73 @@ def test_express_children_and_stopping_a_run(machines: Machines) -> None:
     assert running == []
 
 
+@pytest.mark.parametrize("kind", ["STANDARD", "EXPRESS"])
+def test_a_redriven_run_goes_on_with_what_did_not_succeed(machines: Machines, kind: str) -> None:
+    s3, states = machines.account.client("s3"), machines.states
+    bucket, late = f"kept-{kind.lower()}-{machines.account.id}", f"late-{kind.lower()}-{machines.account.id}"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    task = {"Type": "Task", "Resource": "arn:aws:states:::aws-sdk:s3:putObject", "ResultPath": None}
+    inner = {
+        "First": {**task, "Parameters": {"Bucket": bucket, "Key.$": "States.Format('{}', $.n)"}, "Next": "Second"},
+        "Second": {**task, "Parameters": {"Bucket.$": "$.to", "Key.$": "States.Format('{}', $.n)"}, "End": True},
+    }
+    state = {"Type": "Map", "ItemProcessor": _processor(inner, kind), "MaxConcurrency": 1, "Next": "After"}
+    given = [{"n": 0, "to": bucket}, {"n": 1, "to": late}, {"n": 2, "to": bucket}, {"n": 3, "to": late}]
+    arn = machines.started(machines.made({"M": state, "After": {"Type": "Pass", "End": True}}), given)
+    assert machines.ended(arn)["error"] == "States.ExceedToleratedFailureThreshold"
+    [run] = [one["mapRunArn"] for one in states.list_map_runs(executionArn=arn)["mapRuns"]]
+    # Fails again, at the same place.
+    states.redrive_execution(executionArn=arn)
+    assert machines.ended(arn)["status"] == "FAILED"
+    found = states.describe_map_run(mapRunArn=run)
+    assert (found["status"], found["redriveCount"], found["executionCounts"]["failed"]) == ("FAILED", 1, 1)
+    s3.create_bucket(Bucket=late)
+    states.redrive_execution(executionArn=arn)
+    ended = machines.ended(arn)
+    assert (ended["status"], ended["output"], ended["redriveCount"]) == ("SUCCEEDED", given, 2)
+    # The same run went on: what had succeeded was not done again, what was not started was started.
+    [same] = states.list_map_runs(executionArn=arn)["mapRuns"]
+    found = states.describe_map_run(mapRunArn=run)
+    assert same["mapRunArn"] == run and (found["status"], found["redriveCount"]) == ("SUCCEEDED", 2)
+    told = found["executionCounts"]
+    assert (told["succeeded"], told["failed"], told["aborted"], told["pendingRedrive"]) == (4, 0, 0, 0)
+    versions = [one["Key"] for one in s3.list_object_versions(Bucket=bucket)["Versions"]]
+    first = 1 if kind == "STANDARD" else 3  # an express child begins anew, a standard one goes on where it stood
+    assert sorted(versions) == sorted(["0", "0", *["1"] * first, "2", "2", "3"])
+    redriven = [one for one in machines.events(arn) if one["type"] == "MapRunRedriven"]
+    assert [one["mapRunRedrivenEventDetails"]["redriveCount"] for one in redriven] == [1, 2]
+    assert machines.types(arn).count("MapStateEntered") == machines.types(arn).count("MapRunStarted") == 1
+    if kind == "STANDARD":
+        children = states.list_executions(mapRunArn=run, redriveFilter="REDRIVEN")["executions"]
+        assert [one["redriveCount"] for one in children] == [2]
+
+
+def test_a_run_that_was_stopped_is_redriven(machines: Machines) -> None:
+    s3, states = machines.account.client("s3"), machines.states
+    bucket = f"stopped-{machines.account.id}"
+    inner = {
+        "W": {"Type": "Wait", "SecondsPath": "$.s", "Next": "Try"},
+        "Try": {
+            "Type": "Task", "Resource": "arn:aws:states:::aws-sdk:s3:headBucket", "Parameters": {"Bucket": bucket},
+            "ResultPath": None, "Retry": [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 600}], "End": True,
+        },
+    }  # fmt: skip
+    arn = machines.started(
+        machines.made({"M": {"Type": "Map", "ItemProcessor": _processor(inner), "End": True}}), [{"s": 0}, {"s": 0}]
+    )
+    run = machines.until(arn, "MapRunStarted")["mapRunStartedEventDetails"]["mapRunArn"]
+    end = time.monotonic() + 60
+    while states.describe_map_run(mapRunArn=run)["executionCounts"]["running"] < 2:
+        assert time.monotonic() < end
+    states.stop_execution(executionArn=arn)
+    s3.create_bucket(Bucket=bucket)
+    states.redrive_execution(executionArn=arn)  # while what was stopped may still be stopping
+    assert machines.ended(arn)["status"] == "SUCCEEDED"
+    found = states.describe_map_run(mapRunArn=run)
+    assert (found["status"], found["executionCounts"]["succeeded"], found["redriveCount"]) == ("SUCCEEDED", 2, 1)
+
+
 def test_express_and_logs(machines: Machines) -> None:
     states, logs = machines.states, machines.account.client("logs")
     logs.create_log_group(logGroupName="/states/x")

@@ -497,14 +497,18 @@ class Interpreter:
         memory.ends = now + seconds * MICROS if seconds else 0
         self.event("ExecutionRedriven", 0, {"redriveCount": memory.redrives})
         for frame in list(memory.frames.values()):
-            if frame.phase == OVER and not any(one.parent == frame.id for one in memory.frames.values()):
-                frame.phase = ENTER
-                self._ready.append(frame.id)
-            elif frame.phase == OVER:
-                frame.phase = CHILDREN
+            if any(one.parent == frame.id for one in memory.frames.values()):
+                frame.phase = CHILDREN if frame.phase == OVER else frame.phase
+            elif frame.phase in (OVER, CHILDREN) and not mapping.again(frame):
+                self.anew(frame)
         for frame in memory.frames.values():
             if frame.phase == CHILDREN:
                 frame.running = sum(one.parent == frame.id for one in memory.frames.values())
+
+    def anew(self, frame: Frame) -> None:
+        """A frame's state is entered once more."""
+        frame.phase = ENTER
+        self._ready.append(frame.id)
 
     def under_way(self, serial: int) -> Frame | None:
         """The frame whose task an event scheduled, if that task is still under way."""

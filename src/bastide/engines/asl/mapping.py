@@ -254,6 +254,16 @@ def batcher(given: dict[str, Any], scope: Scope, value: Any) -> dict[str, Any]:
     return found
 
 
+def again(frame: Frame) -> bool:
+    """Of a frame that is redriven: asks for its run to be redriven, too; whether it has one."""
+    call = frame.call
+    if call is None or call.get("map") != "run" or "job" not in call:
+        return False
+    job = {**call["job"], "redrives": call["job"].get("redrives", 0) + 1}
+    frame.call, frame.phase = {**call, "job": job, "redrive": True}, TASK
+    return True
+
+
 def run_over(m: Interpreter, frame: Frame, told: dict[str, Any]) -> None:
     """A distributed run is over; its results are the state's. told: status, and output, or error and cause."""
     if told["status"] != "SUCCEEDED":

@@ -1,25 +1,46 @@
-"""Delivery: recorded events travel into the bucket of each trail that logs, as the service cloudtrail.amazonaws.com.
+"""Delivery: recorded events travel into the bucket of each trail that logs, as the service cloudtrail.amazonaws.com; a
+topic is told of each file, a log group gets each event as a line, and data events become events for rules.
 
-The bucket's policy decides, as on AWS. A file is written before the trail's cursor moves, so that a crash between the two
-delivers twice rather than never; the file's name follows from the events, so that twice is the same file.
+The policies of bucket and topic decide, and the role of the log group, as on AWS. A file is written before the trail's
+cursor moves, so that a crash between the two delivers twice rather than never; the file's name follows from the events, so
+that twice is the same file. Topic and log group hold nothing up: what they refuse, the trail's status says.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import orjson
 
 from bastide.domain import Arn, Refused, iso
-from bastide.kernel import Bytes, Rounds, service_caller
+from bastide.kernel import Bytes, Caller, Rounds, service_caller
+from bastide.kernel.happened import EVENTS, of_record
 from bastide.services.cloudtrail.trail import INDEX, TRAIL
 from bastide.store import Event, Transaction
 
 _PRINCIPAL = "cloudtrail.amazonaws.com"
 _BATCH = 500
+_LINES: Final = 900_000
+"""Bytes of one PutLogEvents, which takes a megabyte."""
+_SOURCELESS: Final = ("Get", "List", "Describe", "Head")
+"""Data events that only read are no events for rules (EventBridge User Guide, "AWS service events via CloudTrail")."""
 INTERVAL_SECONDS = 2.0
+
+
+@dataclass
+class _Round:
+    """What one batch of a trail comes to."""
+
+    trail: Arn
+    doc: dict[str, Any]
+    cursor: int
+    told: dict[str, Any] = field(default_factory=dict)
+    """Members of the trail's status that changed."""
+    data: list[dict[str, Any]] = field(default_factory=list)
+    """Data events that rules may want."""
 
 
 class Delivery(Rounds):
@@ -49,28 +70,39 @@ class Delivery(Rounds):
         silent = [(start, until) for start, until in row.doc["Silent"] if until is None or until > events[0].at]
         accounts = {trail.account} if members is None else members | {trail.account}
         groups: dict[tuple[str, str], list[Event]] = {}
+        found = _Round(trail, row.doc, row.doc["Cursor"])
         for event in events:
             if event.account not in accounts or any(
                 start < event.at and (until is None or event.at < until) for start, until in silent
             ):
                 continue
             record = orjson.loads(event.body)
-            if record["userIdentity"].get("invokedBy") == _PRINCIPAL or not _selected(record, row.doc["Selectors"]):
+            if _own(record) or not _selected(record, row.doc["Selectors"]):
                 continue
             region = str(record["awsRegion"])
             if not row.doc["IsMultiRegionTrail"] and region != trail.region:
                 continue
             groups.setdefault((event.account, region), []).append(event)
-        refused: str | None = None
+            if event.category == "Data" and not event.name.startswith(_SOURCELESS):
+                found.data.append(record)
+        files, refused = [], None
         for (account, region), chosen in groups.items():
-            refused = await self._put(trail, row.doc, account, region, chosen) or refused
+            try:
+                files.append(await self._put(trail, row.doc, account, region, chosen))
+            except Refused as error:
+                refused = error.code
         if refused is not None:
-            await self._advance(trail, row.doc["Cursor"], refused)
+            found.told, found.data = {"LatestDeliveryError": refused}, []
+            await self._advance(found)
             return False
-        await self._advance(trail, events[-1].seq, None, delivered=bool(groups))
+        found.cursor, found.told["LatestDeliveryError"] = events[-1].seq, None
+        await self._notify(found, files)
+        await self._log(found, groups)
+        await self._advance(found, delivered=bool(groups))
         return len(events) == _BATCH
 
-    async def _put(self, trail: Arn, doc: dict[str, Any], account: str, region: str, events: list[Event]) -> str | None:
+    async def _put(self, trail: Arn, doc: dict[str, Any], account: str, region: str, events: list[Event]) -> str:
+        """Writes a file; its key. Raises Refused."""
         records = b",".join(event.body for event in events)
         content = gzip.compress(b'{"Records":[' + records + b"]}", mtime=0)
         at = iso(events[-1].at)
@@ -81,37 +113,106 @@ class Delivery(Rounds):
         key = (
             f"{prefix}AWSLogs/{account}/CloudTrail/{region}/{day}/{account}_CloudTrail_{region}_{stamp}_{mark}.json.gz"
         )
-        try:
-            await self._calls.act(
-                service_caller(_PRINCIPAL, trail.account, str(trail)),
-                "s3",
-                "PutObject",
-                {
-                    "Bucket": doc["S3BucketName"],
-                    "Key": key,
-                    "ACL": "bucket-owner-full-control",
-                    "ContentType": "application/json",
-                    "ContentEncoding": "gzip",
-                },
-                region=trail.region,
-                source=_PRINCIPAL,
-                body=Bytes(content),
-            )
-        except Refused as error:
-            return error.code
-        return None
+        await self._calls.act(
+            service_caller(_PRINCIPAL, trail.account, str(trail)),
+            "s3",
+            "PutObject",
+            {
+                "Bucket": doc["S3BucketName"],
+                "Key": key,
+                "ACL": "bucket-owner-full-control",
+                "ContentType": "application/json",
+                "ContentEncoding": "gzip",
+            },
+            region=trail.region,
+            source=_PRINCIPAL,
+            body=Bytes(content),
+        )
+        return key
 
-    async def _advance(self, trail: Arn, cursor: int, error: str | None, *, delivered: bool = False) -> None:
+    async def _notify(self, found: _Round, files: list[str]) -> None:
+        """Tells the trail's topic of each file (CloudTrail User Guide, "Configuring Amazon SNS notifications")."""
+        topic = found.doc.get("SnsTopicARN")
+        if not topic:
+            return
+        caller = service_caller(_PRINCIPAL, found.trail.account, str(found.trail))
+        region = Arn.parse(topic).region
+        for key in files:
+            message = orjson.dumps({"s3Bucket": found.doc["S3BucketName"], "s3ObjectKey": [key]}).decode()
+            asked = {"TopicArn": topic, "Message": message, "Subject": "CloudTrail log file delivery"}
+            try:
+                await self._calls.act(caller, "sns", "Publish", asked, region=region, source=_PRINCIPAL)
+            except Refused as error:
+                found.told["LatestNotificationError"] = error.code
+            else:
+                found.told |= {"LatestNotificationError": None, "LatestNotificationTime": self._calls.clock()}
+
+    async def _log(self, found: _Round, groups: dict[tuple[str, str], list[Event]]) -> None:
+        """Writes each event as a line, with the trail's role."""
+        if not found.doc.get("CloudWatchLogsRoleArn") or not groups:
+            return
+        trail, group = found.trail, Arn.parse(found.doc["CloudWatchLogsLogGroupArn"])
+        try:
+            role = found.doc["CloudWatchLogsRoleArn"]
+            caller = await self._calls.assume(
+                _PRINCIPAL, role, "CloudTrail", account=trail.account, region=trail.region, source_arn=str(trail)
+            )
+            for (account, region), events in groups.items():
+                where = {
+                    "logGroupName": group.resource.removeprefix("log-group:").removesuffix(":*"),
+                    "logStreamName": f"{account}_CloudTrail_{region}",
+                }
+
+                try:
+                    await self._as(caller, group.region, "CreateLogStream", where)
+                except Refused as refused:
+                    if refused.code != "ResourceAlreadyExistsException":
+                        raise
+                for lines in _parts(events):
+                    await self._as(caller, group.region, "PutLogEvents", {**where, "logEvents": lines})
+        except Refused as refused:
+            found.told["LatestCloudWatchLogsDeliveryError"] = refused.code
+        else:
+            now = self._calls.clock()
+            found.told |= {"LatestCloudWatchLogsDeliveryError": None, "LatestCloudWatchLogsDeliveryTime": now}
+
+    async def _as(self, caller: Caller, region: str, operation: str, given: dict[str, Any]) -> None:
+        await self._calls.act(caller, "logs", operation, given, region=region, source=_PRINCIPAL)
+
+    async def _advance(self, found: _Round, *, delivered: bool = False) -> None:
         def work(tx: Transaction) -> None:
+            trail = found.trail
             row = TRAIL.get(tx, trail.account, trail.region, trail.name)
-            if row is None or (row.doc["Cursor"] == cursor and row.doc.get("LatestDeliveryError") == error):
+            changed = {"Cursor": found.cursor, **found.told}
+            if row is None or all(row.doc.get(member) == value for member, value in changed.items()):
                 return
-            row.doc |= {"Cursor": cursor, "LatestDeliveryError": error}
+            row.doc |= changed
             if delivered:
                 row.doc["LatestDeliveryTime"] = tx.now
             tx.update(row, keep=False)
+            for record in found.data:
+                tx.emit(EVENTS, of_record(record))
 
         await self._calls.store.write(work)
+
+
+def _own(record: dict[str, Any]) -> bool:
+    """Whether it is what delivering did: delivered itself, that would never come to an end."""
+    return _PRINCIPAL in (record["userIdentity"].get("invokedBy"), record.get("sourceIPAddress"))
+
+
+def _parts(events: list[Event]) -> list[list[dict[str, Any]]]:
+    """Lines of a log in the order of time, as many at a time as one call takes."""
+    found: list[list[dict[str, Any]]] = []
+    size = _LINES
+    for event in sorted(events, key=lambda one: one.at):
+        message = event.body.decode()
+        if size + len(event.body) > _LINES:
+            found.append([])
+            size = 0
+        size += len(event.body) + 26
+        found[-1].append({"timestamp": event.at // 1000, "message": message})
+    return found
 
 
 def _selected(record: dict[str, Any], selectors: list[dict[str, Any]]) -> bool:

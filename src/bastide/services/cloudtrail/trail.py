@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
-from bastide.domain import Refused
+from bastide.domain import Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, anything, tags_of
 from bastide.store import Row, Transaction, View
 
@@ -40,7 +41,10 @@ def _find(a: Authorised, view: View, member: str = "Name") -> Row:
 
 
 def _told(row: Row) -> dict[str, Any]:
-    kept = ("S3BucketName", "S3KeyPrefix", "IncludeGlobalServiceEvents", "IsMultiRegionTrail", "IsOrganizationTrail")
+    kept = (
+        "S3BucketName", "S3KeyPrefix", "IncludeGlobalServiceEvents", "IsMultiRegionTrail", "IsOrganizationTrail",
+        "SnsTopicName", "SnsTopicARN", "CloudWatchLogsLogGroupArn", "CloudWatchLogsRoleArn",
+    )  # fmt: skip
     return {
         "Name": row.name,
         "TrailARN": TRAIL.arn(row.account, row.region, row.name),
@@ -48,39 +52,102 @@ def _told(row: Row) -> dict[str, Any]:
     }
 
 
+def _possible(a: Authorised) -> None:
+    for member in ("KmsKeyId", "EnableLogFileValidation", "RecursiveLogging"):
+        if a.input.get(member):
+            raise Refused("UnsupportedOperationException", f"{member} is not supported by Bastide yet.")
+    if a.input.get("IsOrganizationTrail") and a.account != a.calls.home:
+        raise Refused("NotOrganizationMasterAccountException", "Only the management account makes organization trails.")
+
+
+def _ways(a: Authorised, doc: dict[str, Any]) -> None:
+    """Puts into a trail's document where else it tells: a topic, a log group. An empty text takes one away."""
+    given = a.input
+    if given.get("SnsTopicName") is not None:
+        topic = given["SnsTopicName"]
+        if not topic:
+            doc |= {"SnsTopicName": None, "SnsTopicARN": None}
+        else:
+            named = topic if topic.startswith("arn:") else f"arn:aws:sns:{a.region}:{a.account}:{topic}"
+            if not _TOPIC.fullmatch(named):
+                raise Refused("InvalidSnsTopicNameException", f"{topic} is no name or ARN of an SNS topic.")
+            doc |= {"SnsTopicName": topic, "SnsTopicARN": named}
+    group, role = given.get("CloudWatchLogsLogGroupArn"), given.get("CloudWatchLogsRoleArn")
+    if group is None and role is None:
+        return
+    if not group and not role:
+        doc |= {"CloudWatchLogsLogGroupArn": None, "CloudWatchLogsRoleArn": None}
+        return
+    if not group or not _GROUP.fullmatch(group) or Arn.parse(group).account != a.account:
+        raise Refused(
+            "InvalidCloudWatchLogsLogGroupArnException",
+            "CloudWatchLogsLogGroupArn is the ARN of a log group of this account, and ends with :*.",
+        )
+    if not role or not _ROLE.fullmatch(role):
+        raise Refused("InvalidCloudWatchLogsRoleArnException", "CloudWatchLogsRoleArn is the ARN of a role.")
+    doc |= {"CloudWatchLogsLogGroupArn": group, "CloudWatchLogsRoleArn": role}
+
+
+_TOPIC = re.compile(r"arn:aws:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}")
+_GROUP = re.compile(r"arn:aws:logs:[a-z0-9-]+:\d{12}:log-group:[.\-_/#A-Za-z0-9]{1,512}:\*")
+_ROLE = re.compile(r"arn:aws:iam::\d{12}:role/.+")
+_PASSED = Ask(
+    "iam:PassRole",
+    lambda asked: (str(asked.input["CloudWatchLogsRoleArn"]),),
+    when=lambda asked: bool(asked.input.get("CloudWatchLogsRoleArn")),
+    given={
+        "iam:PassedToService": lambda _: "cloudtrail.amazonaws.com",
+        "iam:AssociatedResourceArn": lambda asked: list(_named("Name")(asked)),
+    },
+)
+
+
 @TRAIL.operation(
     "CreateTrail",
     asks=[
         Ask("cloudtrail:CreateTrail", _named("Name")),
         Ask("cloudtrail:AddTags", _named("Name"), when=lambda asked: bool(asked.input.get("TagsList"))),
+        _PASSED,
     ],
 )
 def create(a: Authorised, tx: Transaction) -> Output:
     """A new trail; it logs when StartLogging says so."""
-    for member in ("SnsTopicName", "CloudWatchLogsLogGroupArn", "KmsKeyId", "EnableLogFileValidation"):
-        if a.input.get(member):
-            raise Refused("UnsupportedOperationException", f"{member} is not supported by Bastide yet.")
+    _possible(a)
     if len(tx.scan(TRAIL.key, a.account, a.region, limit=_MOST)) >= _MOST:
         raise Refused(
             "MaximumNumberOfTrailsExceededException", f"User: {a.account} already has {_MOST} trails in {a.region}."
         )
-    organisation = bool(a.input.get("IsOrganizationTrail"))
-    if organisation and a.account != a.calls.home:
-        raise Refused("NotOrganizationMasterAccountException", "Only the management account makes organization trails.")
-    doc = {
+    doc: dict[str, Any] = {
         "S3BucketName": a.input["S3BucketName"],
         "S3KeyPrefix": a.input.get("S3KeyPrefix") or "",
         "IncludeGlobalServiceEvents": bool(a.input.get("IncludeGlobalServiceEvents", True)),
         "IsMultiRegionTrail": bool(a.input.get("IsMultiRegionTrail", False)),
-        "IsOrganizationTrail": organisation,
+        "IsOrganizationTrail": bool(a.input.get("IsOrganizationTrail")),
         "IsLogging": False,
         "Selectors": _MANAGEMENT,
         "Cursor": 0,
         "Silent": [[0, None]],
     }
+    _ways(a, doc)
     tags = tags_of_list(a)
     row = TRAIL.create(a, tx, str(a.input["Name"]), doc, tags=tags)
     tx.insert(Row(INDEX, "", "", TRAIL.arn(a.account, a.region, row.name), {}), keep=False)
+    return _told(row)
+
+
+@TRAIL.operation("UpdateTrail", asks=[Ask("cloudtrail:UpdateTrail", _named("Name")), _PASSED])
+def update(a: Authorised, tx: Transaction) -> Output:
+    """Changes what is given; what was recorded and not delivered yet goes by the new settings."""
+    _possible(a)
+    row = _find(a, tx)
+    for member in ("S3BucketName", "S3KeyPrefix"):
+        if a.input.get(member) is not None:
+            row.doc[member] = a.input[member]
+    for member in ("IncludeGlobalServiceEvents", "IsMultiRegionTrail", "IsOrganizationTrail"):
+        if a.input.get(member) is not None:
+            row.doc[member] = bool(a.input[member])
+    _ways(a, row.doc)
+    TRAIL.change(tx, row, "UpdateTrail", a.request.id)
     return _told(row)
 
 
@@ -115,7 +182,10 @@ def status(a: Authorised, view: View) -> Output:
     """Whether it logs, and when it last delivered."""
     doc = _find(a, view).doc
     told: Output = {"IsLogging": doc["IsLogging"]}
-    for key in ("LatestDeliveryTime", "StartLoggingTime", "StopLoggingTime", "LatestDeliveryError"):
+    for key in (
+        "LatestDeliveryTime", "StartLoggingTime", "StopLoggingTime", "LatestDeliveryError", "LatestNotificationTime",
+        "LatestNotificationError", "LatestCloudWatchLogsDeliveryTime", "LatestCloudWatchLogsDeliveryError",
+    ):  # fmt: skip
         if doc.get(key) is not None:
             told[key] = doc[key]
     return told

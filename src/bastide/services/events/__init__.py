@@ -8,9 +8,10 @@ from bastide.services.events.archive import ARCHIVE
 from bastide.services.events.bus import BUS
 from bastide.services.events.connection import CONNECTION, DESTINATION
 from bastide.services.events.delivery import Rules
+from bastide.services.events.recorded import Recorded
 from bastide.services.events.replay import REPLAY
 from bastide.services.events.rule import RULE
 
 SERVICE = Service("events", kinds=[BUS, RULE, ARCHIVE, REPLAY, CONNECTION, DESTINATION])
 
-__all__ = ["SERVICE", "Rules"]
+__all__ = ["SERVICE", "Recorded", "Rules"]

@@ -22,10 +22,10 @@ from bastide.kernel.deliveries import Deliveries
 from bastide.kernel.happened import EVENTS
 from bastide.kernel.outbox import Outbox
 from bastide.kernel.pattern import Pattern
-from bastide.services.events import archive, calling
+from bastide.services.events import archive, calling, recorded
 from bastide.services.events.bus import BUS, DEFAULT
 from bastide.services.events.replay import Archivist
-from bastide.services.events.rule import RULE, SCHEDULES
+from bastide.services.events.rule import RULE, SCHEDULES, WITH_READS
 from bastide.services.events.schedule import Schedule
 from bastide.services.events.ways import PRINCIPAL, Event, Parcel, deliver, queue_url
 from bastide.store import Row, Transaction
@@ -98,7 +98,7 @@ class Rules:
             def load() -> list[Row]:
                 prefix = "" if name == DEFAULT else f"{name}/"
                 rows = view.scan(RULE.key, bus.account, bus.region, prefix=prefix, limit=10_000)
-                return [row for row in rows if row.doc["EventBusName"] == name and row.status == "ENABLED"]
+                return [row for row in rows if row.doc["EventBusName"] == name and row.status != "DISABLED"]
 
             where = ("events:rules", bus.account, bus.region, name)
             return view.memo(where, ((RULE.key, bus.account),), load)
@@ -122,16 +122,22 @@ class Rules:
         """The event, and the rules and archives that want it; None if nobody does."""
         bus = Arn.parse(body.get("_bus") or BUS.arn(body["account"], body["region"], DEFAULT))
         event = {name: value for name, value in body.items() if name[0] != "_"}
-        only = body.get("_rules")
+        only, quiet, untrailed = body.get("_rules"), recorded.hushed(event), recorded.UNTRAILED in body
         rules = [
             row
             for row in self._rules(bus)
             if "EventPattern" in row.doc
             and (only is None or RULE.arn(row.account, row.region, row.name) in only)
+            and (not quiet or row.status == WITH_READS)
+            and (not untrailed or recorded.names(row.doc["EventPattern"]))
             and _pattern(row.doc["EventPattern"]).matches(event)
         ]
-        with self._calls.store.reading() as view:
-            archives = archive.wanting(view, bus, event)
+        archives: list[Row] = []
+        if not quiet:
+            with self._calls.store.reading() as view:
+                archives = archive.wanting(view, bus, event)
+        if untrailed:
+            archives = [row for row in archives if recorded.names(row.doc.get("EventPattern"))]
         return (event, rules, archives, int(body.get("_hops", 0))) if rules or archives else None
 
     async def _kept(self, work: Callable[[Transaction], list[Any]]) -> None:
@@ -194,7 +200,7 @@ class Rules:
                 "version": "0", "id": new_id(), "detail-type": "Scheduled Event", "source": "aws.events",
                 "account": row.account, "time": iso(now), "region": row.region, "resources": [held.name], "detail": {},
             }  # fmt: skip
-            return self._put(tx, [row], event, 0) if row.status == "ENABLED" else []
+            return self._put(tx, [row], event, 0) if row.status != "DISABLED" else []
 
         for held, row in due:
             await self._kept(lambda tx, held=held, row=row: work(tx, held, row))  # type: ignore[misc]

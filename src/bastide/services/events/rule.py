@@ -29,6 +29,9 @@ RULE: Final = Kind(
 """A rule of another bus than the default one is named ``BUS/RULE``, as its ARN is."""
 SCHEDULES: Final = "events:ScheduleIndex"
 """Under account "": ARNs of rules with a schedule, and when each was last due."""
+WITH_READS: Final = "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"
+"""The state of a rule that gets calls, too, that only read."""
+_STATES: Final = (None, "ENABLED", "DISABLED", WITH_READS)
 _MOST_RULES: Final = 300
 _MOST_TARGETS: Final = 5
 
@@ -106,8 +109,8 @@ def put(a: Authorised, tx: Transaction) -> Output:
             raise Refused("ValidationException", "ScheduleExpression is supported only on the default event bus.")
         Schedule(given["ScheduleExpression"])
         doc["ScheduleExpression"] = given["ScheduleExpression"]
-    if given.get("State") not in (None, "ENABLED", "DISABLED"):
-        raise Refused("ValidationException", f"The State {given['State']} is not supported by Bastide yet.")
+    if given.get("State") not in _STATES:
+        raise Refused("ValidationException", f"There is no State {given['State']} of rules.")
     if given.get("Description"):
         doc["Description"] = given["Description"]
     key, status = _key(bus, given["Name"]), given.get("State") or "ENABLED"

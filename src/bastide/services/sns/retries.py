@@ -12,6 +12,11 @@ DEFAULT: Final[Mapping[str, Any]] = {
     "minDelayTarget": 20, "maxDelayTarget": 20, "numRetries": 3, "numMaxDelayRetries": 0, "numNoDelayRetries": 0,
     "numMinDelayRetries": 0, "backoffFunction": "linear",
 }  # fmt: skip
+MAIL: Final[Mapping[str, Any]] = {
+    **DEFAULT, "minDelayTarget": 10, "maxDelayTarget": 600, "numRetries": 50, "numMinDelayRetries": 2,
+    "numMaxDelayRetries": 38, "backoffFunction": "exponential",
+}  # fmt: skip
+"""Of mail: fifty times over some six hours."""
 _OURS: Final = (3, 2, 10)
 """Of what AWS itself runs (queues, functions): retries at once, after a second each, and with pauses that grow to 20."""
 _OURS_IN_ALL: Final = 100_015

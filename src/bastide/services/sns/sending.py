@@ -22,7 +22,7 @@ from bastide.kernel import Calls, service_caller
 from bastide.kernel.address import Address
 from bastide.services.sns.handing import SEALED, Sender
 from bastide.services.sns.publishing import DEDUPLICATION, REMEMBERED, count, opened
-from bastide.services.sns.retries import DEFAULT, pause, policy_of
+from bastide.services.sns.retries import DEFAULT, MAIL, pause, policy_of
 from bastide.services.sns.signing import Signer
 from bastide.services.sns.subscription import named
 from bastide.services.sns.topic import PENDING, SUBSCRIPTIONS, TOPIC, arn_of, attribute, counted, forget
@@ -102,6 +102,8 @@ class Post:
         if places is None or refused.code.startswith(_FINAL):
             return None
         topic, row = places
+        if row.doc["protocol"] in ("email", "email-json"):
+            return pause(MAIL, doc["attempts"])
         if row.doc["protocol"] not in ("http", "https"):
             return pause(None, doc["attempts"])
         held = policy_of(topic.doc["attributes"].get("DeliveryPolicy") or "", topic=True)
@@ -245,9 +247,10 @@ class Post:
         else:
             text = f"{told['Message']}\n\n--\nTo stop receiving notifications, visit:\n{told['UnsubscribeURL']}\n"
         try:
-            await self._calls.engine(Mail).send(row.doc["endpoint"], held.get("subject") or title, text)
+            subject = held.get("subject") or title
+            await self._calls.engine(Mail).send(row.doc["endpoint"], subject, text, id=told["MessageId"])
         except Undelivered as error:
-            raise Refused("Undelivered", str(error)) from None
+            raise Refused("InvalidAnswer" if error.final else "Undelivered", str(error)) from None
 
     # -- by the clock ------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bastide.domain import Arn
 from bastide.kernel import Facts, Service
-from bastide.services.states import activity, execution, express, machine, map_run, trial, version  # noqa: F401
+from bastide.services.states import activity, execution, express, machine, map_run, redriving, trial, version  # noqa: F401
 from bastide.services.states.activity import CALLBACK
 from bastide.services.states.machine import recover
 from bastide.services.states.noun import ACTIVITY, EXECUTION, MACHINE, MAP_RUN

@@ -55,7 +55,8 @@ def find(view: View, given: str) -> Row | None:
     return view.get(MAP, f"{arn.account}/{path}", arn.region, run)
 
 
-def _blob(run: str, what: str, number: int) -> str:
+def blob(run: str, what: str, number: int) -> str:
+    """Where a run's inputs and express results are kept."""
     return f"states/map/{run}/{what}/{number:06d}"
 
 
@@ -73,6 +74,9 @@ async def make(runner: Executions, live: Live, frame: Frame) -> Mail | None:
             raise Failed(PERMISSIONS, f"The role {about.role} cannot be assumed: {refused.message}") from None
         found = await reading.items(runner, caller, about.region, call["reader"])
         return lambda m, now: _read(m, serial, now, found)
+    if "redrive" in call:
+        redriven: Mail = await tasks.BY_MAP["redrive"](runner, live, frame)
+        return redriven
     if "job" in call:
         runner.aside(step(runner, call["job"]["arn"]))
         return None
@@ -140,7 +144,7 @@ async def _begun(runner: Executions, live: Live, frame: Frame, call: dict[str, A
         tx.insert(row, keep=False)
         tx.insert(Row(RUNS_OF, live.arn, row.region, run, {"arn": run_arn(row)}), keep=False)
         for place in range(0, len(inputs), _PIECE):
-            tx.put_blob(_blob(run, "in", place // _PIECE), live.cipher.seal(inputs[place : place + _PIECE]))
+            tx.put_blob(blob(run, "in", place // _PIECE), live.cipher.seal(inputs[place : place + _PIECE]))
         return row
 
     return await runner.calls.store.write(work)
@@ -169,12 +173,17 @@ def _batched(inputs: list[str], how: dict[str, Any]) -> tuple[list[str], list[in
 # -- going on ------------------------------------------------------------------------------------------------------------
 
 
+def lock(arn: str) -> asyncio.Lock:
+    """Held by whoever goes on with a run."""
+    found = _locks.get(arn)
+    if found is None:
+        found = _locks[arn] = asyncio.Lock()
+    return found
+
+
 async def step(runner: Executions, arn: str) -> None:
     """Starts what may start of a run; ends it when all of it is over."""
-    lock = _locks.get(arn)
-    if lock is None:
-        lock = _locks[arn] = asyncio.Lock()
-    async with lock:
+    async with lock(arn):
         await _step(runner, arn)
 
 
@@ -199,11 +208,18 @@ async def _step(runner: Executions, arn: str) -> None:
         if over == doc["children"]:
             await _end(runner, row, cipher, "SUCCEEDED")
             return
-        room = min(doc["width"] or _MOST_AT_ONCE, _MOST_AT_ONCE) - (doc["next"] - over)
-        count = min(room, doc["children"] - doc["next"], 50)
-        if count <= 0:
+        waiting = doc.get("waiting", 0)
+        room = min(doc["width"] or _MOST_AT_ONCE, _MOST_AT_ONCE) - (doc["next"] - over - waiting)
+        if waiting and room > 0:
+            for child in await runner.calls.store.write(
+                lambda tx: tasks.BY_MAP["relaunch"](runner, tx, arn, machine, cipher, min(room, 50))  # noqa: B023
+            ):
+                await runner.take_up(child)
+            continue
+        most = min(room, doc["children"] - doc["next"], 50)
+        if most <= 0:
             return
-        for live in await runner.calls.store.write(lambda tx: _launch(runner, tx, arn, machine, cipher, count)):  # noqa: B023
+        for live in await runner.calls.store.write(lambda tx: _launch(runner, tx, arn, machine, cipher, most)):  # noqa: B023
             runner.live[live.arn] = live
             runner.drive(live)
 
@@ -219,24 +235,26 @@ def _exceeded(doc: dict[str, Any]) -> bool:
     return by_count or by_share
 
 
-def _input(view: View, row: Row, cipher: Cipher, index: int) -> str:
-    piece = view.blob(_blob(row.name, "in", index // _PIECE))
+def input_at(view: View, row: Row, cipher: Cipher, index: int) -> str:
+    """A child's input."""
+    piece = view.blob(blob(row.name, "in", index // _PIECE))
     assert piece is not None
     return str(cipher.open(piece)[index % _PIECE])
 
 
-def _child_place(row: Row, index: int) -> tuple[str, str, str]:
+def child_place(row: Row, index: int) -> tuple[str, str, str]:
+    """Where a child's row is."""
     name = f"{row.name[:24]}{index:012x}"
     return f"{row.account}:{row.name[:23]}", row.region, name
 
 
-def _launch(runner: Executions, tx: Transaction, arn: str, machine: Machine, cipher: Cipher, count: int) -> list[Live]:
+def _launch(runner: Executions, tx: Transaction, arn: str, machine: Machine, cipher: Cipher, most: int) -> list[Live]:
     row = find(tx, arn)
     if row is None or row.status != "RUNNING":
         return []
     doc, lives = row.doc, []
-    for index in range(doc["next"], min(doc["next"] + count, doc["children"])):
-        where = _child_place(row, index)
+    for index in range(doc["next"], min(doc["next"] + most, doc["children"])):
+        where = child_place(row, index)
         told = {
             "id": f"{row.name}-{index}",
             "revision": doc["revision"],
@@ -247,9 +265,9 @@ def _launch(runner: Executions, tx: Transaction, arn: str, machine: Machine, cip
             "at": doc["at"],
             "items": doc["items"][index] if doc.get("items") else None,
         }
-        text = _input(tx, row, cipher, index)
+        text = input_at(tx, row, cipher, index)
         lives.append(launch(runner, tx, keeping.new_row(where, told), machine, cipher, text, at=doc["at"]))
-    doc["next"] = min(doc["next"] + count, doc["children"])
+    doc["next"] = min(doc["next"] + most, doc["children"])
     tx.update(row, keep=False)
     return lives
 
@@ -257,13 +275,14 @@ def _launch(runner: Executions, tx: Transaction, arn: str, machine: Machine, cip
 def child_over(tx: Transaction, row: Row, m: Interpreter) -> None:
     """Counts a child that is over, in the transaction in which it ends, and keeps what it gave."""
     run = find(tx, row.doc["run"])
-    if run is None or run.status != "RUNNING":
+    if run is None:
         return
-    _count(run, m.memory.status, row.doc["index"])
+    count(run, m.memory.status, row.doc["index"])
     tx.update(run, keep=False)
 
 
-def _count(run: Row, status: str, index: int) -> None:
+def count(run: Row, status: str, index: int) -> None:
+    """Counts a child that is over."""
     name = STATES[status]
     run.doc[name] += 1
     run.doc["items_of"][name] += run.doc["items"][index] if run.doc.get("items") else 1
@@ -280,17 +299,17 @@ async def _express(runner: Executions, row: Row, machine: Machine, cipher: Ciphe
             if failed.is_set():
                 return
             with runner.calls.store.reading() as view:
-                if view.blob(_blob(row.name, "out", index)) is not None:
+                if view.blob(blob(row.name, "out", index)) is not None:
                     return
-                text = _input(view, row, cipher, index)
+                text = input_at(view, row, cipher, index)
             told = await _child(runner, row, machine, cipher, index, text)
 
             def work(tx: Transaction) -> bool:
                 run = find(tx, arn)
                 if run is None or run.status != "RUNNING":
                     return True
-                tx.put_blob(_blob(row.name, "out", index), cipher.seal(told))
-                _count(run, told["Status"], index)
+                tx.put_blob(blob(row.name, "out", index), cipher.seal(told))
+                count(run, told["Status"], index)
                 run.doc["next"] = max(run.doc["next"], index + 1)
                 tx.update(run, keep=False)
                 return _exceeded(run.doc)
@@ -309,7 +328,7 @@ async def _child(
     runner: Executions, row: Row, machine: Machine, cipher: Cipher, index: int, text: str
 ) -> dict[str, Any]:
     account, name = account_of(row)
-    _, region, child = _child_place(row, index)
+    _, region, child = child_place(row, index)
     path = row.account.partition("/")[2]
     arn = f"arn:aws:states:{region}:{account}:express:{path}:{child}:{child}"
     now = runner.calls.clock()
@@ -346,10 +365,10 @@ def _results(view: View, row: Row, cipher: Cipher) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for index in range(row.doc["children"]):
         if row.doc["type"] == "EXPRESS":
-            kept = view.blob(_blob(row.name, "out", index))
+            kept = view.blob(blob(row.name, "out", index))
             told = cipher.open(kept) if kept is not None else None
         else:
-            child = view.get(RUN, *_child_place(row, index))
+            child = view.get(RUN, *child_place(row, index))
             told = None
             if child is not None:
                 memory = cipher.read(child.doc["state"])
@@ -358,7 +377,7 @@ def _results(view: View, row: Row, cipher: Cipher) -> list[dict[str, Any]]:
                     "Input": keeping.input_of(view, child, cipher),
                     "InputDetails": {"Included": True},
                     "Name": child.name,
-                    "RedriveCount": 0,
+                    "RedriveCount": child.doc.get("redrives", 0),
                     "StartDate": iso(child.doc["start"]),
                     "StateMachineArn": f"{row.doc['machine']}/{row.account.rpartition('/')[2]}",
                     "Status": child.status,
@@ -368,7 +387,7 @@ def _results(view: View, row: Row, cipher: Cipher) -> list[dict[str, Any]]:
                 for key, name in (("Output", "output"), ("Error", "error"), ("Cause", "cause")):
                     if memory[name] is not None:
                         told[key] = memory[name]
-        found.append(told or {"Input": _input(view, row, cipher, index), "Status": "PENDING"})
+        found.append(told or {"Input": input_at(view, row, cipher, index), "Status": "PENDING"})
     return found
 
 
@@ -410,6 +429,7 @@ async def _end(runner: Executions, row: Row, cipher: Cipher, status: str) -> Non
         if held is None or held.status != "RUNNING":
             return False
         held.status, held.doc["stop"], held.doc["written"] = status, tx.now, written
+        held.doc["error"] = told.get("error")
         tx.update(held, keep=False)
         tasks.put_letter(tx, doc["execution"], cipher, told)
         return True
@@ -417,15 +437,15 @@ async def _end(runner: Executions, row: Row, cipher: Cipher, status: str) -> Non
     if await runner.calls.store.write(work):
         runner.poke(doc["execution"])
         if status == "FAILED":
-            await _stop_children(runner, row)
+            await stop_children(runner, row)
 
 
-async def abort(runner: Executions, arn: str) -> None:
-    """Nobody wants a run's results any more."""
+async def abort(runner: Executions, arn: str, redrives: int | None = None) -> None:
+    """Nobody wants a run's results any more. redrives: how often it had been redriven when that was so."""
 
     def work(tx: Transaction) -> Row | None:
         held = find(tx, arn)
-        if held is None or held.status != "RUNNING":
+        if held is None or held.status != "RUNNING" or redrives not in (None, held.doc.get("redrives", 0)):
             return None
         held.status, held.doc["stop"] = "ABORTED", tx.now
         tx.update(held, keep=False)
@@ -433,7 +453,7 @@ async def abort(runner: Executions, arn: str) -> None:
 
     row = await runner.calls.store.write(work)
     if row is not None:
-        await _stop_children(runner, row)
+        await stop_children(runner, row)
 
 
 async def forget(runner: Executions, execution: str, region: str) -> None:
@@ -448,7 +468,7 @@ async def forget(runner: Executions, execution: str, region: str) -> None:
             row = find(view, arn)
         if row is None:
             continue
-        where, _, _ = _child_place(row, 0)
+        where, _, _ = child_place(row, 0)
         while True:
             with store.reading() as view:
                 children = view.scan(RUN, where, region, limit=200)
@@ -465,9 +485,9 @@ async def forget(runner: Executions, execution: str, region: str) -> None:
 
         def last(tx: Transaction, row: Row = row, name: str = one.name) -> None:
             for place in range(row.doc["children"]):
-                tx.drop_blob(_blob(row.name, "out", place))
+                tx.drop_blob(blob(row.name, "out", place))
                 if place % _PIECE == 0:
-                    tx.drop_blob(_blob(row.name, "in", place // _PIECE))
+                    tx.drop_blob(blob(row.name, "in", place // _PIECE))
             for kind, account, key in ((MAP, row.account, row.name), (RUNS_OF, execution, name)):
                 current = tx.get(kind, account, region, key)
                 if current is not None:
@@ -476,8 +496,9 @@ async def forget(runner: Executions, execution: str, region: str) -> None:
         await store.write(last)
 
 
-async def _stop_children(runner: Executions, row: Row) -> None:
-    where, region, _ = _child_place(row, 0)
+async def stop_children(runner: Executions, row: Row) -> None:
+    """Stops what still runs of a run that is over, and counts it."""
+    where, region, _ = child_place(row, 0)
     if row.doc["type"] == "EXPRESS":
         prefix = f":express:{row.account.partition('/')[2]}:{row.name[:23]}"
         for live in [one for one in runner.live.values() if prefix in one.arn]:
@@ -491,6 +512,7 @@ async def _stop_children(runner: Executions, row: Row) -> None:
 
         def work(tx: Transaction, running: list[Row] = running) -> list[str]:
             ended = []
+            run = find(tx, run_arn(row))
             for one in running:
                 held = tx.get(RUN, one.account, one.region, one.name)
                 if held is None or held.status != "RUNNING":
@@ -504,6 +526,10 @@ async def _stop_children(runner: Executions, row: Row) -> None:
                 if live is not None:
                     tx.delete(live, keep=False)
                 ended.append(execution_arn(held))
+                if run is not None:
+                    count(run, "ABORTED", held.doc["index"])
+            if run is not None:
+                tx.update(run, keep=False)
             return ended
 
         for arn in await runner.calls.store.write(work):

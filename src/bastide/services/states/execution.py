@@ -211,6 +211,7 @@ def redrive(a: Authorised, tx: Transaction) -> Output:
     m.redrive(tx.now, a.staged.definition.get("TimeoutSeconds"))
     row.doc["token"] = token
     keeping.keep(tx, row, m.memory, m.events, cipher, tx.now)
+    tasks.callbacks(tx, execution_arn(row), m, [], cipher, row)
     begin_live(tx, execution_arn(row), {})
     keeping.status_event(tx, row, {"input": m.about.text})
     tx.update(row, keep=False)

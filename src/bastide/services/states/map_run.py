@@ -37,16 +37,19 @@ def describe(a: Authorised, view: View) -> Output:
     row = _named(a, view)
     doc = row.doc
     over = sum(doc[one] for one in STATES.values())
-    running = doc["next"] - over if row.status == "RUNNING" else 0
-    written = doc.get("written", 0)
-    beside = {"failuresNotRedrivable": 0, "pendingRedrive": 0, "resultsWritten": written}
+    waiting = doc.get("waiting", 0)
+    running = doc["next"] - over - waiting if row.status == "RUNNING" else 0
+    lost = doc.get("lost") or [0, 0]
+    beside = {"failuresNotRedrivable": lost[0], "pendingRedrive": waiting, "resultsWritten": doc.get("written", 0)}
     executions = {one: doc[one] for one in STATES.values()} | beside
-    executions |= {"total": doc["children"], "running": running, "pending": doc["children"] - over - running}
+    executions |= {"total": doc["children"], "running": running, "pending": doc["children"] - over - running - waiting}
     items = dict(executions)
     if doc.get("items"):
         total, done = sum(doc["items"]), sum(doc["items_of"].values())
-        running = sum(doc["items"][: doc["next"]]) - done if row.status == "RUNNING" else 0
-        items |= doc["items_of"] | {"total": total, "running": running, "pending": total - done - running}
+        waiting = doc.get("items_waiting", 0)
+        running = sum(doc["items"][: doc["next"]]) - done - waiting if row.status == "RUNNING" else 0
+        items |= doc["items_of"] | {"total": total, "running": running, "pending": total - done - running - waiting}
+        items |= {"pendingRedrive": waiting, "failuresNotRedrivable": lost[1]}
     return {
         "mapRunArn": run_arn(row),
         "executionArn": doc["execution"],
@@ -58,7 +61,8 @@ def describe(a: Authorised, view: View) -> Output:
         "toleratedFailureCount": doc["count"],
         "itemCounts": items,
         "executionCounts": executions,
-        "redriveCount": 0,
+        "redriveCount": doc.get("redrives", 0),
+        "redriveDate": doc.get("redriven"),
     }
 
 

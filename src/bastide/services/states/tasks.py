@@ -50,7 +50,7 @@ _JOBS: Final = {
 TOPICS: Final = (*(f"sagemaker:{one[0]}" for one in _JOBS.values()), "codebuild:Build")
 
 BY_MAP: Final[dict[str, Any]] = {}
-"""What map runs do, which stand above this module: make, abort, step, child_over."""
+"""What map runs do, which stand above this module: make, abort, step, child_over, forget, redrive, relaunch."""
 
 
 class Failed(Exception):  # noqa: N818
@@ -391,7 +391,7 @@ async def stop(runner: Executions, job: dict[str, Any]) -> None:
     if job["operation"] == "StartExecution":
         found, given = Target("stepfunctions", "StopExecution", False, 0, False, "states"), {"ExecutionArn": job["arn"]}
     elif job["operation"] == "MapRun":
-        await BY_MAP["abort"](runner, job["arn"])
+        await BY_MAP["abort"](runner, job["arn"], job.get("redrives", 0))
         return
     elif job["operation"] == "StartBuild":
         found, given = Target("codebuild", "StopBuild", False, 0, False, "codebuild"), {"Id": job["name"]}

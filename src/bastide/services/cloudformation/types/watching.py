@@ -285,10 +285,6 @@ async def _trail(r: Resource) -> None:
     name = r.physical or r.fact("TrailName")
     if r.get("InsightSelectors") or r.get("AdvancedEventSelectors") or r.get("AggregationConfigurations"):
         raise Refused("ValidationError", "Bastide's trails have EventSelectors only; leave the others out.")
-    if r.old and r.changed(
-        "S3BucketName", "S3KeyPrefix", "KMSKeyId", "SnsTopicName", "IsMultiRegionTrail", "IsOrganizationTrail"
-    ):
-        raise Refused("ValidationError", "A trail's destination cannot be changed; give the trail another TrailName.")
     if r.changed("EventSelectors") and r.get("EventSelectors"):
         await r.do("PutEventSelectors", {"TrailName": name, **r.only("EventSelectors")})
     if r.changed("IsLogging"):
@@ -386,8 +382,9 @@ TYPES: Final = (
             attributes={"Arn": "ApiDestinationArn"}),
     Type("AWS::Events::EventBusPolicy", "events", _put_statement, _remove_statement, _put_statement, None,
          calls_of("events", ["PutPermission", "RemovePermission"])),
-    regular("AWS::CloudTrail::Trail", "cloudtrail", create="CreateTrail", delete="DeleteTrail", named="TrailName", most=128,
-            key={"Name": "TrailName"}, ref="TrailName", rename={"TrailName": "Name", "KMSKeyId": "KmsKeyId",
+    regular("AWS::CloudTrail::Trail", "cloudtrail", create="CreateTrail", delete="DeleteTrail", update="UpdateTrail",
+            named="TrailName", most=128, key={"Name": "TrailName"}, ref="TrailName",
+            rename={"TrailName": "Name", "KMSKeyId": "KmsKeyId",
             "EnableLogFileValidation": "EnableLogFileValidation"}, tags="TagsList",
             leave=("IsLogging", "EventSelectors", "InsightSelectors", "AdvancedEventSelectors",
             "AggregationConfigurations"),
