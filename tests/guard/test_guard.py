@@ -130,8 +130,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:iam::{account}:mfa/nothing-here"
     if lower in ("authenticationcode1", "authenticationcode2", "tokencode"):
         return "123456"
-    if lower == "url":
-        return "https://nothing-here.example.com"
+    if lower in ("url", "repositoryurl"):
+        return "https://nothing-here.example.com/code"
     if lower == "modelpackagearn":
         return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower == "policyarn":

@@ -81,6 +81,10 @@ class Spec:
     it may use; devices: those of this machine. untrusted: the program gets a kernel of its own, and does not run where that
     cannot be had. privileged: the program is root of a user namespace of its own with 65,536 users, none of which is
     anybody outside, and may mount and change roots there, as builders of images do. Nothing else of the machine is seen.
+    person: the name of somebody beside the program, which is root of a user namespace of two, and may change what the
+    machine's own system has in /etc, /root and /mnt (gone with the sandbox), whose files belong to whom, and become that
+    person (uid 1000, at home in /home/NAME); it may not mount. What is writable keeps its owners from one start to the
+    next and has to be a file system of its own (`Volumes.system`); the workdir is root's.
     """
 
     name: str
@@ -102,6 +106,7 @@ class Spec:
     devices: Sequence[Path] = ()
     untrusted: bool = False
     privileged: bool = False
+    person: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,8 @@ class Volumes(Protocol):
 
     async def system(self, name: str, size_bytes: int) -> Path:
         """A file system of its own in a volume of this machine, whose permissions the kernel itself keeps: for a sandbox
-        whose users are many (`Spec.privileged`). It goes with the volume. Raises SandboxError when it cannot be had."""
+        whose users are many (`Spec.privileged`, `Spec.person`). It goes with the volume; with one that is kept it stays,
+        and grows when more is asked for. Raises SandboxError when it cannot be had."""
         ...
 
     def lost(self, name: str) -> str:
