@@ -59,7 +59,7 @@ def test_a_leads_to_b_and_a2_to_c(zone: Zone) -> None:
     asked = {
         "StackName": "bank-train-chain",
         "TemplateBody": json.dumps({"Resources": {"Machine": machine}}),
-        "Tags": [{"Key": "project", "Value": "mortgage"}],
+        "Tags": [{"Key": name, "Value": "mortgage"} for name in ("owner", "environment", "project")],
     }
     refused(DENIED, stacks.create_stack, **asked, RoleARN=zone.arn("test", "StateMachineRole"))
     refused(DENIED, stacks.create_stack, **{**asked, "StackName": "other"}, RoleARN=zone.arn("test", "StackRole"))
