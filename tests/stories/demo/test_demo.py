@@ -132,7 +132,9 @@ def test_a_commit_finds_its_way_to_production(told: Told) -> None:
     assert 0.7 < float(evidence[1]) < 0.9
     assert abs(float(evidence[2])) < 50
     told.line(r"ok Deploy in production")
-    told.line(r"476 applications of the loan desk answered by the API; all equal to what the evaluation in Test predicted")
+    told.line(
+        r"476 applications of the loan desk answered by the API; all equal to what the evaluation in Test predicted"
+    )
     told.line(r"production +│ CreateEndpoint +│ AWSCloudFormation as StackRole +│ made")
 
 
