@@ -47,7 +47,7 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
         chosen = list(shape.required_members)
         if shape.metadata.get("union") and shape.members:
             chosen = [next(iter(shape.members))]
-        if shape.name in ("Tag", "Filter") and not chosen:
+        if shape.name in ("Tag", "Filter", "NewDhcpConfiguration") and not chosen:
             chosen = [
                 next(one for one in ("Key", "key", "Name") if one in shape.members)
             ]  # an empty structure in a list is not even sent by the ec2 protocol

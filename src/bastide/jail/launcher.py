@@ -103,7 +103,7 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     parent: process id of who waits for us. user: host uid and gid of the job. group: folders of its control groups.
     own: folders that become the job's. scratch: an empty folder to mount over, in the launcher's own view. readonly,
     writable: [[source, path inside]]. hostname, hosts: name inside and the names of 127.0.0.1. addresses: further names.
-    network: a network namespace to be in, empty for one of its own. resolver: the address of its DNS. devices: below
+    network: a network namespace to be in, empty for one of its own. resolver: the text of its resolv.conf. devices: below
     /dev, to be seen and used. environment: variables of the command. root: the folder of an image's root, empty for the
     machine's own system; files: contents by path below it that stand in place of its own. inside: uid and gid that the job
     believes to have. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of /tmp, /run
@@ -349,7 +349,7 @@ def _names(etc: str, told: Mapping[str, Any]) -> None:
     further = "".join(f"{address} {name}\n" for name, address in told["addresses"].items())
     _write(f"{etc}/hosts", f"127.0.0.1 localhost {names}\n::1 localhost\n{further}")
     _write(f"{etc}/hostname", f"{told['hostname']}\n")
-    _write(f"{etc}/resolv.conf", f"nameserver {told['resolver']}\n" if told["resolver"] else "")
+    _write(f"{etc}/resolv.conf", told["resolver"])
 
 
 def _checked(target: str) -> None:

@@ -76,8 +76,8 @@ class Spec:
     (source, path inside), files, folders or unix sockets; the workdir and the writable folders become the job's user's,
     with all that lies in them. hosts: names for 127.0.0.1 beside ``localhost``. addresses: further names. network: a path
     for setns(2) of the network namespace to be in, which the job cannot change; without one it gets its own, where there
-    is only itself. resolver: the address of its DNS. interface: the network's, by which the peers in `addresses` reach it.
-    group: the names of all sandboxes of the job. gpus: how many
+    is only itself. resolver: the text of its resolv.conf. interface: the network's, by which the peers in `addresses`
+    reach it. group: the names of all sandboxes of the job. gpus: how many
     it may use; devices: those of this machine. untrusted: the program gets a kernel of its own, and does not run where that
     cannot be had. privileged: the program is root of a user namespace of its own with 65,536 users, none of which is
     anybody outside, and may mount and change roots there, as builders of images do. Nothing else of the machine is seen.
