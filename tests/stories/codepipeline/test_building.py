@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.platform import Account, allow
-from tests.stories.codebuild.conftest import CODEBUILD, ENVIRONMENT, MAY, spec
-from tests.stories.codepipeline.releases import Releases, action, releases_of, stage
+from tests.stories.codebuild.conftest import CODEBUILD, ENVIRONMENT, MAY, cause, phases, spec
+from tests.stories.codepipeline.releases import Releases, action, releases_of, stage, until, zipped
 
 
 @pytest.fixture
@@ -87,3 +88,18 @@ def test_a_build_makes_artifacts_and_variables(account: Account, releases: Relea
     assert did["Fails"]["output"]["executionResult"]["logStreamARN"].startswith("arn:aws:logs:")
     with pytest.raises(ClientError, match="started by its pipeline alone"):
         client.start_build(projectName="make", sourceLocationOverride=f"{releases.sources}/source.zip")
+    # A build reads its sources later than the pipeline compared them. It was told what they have to be, both of them: what
+    # somebody puts in their place in between is not built.
+    places = [did[name]["output"]["outputArtifacts"][0]["s3location"] for name in ("Source", "More")]
+    digests = [hashlib.sha256(_object(releases, one)).hexdigest() for one in places]
+    assert held["sourceVersion"] == f"sha256:{digests[0]}"
+    assert held["secondarySourceVersions"] == [{"sourceIdentifier": "More", "sourceVersion": f"sha256:{digests[1]}"}]
+    releases.s3.put_object(Bucket=places[0]["bucket"], Key=places[0]["key"], Body=zipped({"make.json": making}))
+    source = {"sourceTypeOverride": "S3", "sourceLocationOverride": held["source"]["location"]}
+    id = client.start_build(projectName="make", **source, sourceVersion=held["sourceVersion"])["build"]["id"]
+    [swapped] = until(lambda: one if (one := client.batch_get_builds(ids=[id])["builds"])[0]["buildComplete"] else None)
+    assert phases(swapped)["DOWNLOAD_SOURCE"] == "FAILED" and "somebody changed it" in cause(swapped)
+
+
+def _object(releases: Releases, place: dict[str, str]) -> bytes:
+    return bytes(releases.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"].read())

@@ -23,6 +23,8 @@ from bastide.services.codebuild.session import RoleSession
 
 _MOST_OBJECTS: Final = 20_000
 _SPEC: Final = "buildspec.yml"
+DIGEST: Final = "sha256:"
+"""What a source version begins with that says what an archive's bytes are to be; a version of S3's never has a colon."""
 
 
 async def get(
@@ -56,9 +58,12 @@ async def _from_s3(session: RoleSession, place: str, version: str, folder: Path,
         return ""
     bucket, key = checking.location(place, "source")
     asked = {"Bucket": bucket, "Key": key}
-    if version and version != "null":
+    wanted = version.removeprefix(DIGEST) if version.startswith(DIGEST) else ""
+    if version and version != "null" and not wanted:
         asked["VersionId"] = version
     told = await objects.fetch(session, asked, packed, most=most)
+    if wanted and told["sha256"] != wanted:
+        raise Unfit(f"its SHA-256 is {told['sha256'][:16]}..., and was to be {wanted[:16]}...: somebody changed it")
     await asyncio.to_thread(archive.unpack, packed, folder, most_bytes=most)
     return str(told.get("VersionId") or told.get("ETag") or "").strip('"')
 

@@ -67,18 +67,24 @@ async def _asked(work: Work) -> dict[str, Any]:
     first = given.get("PrimarySource") or inputs[0]
     if first not in inputs:
         raise ActionFailed("ConfigurationError", f"PrimarySource: {first[:100]} is no input artifact of the action.")
-    places = {}
+    places, versions = {}, {}
     for name in inputs:
         held = await work.verify(name)
         places[name] = f"{held['bucket']}/{held['key']}"
+        # The build reads it later: the digest goes with it, so that nobody changes it in between.
+        versions[name] = f"sha256:{held['sha256']}"
     asked: dict[str, Any] = {
         "projectName": given["ProjectName"],
         "sourceLocationOverride": places[first],
+        "sourceVersion": versions[first],
         "idempotencyToken": work.id,
     }
     others = [{"type": "S3", "sourceIdentifier": name, "location": places[name]} for name in inputs if name != first]
     if others:
         asked["secondarySourcesOverride"] = others
+        asked["secondarySourcesVersionOverride"] = [
+            {"sourceIdentifier": name, "sourceVersion": versions[name]} for name in inputs if name != first
+        ]
     key = (work.store.get("encryptionKey") or {}).get("id")
     if key:
         asked["encryptionKeyOverride"] = key
