@@ -325,3 +325,21 @@ def test_what_was_pushed_into_one_repository_is_not_the_next_ones_of_its_name(re
         assert remote.client.get_folder(repositoryName="code", folderPath="/")["subFolders"]
     else:
         assert b"ok refs/heads/main" not in told
+
+
+def test_both_branches_of_a_pull_request_move_in_one_push(remote: Remote) -> None:
+    """However many references move, each pull request is looked at once: what it knows of both is new."""
+    remote.git("clone", "-q", remote.url, "c")
+    remote.work("c", a="1")
+    remote.git("branch", "f", at="c")
+    remote.git("push", "-q", remote.url, "HEAD:main", "f", at="c")
+    target = {"repositoryName": "code", "sourceReference": "f", "destinationReference": "main"}
+    made = remote.client.create_pull_request(title="t", targets=[target])["pullRequest"]
+    main = remote.work("c", b="2")
+    remote.git("checkout", "-q", "f", at="c")
+    other = remote.work("c", c="3")
+    remote.git("push", "-q", remote.url, f"{main}:refs/heads/main", "f", at="c")
+    told = remote.client.get_pull_request(pullRequestId=made["pullRequestId"])["pullRequest"]
+    [at] = told["pullRequestTargets"]
+    assert (at["sourceCommit"], at["destinationCommit"]) == (other, main)
+    assert told["revisionId"] != made["revisionId"]
