@@ -44,6 +44,12 @@ class Team:
     models: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
 
+    @property
+    def tags(self) -> list[dict[str, str]]:
+        """What stands in Shared Services for the team, and moves it to Production, says so."""
+        told = {"team": self.name, "owner": self.name, "project": self.project, "environment": "production"}
+        return [{"Key": key, "Value": value} for key, value in told.items()]
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

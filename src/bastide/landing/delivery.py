@@ -48,10 +48,6 @@ def delivery(blueprint: Blueprint) -> Template:
     return found
 
 
-def _tags(team: Team) -> list[dict[str, str]]:
-    return [{"Key": "team", "Value": team.name}]
-
-
 def _packages(blueprint: Blueprint) -> Template:
     """One index for all: packages of one's own before those of the public, which come by way of a store of their own."""
     [(_, _, domain)] = policies(blueprint, "domain")
@@ -95,7 +91,7 @@ def _code(blueprint: Blueprint, team: Team) -> Template:
             "Properties": {
                 "RepositoryName": f"{blueprint.name}-{team.name}",
                 "RepositoryDescription": f"Code of {team.name}",
-                "Tags": _tags(team),
+                "Tags": team.tags,
             },
         }
     }
@@ -119,7 +115,7 @@ def _builds(blueprint: Blueprint, team: Team) -> Template:
                     "Image": "aws/codebuild/standard:7.0",
                 },
                 "TimeoutInMinutes": 60,
-                "Tags": _tags(team),
+                "Tags": team.tags,
             },
         }
     }
@@ -220,6 +216,6 @@ def _pipeline(name: str, role: str, stages: list[dict[str, Any]], team: Team, *v
             },
             "Stages": stages,
             **({"Variables": asked} if asked else {}),
-            "Tags": _tags(team),
+            "Tags": team.tags,
         },
     }

@@ -1,14 +1,14 @@
 """The hierarchy of images: public, base, framework, application; who builds each level, and what rebuilds it.
 
 A base image stands on a public one, a framework on a base, a team's image on either. Each level has a repository of code, a
-build project with a role of its own, and pipelines: source, build (which examines before it pushes), scan, promotion of the
-stable tag. What is promoted starts the pipelines of what stands on it; teams get it with their next commit.
+build project with a role of its own, and pipelines: source, build (which examines before it pushes), scan, after which the
+stable tag moves. What is promoted starts the pipelines of what stands on it; teams get it with their next commit.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from bastide.landing.blueprint import DATA, Blueprint, Image, Team
@@ -16,6 +16,7 @@ from bastide.landing.guardrails import document
 from bastide.landing.words import camel, filled, source, words
 
 Template = dict[str, Any]
+Tags = Sequence[dict[str, str]]
 _SHARED: Final = "${SharedServicesAccount}"
 REBUILT: Final = "rate(28 days)"
 """How old a base image gets, at most, before it is built anew."""
@@ -46,15 +47,33 @@ def level(blueprint: Blueprint, name: str) -> Template:
 def application(blueprint: Blueprint, team: Team) -> Template:
     """What builds a team's images: on a push, and on nothing else."""
     name = f"<NAME>-{team.name}-images"
-    variables = {
-        "FROM": " ".join(f"{one.repository}:{one.line}" for one in reversed(blueprint.images)),
-        "STOP_AT": " ".join(blueprint.stops["application"]),
-        "IMAGES": " ".join(f"{team.name}/{one}" for one in team.images),
-    }
-    made = _workshop(team.name)
-    made["Pipeline"] = _pipeline(name, team.name, variables, ("build", "scan"))
+    variables = {**_vetted(blueprint), "IMAGES": " ".join(f"{team.name}/{one}" for one in team.images)}
+    made = _workshop(team.name, team.tags)
+    made["Pipeline"] = _pipeline(name, team.name, variables, ("build", "scan"), team.tags)
     made["Push"] = _rule(f"{name}-push", "A commit starts the build", _commit(team.name), [name])
     return _finished(blueprint, made)
+
+
+def _vetted(blueprint: Blueprint) -> dict[str, str]:
+    """What teams' images may stand on, and what they may not have."""
+    return {
+        "FROM": " ".join(f"{one.repository}:{one.line}" for one in reversed(blueprint.images)),
+        "STOP_AT": " ".join(blueprint.stops["application"]),
+    }
+
+
+def steps(blueprint: Blueprint) -> list[Template]:
+    """The stages of a product that builds the image ${Image} of the team ${Team} out of the artifact Source."""
+    told = {**_vetted(blueprint), "IMAGES": "${Team}/${Image}"}
+    told |= {"BRANCH": "#{SourceVariables.BranchName}", "COMMIT": "#{SourceVariables.CommitId}"}
+    made = []
+    for step in ("build", "scan"):
+        given = [{"name": key, "value": value} for key, value in {**told, "STEP": step}.items()]
+        asked = {"ProjectName": "<NAME>-${Team}-images", "EnvironmentVariables": json.dumps(given)}
+        bills = {"OutputArtifacts": [{"Name": "Bills"}]} if step == "scan" else {}
+        source_ = [{"Name": "Source"}]
+        made.append(_stage(step.capitalize(), "Build", "CodeBuild", asked, InputArtifacts=source_, **bills))
+    return made
 
 
 def _finished(blueprint: Blueprint, resources: Template) -> Template:
@@ -129,8 +148,8 @@ def _role(logical: str, name: str, service: str, policy: str, path: str = "/serv
     }
 
 
-def _workshop(level: str) -> Template:
-    """Code, role and project of a level or a team."""
+def _workshop(level: str, tags: Tags = ()) -> Template:
+    """Code, role and project of a level or a team. tags: those of a team."""
     name, word = f"<NAME>-{level}-images", camel(level)
     registry = f"{_SHARED}.dkr.ecr.<HOME>.amazonaws.com"
     return {
@@ -141,7 +160,7 @@ def _workshop(level: str) -> Template:
             "Properties": {
                 "RepositoryName": name,
                 "RepositoryDescription": f"Images of {level}, a folder each",
-                "Tags": _tags(level),
+                "Tags": list(tags) or _tags(level),
             },
         },
         **_role(f"Builder{word}", _writer(level).rpartition("/")[2], "codebuild", "builder", LEVEL=level),
@@ -162,7 +181,7 @@ def _workshop(level: str) -> Template:
                     "EnvironmentVariables": [{"Name": "REGISTRY", "Value": registry}],
                 },
                 "TimeoutInMinutes": 60,
-                "Tags": _tags(level),
+                "Tags": list(tags) or _tags(level),
             },
         },
     }
@@ -202,7 +221,7 @@ def _line(blueprint: Blueprint, image: Image) -> Template:
     below, _, tag = image.base.rpartition(":")
     pushed = _told("ECR Image Action", {"action-type": ["PUSH"], "repository-name": [below], "image-tag": [tag]})
     made = {
-        f"Pipeline{word}": _pipeline(name, image.level, variables, ("build", "scan", "promote")),
+        f"Pipeline{word}": _pipeline(name, image.level, variables, ("build", "scan")),
         f"Push{word}": _rule(f"{name}-push", "A commit starts the build", _commit(image.level), [name]),
         f"Below{word}": _rule(
             f"{name}-below", f"A new {image.base} starts the build of what stands on it", pushed, [name]
@@ -273,7 +292,7 @@ def _schedule(name: str, says: str, rate: str, target: str, role: Any, **more: A
     }
 
 
-def _pipeline(name: str, level: str, variables: dict[str, str], steps: Iterable[str]) -> Template:
+def _pipeline(name: str, level: str, variables: dict[str, str], steps: Iterable[str], tags: Tags = ()) -> Template:
     told = {**variables, "BRANCH": "#{Source.BranchName}", "COMMIT": "#{Source.CommitId}"}
     code = {"RepositoryName": f"<NAME>-{level}-images", "BranchName": "main", "PollForSourceChanges": "false"}
     stages = [_stage("Source", "Source", "CodeCommit", code, Namespace="Source", OutputArtifacts=[{"Name": "Code"}])]
@@ -296,7 +315,7 @@ def _pipeline(name: str, level: str, variables: dict[str, str], steps: Iterable[
                 "EncryptionKey": {"Id": "${ModelKeyArn}", "Type": "KMS"},
             },
             "Stages": stages,
-            "Tags": _tags(level),
+            "Tags": list(tags) or _tags(level),
         },
     }
 

@@ -10,15 +10,23 @@ import hashlib
 import json
 from typing import Any, Final
 
+from bastide.landing import imagery
 from bastide.landing.blueprint import Blueprint
 from bastide.landing.words import camel, filled, source, templated, words
 
 Template = dict[str, Any]
-PIPELINES: Final = ("end-to-end-pipeline", "training-pipeline", "registration-pipeline", "deployment-pipeline")
+IMAGES: Final = "image-pipeline"
+"""Only where the landing zone has images."""
+PIPELINES: Final = ("end-to-end-pipeline", "training-pipeline", "registration-pipeline", "deployment-pipeline", IMAGES)
 TICKETS: Final = "release-tickets"
 PRODUCTS: Final = (*PIPELINES, TICKETS)
 _BUCKET: Final = "<NAME>-products-${SharedServicesAccount}"
-_TOLD: Final = {"artifact-key": "ArtifactKeyArn", "test": "TestAccount", "production": "ProductionAccount"}
+_TOLD: Final = {
+    "artifact-key": "ArtifactKeyArn",
+    "image-key": "ModelKeyArn",
+    "test": "TestAccount",
+    "production": "ProductionAccount",
+}
 """What templates look up below ``/NAME/pipelines/``, by what the landing zone calls it."""
 _SOURCE: Final = {
     "Name": "Source",
@@ -46,12 +54,15 @@ def template(name: str, blueprint: Blueprint) -> Template:
     """A product's template, as it lies in the catalogue."""
     common, own = source("pipelines/common"), source(f"pipelines/{name}")
     models = tuple(model for team in blueprint.teams for model in team.models) or ("none",)
+    teams = tuple(team.name for team in blueprint.teams if team.images) or ("none",)
     given = {
         **words(blueprint), "PIPELINE": name.removesuffix("-pipeline"), "GROUPS": models, "FIRST_GROUP": models[0],
+        "TEAMS": teams, "FIRST_TEAM": teams[0],
     }  # fmt: skip
     parts = {
         "<TAGS>": common["Resources"]["Pipeline"]["Properties"]["Tags"],
         "<TRAIN>": source("pipelines/training-pipeline")["Stages"][0]["Actions"],
+        "<STEPS>": imagery.steps(blueprint),
     }
     made: Template = {}
     for section in ("Parameters", "Conditions", "Resources", "Outputs"):
@@ -61,9 +72,13 @@ def template(name: str, blueprint: Blueprint) -> Template:
     if name in PIPELINES:
         pipeline = made["Resources"]["Pipeline"]
         role = f"arn:aws:iam::${{AWS::AccountId}}:role/service-role/<NAME>-{own['Role']}"
+        own = _put(own, parts)
         more = {key: own[key] for key in ("Variables",) if key in own}
+        more |= {"ArtifactStore": own["Store"]} if "Store" in own else {}
         properties = {**pipeline["Properties"], "RoleArn": role, "Stages": [_SOURCE, *own["Stages"]], **more}
         made["Resources"] = {**made["Resources"], "Pipeline": {**pipeline, "Properties": properties}}
+        if "Store" in own:
+            made["Parameters"] = {key: one for key, one in made["Parameters"].items() if key != "ArtifactKey"}
     told = templated(filled(_put(made, parts), given))
     return {"AWSTemplateFormatVersion": "2010-09-09", "Description": own["Description"], **told}
 
@@ -89,7 +104,13 @@ def _version(name: str, blueprint: Blueprint) -> str:
 def uploads(blueprint: Blueprint) -> dict[tuple[str, str], str]:
     """The templates by bucket and key; they are there before the products."""
     bucket = str(filled(_BUCKET, words(blueprint)))
-    return {(bucket, f"{name}-{_version(name, blueprint)}.json"): _body(name, blueprint) for name in PRODUCTS}
+    names = (*_offered(blueprint), TICKETS)
+    return {(bucket, f"{name}-{_version(name, blueprint)}.json"): _body(name, blueprint) for name in names}
+
+
+def _offered(blueprint: Blueprint) -> tuple[str, ...]:
+    """The pipelines that there are."""
+    return tuple(one for one in PIPELINES if one != IMAGES or "images" in blueprint.delivery)
 
 
 def portfolio(blueprint: Blueprint) -> Template:
@@ -101,7 +122,8 @@ def portfolio(blueprint: Blueprint) -> Template:
             "Type": "AWS::SSM::Parameter",
             "Properties": {"Name": f"/<NAME>/pipelines/{key}", "Type": "String", "Value": {"Ref": value}},
         }
-    for name, people, products in (("pipelines", "MLOps", PIPELINES), ("tickets", "ModelApprover", (TICKETS,))):
+    offers = (("pipelines", "MLOps", _offered(blueprint)), ("tickets", "ModelApprover", (TICKETS,)))
+    for name, people, products in offers:
         own = {"PortfolioId": {"Ref": camel(name)}}
         pattern = f"arn:aws:iam:::role/aws-reserved/sso.amazonaws.com/*AWSReservedSSO_{people}_*"
         made[camel(name)] = {

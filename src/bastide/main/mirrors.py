@@ -9,13 +9,14 @@ import click
 from bastide.commands import DATA_OPTION
 from bastide.engines.advisories import Advisories
 from bastide.engines.indexes import Mismatch, PublicIndex
+from bastide.engines.indexes.channels import Channels
 from bastide.services import codeartifact
 from bastide.store.directory import DataDirectory
 
 
 @click.group()
 def packages() -> None:
-    """The mirror of public Python packages that repositories may be connected to."""
+    """The mirrors of public Python packages and conda channels that repositories may be connected to."""
 
 
 def _directory(data: Path) -> DataDirectory:
@@ -27,21 +28,28 @@ def _directory(data: Path) -> DataDirectory:
 
 @packages.command()
 @DATA_OPTION
+@click.option("--channel", default="", help="FOLDER is a conda channel, which is called so, as conda-forge.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def load(data: Path, folder: Path) -> None:
+def load(data: Path, channel: str, folder: Path) -> None:
     """Take the wheels and source distributions of FOLDER into the mirror, also while the platform serves.
 
     Repositories with the external connection public:pypi give them out, and keep what somebody installed. A file never
     changes: one of the same name with other bytes is refused.
+
+    With --channel FOLDER has noarch/repodata.json and the like, with the packages that they list; repositories with the
+    external connection public:CHANNEL give those out.
     """
     directory = _directory(data)
     try:
-        new, passed = PublicIndex(directory.packages).load(folder, lambda name: codeartifact.of_file(name)[0])
-    except Mismatch as mismatch:
-        raise click.ClickException(str(mismatch)) from None
+        if channel:
+            new, passed = Channels(directory.packages / "channels").load(folder, channel)
+        else:
+            new, passed = PublicIndex(directory.packages).load(folder, lambda name: codeartifact.of_file(name)[0])
+    except (Mismatch, ValueError) as wrong:
+        raise click.ClickException(str(wrong)) from None
     for line in passed:
         click.echo(f"passed over {line}", err=True)
-    click.echo(f"{new} new distributions in the mirror")
+    click.echo(f"{new} new {'packages in the channel' if channel else 'distributions in the mirror'}")
 
 
 @click.group()

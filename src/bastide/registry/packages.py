@@ -1,4 +1,5 @@
-"""Repositories of Python packages as pip, uv and twine know them: the simple repository API and the upload form.
+"""Repositories of packages as their managers know them: the simple repository API and the upload form for pip, uv and
+twine, channels for conda and its like.
 
 A read is CodeArtifact's ReadFromRepository, an upload its PublishPackageVersion: asked, recorded, refused as the API is.
 Paths begin with ``/_codeartifact/DOMAIN-OWNER.d.codeartifact.REGION`` here, and are those of AWS's own host inside of VPCs.
@@ -41,6 +42,9 @@ _FIRST: Final = re.compile(_PLACE)
 _ROUTE: Final = re.compile(
     r"/pypi/(?P<repository>[A-Za-z0-9][A-Za-z0-9._-]{1,99})"
     r"(?:/?|/simple/?|/simple/(?P<package>[^/]{1,255})/?|/simple/(?P<of>[^/]{1,255})/(?P<version>[^/]{1,255})/(?P<file>[^/]{1,255}))"
+)
+_CHANNEL: Final = re.compile(
+    r"/conda/(?P<repository>[A-Za-z0-9][A-Za-z0-9._-]{1,99})/(?P<subdir>[a-z0-9_-]{1,40})/(?P<asset>[^/]{1,255})"
 )
 _JSON: Final = "application/vnd.pypi.simple.v1+json"
 _HTML: Final = "text/html; charset=utf-8"
@@ -105,7 +109,7 @@ class PackagePages:
         if place is None:
             first, slash, rest = path.removeprefix(_PREFIX).partition("/")
             place, path = _FIRST.fullmatch(first), slash + rest
-        route = _ROUTE.fullmatch(path)
+        route = _ROUTE.fullmatch(path) or _CHANNEL.fullmatch(path)
         if place is None or route is None or place["region"] not in self._regions:
             raise Refused("ResourceNotFoundException", "There is no such page of a package repository.", 404)
         given = received.named.get("authorization")
@@ -113,6 +117,8 @@ class PackagePages:
             raise Refused("UnrecognizedClientException", "Log in as aws, with a token of GetAuthorizationToken.", 401)
         caller = codeartifact.caller_of(self._calls, given, place["owner"], place["region"], place["domain"])
         asked = _Asked(received, caller, place["domain"], place["owner"], place["region"], route.groupdict())
+        if "subdir" in route.groupdict():
+            return await self._channel(asked)
         at_top = not any(route[name] for name in ("package", "file")) and "/simple" not in path
         if received.method == "POST" and at_top:
             return await self._upload(asked)
@@ -192,6 +198,32 @@ class PackagePages:
             "x-content-type-options": "nosniff",
         }
         return Answer(200, head, stream=content)
+
+    async def _channel(self, asked: _Asked) -> Answer:
+        """A conda channel's list of a subdir, or one package of it."""
+        if asked.received.method not in ("GET", "HEAD"):
+            raise Refused("ValidationException", "Nothing is published to a conda channel.", 405)
+        subdir, asset = str(asked.route["subdir"]), str(asked.route["asset"])
+        given = {"format": "conda", "namespace": subdir}
+        if asset == "repodata.json":
+            found = (await self._call(asked, "ReadFromRepository", given))["packages"]
+            told: dict[str, Any] = {
+                "info": {"subdir": subdir},
+                "packages": {},
+                "packages.conda": {},
+                "repodata_version": 1,
+            }
+            for name, record in found.items():
+                kept = {key: value for key, value in record.items() if key != "channel"}
+                told["packages.conda" if name.endswith(".conda") else "packages"][name] = kept
+            return Answer(200, {"content-type": "application/json"}, orjson.dumps(told))
+        [record] = (await self._call(asked, "ReadFromRepository", {**given, "asset": asset}))["packages"].values()
+        head = {
+            "content-type": "application/octet-stream",
+            "content-length": str(record["size"]),
+            "etag": f'"{record["sha256"]}"',
+        }
+        return Answer(200, head, stream=await codeartifact.bytes_of_package(self._calls, record))
 
     # -- uploading -----------------------------------------------------------------------------------------------------
 

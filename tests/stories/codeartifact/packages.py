@@ -120,10 +120,17 @@ class Shelf:
         return self.ask("", token=token or self.token(), body=body, kind=kind)[0]
 
     def ask(
-        self, path: str, *, token: str | None = None, accept: str = "", body: bytes | None = None, kind: str = ""
+        self,
+        path: str,
+        *,
+        token: str | None = None,
+        accept: str = "",
+        body: bytes | None = None,
+        kind: str = "",
+        format: str = "pypi",
     ) -> tuple[int, dict[str, str], bytes]:
         """One request to the endpoint; status, headers, body."""
-        where = f"{self.domain}-{self.owner.id}.d.codeartifact.us-east-1/pypi/{self.repository}/{path}"
+        where = f"{self.domain}-{self.owner.id}.d.codeartifact.us-east-1/{format}/{self.repository}/{path}"
         request = urllib.request.Request(f"{self.owner.platform.http}/_codeartifact/{where}", data=body)
         if token is not None:
             told = base64.b64encode(f"aws:{token}".encode()).decode()

@@ -23,7 +23,7 @@ def shelf(account: Account) -> Shelf:
     return Shelf(account, "shared", "private")
 
 
-@pytest.mark.control("EXP-22", lacking="a notebook in a VPC, conda")
+@pytest.mark.control("EXP-22", lacking="a notebook in a VPC")
 def test_a_private_package_is_uploaded_and_installed(shelf: Shelf, tmp_path: Path) -> None:
     secret = "word-that-is-nowhere-in-the-clear"
     built = wheel(tmp_path / "dist", "house-tools", "1.0", f"secret = '{secret}'\n")

@@ -54,7 +54,7 @@ class Shop:
         return {one["version"]: one["origin"]["originType"] for one in told["versions"]}
 
 
-@pytest.mark.control("EXP-22", lacking="a notebook in a VPC, conda")
+@pytest.mark.control("EXP-22", lacking="a notebook in a VPC")
 def test_what_is_public_is_taken_over_at_its_first_use(
     platform: Running, account: Account, mirror: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from tests.platform import allow
 from tests.stories.codebuild.conftest import CODEBUILD, MAY, Bench, cause, phases, spec
 
 
-@pytest.mark.control("PIP-03", lacking="pipelines name the commit themselves")
+@pytest.mark.control("PIP-03", lacking="a pipeline, which has tests of its own")
 def test_a_build_has_the_tree_of_a_commit(bench: Bench) -> None:
     account = bench.account
     repositories = account.client("codecommit")

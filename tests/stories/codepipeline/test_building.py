@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import time
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.platform import Account, allow
-from tests.stories.codebuild.conftest import CODEBUILD, ENVIRONMENT, MAY, spec
-from tests.stories.codepipeline.releases import Releases, action, releases_of, stage, zipped
+from tests.stories.codebuild.conftest import CODEBUILD, ENVIRONMENT, MAY, cause, phases, spec
+from tests.stories.codepipeline.releases import Releases, action, releases_of, stage, until, zipped
 
 
 @pytest.fixture
@@ -88,18 +88,18 @@ def test_a_build_makes_artifacts_and_variables(account: Account, releases: Relea
     assert did["Fails"]["output"]["executionResult"]["logStreamARN"].startswith("arn:aws:logs:")
     with pytest.raises(ClientError, match="started by its pipeline alone"):
         client.start_build(projectName="make", sourceLocationOverride=f"{releases.sources}/source.zip")
+    # A build reads its sources later than the pipeline compared them. It was told what they have to be, both of them: what
+    # somebody puts in their place in between is not built.
+    places = [did[name]["output"]["outputArtifacts"][0]["s3location"] for name in ("Source", "More")]
+    digests = [hashlib.sha256(_object(releases, one)).hexdigest() for one in places]
+    assert held["sourceVersion"] == f"sha256:{digests[0]}"
+    assert held["secondarySourceVersions"] == [{"sourceIdentifier": "More", "sourceVersion": f"sha256:{digests[1]}"}]
+    releases.s3.put_object(Bucket=places[0]["bucket"], Key=places[0]["key"], Body=zipped({"make.json": making}))
+    source = {"sourceTypeOverride": "S3", "sourceLocationOverride": held["source"]["location"]}
+    id = client.start_build(projectName="make", **source, sourceVersion=held["sourceVersion"])["build"]["id"]
+    [swapped] = until(lambda: one if (one := client.batch_get_builds(ids=[id])["builds"])[0]["buildComplete"] else None)
+    assert phases(swapped)["DOWNLOAD_SOURCE"] == "FAILED" and "somebody changed it" in cause(swapped)
 
-    # What is written over an artifact while its build waits is not built, by whoever may write into the store.
-    again = releases.started("builds")
-    while (latest := client.list_builds_for_project(projectName="make")["ids"][0]) == held["id"]:
-        time.sleep(0.02)
-    [build] = client.batch_get_builds(ids=[latest])["builds"]
-    bucket, _, key = build["source"]["location"].partition("/")
-    evil = zipped({"README": "evil", "make.json": making})
-    releases.s3.put_object(Bucket=bucket, Key=key, Body=evil)
-    releases.over("builds", again, 120)
-    outcome = releases.actions("builds", again)["Build"]
-    if outcome["status"] == "Succeeded":  # the build had read its source before
-        assert releases.artifact("builds", again, "Build")["README"] == b"hello"
-    else:
-        assert "was written over since" in releases.error("builds", again, "Build")["message"]
+
+def _object(releases: Releases, place: dict[str, str]) -> bytes:
+    return bytes(releases.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"].read())

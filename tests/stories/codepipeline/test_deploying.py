@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.platform import Account, allow
+from tests.platform import PROGRAM, REGION, Account, allow
 from tests.stories.cloudformation.stacks import nobody, parameter
 from tests.stories.codepipeline.releases import Releases, action, approval, stage, until
+from tests.stories.ec2.conftest import Vpc, make_vpc
 from tests.stories.ecr.test_repositories import manifest, upload
 from tests.stories.lambda_.conftest import bench_of
 
@@ -135,18 +142,27 @@ def test_stack_sets_and_images(account: Account, neighbour: Account, releases: R
 
 
 FUNCTION = """
-import boto3, json
+import boto3, json, os, urllib.request
+def ask(path, body=None):
+    with urllib.request.urlopen(os.environ["TICKETS"] + path, body, timeout=3) as answer:
+        return json.loads(answer.read())
 def handler(event, context):
-    job = event["CodePipeline.job"]
-    data, client = job["data"], boto3.client("codepipeline")
-    said = data["actionConfiguration"]["configuration"]["UserParameters"]
-    if said == "fail":
-        why = {"type": "JobFailed", "message": "the ticket was refused"}
-        client.put_job_failure_result(jobId=job["id"], failureDetails=why)
-        return
-    if "continuationToken" not in data:
-        client.put_job_success_result(jobId=job["id"], continuationToken="ticket-7")
-        return
+    job, client = event["CodePipeline.job"], boto3.client("codepipeline")
+    data, number = job["data"], job["data"].get("continuationToken")
+    try:
+        if number is None:
+            number, status = ask("/tickets", job["id"].encode())["number"], "open"
+        else:
+            status = ask(f"/tickets/{number}")["status"]
+    except OSError as error:
+        why = {"type": "JobFailed", "message": f"the tickets cannot be reached: {error}"}
+        return client.put_job_failure_result(jobId=job["id"], failureDetails=why)
+    if status == "refused":
+        why = {"type": "JobFailed", "message": f"{number} was refused", "externalExecutionId": number}
+        return client.put_job_failure_result(jobId=job["id"], failureDetails=why)
+    details = {"externalExecutionId": number, "summary": f"{number} is {status}"}
+    if status == "open":
+        return client.put_job_success_result(jobId=job["id"], continuationToken=number, executionDetails=details)
     keys = data["artifactCredentials"]
     s3 = boto3.client("s3", aws_access_key_id=keys["accessKeyId"], aws_secret_access_key=keys["secretAccessKey"],
                       aws_session_token=keys["sessionToken"])
@@ -159,40 +175,122 @@ def handler(event, context):
         pass
     where = data["outputArtifacts"][0]["location"]["s3Location"]
     s3.put_object(Bucket=where["bucketName"], Key=where["objectKey"], Body=b"made by a function")
-    client.put_job_success_result(jobId=job["id"], outputVariables={"Ticket": data["continuationToken"],
-                                  "Size": str(size)})
+    told = {"Ticket": number, "Size": str(size)}
+    client.put_job_success_result(jobId=job["id"], outputVariables=told, executionDetails=details)
+"""
+TICKETS = """
+import http.server, json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+class Desk(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        job = self.rfile.read(int(self.headers["content-length"])).decode()
+        number = f"CHG{len(list(folder.glob('CHG*'))) + 1}"
+        (folder / number).write_text(job)
+        self.tell({"number": number})
+    def do_GET(self):
+        said = folder / f"said-{self.path.rpartition('/')[2]}"
+        self.tell({"status": said.read_text() if said.exists() else "open"})
+    def tell(self, told):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(told).encode())
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Desk)
+print("serves", flush=True)
+server.serve_forever()
 """
 
 
-@pytest.mark.control("STG-11", lacking="a ticketing system behind a private network")
-def test_a_function_reports_about_its_job(account: Account, releases: Releases) -> None:
-    bench = bench_of(account)
-    policy = json.dumps(allow("codepipeline:PutJob*"))
-    account.client("iam").put_role_policy(RoleName="functions", PolicyName="reports", PolicyDocument=policy)
-    bench.make(FUNCTION, "ticket", Timeout=30)
+@contextlib.contextmanager
+def _tickets(vpc: Vpc, folder: Path) -> Iterator[str]:
+    """A system of tickets with an address in a subnet and no other network; where it answers. What is in the file
+    `said-NUMBER` of the folder is what it says of a ticket."""
+    keys, known = vpc.account.keys, {one["NetworkInterfaceId"] for one in _interfaces(vpc)}
+    environment = {
+        "PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret,
+        "AWS_SESSION_TOKEN": keys.token or "", "AWS_DEFAULT_REGION": REGION,
+    }  # fmt: skip
+    words = ["--data", str(vpc.account.platform.data), "--account", vpc.account.id, "--subnet", vpc.subnet]
+    serving = subprocess.Popen(
+        [*PROGRAM, "network", "run", *words, "--", sys.executable, "-c", TICKETS, str(folder)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    try:
+        assert serving.stdout is not None and serving.stdout.readline() == "serves\n"
+        [made] = [one for one in _interfaces(vpc) if one["NetworkInterfaceId"] not in known]
+        yield f"http://{made['PrivateIpAddress']}:8080"
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=60)
 
-    def call(name: str, said: str, **more: Any) -> dict[str, Any]:
-        given = {"FunctionName": "ticket", "UserParameters": said}
-        return action(name, "Invoke", "Lambda", given, inputArtifacts=["Code"], namespace=name.lower(), **more)
 
-    name = releases.made(
-        stage("Ask", call("Ticket", "raise", outputArtifacts=["Made"])),
-        stage(
-            "Use", approval("Ask", configuration={"CustomData": "#{ticket.Ticket}"}), call("Refuse", "fail", runOrder=2)
-        ),
-        wait=False,
+def _interfaces(vpc: Vpc) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = vpc.ec2.describe_network_interfaces()["NetworkInterfaces"]
+    return found
+
+
+@pytest.mark.control("STG-11")
+def test_a_release_waits_for_its_ticket(account: Account, releases: Releases, tmp_path: Path) -> None:
+    """A function of the VPC asks a system of tickets that has an address there and nowhere else."""
+    vpc = make_vpc(account)
+    vpc.interface("codepipeline", PrivateDnsEnabled=True)
+    vpc.ec2.create_vpc_endpoint(
+        VpcId=vpc.id, ServiceName=f"com.amazonaws.{REGION}.s3", RouteTableIds=[vpc.main_table()]
     )
-    id = releases.newest(name)
-    releases.answer(name, "Use")
-    assert releases.over(name, id)["status"] == "Failed"
-    did = releases.actions(name, id)
-    variables = did["Ticket"]["output"]["outputVariables"]
-    assert variables["Ticket"] == "ticket-7" and int(variables["Size"]) > 0
-    assert did["Ask"]["input"]["resolvedConfiguration"]["CustomData"] == "ticket-7"
-    assert releases.error(name, id, "Refuse") == {"code": "JobFailed", "message": "the ticket was refused"}
-    job = did["Ticket"]["output"]["executionResult"]["externalExecutionId"]
-    with pytest.raises(ClientError, match="InvalidJobState"):
-        releases.client.put_job_success_result(jobId=job)
+    bench = bench_of(account)
+    policy = json.dumps(allow("codepipeline:PutJob*", "ec2:*"))
+    account.client("iam").put_role_policy(RoleName="functions", PolicyName="reports", PolicyDocument=policy)
+    given = {"FunctionName": "ticket", "UserParameters": "raise"}
+    raise_ = action(
+        "Ticket", "Invoke", "Lambda", given, inputArtifacts=["Code"], outputArtifacts=["Made"], namespace="ticket"
+    )
+    place = {"BucketName": releases.sources, "Extract": "true", "ObjectKey": "live/#{ticket.Ticket}"}
+    release = action("Release", "Deploy", "S3", place, inputArtifacts=["Code"])
+
+    def deployed() -> int:
+        return int(releases.s3.list_objects_v2(Bucket=releases.sources, Prefix="live/")["KeyCount"])
+
+    def raised(id: str, number: str) -> dict[str, Any]:
+        """The action, once its ticket's number stands with the execution: nobody has answered it yet."""
+
+        def look() -> dict[str, Any] | None:
+            did = releases.actions(name, id).get("Ticket", {})
+            told: dict[str, Any] = did.get("output", {}).get("executionResult", {})
+            return told if told.get("externalExecutionId") == number else None
+
+        told = until(look, 120, lambda: releases.actions(name, id))
+        assert (
+            releases.get(name, id)["status"] == "InProgress" and told["externalExecutionSummary"] == f"{number} is open"
+        )
+        return told
+
+    with _tickets(vpc, tmp_path) as address:
+        bench.make(
+            FUNCTION, "ticket", Timeout=30, Environment={"Variables": {"TICKETS": address}},
+            VpcConfig={"SubnetIds": [vpc.subnet], "SecurityGroupIds": [vpc.group]},
+        )  # fmt: skip
+        name = releases.made(stage("Ask", raise_), stage("Live", release), wait=False)
+        id = releases.newest(name)
+        raised(id, "CHG1")
+        assert not deployed()
+        (tmp_path / "said-CHG1").write_text("approved")
+        assert releases.over(name, id, 120)["status"] == "Succeeded", releases.actions(name, id)
+        did = releases.actions(name, id)["Ticket"]["output"]
+        assert did["outputVariables"]["Ticket"] == "CHG1" and int(did["outputVariables"]["Size"]) > 0
+        assert did["executionResult"]["externalExecutionId"] == "CHG1" and deployed() == 1
+        job = (tmp_path / "CHG1").read_text()
+        with pytest.raises(ClientError, match="InvalidJobState"):
+            releases.client.put_job_success_result(jobId=job)
+        # Refused, and out of reach: nothing is deployed.
+        id = releases.started(name)
+        raised(id, "CHG2")
+        (tmp_path / "said-CHG2").write_text("refused")
+        assert releases.over(name, id, 120)["status"] == "Failed"
+        assert releases.error(name, id, "Ticket") == {"code": "JobFailed", "message": "CHG2 was refused"}
+    id = releases.started(name)
+    assert releases.over(name, id, 120)["status"] == "Failed"
+    assert "the tickets cannot be reached" in releases.error(name, id, "Ticket")["message"] and deployed() == 1
 
 
 def _rule(name: str, provider: str, **configuration: str) -> dict[str, Any]:

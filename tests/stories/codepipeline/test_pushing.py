@@ -76,7 +76,7 @@ def printed(pipeline: Pipeline) -> Releases:
     return found
 
 
-@pytest.mark.control("PEX-01", "PEX-03", "PEX-04", "STG-02", "STG-04")
+@pytest.mark.control("PEX-01", "PEX-03", "PEX-04", "PIP-03", "STG-02", "STG-04")
 def test_the_printed_declaration_is_accepted_read_back_and_runs(pipeline: Pipeline, printed: Releases) -> None:
     given = printed.declaration["pipeline"]
     read = printed.client.get_pipeline(name="train")["pipeline"]
@@ -95,6 +95,26 @@ def test_the_printed_declaration_is_accepted_read_back_and_runs(pipeline: Pipeli
     assert (told["status"], json.loads(told["input"])) == ("SUCCEEDED", {"commit": commit})
     updated = printed.client.update_pipeline(pipeline=read)["pipeline"]
     assert updated == {**read, "version": 2}
+    # The run says which commit it is of, and what it handed on is that commit's tree, whole and nothing else.
+    assert [one["revisionId"] for one in printed.get("train", id)["artifactRevisions"]] == [commit]
+    code, tree = pipeline.shared.client("codecommit"), {}
+    for one in code.get_folder(repositoryName="repository-name", commitSpecifier=commit, folderPath="/")["files"]:
+        asked = {"repositoryName": "repository-name", "commitSpecifier": commit, "filePath": one["absolutePath"]}
+        tree[one["absolutePath"]] = code.get_file(**asked)["fileContent"]
+    assert tree and printed.artifact("train", id, "Source") == tree
+    # A branch, or a repository, that is not there; a repository that the role has no access to.
+    code.create_repository(repositoryName="not-its-own")
+    for repository, branch, says in (
+        ("repository-name", "none", "BranchDoesNotExist"),
+        ("nowhere", "main", ""),
+        ("not-its-own", "main", "codecommit:"),
+    ):
+        wrong = json.loads(json.dumps(given)) | {"name": f"{repository}-{branch}"}
+        wrong["stages"][0]["actions"][0]["configuration"] |= {"RepositoryName": repository, "BranchName": branch}
+        printed.client.create_pipeline(pipeline=wrong)
+        id = printed.newest(wrong["name"])
+        assert printed.over(wrong["name"], id)["status"] == "Failed"
+        assert says in str(printed.error(wrong["name"], id, "Source")), repository
 
 
 @pytest.mark.control("PEX-02", "MON-02", "STG-01", "STG-02", "DEP-06", "DEP-09")

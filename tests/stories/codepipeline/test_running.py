@@ -48,6 +48,7 @@ def test_a_commit_goes_through_its_stages(releases: Releases) -> None:
         assert put.decode() == text
 
 
+@pytest.mark.control("PIP-01", lacking="models of two runs, which the landing zone's tests compare")
 def test_a_rejection_ends_it(releases: Releases) -> None:
     name = releases.made(stage("Review", approval()), stage("Publish", _copy(releases)), wait=False)
     releases.answer(name, "Review", "Rejected")
@@ -63,6 +64,16 @@ def test_a_rejection_ends_it(releases: Releases) -> None:
     releases.answer(name, "Review")
     assert releases.over(name, id)["status"] == "Succeeded"
     assert releases.stages(name)["Review"]["retryStageMetadata"]["manualStageRetryAttempt"] == 1
+    # What went well is not tried again, and a pipeline whose role is gone does nothing any more.
+    again = {"pipelineName": name, "pipelineExecutionId": id, "stageName": "Publish", "retryMode": "FAILED_ACTIONS"}
+    with pytest.raises(ClientError, match="StageNotRetryable"):
+        releases.client.retry_stage_execution(**again)
+    iam = releases.account.client("iam")
+    iam.delete_role_policy(RoleName="Pipeline", PolicyName="inline")
+    iam.delete_role(RoleName="Pipeline")
+    id = releases.started(name)
+    assert releases.over(name, id)["status"] == "Failed"
+    assert releases.error(name, id, "Source")["code"] == "PermissionError"
 
 
 def test_newer_executions_supersede_those_that_wait(releases: Releases) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.platform import PROGRAM, REGION, Account, allow
 from tests.stories.codeartifact.packages import Shelf, wheel
+from tests.stories.codeartifact.test_channels import INSTALL, channel, conda, load
 from tests.stories.codecommit.remote import Remote
 from tests.stories.ec2.conftest import Science
 from tests.stories.ecr.registry import Registry, canonical
@@ -23,6 +24,7 @@ def _for(account: Account, *actions: str) -> str:
 
 @pytest.mark.control("NET-13")
 @pytest.mark.control("ACC-02", "ACC-08")
+@pytest.mark.control("EXP-22", lacking="a notebook, for which a program in its subnet stands")
 def test_pip_installs_over_the_repositories_endpoint(science: Science, neighbour: Account, tmp_path: Path) -> None:
     vpc = science.vpc
     client = neighbour.client("codeartifact")
@@ -50,15 +52,18 @@ def test_pip_installs_over_the_repositories_endpoint(science: Science, neighbour
     where = answer["repositoryEndpoint"]
     assert where == f"https://inside-{neighbour.id}.d.codeartifact.us-east-1.amazonaws.com/pypi/own/"
 
-    def install(number: int) -> subprocess.CompletedProcess[str]:
+    def inside(*words: str) -> subprocess.CompletedProcess[str]:
         index = where.replace("https://", f"https://aws:{told['authorizationToken']}@") + "simple/"
         command = [*PROGRAM, "network", "run", "--data", str(vpc.account.platform.data), "--account", vpc.account.id]
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--timeout", "1"]
         return subprocess.run(
-            [*command, "--subnet", vpc.subnet, "--", *pip, "--target", str(tmp_path / str(number)), "from-inside"],
-            capture_output=True, text=True, check=False, timeout=60,
+            [*command, "--subnet", vpc.subnet, "--", *words],
+            capture_output=True, text=True, check=False, timeout=120,
             env={**shelf.environment(), "PIP_INDEX_URL": index},
         )  # fmt: skip
+
+    def install(number: int) -> subprocess.CompletedProcess[str]:
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--timeout", "1"]
+        return inside(*pip, "--target", str(tmp_path / str(number)), "from-inside")
 
     done = install(1)  # the token call succeeds, and pip cannot connect
     assert done.returncode != 0, done.stdout
@@ -66,6 +71,16 @@ def test_pip_installs_over_the_repositories_endpoint(science: Science, neighbour
     done = install(2)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "2" / "from_inside.py").exists()
+    # So does a conda channel; the public index is out of reach.
+    held = channel(tmp_path / "conda", conda(tmp_path / "conda/noarch", "from-channel", "1.0", "conda\n"))
+    assert load(vpc.account.platform, held, "inside-test").returncode == 0
+    client.associate_external_connection(domain="inside", repository="own", externalConnection="public:inside-test")
+    base = where.replace("https://", f"https://aws:{told['authorizationToken']}@").replace("/pypi/", "/conda/")
+    done = inside(sys.executable, "-c", INSTALL, base, str(tmp_path / "3"), "from-channel")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "3/prefix/share/from-channel.txt").read_text() == "conda\n"
+    where = "https://pypi.org/pypi/"
+    assert install(4).returncode != 0
 
 
 class _Private(Remote):

@@ -15,7 +15,7 @@ from typing import Any
 BUSYBOX = "/usr/bin/busybox"
 PROGRAMS = (
     "sh cat echo ls id mkdir cp touch sleep env hostname grep printf kill nc chmod mount mknod unshare wget dd wc od tr "
-    "test yes head rm chown su ps ln stat cut"
+    "test yes head rm chown su ps ln stat cut dpkg"
 )
 Layer = Callable[[tarfile.TarFile], None]
 

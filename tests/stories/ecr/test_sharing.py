@@ -27,8 +27,7 @@ class Of:
         return lambda **given: getattr(self._client, name)(registryId=self._account, **given)
 
 
-@pytest.mark.control("IMG-14", lacking="a job's role")
-@pytest.mark.control("ACC-02", "XVE-04")
+@pytest.mark.control("ACC-02", "IMG-14", "XVE-04")
 def test_the_named_role_of_another_account_pulls_and_pushes(account: Account, neighbour: Account) -> None:
     ecr = account.client("ecr")
     ecr.create_repository(repositoryName="base/serving")

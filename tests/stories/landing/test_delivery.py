@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -24,7 +25,8 @@ def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
 @pytest.mark.control("ACC-02", "ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13", "DEP-03")
 @pytest.mark.control("ACC-12")
 @pytest.mark.control("XAC-06", lacking="function and API")
-@pytest.mark.control("TAG-06", "TAG-07", lacking="builds, functions, artifacts and images")
+@pytest.mark.control("PIP-01", "PIP-02", "STG-09", "TAG-06")
+@pytest.mark.control("TAG-07", lacking="builds, functions, artifacts and images")
 def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path: Path) -> None:
     """The example that `bastide landing example` writes, committed: nothing but the two pipelines moves it on."""
     code, _, why = landing(zone.platform, "example", str(zone.file), "mortgage", str(tmp_path))
@@ -93,13 +95,18 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     assert stack.describe_model_package(ModelPackageName=package)["ModelApprovalStatus"] == "PendingManualApproval"
     stranger = zone.account("data-management").client("sagemaker")
     refused(DENIED, stranger.describe_model_package, ModelPackageName=package)
-    approval = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
+    _says_what_it_is_made_of(zone, package, commit, job["TrainingJobName"], rows)
+    # The same commit once more, while the first version goes its way.
+    revision = {"actionName": "Source", "revisionType": "COMMIT_ID", "revisionValue": commit}
+    training = {"name": "bank-mortgage-training", "sourceRevisions": [revision]}
     mlops_keys, approver_keys = (zone.person("shared-services", name) for name in ("MLOps", "ModelApprover"))
+    mlops = zone.platform.client("codepipeline", mlops_keys)
+    second = mlops.start_pipeline_execution(**training)["pipelineExecutionId"]
+    approval = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
     refused(DENIED, zone.platform.client("sagemaker", mlops_keys).update_model_package, **approval)
     zone.platform.client("sagemaker", approver_keys).update_model_package(**approval)
 
     # Release: MLOps starts it and cannot approve it; the approver approves and could not start it.
-    mlops = zone.platform.client("codepipeline", mlops_keys)
     approver = zone.platform.client("codepipeline", approver_keys)
     other = zone.platform.client("codepipeline", zone.person("data-science", "DataScientist-mortgage"))
     name = "bank-mortgage-deployment"
@@ -121,16 +128,17 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     refused(DENIED, mlops.put_approval_result, **answer)
     approver.put_approval_result(**answer)
 
-    def released() -> Any:
-        found = pipelines.get_pipeline_execution(pipelineName=name, pipelineExecutionId=began)["pipelineExecution"]
-        return found if found["status"] != "InProgress" else None
-
-    assert _until(released)["status"] == "Succeeded", pipelines.get_pipeline_state(name=name)["stageStates"]
+    release = {"pipelineName": name, "pipelineExecutionId": began}
+    assert _over(pipelines, release)["status"] == "Succeeded", pipelines.get_pipeline_state(name=name)["stageStates"]
     production = zone.account("production").client("sagemaker")
     endpoint = production.describe_endpoint(EndpointName="bank-mortgage")
     assert endpoint["EndpointStatus"] == "InService"
     tags = {one["Key"]: one["Value"] for one in production.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]}
     assert {"owner": "mortgage", "environment": "production", "project": "mortgage"}.items() <= tags.items()
+    [context] = production.list_contexts(SourceUri=endpoint["EndpointArn"])["ContextSummaries"]
+    graph = production.query_lineage(StartArns=[context["ContextArn"]], Direction="Ascendants")
+    [origin] = production.list_artifacts(SourceUri=package)["ArtifactSummaries"]
+    assert origin["ArtifactArn"] in {one["Arn"] for one in graph["Vertices"]}
     # It answers the function's role, and nobody takes it away by hand.
     function = zone.service("production", zone.arn("production", "FunctionRole"))
     asking = zone.platform.client("sagemaker-runtime", function)
@@ -144,6 +152,16 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
         for kind in ("training", "deployment")
     }
     assert roles == {zone.pipeline_role("CodePipelineRoleA"), zone.pipeline_role("CodePipelineRoleA2")}
+
+    # The same inputs made the same: another job, equal metrics, and so a version that tells the same of itself.
+    run = {"pipelineName": "bank-mortgage-training", "pipelineExecutionId": second}
+    assert _over(pipelines, run)["status"] == "Succeeded"
+    made = [_described(registry, one["ModelPackageArn"]) for one in _versions(registry, f"commit {commit}")]
+    assert len({one.pop("training-job") for one in made}) == 2 and made[0] == made[1], made
+    refused(
+        "StageNotRetryableException", mlops.retry_stage_execution, **run, stageName="Train", retryMode="ALL_ACTIONS"
+    )
+    _the_project_s_own(zone)
 
     # Another training without a registration, and one on a data set that is not there: its run fails and says which.
     def again(parent: str, **parameters: str) -> str:
@@ -163,3 +181,82 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     after = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
     described = {one.get("ModelPackageDescription") for one in after}
     assert f"commit {commit}" in described and not {f"commit {unknown}", f"commit {silent}"} & described
+    # Guardrails, and not the template, see to it: without the network's settings, without a tag, nothing is trained.
+    text = (tmp_path / "train.yaml").read_text()
+    start = text.index("                      VpcConfig: {", text.index("TrainingJobName"))
+    without_network = text[:start] + text[text.index("\n", start) + 1 :]
+    without_owner = text.replace("                        - {Key: owner, Value: mortgage}\n", "")
+    parent = silent
+    for changed, lacks in ((without_network, "CreateTrainingJob"), (without_owner, "Create")):
+        put = [{"filePath": "train.yaml", "fileContent": changed.encode()}]
+        asked = {"repositoryName": "bank-mortgage", "branchName": "main", "parentCommitId": parent, "putFiles": put}
+        parent = code.create_commit(**asked)["commitId"]
+        status, said = trained(parent)
+        assert status == "Failed" and "explicit deny" in said and lacks in said, said
+
+
+def _over(pipelines: Any, run: dict[str, str]) -> dict[str, Any]:
+    def look() -> Any:
+        told = pipelines.get_pipeline_execution(**run)["pipelineExecution"]
+        return told if told["status"] != "InProgress" else None
+
+    found: dict[str, Any] = _until(look)
+    return found
+
+
+def _versions(registry: Any, description: str) -> list[dict[str, Any]]:
+    listed = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
+    return [one for one in listed if one.get("ModelPackageDescription") == description]
+
+
+def _described(registry: Any, package: str) -> dict[str, str]:
+    told = registry.describe_model_package(ModelPackageName=package)
+    found: dict[str, str] = told["CustomerMetadataProperties"]
+    return found
+
+
+def _says_what_it_is_made_of(zone: Zone, package: str, commit: str, job: str, rows: str) -> None:
+    """Commit, data, job, metrics, image; and who may not register, and what is no model."""
+    told = zone.account("shared-services").client("sagemaker").describe_model_package(ModelPackageName=package)
+    known = told["CustomerMetadataProperties"]
+    one = f"{hashlib.sha256(rows.encode()).hexdigest()}  ./a.csv\n"
+    assert known["commit"] == commit and known["data-sha256"] == hashlib.sha256(one.encode()).hexdigest()
+    assert known["training-job"] == f"arn:aws:sagemaker:us-east-1:{zone.ids['test']}:training-job/{job}"
+    assert 0 < float(known["train-logloss"]) < 1
+    [container] = told["InferenceSpecification"]["Containers"]
+    assert container["ImageDigest"].startswith("sha256:") and told["ModelApprovalStatus"] == "PendingManualApproval"
+    registry = zone.account("shared-services").client("sagemaker")
+    [artifact] = registry.list_artifacts(SourceUri=package)["ArtifactSummaries"]
+    graph = registry.query_lineage(StartArns=[artifact["ArtifactArn"]], Direction="Ascendants", IncludeEdges=True)
+    component = f"arn:aws:sagemaker:us-east-1:{zone.ids['test']}:experiment-trial-component/{job}-aws-training-job"
+    assert {"Image", "Model", "SageMakerTrainingJob"} <= {one["Type"] for one in graph["Vertices"]}
+    assert component in {one["Arn"] for one in graph["Vertices"]}
+    graph = zone.account("test").client("sagemaker").query_lineage(StartArns=[component], Direction="Ascendants")
+    assert "DataSet" in {one["Type"] for one in graph["Vertices"]}
+    group = f"arn:aws:sagemaker:us-east-1:{zone.ids['shared-services']}:model-package-group/mortgage-denial"
+    specification = {**told["InferenceSpecification"], "Containers": [{"Image": container["Image"]}]}
+    asked = {"ModelPackageGroupName": group, "InferenceSpecification": specification}
+    for role in ("ProcessingRole", "TrainingRole"):
+        client = zone.platform.client("sagemaker", zone.service("test", zone.arn("test", role)))
+        refused(DENIED, client.create_model_package, **asked)
+    workflow = zone.platform.client("sagemaker", zone.service("test", zone.arn("test", "StateMachineRole")))
+    specification["Containers"][0]["ModelDataUrl"] = container["ModelDataUrl"].replace("model.tar.gz", "none.tar.gz")
+    assert "Could not access model data" in refused("ValidationException", workflow.create_model_package, **asked)
+
+
+def _the_project_s_own(zone: Zone) -> None:
+    """Everything that a run is made of and makes is found by its project, in each of the three accounts."""
+    wanted = {
+        "shared-services": {"codepipeline", "codecommit", "codebuild"},
+        "test": {"states:stateMachine", "sagemaker:processing-job", "sagemaker:training-job"},
+        "production": {"sagemaker:model", "sagemaker:endpoint-config", "sagemaker:endpoint", "lambda:function"},
+    }
+    for account, kinds in wanted.items():
+        client = zone.account(account).client("resourcegroupstaggingapi")
+        pages = client.get_paginator("get_resources").paginate(TagFilters=[{"Key": "project", "Values": ["mortgage"]}])
+        found = [one for page in pages for one in page["ResourceTagMappingList"]]
+        arns = [one["ResourceARN"].split(":") for one in found]
+        names = {arn[2] for arn in arns} | {f"{arn[2]}:{arn[5].partition('/')[0]}" for arn in arns}
+        assert kinds <= names, (account, sorted(names))
+        for one in found:
+            assert {"owner", "environment"} <= {tag["Key"] for tag in one["Tags"]}, one

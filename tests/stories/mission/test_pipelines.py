@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import pytest
 
 from tests.platform import Account, allow
+from tests.stories.codebuild.conftest import CODEBUILD, MAY, bench_of, spec
 from tests.stories.sagemaker.conftest import workshop_of
 from tests.stories.sagemaker.pipelines import (
     create,
@@ -22,13 +24,14 @@ from tests.stories.sagemaker.pipelines import (
 )
 
 
-@pytest.mark.control("STG-08", lacking="the build job, and the graph in Studio")
+@pytest.mark.control("STG-08")
 @pytest.mark.control("PIP-02", lacking="stacks, and VPC settings")
 def test_another_account_s_role_runs_a_pipeline_that_keeps_the_rules(account: Account, neighbour: Account) -> None:
     test, shared = workshop_of(account), workshop_of(neighbour)
     furnish(test)
     neighbour.role("Build", allow("sts:AssumeRole", "sagemaker:*", "iam:PassRole"))
-    trust = {"AWS": f"arn:aws:iam::{neighbour.id}:role/Build"}
+    builder = neighbour.role("Builder", allow(*MAY, "sts:AssumeRole"), trust=CODEBUILD)
+    trust = {"AWS": [f"arn:aws:iam::{neighbour.id}:role/Build", builder]}
     role = account.role("Pipelines", allow("sagemaker:*", "iam:PassRole"), trust=trust)
     build = neighbour.as_role("Build")
     given: dict[str, Any] = {"PipelineName": "p", "RoleArn": test.role}
@@ -60,11 +63,30 @@ def test_another_account_s_role_runs_a_pipeline_that_keeps_the_rules(account: Ac
     assert "with an explicit deny" in steps(test, arn)["Prepare"]["FailureReason"]
     tags = [{"Key": key, "Value": "v"} for key in ("owner", "environment", "project")]
     told["Steps"][0]["Arguments"]["Tags"] = tags
-    test.sagemaker.update_pipeline(**given, PipelineDefinition=json.dumps(told))
-    arn = start(test, "p")
+    # A build of Shared Services makes the definition, takes the role on, and runs it there.
+    bench = bench_of(neighbour)
+    take = f"aws sts assume-role --role-arn {role} --role-session-name build --output text"
+    take += " --query Credentials.[AccessKeyId,SecretAccessKey,SessionToken]"
+    made = bench.build(
+        spec(
+            build=[
+                f"set -- $({take}) && export AWS_ACCESS_KEY_ID=$1 AWS_SECRET_ACCESS_KEY=$2 AWS_SESSION_TOKEN=$3",
+                f"aws sagemaker update-pipeline --pipeline-name p --role-arn {test.role} "
+                f"--pipeline-definition {shlex.quote(json.dumps(told))}",
+                "RUN=$(aws sagemaker start-pipeline-execution --pipeline-name p --query PipelineExecutionArn --output text "
+                "--pipeline-parameters Name=Raw,Value=s3://raw)",
+            ],
+            env={"exported-variables": ["RUN"]},
+        ),
+        serviceRole=builder,
+    )
+    assert made["buildStatus"] == "SUCCEEDED", "\n".join(bench.lines(made))
+    [arn] = [one["value"] for one in made["exportedEnvironmentVariables"]]
     done = over(test, arn)
     assert done["PipelineExecutionStatus"] == "Succeeded", reasons(test, arn)
     assert done["CreatedBy"]["IamIdentity"]["Arn"].startswith(f"arn:aws:sts::{account.id}:assumed-role/Pipelines/")
-    job = steps(test, arn)["Prepare"]["Metadata"]["ProcessingJob"]["Arn"]
+    step = steps(test, arn)["Prepare"]  # what a graph is drawn of
+    assert step["StepStatus"] == "Succeeded" and step["StartTime"] < step["EndTime"]
+    job = step["Metadata"]["ProcessingJob"]["Arn"]
     assert job.rpartition("/")[2].startswith(f"pipelines-{arn.rpartition('/')[2]}-Prepare-")
     assert test.sagemaker.list_tags(ResourceArn=job)["Tags"] == tags

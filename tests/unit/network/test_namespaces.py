@@ -57,11 +57,11 @@ class Bench:
         self.networks = Namespaces(lambda vpc: self.plan)
         self.networks.door = self._door
 
-    async def _door(self, bound: socket.socket, id: str, names: Sequence[str]) -> Any:
+    async def _door(self, bound: socket.socket, id: str, names: Sequence[str], public: str) -> Any:
         self.opened.append(Opened(bound))
         return self.opened[-1]
 
-    async def hello(self, namespace: str, address: str, patience: float = 5.0) -> bool:
+    async def hello(self, namespace: str, address: str, patience: float = 60.0) -> bool:
         """Whether somebody answers at an address, from a namespace, within some seconds."""
 
         def body() -> None:

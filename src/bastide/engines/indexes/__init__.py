@@ -75,7 +75,7 @@ class PublicIndex:
         return list(found.values())[:_MOST_FILES]
 
     def _mirrored(self, project: str) -> list[PublicFile]:
-        held: dict[str, Any] = _read(self._listing).get(project, {})
+        held: dict[str, Any] = read(self._listing).get(project, {})
         return [PublicFile(**one) for one in held.values()]
 
     async def _offered(self, project: str) -> list[PublicFile]:
@@ -104,7 +104,7 @@ class PublicIndex:
         file that has changed under its name: it was perhaps taken over by somebody already.
         """
         (self._folder / "files").mkdir(mode=0o700, parents=True, exist_ok=True)
-        held: dict[str, dict[str, Any]] = _read(self._listing)
+        held: dict[str, dict[str, Any]] = read(self._listing)
         new, passed = 0, []
         for path in sorted(source.iterdir()):
             if path.is_symlink() or not path.is_file() or not _NAME.fullmatch(path.name):
@@ -115,18 +115,18 @@ class PublicIndex:
             except Exception as error:
                 passed.append(f"{path.name}: {error}")
                 continue
-            digest = _digest(path)
+            digest = digest_of(path)
             known = held.get(project, {}).get(path.name)
             if known is not None and known["sha256"] != digest:
                 raise Mismatch(f"{path.name} is in the mirror already, with other bytes (SHA-256 {known['sha256']})")
             if known is not None:
                 continue
             where = f"files/{digest}"
-            _copy(path, self._folder / where)
+            copy(path, self._folder / where)
             one = PublicFile(path.name, project, digest, where, size=path.stat().st_size)
             held.setdefault(project, {})[path.name] = asdict(one)
             new += 1
-        _write(self._listing, held)
+        write(self._listing, held)
         return new, passed
 
 
@@ -169,7 +169,8 @@ class _Page(HTMLParser):
         self.found.append((name, url, sha256, told.get("data-requires-python") or "", "data-yanked" in told, 0))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """What a listing says; nothing if there is none."""
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -177,7 +178,8 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _write(path: Path, held: Any) -> None:
+def write(path: Path, held: Any) -> None:
+    """Puts a listing in the place of the one before, whole or not at all."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         json.dump(held, file)
         file.flush()
@@ -185,12 +187,14 @@ def _write(path: Path, held: Any) -> None:
     Path(file.name).replace(path)
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
+    """Copies a file; it appears whole or not at all."""
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file, source.open("rb") as opened:
         shutil.copyfileobj(opened, file, _PIECE)
         file.flush()

@@ -11,6 +11,8 @@ from bastide.kernel import Service
 from bastide.services.codeartifact import domain as _domain  # declares the operations on domains
 from bastide.services.codeartifact import package as _package  # declares the operations on packages
 from bastide.services.codeartifact import policy as _policy  # declares the policies
+from bastide.services.codeartifact import repository as _repository  # declares the operations on repositories
+from bastide.services.codeartifact.channel import bytes_of_package
 from bastide.services.codeartifact.examine import examine
 from bastide.services.codeartifact.noun import (
     CONTENT,
@@ -34,6 +36,7 @@ __all__ = [
     "SERVICE",
     "Upload",
     "bytes_of",
+    "bytes_of_package",
     "caller_of",
     "check_file",
     "examine",
@@ -60,4 +63,4 @@ def files(view: View) -> set[bytes]:
     return used
 
 
-del _domain, _package, _policy
+del _domain, _package, _policy, _repository

@@ -36,6 +36,8 @@ READER: Final = Kind("RepositoryRead", service="codeartifact", arn="repository-r
 """Not a noun: what reading over the endpoint hangs on."""
 
 FORMATS: Final = ("pypi", "generic")
+PUBLIC: Final = "public:pypi"
+"""The external connection to the public index of Python packages; every other one is to a conda channel."""
 MOST_AT_ONCE: Final = 1000
 _MOST_TAGS: Final = 200
 

@@ -16,9 +16,10 @@ from bastide.domain import Refused
 from bastide.engines.indexes import PublicFile, PublicIndex
 from bastide.engines.outgoing import Unreachable
 from bastide.kernel import Ask, Authorised, Calls, Output
-from bastide.services.codeartifact import content, group, pypi, sealing
+from bastide.services.codeartifact import channel, content, group, pypi, sealing
 from bastide.services.codeartifact.noun import (
     PACKAGE,
+    PUBLIC,
     READER,
     VERSION,
     domain_of,
@@ -30,7 +31,6 @@ from bastide.services.codeartifact.noun import (
     this_repository,
 )
 from bastide.services.codeartifact.publish import add
-from bastide.services.codeartifact.repository import PUBLIC
 from bastide.services.codeartifact.search import Found, reachable, search
 from bastide.services.codeartifact.telling import revise, told
 from bastide.services.codeartifact.version import copied
@@ -65,7 +65,9 @@ async def _public(a: Authorised, project: str) -> list[PublicFile]:
     return kept
 
 
-async def _before(a: Authorised) -> list[PublicFile]:
+async def _before(a: Authorised) -> Any:
+    if a.input.get("format") == "conda":
+        return await channel.listed(a)
     if a.input.get("package") is None:
         return []
     with a.calls.store.reading() as view:
@@ -154,6 +156,8 @@ async def _retain(a: Authorised, name: str) -> None:
 )
 def read(a: Authorised, view: View) -> Output:
     domain, repository = domain_of(a, view), repository_of(a, view)
+    if a.input.get("format") == "conda":
+        return {"packages": a.staged}
     if a.input.get("package") is None:
         names = set()
         for row in reachable(view, repository):

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.engines.indexes import PublicIndex
+from bastide.engines.indexes.channels import Channels
 from bastide.kernel import Ask, Asked, Authorised, Output, anything, pages
 from bastide.kernel.address import Address
 from bastide.services.codeartifact import sealing
 from bastide.services.codeartifact.content import released
 from bastide.services.codeartifact.noun import (
     PACKAGE,
+    PUBLIC,
     REPOSITORY,
     VERSION,
     conflict,
@@ -32,7 +34,6 @@ from bastide.services.codeartifact.noun import (
 )
 from bastide.store import Row, Transaction, View
 
-PUBLIC: Final = "public:pypi"
 _MOST_UPSTREAMS: Final = 10
 _BY_ADMINISTRATOR: Final = "codeartifact:RepositoryOf"
 """Rows ``DOMAIN-OWNER/DOMAIN/REPOSITORY`` below the administrator's account, for its list."""
@@ -54,7 +55,7 @@ def _summary(row: Row) -> dict[str, Any]:
 
 def _shown(row: Row) -> Output:
     connections = [
-        {"externalConnectionName": one, "packageFormat": one.partition(":")[2], "status": "Available"}
+        {"externalConnectionName": one, "packageFormat": "pypi" if one == PUBLIC else "conda", "status": "Available"}
         for one in row.doc["connections"]
     ]
     upstreams = [{"repositoryName": one} for one in row.doc["upstreams"]]
@@ -232,11 +233,16 @@ def get_endpoint(a: Authorised, view: View) -> Output:
 )
 def associate(a: Authorised, tx: Transaction) -> Output:
     row, wanted = repository_of(a, tx), str(a.input["externalConnection"])
-    if wanted != PUBLIC:
-        raise invalid(f"externalConnection is {PUBLIC}; Bastide knows no other public repository.")
+    channel = wanted.removeprefix("public:")
+    if wanted != PUBLIC and (not wanted.startswith("public:") or not a.engine(Channels).there(channel)):
+        raise invalid(
+            f"externalConnection is {PUBLIC}, or public: and a conda channel that this platform's operator has loaded with "
+            "`bastide packages load --channel CHANNEL FOLDER`; Bastide knows no other public repository."
+        )
     if row.doc["connections"]:
-        raise conflict("repository", name_of(row), f"The repository has the external connection {PUBLIC} already.")
-    if not a.engine(PublicIndex).there():
+        held = row.doc["connections"][0]
+        raise conflict("repository", name_of(row), f"The repository has the external connection {held} already.")
+    if wanted == PUBLIC and not a.engine(PublicIndex).there():
         raise invalid(
             f"This platform has no {PUBLIC}: its operator gives it one with `bastide packages load FOLDER`, or with "
             "`bastide up --package-index URL`."

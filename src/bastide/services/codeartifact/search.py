@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bastide.services.codeartifact import group
-from bastide.services.codeartifact.noun import PACKAGE, REPOSITORY, VERSION, name_of, rows_below
+from bastide.services.codeartifact.noun import PACKAGE, PUBLIC, REPOSITORY, VERSION, name_of, rows_below
 from bastide.store import Row, View
 
 _MOST: Final = 25
@@ -105,7 +105,7 @@ def search(view: View, domain: Row, repository: Row, path: str) -> Found:
             found.versions.setdefault(version.name.rpartition("/")[2], []).append(version)
         if (
             found.connected is None
-            and row.doc["connections"]
+            and PUBLIC in row.doc["connections"]
             and not found.private
             and external
             and group.allows(view, domain, path, name_of(row), "EXTERNAL_UPSTREAM")

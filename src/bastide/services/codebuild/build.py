@@ -201,7 +201,6 @@ def start(a: Authorised, tx: Transaction) -> Output:
     def make() -> Output:
         project = _project(a, tx)
         asked = _asked(project.doc, a.input, pipeline=a.request.source_ip == _PIPELINE)
-        asked["_pinned"] = a.call.prepared or {}  # what a pipeline knows of its artifacts; no request says it
         return {"build": record.shown(_begin(a, tx, project, asked))}
 
     return once(a, tx, a.input.get("idempotencyToken"), make, code="InvalidInputException")

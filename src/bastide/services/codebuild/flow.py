@@ -168,10 +168,9 @@ class BuildFlow(Commanding, Collecting):
 
     async def _sourced(self, row: Row, work: Work) -> str:
         doc, disk = row.doc, checking.COMPUTE[row.doc["environment"]["computeType"]].disk
-        packed, pinned = work.folder / "work" / "source", doc.get("_pinned") or {}
-        version = doc.get("sourceVersion") or ""
+        packed = work.folder / "work" / "source"
         resolved = await sources.get(
-            work.session, doc["source"], version, work.source, packed, most=disk, pinned=pinned.get("", "")
+            work.session, doc["source"], doc.get("sourceVersion") or "", work.source, packed, most=disk
         )
         if doc["source"]["type"] == "CODECOMMIT":
             await sources.history(work.session, doc["source"], work.own / "output" / "history")
@@ -180,8 +179,7 @@ class BuildFlow(Commanding, Collecting):
             identifier = one["sourceIdentifier"]
             place = work.own / "output" / f"src_{identifier}" / "src"
             await asyncio.to_thread(place.mkdir, parents=True)
-            version = versions.get(identifier, "")
-            await sources.get(work.session, one, version, place, packed, most=disk, pinned=pinned.get(identifier, ""))
+            await sources.get(work.session, one, versions.get(identifier, ""), place, packed, most=disk)
         text = await sources.buildspec(work.session, doc["source"], work.source)
         try:
             work.spec = buildspec.read(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import AsyncIterator, Mapping
@@ -17,10 +18,10 @@ _CHUNK: Final = 1 << 20
 
 
 async def fetch(session: RoleSession, asked: Mapping[str, Any], target: Path, *, most: int) -> dict[str, Any]:
-    """Writes an object to a new file; returns what S3 said of it. Raises Refused, Unfit for more than `most` bytes, and
-    OSError where there is no room for it."""
+    """Writes an object to a new file; returns what S3 said of it, and the SHA-256 of what was written as `sha256`. Raises
+    Refused, Unfit for more than `most` bytes, and OSError where there is no room for it."""
     output = await session.act("s3", "GetObject", dict(asked))
-    body, left = output["Body"], most
+    body, left, digest = output["Body"], most, hashlib.sha256()
     handle = -1
     try:
         if int(output.get("ContentLength") or 0) > most:
@@ -30,6 +31,7 @@ async def fetch(session: RoleSession, asked: Mapping[str, Any], target: Path, *,
             left -= len(piece)
             if left < 0:
                 raise Unfit(f"it has more than {most} bytes")
+            digest.update(piece)
             await asyncio.to_thread(_write, handle, piece)
     finally:
         if handle >= 0:
@@ -37,7 +39,7 @@ async def fetch(session: RoleSession, asked: Mapping[str, Any], target: Path, *,
         if hasattr(body, "aclose"):
             with contextlib.suppress(Exception):
                 await body.aclose()
-    return output
+    return {**output, "sha256": digest.hexdigest()}
 
 
 def _write(handle: int, piece: bytes) -> None:

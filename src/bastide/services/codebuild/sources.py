@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 import posixpath
 from collections.abc import Mapping
@@ -24,25 +23,20 @@ from bastide.services.codebuild.session import RoleSession
 
 _MOST_OBJECTS: Final = 20_000
 _SPEC: Final = "buildspec.yml"
+DIGEST: Final = "sha256:"
+"""What a source version begins with that says what an archive's bytes are to be; a version of S3's never has a colon."""
 
 
 async def get(
-    session: RoleSession,
-    given: Mapping[str, Any],
-    version: str,
-    folder: Path,
-    packed: Path,
-    *,
-    most: int,
-    pinned: str = "",
+    session: RoleSession, given: Mapping[str, Any], version: str, folder: Path, packed: Path, *, most: int
 ) -> str:
     """Puts a source into an empty folder; what its version was found to mean. packed: where an archive may lie meanwhile.
-    most: bytes. pinned: the SHA-256 that an archive has to have. Raises Failed."""
+    most: bytes. Raises Failed."""
     kind, place = given["type"], str(given.get("location") or "")
     what = f"the source {place[:300]}"
     try:
         if kind in ("S3", "CODEPIPELINE"):
-            return await _from_s3(session, place, version, folder, packed, most, pinned)
+            return await _from_s3(session, place, version, folder, packed, most)
         if kind == "CODECOMMIT":
             return await _from_git(session, place, version, folder, packed, most)
     except Refused as refused:
@@ -58,26 +52,20 @@ async def get(
     return ""
 
 
-async def _from_s3(
-    session: RoleSession, place: str, version: str, folder: Path, packed: Path, most: int, pinned: str
-) -> str:
+async def _from_s3(session: RoleSession, place: str, version: str, folder: Path, packed: Path, most: int) -> str:
     if place.endswith("/"):
         await _prefix(session, place, folder, most)
         return ""
     bucket, key = checking.location(place, "source")
     asked = {"Bucket": bucket, "Key": key}
-    if version and version != "null":
+    wanted = version.removeprefix(DIGEST) if version.startswith(DIGEST) else ""
+    if version and version != "null" and not wanted:
         asked["VersionId"] = version
     told = await objects.fetch(session, asked, packed, most=most)
-    if pinned and await asyncio.to_thread(_digest, packed) != pinned:
-        raise Unfit("it is not what the action of the pipeline made, but was written over since")
+    if wanted and told["sha256"] != wanted:
+        raise Unfit(f"its SHA-256 is {told['sha256'][:16]}..., and was to be {wanted[:16]}...: somebody changed it")
     await asyncio.to_thread(archive.unpack, packed, folder, most_bytes=most)
     return str(told.get("VersionId") or told.get("ETag") or "").strip('"')
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _prefix(session: RoleSession, place: str, folder: Path, most: int) -> None:

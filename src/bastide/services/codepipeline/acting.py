@@ -70,17 +70,14 @@ class Actor:
         *,
         also: Callable[[Transaction, Output], None] | None = None,
         body: Body | None = None,
-        prepared: Any = None,
     ) -> Output:
-        """A call to another service, in its API's own names; raises Refused as it does, and Denied. prepared: what no
-        request can say (`Call.prepared`)."""
+        """A call to another service, in its API's own names; raises Refused as it does, and Denied."""
         if (service, operation) not in self.calls.registry.operations:
             raise Refused("ConfigurationError", f"Bastide does not have the operation {service}:{operation}.")
         asked = {key: value for key, value in given.items() if value is not None}
         return await self.calls.act(
-            await self.caller(), service, operation, asked, region=self.region, source=PRINCIPAL, also=also, body=body,
-            prepared=prepared,
-        )  # fmt: skip
+            await self.caller(), service, operation, asked, region=self.region, source=PRINCIPAL, also=also, body=body
+        )
 
     async def seen(self, service: str, operation: str, given: Mapping[str, Any], *missing: str) -> Output | None:
         """The answer of a call that reads; None where it is refused with one of these codes or messages."""

@@ -111,7 +111,7 @@ def succeeded(a: Authorised, tx: Transaction) -> Output:
         "failed": False, "outputs": variables, "summary": details.get("summary"),
         "external": details.get("externalExecutionId"),
     }  # fmt: skip
-    return _report(a, tx, {"again": token} if token else result)
+    return _report(a, tx, {**result, "again": token} if token else result)
 
 
 @PIPELINE.operation("PutJobFailureResult", asks=[Ask("codepipeline:PutJobFailureResult", anything)])

@@ -135,11 +135,9 @@ class Work:
         tell: Callable[[Output], Mapping[str, Any]],
         *,
         body: Any = None,
-        prepared: Any = None,
         extra: Callable[[Row, Output], None] | None = None,
     ) -> None:
-        """A call that changes something, once: what `tell` makes of its answer is in the record with it. prepared: as an
-        actor's call takes it. Raises Refused."""
+        """A call that changes something, once: what `tell` makes of its answer is in the record with it. Raises Refused."""
         reach(f"release/{operation}:before")
         told: dict[str, Any] = {}
 
@@ -148,7 +146,7 @@ class Work:
             told.update(tell(output))
             self.noted(tx, told, None if extra is None else lambda row: extra(row, output))
 
-        await self.actor.act(service, operation, given, also=also, body=body, prepared=prepared)
+        await self.actor.act(service, operation, given, also=also, body=body)
         self.record.update(told)
         reach(f"release/{operation}:after")
 

@@ -1,6 +1,6 @@
 """Builds, judges and promotes images of the hierarchy: public, base, framework, application. Runs in builds.
 
-    imagery.py build | scan | promote REPOSITORY...    as one step of a pipeline
+    imagery.py build | scan REPOSITORY...              as one step of a pipeline; what a scan passes is promoted
     imagery.py verify REPOSITORY:TAG                   the way back to a public image, of any image
 
 Where it runs it is told by variables: REGISTRY, PASSWORD; for builds FROM (what may be built on), BRANCH, COMMIT, RUN
@@ -161,6 +161,8 @@ def scan(name: str) -> None:
     worst = [one for one in os.environ["STOP_AT"].split() if counts.get(one)]
     if worst:
         fail(f"{name}:{tag()} has findings of {', '.join(worst)}")
+    if os.environ.get("LINE"):
+        promote(name)
 
 
 def promote(name: str) -> None:
@@ -182,5 +184,8 @@ if __name__ == "__main__":
     names = [one for one in sys.argv[2:] if (folder(one) / "Dockerfile").is_file()]
     if not names:
         fail(f"there is no Dockerfile in a folder for one of {', '.join(sys.argv[2:])}")
+    if sys.argv[1] == "build":
+        for one in names:  # before any of them is built
+            stands_on((folder(one) / "Dockerfile").read_text())
     for one in names:
-        {"build": build, "scan": scan, "promote": promote}[sys.argv[1]](one)
+        {"build": build, "scan": scan}[sys.argv[1]](one)

@@ -16,14 +16,13 @@ async def build(work: Work) -> str:
     """Until the build is over. It reads and writes the artifacts with the project's own role."""
     name = work.configuration["ProjectName"]
     if "external" not in work.record:
-        asked, pinned = await _asked(work)
+        asked = await _asked(work)
         try:
             await work.begin(
                 "codebuild",
                 "StartBuild",
                 asked,
                 lambda output: {"external": {"id": output["build"]["id"], "url": ""}},
-                prepared=pinned,
             )
         except Refused as refused:
             raise cause(refused, f"The project {name} cannot be built") from None
@@ -62,27 +61,30 @@ def _why(ended: dict[str, Any]) -> str:
     return "no phase tells why"
 
 
-async def _asked(work: Work) -> tuple[dict[str, Any], dict[str, str]]:
-    """What CodeBuild is asked for, and the SHA-256 that each source has to have when the build comes to read it: by
-    identifier, of the primary one by none."""
+async def _asked(work: Work) -> dict[str, Any]:
     given = work.configuration
     inputs = [one["name"] for one in work.declared["inputArtifacts"]]
     first = given.get("PrimarySource") or inputs[0]
     if first not in inputs:
         raise ActionFailed("ConfigurationError", f"PrimarySource: {first[:100]} is no input artifact of the action.")
-    places, pinned = {}, {}
+    places, versions = {}, {}
     for name in inputs:
         held = await work.verify(name)
         places[name] = f"{held['bucket']}/{held['key']}"
-        pinned["" if name == first else name] = str(held["sha256"])
+        # The build reads it later: the digest goes with it, so that nobody changes it in between.
+        versions[name] = f"sha256:{held['sha256']}"
     asked: dict[str, Any] = {
         "projectName": given["ProjectName"],
         "sourceLocationOverride": places[first],
+        "sourceVersion": versions[first],
         "idempotencyToken": work.id,
     }
     others = [{"type": "S3", "sourceIdentifier": name, "location": places[name]} for name in inputs if name != first]
     if others:
         asked["secondarySourcesOverride"] = others
+        asked["secondarySourcesVersionOverride"] = [
+            {"sourceIdentifier": name, "sourceVersion": versions[name]} for name in inputs if name != first
+        ]
     key = (work.store.get("encryptionKey") or {}).get("id")
     if key:
         asked["encryptionKeyOverride"] = key
@@ -104,7 +106,7 @@ async def _asked(work: Work) -> tuple[dict[str, Any], dict[str, str]]:
     variables = _variables(given.get("EnvironmentVariables"))
     if variables:
         asked["environmentVariablesOverride"] = variables
-    return asked, pinned
+    return asked
 
 
 def _variables(text: str | None) -> list[dict[str, str]]:

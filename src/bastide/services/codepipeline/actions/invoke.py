@@ -40,6 +40,8 @@ async def function(work: Work) -> str:
             await _call(work, held)
         told = await work.until(lambda: _result(work))
         if told.get("again"):
+            # What it knows already is to be seen while it waits: a ticket's number.
+            await work.note(external={"id": told.get("external") or work.record["job"]}, summary=told.get("summary"))
             await work.pause(_PAUSES[min(round, len(_PAUSES) - 1)])
             round += 1
             await work.calls.store.write(lambda tx: _reopen(tx, work))
