@@ -15,6 +15,8 @@ SDK ?=
 # How many tests run at a time, each beside a platform of its process. Many wait for jobs, so they may be more than the processors.
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+# At length: no test of it is stopped for the time that it takes.
+LONG := $(BIN)/python -m pytest -q --timeout 0
 
 .PHONY: help setup packages clients environments-test demo test sdk lint bench profile docs controls conformance crash cluster laws
 .PHONY: fuzz clean
@@ -48,7 +50,7 @@ tracking: $(VENV)/.ready
 
 environments-test: setup ## builds every environment and runs jobs in each
 	@$(BIN)/bastide environments build huggingface pytorch spark tensorflow
-	@BASTIDE_ENVIRONMENTS=all $(BIN)/python -m pytest -q tests/environments
+	@BASTIDE_ENVIRONMENTS=all $(LONG) tests/environments
 
 clients: $(VENV)/.ready ## the environments of the clients that Bastide is tried with
 	@$(BIN)/python -m tests.clients
@@ -77,21 +79,21 @@ conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE;
 
 .PHONY: imagery
 imagery: setup ## a patch of a public image comes through base and framework to a team's image
-	@BASTIDE_IMAGERY=all $(BIN)/python -m pytest -q tests/stories/landing/test_imagery.py
+	@BASTIDE_IMAGERY=all $(LONG) tests/stories/landing/test_imagery.py
 
 crash: setup ## kills the platform at every step, and lets its power go, at length
 	@BASTIDE_CRASH_ROUNDS=$${BASTIDE_CRASH_ROUNDS:-2000} BASTIDE_POWER_ROUNDS=$${BASTIDE_POWER_ROUNDS:-2000} \
-		$(BIN)/python -m pytest -q -s tests/crash tests/power
+		$(LONG) -s tests/crash tests/power
 
 cluster: setup ## jobs on a Ray cluster of this machine: every story, machines that are killed too
-	@$(BIN)/python -m pytest -q tests/cluster/test_cluster.py tests/cluster/stories.py
+	@$(LONG) tests/cluster/test_cluster.py tests/cluster/stories.py
 
 laws: $(VENV)/.ready ## the laws of the policy engine, at length
-	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/laws
+	@HYPOTHESIS_PROFILE=long $(LONG) tests/laws
 
 fuzz: setup ## documents and requests that nobody meant well, at length
-	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/unit/policy/test_hostile.py
-	@FUZZ_INPUTS=10000 $(BIN)/python -m pytest -q tests/fuzz
+	@HYPOTHESIS_PROFILE=long $(LONG) tests/unit/policy/test_hostile.py
+	@FUZZ_INPUTS=10000 $(LONG) tests/fuzz
 
 bench: setup ## side by side with moto_server and ministack, S3 and KMS by themselves; the policy engine with others
 	@$(BIN)/python -m tests.bench

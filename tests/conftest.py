@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import order
 from tests.controls import Controls
-from tests.platform import Account, Running
+from tests.platform import Account, Running, forget
 
 settings.register_profile("default", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -70,18 +71,8 @@ def mission() -> Path:
 
 def pytest_sessionfinish(session: Any) -> None:
     os.environ.pop("AWS_PROFILE", None)
-
-
-_LONG = (
-    "tests/crash/",
-    "tests/sdk/",
-    "tests/cluster/",
-    "tests/power/",
-    "tests/stories/demo/",
-    "tests/stories/landing/",
-)
+    forget()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: so none is left at the end that one process alone works at, and few have the same to set up."""
-    items.sort(key=lambda one: not one.nodeid.startswith(_LONG))
+    items[:] = order.arranged(items, order.processes())

@@ -19,6 +19,7 @@ from bastide.main.run import Doors, _bind, _configured, _Protocol, _server
 from bastide.store import View
 from bastide.store.directory import DataDirectory
 from tests.platform import Running, initialise
+from tests.waiting import until  # noqa: F401 - stories that move the clock take it from here
 
 T = TypeVar("T")
 
@@ -111,14 +112,6 @@ class Moved(Running):
         """What was told to the outbox so far."""
         time.sleep(0.2)
         return list(self.told)
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> None:
-    """Waits until something holds; fails if it never does."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.02)
 
 
 def moved(place: Path) -> Iterator[Moved]:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -141,6 +142,9 @@ class SeaweedFs:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+        for one in Path(tempfile.gettempdir()).glob("seaweedfs-*.sock"):  # which it leaves, by its ports
+            if one.stem.rpartition("-")[2] in map(str, self.ports):
+                one.unlink(missing_ok=True)
 
 
 def on_store(folder: Path, url: str) -> Running:

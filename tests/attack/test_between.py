@@ -33,7 +33,7 @@ def test_an_upload_is_asked_again_when_it_is_named(account: Account, change: str
         f"{name}: {value}\r\n" for name, value in request.headers.items() if name.lower() != "content-length"
     )
     host, port = netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         head = f"PUT /{bucket}/k HTTP/1.1\r\nHost: {netloc}\r\n{lines}Content-Length: {len(body)}\r\n"
         raw.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         # The platform asks for the body only once the caller may upload.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from botocore.exceptions import ClientError
@@ -52,14 +51,14 @@ def test_many_actions_on_many_resources_are_not_listed_for_one_page(account: Acc
     """19,000 fields of one form are ninety million pairs: as a list, gigabytes and half a minute of everybody's time."""
     role = account.role("somebody", allow("s3:*"))
     iam = account.client("iam")
-    began = time.monotonic()
+    began = account.platform.processor_seconds()
     answer = iam.simulate_principal_policy(
         PolicySourceArn=role,
         ActionNames=[f"s3:A{number}" for number in range(9500)],
         ResourceArns=[f"arn:aws:s3:::b{number}" for number in range(9500)],
         MaxItems=3,
     )
-    assert time.monotonic() - began < 5
+    assert account.platform.processor_seconds() - began < 5
     assert [(one["EvalActionName"], one["EvalResourceName"]) for one in answer["EvaluationResults"]] == [
         ("s3:A0", "arn:aws:s3:::b0"),
         ("s3:A0", "arn:aws:s3:::b1"),

@@ -60,7 +60,7 @@ def send(
     else:
         signer(credentials, service, REGION).add_auth(request)
     told = {**dict(request.headers.items()), **(altered or {}), **(unsigned or {})}
-    connection = http.client.HTTPConnection(netloc, timeout=20)
+    connection = http.client.HTTPConnection(netloc, timeout=60)
     try:
         connection.request(method, sent_target or target, body if sent_body is None else sent_body, told)
         answer = connection.getresponse()
@@ -348,7 +348,7 @@ def test_two_of_a_kind_are_not_read_twice(account: Account) -> None:
     held = account.keys
     credentials = botocore.credentials.Credentials(held.access_key, held.secret, held.token)
     botocore.auth.SigV4Auth(credentials, "sts", REGION).add_auth(request)
-    connection = http.client.HTTPConnection(netloc, timeout=20)
+    connection = http.client.HTTPConnection(netloc, timeout=60)
     connection.putrequest("POST", "/", skip_accept_encoding=True)
     for name, value in request.headers.items():
         connection.putheader(name, value)

@@ -11,7 +11,6 @@ import json
 import os
 import ssl
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,22 +20,23 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests import waiting
 from tests.platform import Account, Keys, Running, allow, below
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
 from tests.stories.sagemaker.test_job_network import ASK, said
 
 
 def until(what: Callable[[], Any]) -> Any:
-    """What comes at last."""
-    end = time.monotonic() + 40
-    while time.monotonic() < end:
+    """What comes at last: an object that is not there yet is no error."""
+
+    def look() -> Any:
         try:
-            if found := what():
-                return found
+            return what()
         except ClientError as error:
             assert error.response["Error"]["Code"] in ("NoSuchKey", "404"), error
-        time.sleep(0.05)
-    raise AssertionError("it does not come")
+            return None
+
+    return waiting.until(look)
 
 
 def left(running: Running) -> set[str]:
@@ -69,10 +69,7 @@ def clean(platform: Running) -> Iterator[None]:
     """Nothing is left behind that was not there."""
     before = left(platform)
     yield
-    end = time.monotonic() + 60
-    while more := left(platform) - before:
-        assert time.monotonic() < end, more
-        time.sleep(0.1)
+    waiting.until(lambda: not left(platform) - before, told=lambda: left(platform) - before)
 
 
 def handles(running: Running) -> int:

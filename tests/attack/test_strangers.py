@@ -35,14 +35,14 @@ def _pour(platform: Running, head: str, body: bytes) -> tuple[bytes, int]:
     netloc = urlsplit(platform.http).netloc
     host, port = netloc.split(":")
     sent = 0
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(f"{head}Host: {netloc}\r\n\r\n".encode())
         raw.setblocking(False)
         ends = time.monotonic() + 60
         while time.monotonic() < ends:
             try:
                 answer = raw.recv(65536)
-                raw.settimeout(20)
+                raw.settimeout(60)
                 while not _whole(answer) and (more := raw.recv(65536)):
                     answer += more
                 return answer, sent
@@ -85,10 +85,10 @@ def test_who_brings_no_signature_brings_little(platform: Running, operation: str
 
 
 def test_a_form_of_ampersands_is_not_made_a_list_of(account: Account) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(Malformed):
         forms.pairs(b"a&" * (8 << 20))
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 0.5
     with pytest.raises(Malformed):
         forms.tree((f"{number}" + ".a" * 60, "") for number in range(20_000))
 

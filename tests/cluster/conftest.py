@@ -141,7 +141,7 @@ def told_of(account: Account, name: str) -> dict[str, list[dict[str, object]]]:
 
 
 def reaches(shop: Workshop, name: str, status: str) -> dict[str, Any]:
-    until = time.monotonic() + 40
+    until = time.monotonic() + 90
     while time.monotonic() < until:
         found: dict[str, Any] = shop.sagemaker.describe_training_job(TrainingJobName=name)
         if found["SecondaryStatus"] == status:
@@ -177,7 +177,7 @@ def left_of(*folders: Path) -> list[str]:
 
 def nothing_left(*folders: Path) -> None:
     """Waits until that is so."""
-    until = time.monotonic() + 25
+    until = time.monotonic() + 60
     while left := left_of(*folders):
         assert time.monotonic() < until, left
         time.sleep(0.2)

@@ -140,7 +140,7 @@ def _killed_while_busy(account: Account, bucket: str, seen: Acknowledged, tag: s
     before = len(seen.objects) + len(seen.calls)
     for thread in threads:
         thread.start()
-    until = time.monotonic() + 15
+    until = time.monotonic() + 60
     while len(seen.objects) + len(seen.calls) < before + 40 and time.monotonic() < until:
         time.sleep(0.002)
     time.sleep(random.uniform(0, 1.0))
@@ -148,7 +148,7 @@ def _killed_while_busy(account: Account, bucket: str, seen: Acknowledged, tag: s
     account.platform.kill()
     crew.stop.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
     if crew.faults:
         raise crew.faults[0]

@@ -68,7 +68,7 @@ def test_the_end_is_equal_or_true(tmp_path: Path) -> None:
                 crashing.stop()
                 crashing.launch(BASTIDE_TEST_KILL_AT=following)
                 bench.client = bench.account.client("codebuild")
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while (left := _left(crashing)) and time.monotonic() < until:
             time.sleep(0.1)
         assert not left

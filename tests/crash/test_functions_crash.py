@@ -78,7 +78,7 @@ def test_events_are_taken_up_and_nothing_is_left(crashing: Running) -> None:
     until(lambda: not _functions(crashing))
     crashing.launch()
     bench.client = bench.account.client("lambda")
-    until(lambda: _has(bench, bucket, "done"), 20)
+    until(lambda: _has(bench, bucket, "done"))
     assert bench.invoke(warm).payload == 1
     bench.client.delete_function(FunctionName=name)
     bench.client.delete_function(FunctionName=warm)

@@ -25,7 +25,7 @@ if me == 'algo-1':
     link, _ = socket.create_server(('', 5000)).accept()
     link.sendall(b'hello')
 else:
-    for _ in range(100):
+    for _ in range(1200):
         try:
             assert socket.create_connection(('algo-1', 5000), 1).recv(5) == b'hello'
             break
@@ -111,7 +111,7 @@ def test_nothing_is_left_and_the_job_ends_well(
         CheckpointConfig={"S3Uri": f"s3://{shop.bucket}/check"},
     )
     assert crashing.process is not None
-    assert crashing.process.wait(30) == -9
+    assert crashing.process.wait(60) == -9
     crashing.kill()
     crashing.launch()
     shop.sagemaker, shop.s3 = account.client("sagemaker"), account.client("s3")
@@ -153,7 +153,7 @@ def test_a_warm_pool_counts_and_ends_with_the_platform(crashing: Running, place:
     crashing.kill()
     crashing.launch()
     shop.sagemaker, shop.s3 = account.client("sagemaker"), account.client("s3")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while (found := shop.trained(name)["WarmPoolStatus"])["Status"] != "Terminated":
         assert time.monotonic() < until, found
         time.sleep(0.05)

@@ -43,7 +43,7 @@ def test_a_tag_that_moved_meanwhile_changes_nothing(tmp_path: Path) -> None:
         image = f"{account.id}.dkr.ecr.us-east-1.amazonaws.com/app:one"
         algorithm = {"TrainingImage": image, "TrainingInputMode": "File"}
         name = workshop.train("", AlgorithmSpecification=algorithm, HyperParameters={})
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while workshop.sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] != "Training":
             assert time.monotonic() < until
             time.sleep(0.02)

@@ -13,6 +13,7 @@ import botocore.exceptions
 from tests.platform import Running, allow
 from tests.stories.sns.test_topics import opened
 from tests.stories.sqs.test_queues import arn_of, made
+from tests.waiting import until
 
 
 def test_no_acknowledged_message_is_lost(tmp_path: Path) -> None:
@@ -26,16 +27,26 @@ def test_no_acknowledged_message_is_lost(tmp_path: Path) -> None:
     raw = {"RawMessageDelivery": "true"}
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=opened(account, told, topic), Attributes=raw)
     role = account.role("Clock", allow("sqs:SendMessage"), trust={"Service": "scheduler.amazonaws.com"})
-    due = datetime.now(UTC) + timedelta(seconds=3)
     target = {"Arn": arn_of(sqs, told), "RoleArn": role, "Input": "scheduled"}
-    scheduler.create_schedule(
-        Name="s", ScheduleExpression=f"at({due:%Y-%m-%dT%H:%M:%S})", FlexibleTimeWindow={"Mode": "OFF"}, Target=target
-    )
+
+    def scheduled() -> datetime | None:
+        soon = datetime.now(UTC) + timedelta(seconds=3)
+        try:  # a moment that is over by now is refused
+            scheduler.create_schedule(
+                Name="s", ScheduleExpression=f"at({soon:%Y-%m-%dT%H:%M:%S})", FlexibleTimeWindow={"Mode": "OFF"},
+                Target=target,
+            )  # fmt: skip
+        except scheduler.exceptions.ValidationException:
+            return None
+        return soon
+
+    due = until(scheduled)
+    assert due is not None
     sent: dict[str, list[str]] = {"plain": [], "fifo": [], "told": []}
 
     def work(kind: str) -> None:
         client: Any = account.client(
-            "sns" if kind == "told" else "sqs", read_timeout=5, retries={"total_max_attempts": 1}
+            "sns" if kind == "told" else "sqs", read_timeout=60, retries={"total_max_attempts": 1}
         )
         try:
             for number in range(10_000):
@@ -59,13 +70,14 @@ def test_no_acknowledged_message_is_lost(tmp_path: Path) -> None:
     threads = [threading.Thread(target=work, args=(kind,)) for kind in sent]
     for one in threads:
         one.start()
-    time.sleep(1.0)
+    until(lambda: all(sent.values()))
+    time.sleep(0.3)
     # What is received and not deleted comes back; what is deleted does not.
-    [gone] = sqs.receive_message(QueueUrl=plain)["Messages"]
+    [gone] = sqs.receive_message(QueueUrl=plain, WaitTimeSeconds=20)["Messages"]
     sqs.delete_message(QueueUrl=plain, ReceiptHandle=gone["ReceiptHandle"])
     running.kill()
     for one in threads:
-        one.join(10)
+        one.join(90)
     assert all(sent.values())
     while datetime.now(UTC) < due:
         time.sleep(0.05)
@@ -75,14 +87,14 @@ def test_no_acknowledged_message_is_lost(tmp_path: Path) -> None:
     where = {name: sqs.get_queue_url(QueueName=name)["QueueUrl"] for name in ("plain", "f.fifo", "told")}
     found: dict[str, list[str]] = {}
     wanted = {"plain": {*sent["plain"]} - {gone["Body"]}, "fifo": {*sent["fifo"]}, "told": {*sent["told"], "scheduled"}}
-    until = time.monotonic() + 60
+    ends = time.monotonic() + 60
     for kind, name in (("plain", "plain"), ("fifo", "f.fifo"), ("told", "told")):
         found[kind] = []
         while True:
             got = sqs.receive_message(QueueUrl=where[name], MaxNumberOfMessages=10, WaitTimeSeconds=2).get("Messages")
             if not got:
                 # Topics and schedules go on behind the start; an empty answer is the end once all is there.
-                if wanted[kind] <= set(found[kind]) or time.monotonic() > until:
+                if wanted[kind] <= set(found[kind]) or time.monotonic() > ends:
                     break
                 continue
             found[kind] += [one["Body"] for one in got]

@@ -295,7 +295,7 @@ class Sender:
 
 def answered(address: tuple[str, int], request: bytes) -> bytes:
     """What comes back until the connection is closed."""
-    with socket.create_connection(address, timeout=20) as wire:
+    with socket.create_connection(address, timeout=60) as wire:
         pieces = []
         try:
             wire.sendall(request)
@@ -307,7 +307,7 @@ def answered(address: tuple[str, int], request: bytes) -> bytes:
                     if wire.gettimeout() != 0.5:
                         raise
                     wire.shutdown(socket.SHUT_WR)  # it waits for more than there is
-                    wire.settimeout(20)
+                    wire.settimeout(60)
                     continue
                 if not piece:
                     break

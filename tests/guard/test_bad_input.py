@@ -136,7 +136,7 @@ def test_oversized_heads(platform: Running) -> None:
         b"GET /" + b"a" * 20_000,
         b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(500)),
     ):
-        with socket.create_connection((host, int(port)), timeout=10) as raw:
+        with socket.create_connection((host, int(port)), timeout=60) as raw:
             raw.sendall(head + (b" HTTP/1.1\r\nHost: localhost\r\n\r\n" if b"HTTP/1.1" not in head else b"\r\n"))
             assert b" 400 " in raw.recv(4096).split(b"\r\n")[0] + b" "
 
@@ -145,7 +145,7 @@ def test_an_oversized_body_is_refused_unread(platform: Running, account: Account
     host, port = urlsplit(platform.http).netloc.split(":")
     headers = signed(platform, account.keys, "sagemaker", "POST", "/", b"", JSON)
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "content-length")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(f"POST / HTTP/1.1\r\nHost: {host}:{port}\r\n{lines}Content-Length: 999999999\r\n\r\n".encode())
         answer = raw.recv(65536)
     assert b" 413 " in answer.split(b"\r\n")[0] + b" "
@@ -161,7 +161,7 @@ def test_a_truncated_body_is_no_object(platform: Running, account: Account) -> N
     headers = signed(platform, account.keys, "s3", "PUT", f"/{bucket}/half", body)
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "content-length")
     files = sum(1 for path in (platform.data / "objects").rglob("*") if path.is_file())
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(
             f"PUT /{bucket}/half HTTP/1.1\r\nHost: {host}:{port}\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode()
         )
@@ -226,7 +226,7 @@ def test_names_that_are_none(platform: Running, account: Account, name: str) -> 
 def test_garbage_on_the_socket(platform: Running) -> None:
     host, port = urlsplit(platform.http).netloc.split(":")
     for garbage in (b"\x16\x03\x01\x02\x00", b"GARBAGE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 100):
-        with socket.create_connection((host, int(port)), timeout=10) as raw:
+        with socket.create_connection((host, int(port)), timeout=60) as raw:
             raw.sendall(garbage)
             raw.shutdown(socket.SHUT_WR)
             raw.recv(4096)
@@ -235,7 +235,7 @@ def test_garbage_on_the_socket(platform: Running) -> None:
 
 def test_a_head_without_end_is_cut_off(platform: Running) -> None:
     host, port = urlsplit(platform.http).netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
         answer = b""
         try:

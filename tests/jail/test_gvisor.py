@@ -104,7 +104,7 @@ def test_it_stands_still_while_it_is_frozen(apart: Cell) -> None:
         await asyncio.sleep(0.3)
         held = (work / "n").read_text() == before
         running.thaw()
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while (work / "n").read_text() in (before, "") and time.monotonic() < until:
             await asyncio.sleep(0.01)
         moved = (work / "n").read_text() != before
@@ -269,7 +269,7 @@ def test_a_part_of_it_that_is_killed_is_no_end_of_the_program(apart: Cell) -> No
         ]
         os.kill(hit, signal.SIGKILL)
         assert [line async for line in lines] == []
-        ended = await asyncio.wait_for(running.wait(), 20)
+        ended = await asyncio.wait_for(running.wait(), 60)
         assert gone(marker) and list((apart.folder / "run/sandboxes").iterdir()) == []
         return ended
 

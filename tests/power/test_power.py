@@ -66,7 +66,7 @@ def _written(library: Path, folder: Path, rounds: int, runs: int, chance: random
         words = (sys.executable, str(WRITER), str(folder / "root" / "data"), str(rounds), f"run{run}")
         process = subprocess.Popen(words, env={**os.environ, **recorded(library, folder / "root", log)})
         if run < runs - 1:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 60
             while not (log.exists() and log.stat().st_size > 2_000_000) and time.monotonic() < until:
                 time.sleep(0.002)
             time.sleep(chance.uniform(0, 0.2))

@@ -160,7 +160,7 @@ def test_each_way_of_being_nobody_has_its_code(platform: Running, account: Accou
     import http.client
 
     body = b"Action=GetCallerIdentity&Version=2011-06-15"
-    connection = http.client.HTTPConnection(urlsplit(platform.http).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(platform.http).netloc, timeout=60)
     connection.request("POST", "/", body, {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"})
     answer = connection.getresponse()
     assert answer.status == 403 and b"<Code>MissingAuthenticationToken</Code>" in answer.read()
@@ -204,7 +204,7 @@ def handshake(running: Running, version: ssl.TLSVersion) -> str | None:
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
     where = urlsplit(running.url)
     with (
-        socket.create_connection(("127.0.0.1", where.port or 0), timeout=10) as raw,
+        socket.create_connection(("127.0.0.1", where.port or 0), timeout=60) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as wrapped,
     ):
         return wrapped.version()

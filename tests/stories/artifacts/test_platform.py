@@ -296,7 +296,7 @@ def test_killed_in_the_middle_of_uploads_it_keeps_what_it_acknowledged_and_nothi
     ]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not (_unfinished(store) and len(acknowledged) > 10) and time.monotonic() < until:
         time.sleep(0.01)
     running.kill()

@@ -59,7 +59,7 @@ def test_folders_are_synced_both_ways_and_links_open(account: Account, tmp_path:
     assert "a.csv" not in listed and "deep/b c+ü.bin" in listed
     link = _aws(account, "s3", "presign", f"s3://{bucket}/data/deep/b c+ü.bin").strip()
     assert "X-Amz-Signature" in link
-    with urllib.request.urlopen(link, timeout=20) as answer:
+    with urllib.request.urlopen(link, timeout=60) as answer:
         assert answer.read() == bodies["deep/b c+ü.bin"]
     _aws(account, "s3", "rm", "--recursive", f"s3://{bucket}")
     _aws(account, "s3", "rb", f"s3://{bucket}")

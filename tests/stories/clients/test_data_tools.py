@@ -25,7 +25,7 @@ def test_s3fs_and_pandas(account: Account, tmp_path: Path) -> None:
     # Pandas lets pyarrow read and write Parquet, whose C++ looks at SSL_CERT_FILE instead of AWS_CA_BUNDLE.
     authority = account.platform.authority
     link = _run(account, tmp_path, "s3fs_day", bucket, key, SSL_CERT_FILE=authority).strip()
-    with urllib.request.urlopen(link, timeout=20, context=ssl.create_default_context(cafile=authority)) as answer:
+    with urllib.request.urlopen(link, timeout=60, context=ssl.create_default_context(cafile=authority)) as answer:
         assert answer.read() == b"one\ntwo\n"
     s3 = account.client("s3")
     assert s3.head_object(Bucket=bucket, Key="long.bin")["ETag"].endswith(

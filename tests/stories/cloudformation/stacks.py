@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from tests.platform import Account, Keys
+from tests.waiting import until
 
 Resource = dict[str, Any]
 
@@ -67,21 +67,17 @@ class Stacks:
 
     def settled(self, name: str) -> dict[str, Any]:
         """A stack that nothing happens to any more."""
-        for _ in range(600):
-            found = self.get(name)
-            if not found["StackStatus"].endswith("_IN_PROGRESS"):
-                return found
-            time.sleep(0.05)
-        raise AssertionError(f"{name} stays {found['StackStatus']}: {self.story(name)[:20]}")
+        return until(
+            lambda: None if (found := self.get(name))["StackStatus"].endswith("_IN_PROGRESS") else found,
+            told=lambda: (self.get(name)["StackStatus"], self.story(name)[:20]),
+        )
 
     def reached(self, name: str, *statuses: str) -> dict[str, Any]:
         """A stack in one of these states."""
-        for _ in range(600):
-            found = self.get(name)
-            if found["StackStatus"] in statuses:
-                return found
-            time.sleep(0.02)
-        raise AssertionError(f"{name} is {found['StackStatus']}: {self.story(name)[:20]}")
+        return until(
+            lambda: found if (found := self.get(name))["StackStatus"] in statuses else None,
+            told=lambda: (self.get(name)["StackStatus"], self.story(name)[:20]),
+        )
 
     def story(self, name: str) -> list[tuple[str, str, str]]:
         """What happened, newest first: resource, status, reason."""

@@ -144,7 +144,7 @@ def _answer(platform: Running, url: str, body: dict[str, Any]) -> int:
     context = ssl.create_default_context(cafile=platform.authority)
     request = urllib.request.Request(url, json.dumps(body).encode(), method="PUT")
     try:
-        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+        with urllib.request.urlopen(request, context=context, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from typing import Any
 
@@ -12,19 +11,21 @@ from botocore.exceptions import ClientError
 
 from tests.platform import HOME, Account, Running, allow
 from tests.stories.cloudformation.stacks import Stacks, nobody, parameter, template
+from tests.waiting import until
 
 BODY = template({"P": parameter({"Ref": "V"})}, Parameters={"V": {"Type": "String", "Default": "v"}})
 
 
 def _done(client: Any, name: str, id: str) -> dict[str, Any]:
-    for _ in range(600):
+    def look() -> dict[str, Any] | None:
         told: dict[str, Any] = client.describe_stack_set_operation(StackSetName=name, OperationId=id)[
             "StackSetOperation"
         ]
-        if told["Status"] not in ("RUNNING", "STOPPING", "QUEUED"):
-            return told
-        time.sleep(0.05)
-    raise AssertionError(f"{name} goes on")
+        return told if told["Status"] not in ("RUNNING", "STOPPING", "QUEUED") else None
+
+    found = until(look)
+    assert found is not None
+    return found
 
 
 def _values(account: Account) -> list[str]:
@@ -103,17 +104,15 @@ def test_the_organisations_trust(platform: Running) -> None:
         assert _values(first) == ["v"] and _values(second) == []
         for account, source, destination, wanted in ((second, root, unit_id, ["v"]), (first, unit_id, root, [])):
             move(account, source, destination)
-            for _ in range(1200):
-                if _values(account) == wanted:
-                    break
-                time.sleep(0.05)
-            assert _values(account) == wanted
-        for _ in range(1200):
-            if not any(
-                one["Status"] == "RUNNING" for one in client.list_stack_set_operations(StackSetName=name)["Summaries"]
-            ):
-                break
-            time.sleep(0.05)
+            until(
+                lambda account=account, wanted=wanted: _values(account) == wanted,
+                told=lambda account=account: _values(account),
+            )
+        until(
+            lambda: all(
+                one["Status"] != "RUNNING" for one in client.list_stack_set_operations(StackSetName=name)["Summaries"]
+            )
+        )
         id = client.delete_stack_instances(**where, DeploymentTargets=unit_only, RetainStacks=False)["OperationId"]
         assert _done(client, name, id)["Status"] == "SUCCEEDED"
         assert _values(second) == []

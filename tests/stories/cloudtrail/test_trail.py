@@ -12,10 +12,10 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
-from tests.moved import until
 from tests.platform import Account, allow
 from tests.stories.sns.test_topics import arrived, opened
 from tests.stories.sqs.test_queues import made
+from tests.waiting import until
 
 SERVICE = "cloudtrail.amazonaws.com"
 
@@ -68,14 +68,14 @@ class Records:
 
     def until(self, *names: str) -> list[dict[str, Any]]:
         """What was delivered once the named events are among it."""
-        end = time.monotonic() + 25
-        while True:
+
+        def look() -> list[dict[str, Any]] | None:
             found = self.delivered()
-            told = {one["eventName"] for one in found}
-            if told >= set(names):
-                return found
-            assert time.monotonic() < end, (names, told, self.status())
-            time.sleep(0.3)
+            return found if {one["eventName"] for one in found} >= set(names) else None
+
+        told = until(look, told=lambda: (names, {one["eventName"] for one in self.delivered()}, self.status()))
+        assert told is not None
+        return told
 
     def status(self) -> dict[str, Any]:
         told: dict[str, Any] = self.trail.get_trail_status(Name=self.name)
@@ -130,17 +130,11 @@ def test_selectors_choose(account: Account) -> None:
 def test_a_bucket_that_does_not_let_it_write_is_told_and_nothing_is_lost(account: Account) -> None:
     records = Records(account, may_write=False)
     account.client("iam").create_user(UserName="made")
-    end = time.monotonic() + 25
-    while records.status().get("LatestDeliveryError") != "AccessDenied":
-        assert time.monotonic() < end, records.status()
-        time.sleep(0.3)
+    until(lambda: records.status().get("LatestDeliveryError") == "AccessDenied", told=records.status)
     assert records.delivered() == []
     records.open()
     records.until("CreateUser", "StartLogging")
-    end = time.monotonic() + 60
-    while "LatestDeliveryError" in records.status():
-        assert time.monotonic() < end
-        time.sleep(0.3)
+    until(lambda: "LatestDeliveryError" not in records.status(), told=records.status)
 
 
 def test_stop_logging_stops_delivery_and_not_the_record(account: Account) -> None:

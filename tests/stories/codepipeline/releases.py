@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import time
 import uuid
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tests.platform import Account, allow
+from tests.waiting import until
 
 T = TypeVar("T")
 CODEPIPELINE = {"Service": "codepipeline.amazonaws.com"}
@@ -123,12 +122,12 @@ class Releases:
         ]
         return found
 
-    def over(self, name: str, id: str, seconds: float = 40) -> dict[str, Any]:
+    def over(self, name: str, id: str, seconds: float = 60) -> dict[str, Any]:
         """An execution, when it is over."""
         return until(
             lambda: found if (found := self.get(name, id))["status"] in OVER else None,
             seconds,
-            lambda: self.actions(name, id),
+            told=lambda: self.actions(name, id),
         )
 
     def ran(self, name: str, **more: Any) -> dict[str, Any]:
@@ -188,17 +187,6 @@ class Releases:
         """The files of an artifact that an action made."""
         where = self.actions(name, id)[action]["output"]["outputArtifacts"][number]["s3location"]
         return unzipped(self.s3.get_object(Bucket=where["bucket"], Key=where["key"])["Body"].read())
-
-
-def until(look: Callable[[], T | None], seconds: float = 40, told: Callable[[], Any] = lambda: "") -> T:
-    """What `look` finds, once it does."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = look()
-        if found is not None:
-            return found
-        time.sleep(0.03)
-    raise AssertionError(f"it does not come: {told()}")
 
 
 def releases_of(account: Account, *actions: str) -> Releases:

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from tests.platform import REGION, Account, allow
 from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.codepipeline.releases import Releases, action, approval, stage, until, zipped
-from tests.stories.scheduler.test_schedules import soon
+from tests.stories.scheduler.test_schedules import arranged
 from tests.stories.sqs.test_queues import bodies, made
 
 EVENTS = {"Service": "events.amazonaws.com"}
@@ -205,12 +205,8 @@ def test_events_start_it_and_are_told(account: Account, releases: Releases) -> N
         allow("codepipeline:StartPipelineExecution", resource=arn),
         trust={"Service": "scheduler.amazonaws.com"},
     )
-    account.client("scheduler").create_schedule(
-        Name="nightly",
-        ScheduleExpression=soon(),
-        FlexibleTimeWindow={"Mode": "OFF"},
-        Target={"Arn": arn, "RoleArn": clock},
-    )
+    nightly = {"Name": "nightly", "FlexibleTimeWindow": {"Mode": "OFF"}, "Target": {"Arn": arn, "RoleArn": clock}}
+    arranged(lambda when: account.client("scheduler").create_schedule(ScheduleExpression=when, **nightly))
     found: list[dict[str, Any]] = []
 
     def all_there() -> bool | None:

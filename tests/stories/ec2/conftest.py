@@ -22,7 +22,7 @@ kept = {}
 
 def asked(patience, service, method, given):
     once = {"max_attempts": 0, "mode": "standard"}
-    config = botocore.config.Config(connect_timeout=patience, read_timeout=20, retries=once)
+    config = botocore.config.Config(connect_timeout=patience, read_timeout=60, retries=once)
     if service == "resolve":
         return sorted({one[4][0] for one in socket.getaddrinfo(method, 443, socket.AF_INET)})
     if service == "connect":

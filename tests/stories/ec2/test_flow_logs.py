@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 import uuid
 from typing import Any
 
@@ -12,19 +11,9 @@ from botocore.exceptions import ClientError
 
 from tests.platform import REGION, allow
 from tests.stories.ec2.conftest import Science
+from tests.waiting import until
 
 HTTPS = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443}
-
-
-def until(read: Any) -> Any:
-    """What is there once it is there: writing takes some seconds."""
-    ends = time.monotonic() + 40
-    while time.monotonic() < ends:
-        found = read()
-        if found:
-            return found
-        time.sleep(0.3)
-    raise AssertionError("nothing was written")
 
 
 def test_flows_are_written_as_groups_decided_on_them(science: Science) -> None:

@@ -104,7 +104,7 @@ def from_address(
     botocore.auth.SigV4Auth(held, "sagemaker", REGION).add_auth(request)
     place = urlsplit(url)
     context = ssl.create_default_context(cafile=platform.authority)
-    link = http.client.HTTPSConnection("127.0.0.1", place.port, source_address=(source, 0), context=context, timeout=20)
+    link = http.client.HTTPSConnection("127.0.0.1", place.port, source_address=(source, 0), context=context, timeout=60)
     # The certificate names 127.0.0.1 and the signature names localhost, which is the same place.
     link.request("POST", "/", request.body, {**request.headers, "Host": place.netloc})
     answer = link.getresponse()

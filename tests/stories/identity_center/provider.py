@@ -94,7 +94,7 @@ class Provider(Issuer):
         return self.token(**{"aud": CLIENT, "sub": subject, "events": event, "jti": secrets.token_hex(8), **other})
 
 
-def settled(work: Any, seconds: float = 15.0) -> bool:
+def settled(work: Any, seconds: float = 60.0) -> bool:
     """Whether it comes to hold within a while."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

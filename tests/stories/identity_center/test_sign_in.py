@@ -408,7 +408,7 @@ def test_the_portal_and_signing_out(centre: Centre, account: Account) -> None:
     assert "Development identity provider" in browser.text
     browser.request("HEAD", f"{centre.platform.url}/start")
     assert browser.headers["location"] == f"https://{centre.store_id}.awsapps.com/start"
-    connection = HTTPConnection(urlsplit(centre.platform.http).netloc, timeout=10)
+    connection = HTTPConnection(urlsplit(centre.platform.http).netloc, timeout=60)
     connection.request("GET", "/start")
     answer = connection.getresponse()
     assert answer.status == 303 and answer.getheader("location") == f"{centre.platform.url}/start"
@@ -433,7 +433,7 @@ def test_buckets_of_the_same_names_are_still_there(centre: Centre, account: Acco
             f"{value}\r\n"
             for name, value in parts.items()
         )
-        connection = HTTPConnection(urlsplit(centre.platform.http).netloc, timeout=10)
+        connection = HTTPConnection(urlsplit(centre.platform.http).netloc, timeout=60)
         headers = {"content-type": "multipart/form-data; boundary=x"}
         connection.request("POST", f"/{bucket}", body + "--x--\r\n", headers)
         assert connection.getresponse().status == 204
@@ -466,7 +466,7 @@ def _browse(centre: Centre, process: subprocess.Popen[str], *, listens: bool) ->
     browser.submit(answer="allow")
     if listens:
         parts = urlsplit(browser.went[-1])
-        connection = HTTPConnection(parts.netloc, timeout=10)
+        connection = HTTPConnection(parts.netloc, timeout=60)
         connection.request("GET", f"{parts.path}?{parts.query}")
         assert b"close this page" in connection.getresponse().read()
         connection.close()

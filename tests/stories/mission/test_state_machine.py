@@ -194,8 +194,9 @@ def test_who_stops_an_execution_stops_its_job(workshop: Workshop) -> None:
     jobs = ("sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", "iam:PassRole")
     role = account.role("Machine", allow(*jobs), trust={"Service": "states.amazonaws.com"})
     machines = Machines(account, account.client("stepfunctions"), role)
-    name = workshop.train("import time; time.sleep(1)")
+    name = workshop.train("import time; time.sleep(100)")
     given = workshop.sagemaker.describe_training_job(TrainingJobName=name)
+    workshop.sagemaker.stop_training_job(TrainingJobName=name)
     keys = (
         "AlgorithmSpecification",
         "RoleArn",
@@ -220,7 +221,7 @@ def test_who_stops_an_execution_stops_its_job(workshop: Workshop) -> None:
     arn = machines.started(machine, name="stopped-soon")
     machines.until(arn, "TaskSubmitted")
     machines.states.stop_execution(executionArn=arn)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while workshop.sagemaker.describe_training_job(TrainingJobName="stopped-soon")["TrainingJobStatus"] not in (
         "Stopped",
         "Completed",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.platform import HOME, Account, Running, allow
 from tests.stories.organizations.tree import RCP, Tree, code, document, refusal
+from tests.waiting import until
 
 DENIED = "explicit deny in a resource control policy"
 PERIMETER: dict[str, Any] = {
@@ -40,7 +39,7 @@ def outside(platform: Running, tree: Tree) -> Account:
 def read(running: Running, bucket: str) -> int:
     """Status of an unsigned read."""
     try:
-        with urllib.request.urlopen(f"{running.http}/{bucket}/k", timeout=20) as answer:
+        with urllib.request.urlopen(f"{running.http}/{bucket}/k", timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
@@ -122,13 +121,6 @@ def test_services_are_let_in_for_accounts_of_the_organisation(tree: Tree, accoun
         one.client("iam").create_user(UserName="after")
     until(lambda: failed(outside.id))
     assert not failed(account.id)
-
-
-def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 25
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def test_a_policy_may_spare_a_unit(tree: Tree, account: Account, neighbour: Account) -> None:

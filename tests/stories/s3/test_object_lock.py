@@ -15,6 +15,7 @@ import pytest
 
 from tests.platform import Account, Running, allow
 from tests.stories.s3.test_forms import send
+from tests.waiting import until
 
 DAY = datetime.timedelta(days=1)
 DENIED = (403, "AccessDenied")
@@ -124,8 +125,20 @@ def test_no_administrator_removes_what_compliance_holds(home: Account, s3: Any, 
 
 
 def test_retention_ends_by_itself(s3: Any, bucket: str) -> None:
-    it = put(s3, bucket, ObjectLockRetainUntilDate=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3))
+    it = put(s3, bucket, "GOVERNANCE")
     assert refused(s3.delete_object, **it) == DENIED
+
+    def shortened() -> bool:
+        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)
+        retention = {"Mode": "GOVERNANCE", "RetainUntilDate": soon}
+        try:  # a moment that is over by now is refused
+            s3.put_object_retention(**it, Retention=retention, BypassGovernanceRetention=True)
+        except botocore.exceptions.ClientError as error:
+            assert error.response["Error"]["Code"] == "InvalidArgument", error
+            return False
+        return True
+
+    until(shortened)
     end = s3.get_object_retention(**it)["Retention"]["RetainUntilDate"]
     time.sleep(max(0.0, (end - datetime.datetime.now(datetime.UTC)).total_seconds()) + 0.05)
     s3.put_object_legal_hold(**it, LegalHold={"Status": "ON"})

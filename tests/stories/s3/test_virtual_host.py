@@ -23,7 +23,7 @@ def ask(account: Account, method: str, host: str, path: str, body: bytes = b"") 
         botocore.credentials.Credentials(keys.access_key, keys.secret, keys.token), "s3", REGION
     ).add_auth(request)
     headers = {name: value if isinstance(value, str) else value.decode() for name, value in request.headers.items()}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, {**headers, "Host": f"{host}:{port}"})
         answer = connection.getresponse()
@@ -60,7 +60,7 @@ def test_presigned_urls_open_one_object_for_a_while(account: Account) -> None:
 
         context = ssl.create_default_context(cafile=account.platform.authority)
         connection = http.client.HTTPSConnection(
-            "localhost", urlsplit(account.platform.url).port, timeout=10, context=context
+            "localhost", urlsplit(account.platform.url).port, timeout=60, context=context
         )
         try:
             connection.request(method, path, body)

@@ -76,7 +76,7 @@ class Workshop:
 
     def trained(self, name: str) -> dict[str, Any]:
         """The job when it is over."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 90
         while time.monotonic() < until:
             found: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=name)
             if found["TrainingJobStatus"] not in ("InProgress", "Stopping"):
@@ -86,7 +86,7 @@ class Workshop:
 
     def endpoint(self, name: str, *until_status: str) -> dict[str, Any]:
         """The endpoint when it has one of the statuses."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 90
         while time.monotonic() < until:
             found: dict[str, Any] = self.sagemaker.describe_endpoint(EndpointName=name)
             if found["EndpointStatus"] in until_status:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from tests.stories.sagemaker.conftest import IMAGE, Workshop, archive
+from tests.waiting import until  # noqa: F401 - stories of endpoints take it from here
 
 SCRIPT = b"""
 import os, time
@@ -85,12 +85,3 @@ def serve(workshop: Workshop, configuration: str, name: str = "e") -> Callable[.
         return answer
 
     return invoke
-
-
-def until(found: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What `found` finds, once it finds something."""
-    end = time.monotonic() + seconds
-    while not (something := found()):
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.1)
-    return something

@@ -192,22 +192,27 @@ def test_the_algorithms_mode_holds_where_a_channel_says_nothing(workshop: Worksh
 @pytest.mark.parametrize("mode", ["FastFile", "Pipe"])
 def test_what_may_not_be_read_any_more_ends_the_job_with_the_true_reason(workshop: Workshop, mode: str) -> None:
     fill(workshop, a=b"a" * 200_000, b=b"b")
+    from tests.stories.sagemaker.test_job_network import ASK
+
     script = f"""
+{ASK}
 import time
+def wait():
+    while call('s3', '/{workshop.bucket}/go')[0] != 200: time.sleep(0.1)
 if '{mode}' == 'Pipe':
     file = open('/opt/ml/input/data/train_0', 'rb')
     print(file.read(10), flush=True)
-    time.sleep(2)
+    wait()
     print(len(file.read()), flush=True)
-    time.sleep(30)
+    time.sleep(100)
 else:
     print(open('/opt/ml/input/data/train/a').read(1), flush=True)
-    time.sleep(2)
+    wait()
     open('/opt/ml/input/data/train/b').read()
 """
     name = workshop.train(f"import os\n{script}", InputDataConfig=[channel(workshop, "in/", mode)])
     logs = workshop.account.client("logs")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             if logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=name)["events"]:
@@ -220,6 +225,7 @@ else:
     workshop.account.client("iam").put_role_policy(
         RoleName="Execution", PolicyName="no", PolicyDocument=json.dumps(policy)
     )
+    workshop.s3.put_object(Bucket=workshop.bucket, Key="go", Body=b"")
     job = workshop.trained(name)
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith("ClientError: Data download failed: AccessDenied"), job["FailureReason"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.platform import REGION, Running
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
+from tests.waiting import until
 
 
 def keys(shop: Workshop, prefix: str) -> dict[str, bytes]:
@@ -25,15 +24,6 @@ def keys(shop: Workshop, prefix: str) -> dict[str, bytes]:
         except shop.s3.exceptions.NoSuchKey:
             continue
     return found
-
-
-def until(what: Any) -> Any:
-    last = time.monotonic() + 40
-    while time.monotonic() < last:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it does not come to be")
 
 
 def test_checkpoints_come_back_and_follow_the_job(workshop: Workshop) -> None:

@@ -121,8 +121,8 @@ def test_its_volume_dies_while_inputs_are_staged(workshop: Workshop) -> None:
 
 def test_its_launcher_is_killed_before_the_program_starts(workshop: Workshop) -> None:
     before = set(children(workshop.account.platform))
-    name = begin(workshop, MODEL)
-    end = time.monotonic() + 30
+    name = begin(workshop, f"{MODEL}\nimport time\ntime.sleep(100)")  # it is not over before it is looked for
+    end = time.monotonic() + 60
     while not (found := programs(workshop, f" {LAUNCHER} ", lambda pid: pid not in before)):
         assert time.monotonic() < end, children(workshop.account.platform)
     kill(found)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -50,6 +50,16 @@ def _alarm(workshop: Workshop, name: str) -> None:
     )  # fmt: skip
 
 
+def _errors(watch: Any, began: datetime) -> float:
+    """How many calls failed since then, as CloudWatch has it."""
+    told = watch.get_metric_statistics(
+        Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Statistics=["Sum"], Period=60,
+        Dimensions=[{"Name": "EndpointName", "Value": "e"}, {"Name": "VariantName", "Value": "AllTraffic"}],
+        StartTime=began, EndTime=began + timedelta(hours=1),
+    )  # fmt: skip
+    return float(sum(one["Sum"] for one in told["Datapoints"]))
+
+
 def test_an_alarm_that_goes_off_turns_an_update_back(here: Moved, guarded: Workshop) -> None:
     client, watch = guarded.sagemaker, guarded.account.client("cloudwatch")
     for name, script in (("A", {}), ("B", {"script": WORSE})):
@@ -91,7 +101,8 @@ def test_an_alarm_that_goes_off_turns_an_update_back(here: Moved, guarded: Works
                 assert error.response["Error"]["Code"] == "ModelError"
                 failed += 1
         assert 0 < failed < 40  # the canary's share of them
-        time.sleep(1.2)  # until what was counted is on the disk
+        began = datetime.now(UTC) - timedelta(minutes=10)
+        until(lambda: _errors(watch, began) >= failed)  # what was counted is on the disk
         here.ahead = 61_000_000  # the minute of the errors is over
         found = guarded.endpoint("e", "InService")
         assert found["EndpointConfigName"] == "A" and "PendingDeploymentSummary" not in found

@@ -282,7 +282,7 @@ if told['current_host'] == 'algo-1':
     link, _ = socket.create_server(('', 5000)).accept()
     link.sendall(b'hello')
 else:
-    for _ in range(100):
+    for _ in range(1200):
         try:
             assert socket.create_connection(('algo-1', 5000), 1).recv(5) == b'hello'
             break

@@ -156,7 +156,7 @@ def test_a_processing_job_reads_and_writes(workshop: Workshop) -> None:
         ],
         ProcessingOutputConfig={"Outputs": [{"OutputName": "made", "S3Output": target}]},
     )
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while (job := workshop.sagemaker.describe_processing_job(ProcessingJobName=name))["ProcessingJobStatus"] in (
         "InProgress",
     ):

@@ -21,6 +21,7 @@ from tests.stories.sagemaker.conftest import Workshop
 from tests.stories.sagemaker.test_channels import channel, fill
 from tests.stories.sagemaker.test_guardrails import refused, role
 from tests.stories.sagemaker.test_job_role import policy
+from tests.waiting import until
 
 TALK = """
 import json, os, socket, time
@@ -37,7 +38,7 @@ if me == 'algo-1':
         link.sendall(b'heard')
     os.makedirs('/opt/ml/model', exist_ok=True)
 else:
-    for _ in range(200):
+    for _ in range(1200):
         try:
             link = socket.create_connection(('algo-1', 5000), 1)
             break
@@ -82,6 +83,7 @@ class Tap:
 
     def __init__(self, process: int) -> None:
         self.heard = bytearray()
+        self.listens = False
         self._process = process
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._listen)
@@ -102,6 +104,7 @@ class Tap:
                 with contextlib.suppress(OSError):
                     if str(Path(path).readlink()) not in seen:
                         taps += self._tap(path, seen)
+                        self.listens = bool(taps)
             for tap in taps:
                 with contextlib.suppress(BlockingIOError):
                     while True:
@@ -139,16 +142,21 @@ def test_hosts_reach_each_other_and_nothing_else(
         )
         for given in ({}, {"EnableInterContainerTrafficEncryption": False}):
             refused(workshop.train, script="", **given)
+    from tests.stories.sagemaker.test_job_network import ASK
+
     fill(workshop, **dict.fromkeys("abcdefg", b"x"))
     assert platform.process is not None
+    begin = f"{ASK}\nimport time\nwhile call('s3', '/{workshop.bucket}/go')[0] != 200: time.sleep(0.1)\n"
     with Tap(platform.process.pid) as tap:
         name = workshop.train(
-            TALK,
+            begin + TALK,
             InputDataConfig=[channel(workshop, "in/", S3DataDistributionType="ShardedByS3Key")],
             ResourceConfig=INSTANCES,
             EnableInterContainerTrafficEncryption=encrypted,
             EnableNetworkIsolation=False,
         )
+        until(lambda: tap.listens)
+        workshop.s3.put_object(Bucket=workshop.bucket, Key="go", Body=b"")
         job = workshop.trained(name)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert len(tap.heard) > 2000

@@ -204,10 +204,11 @@ import argparse, time
 parser = argparse.ArgumentParser()
 parser.add_argument("--worth", type=float)
 parser.add_argument("--epochs", type=int, default=9)
+parser.add_argument("--pause", type=float, default=1)
 args, _ = parser.parse_known_args()
 for epoch in range(args.epochs):
     print(f"loss={args.worth + 1 / (epoch + 1):.4f};", flush=True)
-    time.sleep(0.2 if args.worth < 5 else 1)
+    time.sleep(0.2 if args.worth < 5 else args.pause)
 """
 WORTH = {"CategoricalParameterRanges": [{"Name": "worth", "Values": ["1", "2", "3", "9"]}]}
 
@@ -217,7 +218,7 @@ def test_the_median_rule_stops_a_weak_job_early(workshop: Workshop) -> None:
     name = tune(
         workshop,
         config("Grid", None, 1, ParameterRanges=WORTH, TrainingJobEarlyStoppingType="Auto"),
-        definition(workshop, EPOCHS, static={"epochs": "4"}),
+        definition(workshop, EPOCHS, static={"epochs": "4", "pause": "20"}),  # the weak one is never over by itself
     )
     done = tuned(workshop, name)
     assert done["HyperParameterTuningJobStatus"] == "Completed", done
@@ -260,7 +261,7 @@ def test_a_seed_proposes_again_what_it_proposed(workshop: Workshop) -> None:
 def test_stopping_stops_what_runs_and_nothing_more_begins(workshop: Workshop) -> None:
     script = "import time\nprint('loss=1.0;', flush=True)\ntime.sleep(50)"
     name = tune(workshop, config(most=10, parallel=2), definition(workshop, script))
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while len(trials(workshop, name, StatusEquals="InProgress")) < 2:
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -22,7 +22,7 @@ for path in ('/opt/ml/mine', '/opt/ml/model/m', '/tmp/mine'):
 
 def pool(workshop: Workshop, name: str, *until: str) -> dict[str, Any]:
     """The warm pool of a job, when it has one of the statuses."""
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while time.monotonic() < ends:
         found: dict[str, Any] = workshop.sagemaker.describe_training_job(TrainingJobName=name)["WarmPoolStatus"]
         if not until or found["Status"] in until:

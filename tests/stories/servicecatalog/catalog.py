@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.platform import Account, Keys, allow
+from tests.waiting import until
 
 SERVICE = {"Service": "servicecatalog.amazonaws.com"}
 LAUNCH = (
@@ -128,9 +128,11 @@ class Person:
 
     def settled(self, record: str) -> dict[str, Any]:
         """A record that nothing happens to any more."""
-        for _ in range(900):
-            told: dict[str, Any] = self.client.describe_record(Id=record)
-            if told["RecordDetail"]["Status"] in ("SUCCEEDED", "FAILED"):
-                return told
-            time.sleep(0.05)
-        raise AssertionError(told)
+        found: dict[str, Any] = until(
+            lambda: (
+                told
+                if (told := self.client.describe_record(Id=record))["RecordDetail"]["Status"] in ("SUCCEEDED", "FAILED")
+                else None
+            )
+        )
+        return found

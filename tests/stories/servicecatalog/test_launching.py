@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -261,12 +260,12 @@ def test_a_plan_tells_what_a_launch_would_make(place: Place) -> None:
 
     def planned(name: str, **more: Any) -> tuple[str, dict[str, Any]]:
         id = client.create_provisioned_product_plan(**given | more, PlanName=name)["PlanId"]
-        for _ in range(600):
+
+        def look() -> Any:
             told = client.describe_provisioned_product_plan(PlanId=id)
-            if told["ProvisionedProductPlanDetails"]["Status"] != "CREATE_IN_PROGRESS":
-                return id, told
-            time.sleep(0.05)
-        raise AssertionError(told)
+            return told if told["ProvisionedProductPlanDetails"]["Status"] != "CREATE_IN_PROGRESS" else None
+
+        return id, until(look)
 
     owner = {"Tags": [{"Key": "owner", "Value": "ann"}]}
     id, told = planned("first", **owner)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -12,17 +11,20 @@ from tests.platform import Account, allow
 from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.cloudformation.stacks import template as stack
 from tests.stories.servicecatalog.catalog import Catalog, project_template
+from tests.waiting import until
 
 ROLE = "AmazonSageMakerServiceCatalogProductsLaunchRole"
 
 
 def _settled(client: Any, name: str) -> dict[str, Any]:
-    for _ in range(600):
-        told: dict[str, Any] = client.describe_project(ProjectName=name)
-        if not told["ProjectStatus"].endswith("InProgress"):
-            return told
-        time.sleep(0.05)
-    raise AssertionError(told)
+    found: dict[str, Any] = until(
+        lambda: (
+            None
+            if (told := client.describe_project(ProjectName=name))["ProjectStatus"].endswith("InProgress")
+            else told
+        )
+    )
+    return found
 
 
 def test_a_project_is_a_product_that_the_launch_role_makes(account: Account) -> None:

@@ -102,7 +102,7 @@ def test_a_long_poll_ends_when_a_message_comes(account: Account) -> None:
     assert got == [["now"]]
     sqs.send_message(QueueUrl=url, MessageBody="then")
     for one in waiting:
-        one.join(10)
+        one.join(60)
     assert sorted(got) == [["now"], ["then"]]
     assert bodies(sqs, url, WaitTimeSeconds=0) == []
 

@@ -39,7 +39,7 @@ class Machines:
         ]
         return arn
 
-    def ended(self, arn: str, seconds: float = 30) -> dict[str, Any]:
+    def ended(self, arn: str, seconds: float = 60) -> dict[str, Any]:
         """The execution when it is over; its output parsed."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

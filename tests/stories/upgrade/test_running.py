@@ -54,7 +54,7 @@ def test_an_upgrade_carries_on_with_what_runs(running: Running, ending: str) -> 
     running.launch()
     shop.sagemaker, shop.s3 = shop.account.client("sagemaker"), shop.account.client("s3")
     assert shop.endpoint("served", "InService")["EndpointStatus"] == "InService"
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while True:
         try:
             assert invoke() == answer

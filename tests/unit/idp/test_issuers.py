@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,20 +75,19 @@ def test_this_machine_is_for_development(issuers: Issuers, issuer: Issuer) -> No
 def test_a_silent_issuer_is_given_up_and_nobody_else_waits(tmp_path: Path, issuer: Issuer) -> None:
     authority = tmp_path / "ca.pem"
     authority.write_bytes(issuer.authority[0].public_bytes(serialization.Encoding.PEM))
-    issuers = Issuers(authority, seconds=0.6)
+    issuers = Issuers(authority, seconds=60)
     issuers.loopback = True
     silent = socket.create_server(("127.0.0.1", 0))
 
     async def ask() -> None:
         await issuers.keys(issuer.url, (), "")
-        started = time.monotonic()
         waiting = asyncio.create_task(issuers.keys(f"https://localhost:{silent.getsockname()[1]}", (), ""))
         await asyncio.sleep(0.05)
         await issuers.keys(issuer.url, (), "unknown")  # fetched meanwhile
-        assert time.monotonic() - started < 0.5 and not waiting.done()
+        assert not waiting.done()
+        silent.close()
         with pytest.raises(Rejected):
             await waiting
-        assert 0.5 < time.monotonic() - started < 5
 
     try:
         asyncio.run(ask())

@@ -61,7 +61,7 @@ class Bench:
         self.opened.append(Opened(bound))
         return self.opened[-1]
 
-    async def hello(self, namespace: str, address: str, patience: float = 5.0) -> bool:
+    async def hello(self, namespace: str, address: str, patience: float = 60.0) -> bool:
         """Whether somebody answers at an address, from a namespace, within some seconds."""
 
         def body() -> None:

@@ -149,13 +149,14 @@ def test_servers_on_demand_come_for_calls_and_go_when_idle(tmp_path: Path) -> No
         answers = await asyncio.gather(*(serving.invoke("k", call(b"slow")) for _ in range(3)), return_exceptions=True)
         assert sum(isinstance(one, Throttled) for one in answers) == 1
         assert [one[0].body for one in answers if isinstance(one, tuple)] == [b"Aslow", b"Aslow"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while bench.closed < bench.made:
                 await asyncio.sleep(0.05)
         assert serving.servers("k", "v") == 0
         # From nothing, a call starts one again.
+        made = bench.made
         answer, _ = await serving.invoke("k", call(b"x"))
-        assert answer.body == b"Ax" and bench.made == 3
+        assert answer.body == b"Ax" and bench.made == made + 1
 
     on(work, tmp_path)
 
@@ -272,7 +273,7 @@ def test_who_watches_is_told_of_every_call(tmp_path: Path) -> None:
             servers: int,
             shadow: bool,
         ) -> None:
-            assert isinstance(outcome, Answer) and 0 < seconds < 30 and servers == 1
+            assert isinstance(outcome, Answer) and 0 < seconds < 300 and servers == 1
             seen.append((variant, outcome.status, shadow))
 
     async def work(bench: Bench, serving: Serving) -> None:
@@ -280,7 +281,7 @@ def test_who_watches_is_told_of_every_call(tmp_path: Path) -> None:
         await serving.bring("k", "o", variants, observer=Watching())
         serving.shift("k", "o", 1.0)
         await serving.invoke("k", call(b"x"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(seen) < 2:
                 await asyncio.sleep(0.02)
 
@@ -305,7 +306,7 @@ def test_a_server_that_hangs_is_found_out_by_its_pings_and_started_again(
         os.kill(first, signal.SIGSTOP)
         with pytest.raises(Slow):
             await serving.invoke("k", call(b"x", seconds=0.2))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(told) < 2:
                 await asyncio.sleep(0.05)
         second = int((await serving.invoke("k", call(b"pid")))[0].body)

@@ -129,11 +129,11 @@ def test_what_functions_give_is_bounded() -> None:
     ids=lambda body: body[:12],
 )
 def test_hostile_bodies_are_refused_in_words_and_in_time(body: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(Refused) as caught:
         templates.read(body)
     assert caught.value.code == "ValidationError" and caught.value.message
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_short_forms_and_scalars() -> None:
