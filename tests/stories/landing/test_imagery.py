@@ -191,6 +191,7 @@ def _rooted(host: str) -> str:
 @pytest.mark.control("IMG-06", lacking="a second team with the same name and tag")
 @pytest.mark.control("IMG-11", lacking="30 days by the clock; a rule that judges an image's age")
 @pytest.mark.control("IMG-14", lacking="a push from another account")
+@pytest.mark.timeout(900)  # the longest story, and longer in its long form
 def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     story = Story(zone, tmp_path)
     base, framework, team = "bank-base-debian", "bank-framework-python", "bank-mortgage-images"
