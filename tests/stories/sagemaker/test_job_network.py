@@ -162,7 +162,7 @@ def config(vpc: Vpc) -> dict[str, Any]:
 
 
 @pytest.mark.control("XVE-01", "XVE-02", "XVE-05")
-@pytest.mark.control("GRD-07", lacking="models, notebooks and tuning jobs")
+@pytest.mark.control("GRD-07", lacking="tuning jobs; models and notebooks have tests of their own")
 def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(
     workshop: Workshop, vpc: Vpc, neighbour: Account, mission: Path
 ) -> None:
