@@ -58,7 +58,7 @@ def build(name: str, progress: Callable[[str], None] = lambda _: None) -> Path:
         lock = (_LOCKS / name / "requirements.lock").read_text()
         source = _FROM_SOURCE.get(name, "")
         install = ("pip", "install", "--python", str(python), "--require-hashes", "-r")
-        _uv(*install, _written(place, _only(lock, source, without=True)), "--only-binary", ":all:")
+        _uv(*install, _written(place, _only(lock, source, without=True)), "--no-deps", "--only-binary", ":all:")
         if source:  # with what is installed by now, and nothing that is fetched besides
             _uv(*install, _written(place, _only(lock, source)), "--no-deps", "--no-build-isolation")
         (place / ".built").touch()

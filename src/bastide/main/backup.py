@@ -42,6 +42,7 @@ import bastide
 from bastide.commands import DATA_OPTION
 from bastide.engines.artifacts import Copies, Place, PlaceError, Unavailable, deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_ring, open_root, ring_of
+from bastide.main import tracks
 from bastide.main.objects import leave_place, open_copies, owner_of, set_owner, take_place
 from bastide.main.options import OBJECTS_OPTION
 from bastide.services import codeartifact, codecommit, ecr, lambda_, s3
@@ -55,7 +56,7 @@ _HEAD: Final = struct.Struct(">16s16s8s")
 _SIZE: Final = struct.Struct(">I?")
 _NAME: Final = re.compile(
     r"manifest\.json|bastide\.(json|db)|administrator\.json|tls/[a-z]+\.(pem|key)|journal/[0-9]+\.journal"
-    r"|objects/[0-9a-f]{2}/[0-9a-f]{32}|identity-provider\.json|development-(people\.json|identity-provider\.key)"
+    r"|objects/[0-9a-f]{2}/[0-9a-f]{32}|tracking/[0-9a-f]{32}|identity-provider\.json|development-(people\.json|identity-provider\.key)"
 )
 """What may lie in a backup: nothing that a restore writes elsewhere."""
 
@@ -188,11 +189,11 @@ def take(
     told: Callable[[int, int], None] = lambda done, whole: None,
 ) -> dict[str, Any]:
     """Writes a backup of the platform in `directory`; returns its manifest. root: the platform's key. told: bytes
-    of objects done, and in all.
+    of objects done, and in all. What MLflow's servers hold is as of a moment a little later, each as of one.
 
     Raises FileNotFoundError when an object that the database names is missing, and apsw.Error when a page of the database
-    is not what was written: the platform itself is damaged then; PlaceError and OSError when the store of its objects does
-    not serve.
+    is not what was written: the platform itself is damaged then; Unkept when runs cannot be read; PlaceError and OSError
+    when the store of its objects does not serve.
     """
     sealing = _Sealing(target, root)
     with (
@@ -237,6 +238,8 @@ def take(
                 archive.addfile(member, file)
             done += size
             told(done, whole)
+        for id, content in tracks.read(directory, copy, root, Path(folder) / "volumes"):
+            _add(archive, f"tracking/{id}", content)
         archive.add(directory.configuration, "bastide.json", filter=_bare)
     sealing.finish()
     return manifest
@@ -252,6 +255,7 @@ def safe_of(directory: DataDirectory, root: RootKey) -> bytes:
 def _cleared(folder: Path) -> Iterator[None]:
     """Without the snapshot that a killed backup may have left."""
     for left in folder.glob(".backup-*"):
+        tracks.unmount(left / "volumes")
         shutil.rmtree(left)
     yield
 
@@ -307,6 +311,10 @@ def bring_back(
                 copies.bring(member.name[-32:], file, member.size)
                 continue
             path = directory.root / member.name
+            if member.name.startswith("tracking/"):
+                with tempfile.TemporaryDirectory(prefix=".restore-", dir=directory.root) as folder:
+                    tracks.lay(directory, root, member.name[-32:], file, Path(folder) / "volumes")
+                continue
             if path == directory.configuration:
                 _complete(directory, copies)
                 _settle(directory.database, owner)
@@ -414,7 +422,7 @@ def backup(data: Path, target: Path) -> None:
         raise click.ClickException(f"the platform is damaged: {error.filename} is missing") from None
     except (apsw.Error, database.Damaged) as error:
         raise click.ClickException(f"the platform is damaged, see `bastide verify`: {error}") from None
-    except (PlaceError, Unavailable) as error:
+    except (PlaceError, Unavailable, tracks.Unkept) as error:
         raise click.ClickException(str(error)) from None
     finally:
         draft.unlink(missing_ok=True)
@@ -459,7 +467,9 @@ def restore(data: Path, source: Path, key: Path | None, safe: Path | None, objec
     try:
         with source.open("rb") as file:
             manifest = bring_back(file, safe.read_bytes(), key, directory, objects, owner)
-    except (Unreadable, PlaceError, Unavailable, PermissionError, ValueError, RuntimeError, tarfile.TarError) as error:
+    except (
+        Unreadable, tracks.Unkept, PlaceError, Unavailable, PermissionError, ValueError, RuntimeError, tarfile.TarError,
+    ) as error:  # fmt: skip
         _clear(data.iterdir())
         with contextlib.suppress(PlaceError, OSError):
             leave_place(objects)

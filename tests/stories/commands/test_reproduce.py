@@ -162,7 +162,7 @@ def test_a_model_on_real_data_is_what_plain_code_makes_and_is_made_again(
     assert report["metrics"] == [{"name": "score", "first": reached, "second": reached, "equal": True}]
 
 
-@pytest.mark.control("LIN-03", lacking="DVC")
+@pytest.mark.control("LIN-03")
 def test_changed_data_is_taken_from_its_versions_or_told(workshop: Workshop) -> None:
     price = _price()
     lines = price.splitlines(keepends=True)

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import subprocess
 import tarfile
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import pytest
 
 from tests.platform import Account, allow
 from tests.stories.cloudtrail.test_trail import Records
+from tests.stories.codecommit.remote import Remote
 from tests.stories.ec2.conftest import make_vpc
 from tests.stories.mission.test_data_and_keys import TRUST, refused
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
@@ -407,36 +407,33 @@ def test_processing_shards_fails_and_stops_as_it_is_told(workshop: Workshop) -> 
     assert [one["ProcessingJobName"] for one in listed] == [endless]
 
 
-@pytest.mark.control("LIN-02", lacking="CodeCommit: the repository is one beside the platform, which keeps none")
+@pytest.mark.control("LIN-02")
 def test_the_commit_that_a_model_tells_gives_the_code_it_was_trained_with(workshop: Workshop, tmp_path: Path) -> None:
-    def git(*words: str) -> bytes:
-        named = ["-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "init.defaultBranch=main"]
-        return subprocess.run(["git", "-C", str(tmp_path), *named, *words], check=True, capture_output=True).stdout
+    remote, client = Remote(workshop.account, tmp_path), workshop.sagemaker
+    repositories = remote.client
+    repositories.create_repository(repositoryName=remote.name)
 
-    def archived(commit: str) -> bytes:
-        git("checkout", "-q", commit)
-        return gzip.compress(git("archive", "HEAD"), mtime=0)
+    def archived(at: str, commit: str) -> bytes:
+        remote.git("checkout", "-q", commit, at=at)
+        remote.git("archive", "-o", f"{tmp_path}/{at}.tar", "HEAD", at=at)
+        return gzip.compress((tmp_path / f"{at}.tar").read_bytes(), mtime=0)
 
     def digest(packed: bytes) -> str:
         told = json.dumps([["code.tar.gz", f"sha256:{hashlib.sha256(packed).hexdigest()}"]], separators=(",", ":"))
         return f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"
 
-    git("init", "-q")
-    commits = []
-    for number in (1, 2):
-        (tmp_path / "train.py").write_text(f"open('/opt/ml/model/m', 'w').write('{number}')")
-        git("add", "train.py")
-        git("commit", "-q", "-m", str(number))
-        commits.append(git("rev-parse", "HEAD").decode().strip())
+    remote.git("clone", "-q", remote.url, "own")
+    commits = [remote.work("own", train_dot_py=f"open('/opt/ml/model/m', 'w').write('{number}')") for number in (1, 2)]
+    remote.git("push", "-q", "origin", "HEAD:main", at="own")
     jobs = []
     for commit in commits:
-        workshop.s3.put_object(Bucket=workshop.bucket, Key=f"{commit}/code.tar.gz", Body=archived(commit))
+        workshop.s3.put_object(Bucket=workshop.bucket, Key=f"{commit}/code.tar.gz", Body=archived("own", commit))
         words = {
             "sagemaker_program": "train.py",
             "sagemaker_submit_directory": f"s3://{workshop.bucket}/{commit}/code.tar.gz",
         }
         jobs.append(workshop.train("", HyperParameters=words, Tags=[{"Key": "commit", "Value": commit}]))
-    client, found = workshop.sagemaker, []
+    found = []
     for job in [workshop.trained(name) for name in jobs]:
         assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
         [component] = client.list_trial_components(SourceArn=job["TrainingJobArn"])["TrialComponentSummaries"]
@@ -446,7 +443,32 @@ def test_the_commit_that_a_model_tells_gives_the_code_it_was_trained_with(worksh
         ids = {kind["SourceIdType"]: kind["Value"] for kind in code["Source"]["SourceTypes"]}
         found.append((code["MetadataProperties"]["CommitId"], ids["Custom"]))
     assert [commit for commit, _ in found] == commits
-    assert [told for _, told in found] == [digest(archived(commit)) for commit in commits]
+    # Whoever has the model has the commit, and whoever has the commit has the code, out of the platform's repository.
+    remote.git("clone", "-q", remote.url, "theirs")
+    assert [told for _, told in found] == [digest(archived("theirs", commit)) for commit in commits]
     assert found[0][1] != found[1][1]
-    with pytest.raises(subprocess.CalledProcessError):
-        archived("0" * 40)
+    assert repositories.get_commit(repositoryName="code", commitId=commits[1])["commit"]["parents"] == [commits[0]]
+    held = repositories.get_file(repositoryName="code", commitSpecifier=commits[0], filePath="train.py")
+    assert held["fileContent"] == b"open('/opt/ml/model/m', 'w').write('1')"
+    both = {"beforeCommitSpecifier": commits[0], "afterCommitSpecifier": commits[1]}
+    [difference] = repositories.get_differences(repositoryName="code", **both)["differences"]
+    assert difference["afterBlob"]["path"] == "train.py"
+    missing = {"repositoryName": "code", "commitId": "0" * 40}
+    assert refused(repositories.get_commit, **missing) == "CommitIdDoesNotExistException"
+    assert remote.git("checkout", "0" * 40, at="theirs", fine=False).returncode
+    # What was released stays: who pushes may not push over it.
+    denied = {
+        "Effect": "Deny", "Action": "codecommit:GitPush", "Resource": "*",
+        "Condition": {
+            "StringEqualsIfExists": {"codecommit:References": ["refs/heads/main"]},
+            "Null": {"codecommit:References": "false"},
+        },
+    }  # fmt: skip
+    pushes = allow("codecommit:GitPull", "codecommit:GitPush")
+    pushes["Statement"].append(denied)
+    workshop.account.role("Scientist", pushes)
+    scientist = workshop.account.as_role("Scientist")
+    remote.git("checkout", "-q", commits[0], at="own")
+    told = remote.git("push", "--force", "origin", "HEAD:main", at="own", keys=scientist, fine=False)
+    assert "403" in told.stderr
+    assert repositories.get_branch(repositoryName="code", branchName="main")["branch"]["commitId"] == commits[1]

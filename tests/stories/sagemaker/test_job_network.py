@@ -12,10 +12,13 @@ from botocore.exceptions import ClientError
 from tests.platform import Account, allow
 from tests.stories.cloudtrail.test_trail import Records
 from tests.stories.ec2.conftest import Vpc, make_vpc
+from tests.stories.mission.test_jobs import process
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
 from tests.stories.sagemaker.test_guardrails import refused, role
 from tests.stories.sagemaker.test_job_role import policy
 from tests.stories.sagemaker.test_several_hosts import model_of
+from tests.stories.sagemaker.test_tuning import config as tuning
+from tests.stories.sagemaker.test_tuning import definition, tune
 
 # What boto3 does, in the standard library: environments of jobs need not have boto3.
 ASK = """
@@ -162,15 +165,18 @@ def config(vpc: Vpc) -> dict[str, Any]:
 
 
 @pytest.mark.control("XVE-01", "XVE-02", "XVE-05")
-@pytest.mark.control("GRD-07", lacking="tuning jobs; models and notebooks have tests of their own")
+@pytest.mark.control("GRD-07")
 def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(
     workshop: Workshop, vpc: Vpc, neighbour: Account, mission: Path
 ) -> None:
     """What it reads lies in another account, whose policy demands the endpoint."""
     administrator = workshop.sagemaker
     guardrail = policy(mission, "24-guardrail-vpc-deployment.json")
-    workshop.sagemaker = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
+    bound = role(workshop.account, "Bound", free=allow("sagemaker:*", "iam:PassRole"), guardrail=guardrail)
+    workshop.sagemaker = bound
     refused(workshop.train, script="")
+    refused(tune, workshop=workshop, configured=tuning(most=1, parallel=1))
+    refused(process, shop=workshop, script="pass", inputs=[], outputs=[])
     for lacking in ("subnet-00000000", vpc.subnet):
         told = {"Subnets": [lacking], "SecurityGroupIds": ["sg-00000000"]}
         with pytest.raises(ClientError, match="ValidationException"):
@@ -256,6 +262,9 @@ while call('s3', '/{workshop.bucket}/told/seen', base='https://s3.us-east-1.amaz
     reads = [one for one in records.delivered() if one["eventName"] == "GetObject" and "errorCode" not in one]
     assert reads and {one["vpcEndpointId"] for one in reads} == {endpoint}
     assert {one["userIdentity"]["accountId"] for one in reads} == {workshop.account.id}
+    workshop.sagemaker = bound
+    tune(workshop, tuning(most=1, parallel=1), definition(workshop, VpcConfig=config(vpc)))
+    process(workshop, "pass", [], [], NetworkConfig={"VpcConfig": config(vpc)})
 
 
 @pytest.mark.control("PRM-12")

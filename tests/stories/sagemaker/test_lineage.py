@@ -217,7 +217,7 @@ def test_what_nobody_made_here_says_so_and_a_guardrail_refuses_it(workshop: Work
     approver.update_model_package(ModelPackageArn=known, ModelApprovalStatus="Approved")
 
 
-@pytest.mark.control("LIN-03", lacking="DVC")
+@pytest.mark.control("LIN-03")
 def test_people_add_their_own_and_forge_nothing(workshop: Workshop) -> None:
     client = workshop.sagemaker
     prepare(workshop)

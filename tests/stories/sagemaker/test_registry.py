@@ -104,7 +104,7 @@ def test_what_is_registered_is_looked_into_and_a_guardrail_knows(workshop: Works
 
 
 @pytest.mark.control("INV-02", "PIP-06")
-@pytest.mark.control("LIN-06", lacking="a policy that keeps what serves from being deleted")
+@pytest.mark.control("LIN-06")
 def test_a_version_holds_what_was_said_of_it_and_who_decided(workshop: Workshop) -> None:
     client = workshop.sagemaker
     client.create_model_package_group(ModelPackageGroupName="credit")
@@ -129,13 +129,14 @@ def test_a_version_holds_what_was_said_of_it_and_who_decided(workshop: Workshop)
             AdditionalInferenceSpecifications=[
                 {"Name": "small", "Containers": [{"Image": IMAGE, "ModelDataUrl": url}]}
             ],
-            Tags=[{"Key": "version", "Value": str(number)}],
+            Tags=[{"Key": "model", "Value": "credit"}, {"Key": "version", "Value": str(number)}],
             **said,
         )["ModelPackageArn"]
         for number in (1, 2, 3)
     ]
     assert [one.rsplit("/", 1)[-1] for one in arns] == ["1", "2", "3"]
-    assert client.list_tags(ResourceArn=arns[1])["Tags"] == [{"Key": "version", "Value": "2"}]
+    tags = {one["Key"]: one["Value"] for one in client.list_tags(ResourceArn=arns[1])["Tags"]}
+    assert tags == {"model": "credit", "version": "2"}
     found = client.describe_model_package(ModelPackageName=arns[0])
     assert {key: found[key] for key in said} == said
     [container] = found["AdditionalInferenceSpecifications"][0]["Containers"]
@@ -173,7 +174,28 @@ def test_a_version_holds_what_was_said_of_it_and_who_decided(workshop: Workshop)
     assert told["ApprovalDescription"] == "fine" and told["DecidedBy"].startswith("arn:aws:sts:")
     with pytest.raises(ClientError, match="recorded by the service"):
         client.update_action(ActionName=decided[0]["ActionName"], Properties={"DecidedBy": "nobody"})
-    client.delete_model_package(ModelPackageName=arns[2])
+    # What serves says so, and a policy keeps it; whoever keeps the registry cannot say that it serves no more.
+    client.add_tags(ResourceArn=arns[0], Tags=[{"Key": "serves", "Value": "production"}])
+    keeps = allow("sagemaker:*")
+    serving = {"StringEquals": {"aws:ResourceTag/serves": "production"}}
+    keeps["Statement"].append(
+        {
+            "Effect": "Deny", "Action": ["sagemaker:DeleteModelPackage", "sagemaker:DeleteTags", "sagemaker:AddTags"],
+            "Resource": "*", "Condition": serving,
+        }
+    )  # fmt: skip
+    workshop.account.role("Registrar", keeps)
+    registrar = workshop.account.client("sagemaker", workshop.account.as_role("Registrar"))
+    for attempt in (
+        lambda: registrar.delete_model_package(ModelPackageName=arns[0]),
+        lambda: registrar.delete_tags(ResourceArn=arns[0], TagKeys=["serves"]),
+        lambda: registrar.add_tags(ResourceArn=arns[0], Tags=[{"Key": "serves", "Value": "no"}]),
+    ):
+        with pytest.raises(ClientError, match="AccessDeniedException"):
+            attempt()
+    registrar.delete_model_package(ModelPackageName=arns[2])
+    with pytest.raises(ClientError, match="does not exist"):
+        client.describe_model_package(ModelPackageName=arns[2])
     again = client.create_model_package(ModelPackageGroupName="credit", InferenceSpecification=_spec(url))
     assert again["ModelPackageArn"].endswith("/4")
     with pytest.raises(ClientError, match="holds model packages"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +21,11 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from bastide.engines import images
+from bastide.engines.keys import open_root
+from bastide.main import tracks
+from bastide.store.directory import DataDirectory
 from tests.clients.program import run, surroundings
-from tests.platform import REGION, Account, Keys, Running, allow
+from tests.platform import PROGRAM, REGION, Account, Keys, Running, allow
 
 PROGRAMS = Path(__file__).parents[1] / "clients" / "programs"
 
@@ -185,8 +190,16 @@ def test_artifacts_are_read_with_the_servers_role(tracking: Tracking) -> None:
     assert status == 403 and "is not authorized to perform: s3:ListBucket" in told["message"], told
 
 
-def test_a_stopped_server_is_refused_and_what_it_held_survives_a_kill(tracking: Tracking, running: Running) -> None:
+def test_a_stopped_server_is_refused_and_what_it_held_survives_a_kill_and_a_restore(
+    tracking: Tracking, running: Running, tmp_path: Path
+) -> None:
     asked = {"TrackingServerName": tracking.name}
+    # While it serves a backup reads through the volume that is open.
+    directory = DataDirectory(running.data)
+    [(_, kept)] = tracks.read(directory, directory.database, open_root(running.data), tmp_path / "none")
+    with contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        copy.deserialize(kept)
+        assert ("C", "0.5") in copy.execute("SELECT key, value FROM params").fetchall()
     tracking.sagemaker.stop_mlflow_tracking_server(**asked)
     assert tracking.status("Stopped")["IsActive"] == "Inactive"
     status, told, _ = tracking.api("POST", "experiments/search", {"max_results": 5})
@@ -199,6 +212,17 @@ def test_a_stopped_server_is_refused_and_what_it_held_survives_a_kill(tracking: 
     (running.data / "away").rename(running.data / "tracking")
     tracking.sagemaker.start_mlflow_tracking_server(**asked)
     running.kill()
+    # What is left is backed up and brought back somewhere else, and goes on there.
+    target, key = tmp_path / "b", running.data / "root.key"
+    elsewhere = tmp_path / "machine" / "data"
+    for words in (
+        ("backup", "--data", running.data, target),
+        ("restore", "--data", elsewhere, target, "--root-key", key),
+    ):
+        done = subprocess.run([*PROGRAM, *map(str, words)], check=False, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert b"irises" not in b"".join(one.read_bytes() for one in elsewhere.glob("tracking/*/**/*") if one.is_file())
+    running.data = elsewhere
     running.launch()
     tracking.sagemaker = tracking.account.client("sagemaker")
     tracking.status("Started")

@@ -22,7 +22,7 @@ from bastide.engines.sandbox import Limits, Running, SandboxError, Sandboxes, Sp
 from bastide.engines.serving import Container, Instance, Serving, Standing, Unhealthy
 from bastide.engines.workflow import Failed
 from bastide.kernel import Calls
-from bastide.services.sagemaker import job_network
+from bastide.services.sagemaker import job_network, tracks
 from bastide.services.sagemaker.host import public
 from bastide.services.sagemaker.session import RoleSession
 from bastide.services.sagemaker.tracking_server import ENVIRONMENT, INDEX, PASSING, TRACKING_SERVER, arn_of
@@ -142,7 +142,7 @@ class _Building:
         self._calls = calls
         self._place = folder / row.doc["_id"]
         self._row = row
-        self._name = f"tracking-{row.doc['_id']}"
+        self._name = tracks.volume_of(row.doc["_id"])
         self._session = RoleSession(
             calls, row.doc["RoleArn"], account=row.account, region=row.region, source_arn=arn_of(row)
         )
@@ -185,10 +185,10 @@ class _Building:
             raise Failed("InternalServerError", "the volume that its runs are on is gone")
         volumes = calls.engine(Volumes)
         await volumes.close(self._name)
-        key = calls.engine(RootKey).derive(f"tracking/{arn_of(row)}/{row.doc['_id']}")
+        key = tracks.key_of(calls.engine(RootKey), arn_of(row), row.doc["_id"])
         volume = await volumes.keep(self._name, key, self._place)
         await job_network.connect(self._session, self._network, arn_of(row), 1, None, isolated=False, encrypted=False)
-        work = volume / "server"
+        work = (volume / tracks.STORE).parent
         await asyncio.to_thread(work.mkdir, exist_ok=True)
         trusted = volume / "authority.pem"
         await asyncio.to_thread(public, trusted, self._network.authority)
