@@ -150,6 +150,9 @@ class Notebooks:
         except (Failed, Refused, SandboxError, NetworkError, Unforeseen, OSError) as error:
             _log.warning("%s could not become what it is to be: %s", arn, error)
             why = error.message if isinstance(error, Failed | Refused) else f"InternalServerError: {error}"
+        except Exception:
+            _log.exception("%s could not become what it is to be", arn)  # nobody waits for ever for what nobody foresaw
+            why = "InternalServerError: an internal error occurred; the platform's log has it."
         await self._calls.store.write(lambda tx: _told(tx, row, why))
 
     async def _watch(self, arn: str, row: Row, machine: _Machine) -> None:
