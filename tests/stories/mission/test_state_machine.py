@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from tests.platform import Account, allow
 from tests.stories.cloudformation.stacks import Stacks
+from tests.stories.codepipeline.releases import action, releases_of, stage
 from tests.stories.ec2.conftest import make_vpc
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry
@@ -137,8 +138,8 @@ def _stack(stacks: Stacks, printed: dict[str, Any], name: str, key: str, templat
     )
 
 
-@pytest.mark.control("EXP-19", "STG-05", lacking="the pipeline's half, and the data science SDK's own program")
-@pytest.mark.control("PEX-05")
+@pytest.mark.control("EXP-19", lacking="the data science SDK's own program")
+@pytest.mark.control("PEX-05", "STG-05")
 def test_the_printed_machine_trains_and_deploys(workshop: Workshop, printed: dict[str, Any]) -> None:
     account = workshop.account
     workshop.s3.put_object(Bucket=workshop.bucket, Key="raw/a.csv", Body=b"raw,1\n")
@@ -158,30 +159,41 @@ def test_the_printed_machine_trains_and_deploys(workshop: Workshop, printed: dic
     assert machine.endswith(":stateMachine:SM-train-Step_Function")
     assert described["roleArn"] == printed["roles"]["StepFunctions"]
     assert printed["parameters"]["TrainingImageURL"] in described["definition"] and "${T" not in described["definition"]
-    arn = machines.started(machine, name="first")
-    found = machines.ended(arn, 120)
-    assert found["status"] == "SUCCEEDED", workshop.sagemaker.describe_endpoint(EndpointName="test-first")[
-        "FailureReason"
+    # A pipeline starts it, waits for it, and is as it is.
+    releases = releases_of(account)
+    run = action("Run", "Invoke", "StepFunctions", {"StateMachineArn": machine, "ExecutionNamePrefix": "first"})
+    pipeline = releases.made(stage("Train", run), wait=False)
+    first = releases.newest(pipeline)
+    assert releases.over(pipeline, first, 120)["status"] == "Succeeded", releases.actions(pipeline, first)
+    arn = releases.actions(pipeline, first)["Run"]["output"]["executionResult"]["externalExecutionId"]
+    name, found = arn.rpartition(":")[2], machines.ended(arn)
+    assert found["status"] == "SUCCEEDED" and name.startswith("first-")
+    assert [one["executionArn"] for one in machines.states.list_executions(stateMachineArn=machine)["executions"]] == [
+        arn
     ]
     output = found["output"]
     assert output["processing"]["ProcessingJobStatus"] == "Completed"
     assert output["training"]["TrainingJobStatus"] == "Completed"
     assert output["endpointState"] == {"Status": "InService"}
     assert output["training"]["ModelArtifacts"]["S3ModelArtifacts"].startswith(
-        f"s3://{workshop.bucket}/models/train-first/"
+        f"s3://{workshop.bucket}/models/train-{name}/"
     )
     entered = [
         one["stateEnteredEventDetails"]["name"] for one in machines.events(arn) if one["type"].endswith("Entered")
     ]
     assert entered[:5] == ["ProcessData", "TrainModel", "CreateModel", "CreateTestEndpointConfig", "DeployTestEndpoint"]
-    body = account.client("sagemaker-runtime").invoke_endpoint(EndpointName="test-first", Body=b"x")["Body"].read()
+    body = account.client("sagemaker-runtime").invoke_endpoint(EndpointName=f"test-{name}", Body=b"x")["Body"].read()
     assert b"seen x" in body
     # A job that fails takes the Catch path.
     workshop.s3.delete_object(Bucket=workshop.bucket, Key="raw/a.csv")
     workshop.s3.put_object(Bucket=workshop.bucket, Key="raw/b.csv", Body=b"raw,1\n")
-    arn = machines.started(machine, name="second")
-    found = machines.ended(arn, 60)
+    second = releases.started(pipeline)
+    assert releases.over(pipeline, second, 120)["status"] == "Failed"
+    assert releases.stages(pipeline)["Train"]["latestExecution"]["status"] == "Failed"
+    arn = releases.actions(pipeline, second)["Run"]["output"]["executionResult"]["externalExecutionId"]
+    found = machines.ended(arn)
     assert (found["status"], found["error"]) == ("FAILED", "TrainingWorkflowFailed")
+    assert "TrainingWorkflowFailed" in releases.error(pipeline, second, "Run")["message"]
     [failed] = [one for one in machines.events(arn) if one["type"] == "TaskFailed"]
     told = failed["taskFailedEventDetails"]
     assert told["error"] == "States.TaskFailed"
