@@ -46,7 +46,7 @@ environments: $(VENV)/.ready
 
 .PHONY: tracking
 tracking: $(VENV)/.ready
-	@$(BIN)/bastide environments build mlflow
+	@$(BIN)/bastide environments build mlflow notebook
 
 environments-test: setup ## builds every environment and runs jobs in each
 	@$(BIN)/bastide environments build huggingface pytorch spark tensorflow

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
@@ -15,6 +16,7 @@ from botocore.exceptions import ClientError
 from bastide.domain import Refused
 from bastide.kernel import Kind
 from tests.platform import Account, Keys
+from tests.stories.servicecatalog.catalog import Catalog, template
 
 
 def _spellings(arn: str) -> list[str]:
@@ -104,6 +106,63 @@ def test_a_denied_key_is_denied_in_every_spelling(account: Account) -> None:
         # The key that a ciphertext names stands in the clear in front of it.
         changed = blob[:4] + len(forged).to_bytes(2, "big") + blob[6:10] + forged.encode() + blob[10 + len(arn) :]
         _refused(lambda changed=changed: bound.decrypt(CiphertextBlob=changed))
+
+
+def test_a_denied_share_is_denied_in_every_spelling(account: Account) -> None:
+    admin = account.client("ram")
+    arn = admin.create_resource_share(name="guarded")["resourceShare"]["resourceShareArn"]
+    bound = account.client("ram", _bound(account, ["ram:*"], [arn]), parameter_validation=False)
+    for one in [arn, arn.replace("resource-share/", ""), arn.replace(":ram:", ":ec2:"), *_spellings(arn)]:
+        _refused(lambda one=one: bound.update_resource_share(resourceShareArn=one, name="taken"))
+        _refused(lambda one=one: bound.tag_resource(resourceShareArn=one, tags=[{"key": "a", "value": "b"}]))
+        _refused(lambda one=one: bound.delete_resource_share(resourceShareArn=one))
+    [told] = admin.get_resource_shares(resourceOwner="SELF")["resourceShares"]
+    assert (told["name"], told["tags"], told["status"]) == ("guarded", [], "ACTIVE")
+
+
+def test_the_tags_of_a_denied_api_are_denied_in_every_spelling(account: Account) -> None:
+    admin = account.client("apigateway")
+    arn = f"arn:aws:apigateway:us-east-1::/restapis/{admin.create_rest_api(name='guarded')['id']}"
+    denied = [f"arn:aws:apigateway:us-east-1::/tags/{arn}"]
+    bound = account.client("apigateway", _bound(account, ["apigateway:*"], denied), parameter_validation=False)
+    for one in [arn, quote(arn, safe=""), quote(arn), f"{arn}/x", f"{arn}/", *_spellings(arn)]:
+        _refused(lambda one=one: bound.tag_resource(resourceArn=one, tags={"a": "b"}))
+        _refused(lambda one=one: bound.get_tags(resourceArn=one))
+    assert admin.get_tags(resourceArn=arn)["tags"] == {}
+
+
+def test_a_denied_product_is_denied_by_its_name(account: Account, neighbour: Account) -> None:
+    """Its own, and one of a portfolio that is shared with the account."""
+    shared = Catalog(neighbour)
+    theirs = shared.portfolio("Shared")
+    other, version = shared.product(template(), theirs, name="theirs")
+    shared.client.create_portfolio_share(PortfolioId=theirs, AccountId=account.id)
+    catalog = Catalog(account)
+    catalog.client.accept_portfolio_share(PortfolioId=theirs)
+    portfolio = catalog.portfolio(Tags=[{"Key": "dept", "Value": "mortgages"}])
+    product, own = catalog.product(template(), portfolio, name="own")
+    denied = [f"arn:aws:catalog:us-east-1:{account.id}:product/{one}" for one in (product, other)]
+    bound = account.client("servicecatalog", _bound(account, ["servicecatalog:*"], denied))
+    for one in (portfolio, theirs):
+        catalog.principal(one, f"arn:aws:iam::{account.id}:role/bound")
+        catalog.principal(one, f"arn:aws:iam::{account.id}:role/OrganizationAccountAccessRole")
+    for id, name, of in ((product, "own", own), (other, "theirs", version)):
+        launch = {"ProvisioningArtifactId": of, "ProvisionedProductName": name, "ProvisionToken": name}
+        for given in ({"ProductId": id}, {"ProductName": name}):
+            _refused(lambda given=given, launch=launch: bound.provision_product(**given, **launch))
+            _refused(lambda given=given, of=of: bound.describe_provisioning_parameters(
+                ProvisioningArtifactId=of, **given
+            ))  # fmt: skip
+        assert catalog.client.describe_product(Name=name)["ProductViewSummary"]["ProductId"] == id
+        _refused(lambda name=name: bound.describe_product(Name=name))
+    _refused(lambda: bound.describe_provisioning_artifact(ProductName="own", ProvisioningArtifactId=own, Verbose=True))
+    _refused(lambda: bound.describe_product_as_admin(Name="own"))
+    # What is set by the portfolio is nobody's to word otherwise, in any case.
+    for key in ("dept", "DEPT"):
+        _refused(lambda key=key: catalog.client.provision_product(
+            ProductId=product, ProvisioningArtifactId=own, ProvisionedProductName="x", ProvisionToken=f"x{key}",
+            ProvisioningParameters=[{"Key": "Name", "Value": "x"}], Tags=[{"Key": key, "Value": "fraud"}],
+        ))  # fmt: skip
 
 
 @pytest.mark.parametrize("given", _spellings("arn:aws:sagemaker:us-east-1:111122223333:widget/w")[:7])

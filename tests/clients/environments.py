@@ -18,6 +18,12 @@ ROOT = Path(__file__).parents[2] / ".venvs"
 """Not below ``.venv``: a new virtual environment of Bastide's own leaves these as they are."""
 
 
+LARGE = ("airflow",)
+"""Built where a long form of the tests wants them alone."""
+_FROM_SOURCE = {"stepfunctions": "stepfunctions"}
+"""The one package of an environment that was never published as a wheel."""
+
+
 def names() -> list[str]:
     """The environments that can be built."""
     return sorted(one.parent.name for one in _LOCKS.glob("*/requirements.lock"))
@@ -49,11 +55,32 @@ def build(name: str, progress: Callable[[str], None] = lambda _: None) -> Path:
         began = time.monotonic()
         # Built where it will stand, because scripts name their interpreter by its path; `.built` is the last step.
         _uv("venv", "--python", sys.executable, str(place))
-        _uv("pip", "install", "--python", str(python), "--require-hashes", "--no-deps", "--only-binary", ":all:",
-            "-r", str(_LOCKS / name / "requirements.lock"))  # fmt: skip
+        lock = (_LOCKS / name / "requirements.lock").read_text()
+        source = _FROM_SOURCE.get(name, "")
+        install = ("pip", "install", "--python", str(python), "--require-hashes", "-r")
+        _uv(*install, _written(place, _only(lock, source, without=True)), "--no-deps", "--only-binary", ":all:")
+        if source:  # with what is installed by now, and nothing that is fetched besides
+            _uv(*install, _written(place, _only(lock, source)), "--no-deps", "--no-build-isolation")
         (place / ".built").touch()
         progress(f"{name}: built in {time.monotonic() - began:.0f} s")
     return python
+
+
+def _only(lock: str, package: str, *, without: bool = False) -> str:
+    """The lines of a lock that are about a package, or all the others."""
+    kept, on = [], False
+    for line in lock.splitlines():
+        if line and not line[0].isspace():
+            on = bool(package) and line.startswith(f"{package}==")
+        if on is not without:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def _written(place: Path, text: str) -> str:
+    target = place / "requirements.lock"
+    target.write_text(text)
+    return str(target)
 
 
 def _uv(*words: str) -> None:

@@ -161,7 +161,7 @@ def launched(crashing: Running) -> tuple[Account, dict[str, str]]:
     return account, {"ProductId": product, "ProvisioningArtifactId": version, "ProvisionedProductName": "risk"}
 
 
-@pytest.mark.control("SSV-02", lacking="there are no notebooks")
+@pytest.mark.control("SSV-02")
 @pytest.mark.parametrize("point", _points(f"{LAUNCH}/PROVISION_PRODUCT:asked", *RECORDS))
 def test_a_launch_of_a_product_is_that_of_an_undisturbed_run(
     crashing: Running, launched: tuple[Account, dict[str, str]], point: str

@@ -33,6 +33,10 @@ MADE_BY = {
     "CreateCustomerGateway": "customer-gateway",
     "CreateVpnConnection": "vpn-connection",
     "CreateFlowLogs": "vpc-flow-log",
+    "AllocateAddress": "elastic-ip",
+    "CreateNatGateway": "natgateway",
+    "CreateDhcpOptions": "dhcp-options",
+    "CreateNetworkAcl": "network-acl",
     "AuthorizeSecurityGroupIngress": "security-group-rule",
     "AuthorizeSecurityGroupEgress": "security-group-rule",
 }

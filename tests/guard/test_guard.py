@@ -47,7 +47,7 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
         chosen = list(shape.required_members)
         if shape.metadata.get("union") and shape.members:
             chosen = [next(iter(shape.members))]
-        if shape.name in ("Tag", "Filter") and not chosen:
+        if shape.name in ("Tag", "Filter", "NewDhcpConfiguration") and not chosen:
             chosen = [
                 next(one for one in ("Key", "key", "Name") if one in shape.members)
             ]  # an empty structure in a list is not even sent by the ec2 protocol
@@ -130,8 +130,8 @@ def _text(shape: Any, name: str, account: str) -> str:
         return f"arn:aws:iam::{account}:mfa/nothing-here"
     if lower in ("authenticationcode1", "authenticationcode2", "tokencode"):
         return "123456"
-    if lower == "url":
-        return "https://nothing-here.example.com"
+    if lower in ("url", "repositoryurl"):
+        return "https://nothing-here.example.com/code"
     if lower == "modelpackagearn":
         return f"arn:aws:sagemaker:{REGION}:{account}:model-package/nothing-here/1"
     if lower == "policyarn":

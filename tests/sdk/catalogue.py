@@ -12,8 +12,9 @@ FOLDER = Path(__file__).parent / "programs"
 class Program:
     """One file below ``programs``.
 
-    name: ``v2/...`` or ``v3/...``. calls: operations that it cannot do without, as the record names them. awaits: what it
-    needs and Bastide has not: an operation, or ``OPERATION: words`` of the refusal of a member. short: in `make test`.
+    name: ``v2/...`` or ``v3/...`` of the SageMaker SDK, or below the name of another client. calls: operations that it
+    cannot do without, as the record names them. awaits: what it needs and Bastide has not: an operation, or ``OPERATION:
+    words`` of the refusal of a member. short: in `make test`.
     """
 
     name: str
@@ -27,7 +28,8 @@ class Program:
 
     @property
     def environment(self) -> str:
-        return f"sagemaker-{self.name.partition('/')[0]}"
+        folder = self.name.partition("/")[0]
+        return f"sagemaker-{folder}" if folder in ("v2", "v3") else folder
 
 
 _SERVING = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "DescribeEndpoint", "DeleteEndpoint")
@@ -97,4 +99,10 @@ PROGRAMS = (
     Program("v3/lineage", _LINEAGE),
     Program("v3/pipeline", tuple(one for one in _PIPELINE if one != "UpdatePipeline")),
     Program("v3/async_inference", _SERVING),
+    Program("airflow/orchestrate", ("CreateProcessingJob", *_TRAINING, "CreateModelPackage")),
+    Program(
+        "stepfunctions/workflow",
+        ("CreateStateMachine", "StartExecution", "CreateProcessingJob", *_TRAINING, _TUNING[0], *_SERVING[:3]),
+        short=True,
+    ),
 )

@@ -19,15 +19,16 @@ ROLE = "SageMakerExecution"
 """Whom the programs run as and hand to their jobs: in a notebook of SageMaker's, get_execution_role finds one role too."""
 LONGEST = 420
 _SOME = {"Effect": "Allow", "Resource": "*"}
-_FOR_SAGEMAKER = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+_SERVICES = ["sagemaker.amazonaws.com", "states.amazonaws.com"]
+_PASSED = {"StringEquals": {"iam:PassedToService": _SERVICES}}
 _POLICY = {
     "Version": "2012-10-17",
     "Statement": [
-        {**_SOME, "Action": ["sagemaker:*", "s3:*", "logs:*", "cloudwatch:*", "kms:*"]},
+        {**_SOME, "Action": ["sagemaker:*", "s3:*", "logs:*", "cloudwatch:*", "kms:*", "states:*"]},
         {**_SOME, "Action": ["iam:GetRole", "iam:SimulatePrincipalPolicy"]},
         # What v3 looks for in its role before it trains or serves, whether it is needed or not.
         {**_SOME, "Action": ["ecr:GetAuthorizationToken", "ec2:Describe*", "ec2:*NetworkInterface*"]},
-        {**_SOME, "Action": "iam:PassRole", "Condition": _FOR_SAGEMAKER},
+        {**_SOME, "Action": "iam:PassRole", "Condition": _PASSED},
     ],
 }
 _REFUSAL = re.compile(r"An error occurred \((\w+)\) when calling the (\w+) operation: (.*)")
@@ -71,7 +72,7 @@ def _awaited(program: Program, lacking: str) -> bool:
 
 def workplace(platform: Running, account: Account, home: Path) -> dict[str, str]:
     """The environment variables of a data scientist in an account, whose home `bastide sdk` has prepared."""
-    trust = {"AWS": f"arn:aws:iam::{account.id}:root", "Service": "sagemaker.amazonaws.com"}
+    trust = {"AWS": f"arn:aws:iam::{account.id}:root", "Service": _SERVICES}
     account.role(ROLE, _POLICY, trust=trust)
     home.mkdir(parents=True, exist_ok=True)
     subprocess.run(

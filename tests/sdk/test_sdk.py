@@ -1,9 +1,12 @@
-"""The short form of `make sdk`: both versions of the SageMaker SDK train, process, register, deploy and ask."""
+"""The short form of `make sdk`: both versions of the SageMaker SDK train, process, register, deploy and ask, and the data
+science SDK of Step Functions builds a workflow of all that."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+
+import pytest
 
 from bastide.main.catalogue import SERVICES
 from tests.clients.program import run
@@ -14,6 +17,7 @@ from tests.sdk.harness import attempt_all, needed, workplace
 _OPERATIONS = {one.name for service in SERVICES for kind in service.kinds for one in kind.operations}
 
 
+@pytest.mark.control("EXP-19")
 def test_programs_of_both_versions_run_unchanged(platform: Running, tmp_path: Path) -> None:
     short = [one for one in PROGRAMS if one.short]
     faults = {

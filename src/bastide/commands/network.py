@@ -242,7 +242,7 @@ def _resolve(resolver: str) -> None:
     unshare(CLONE_NEWNS)
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     with tempfile.NamedTemporaryFile("w") as draft:
-        draft.write(f"nameserver {resolver}\noptions timeout:1 attempts:1\n" if resolver else "")
+        draft.write(f"{resolver}options timeout:1 attempts:1\n" if resolver else "")
         draft.flush()
         Path(draft.name).chmod(0o644)
         mount(draft.name, os.path.realpath("/etc/resolv.conf"), None, MS_BIND)

@@ -21,6 +21,7 @@ from bastide.frontdoor.form import Form, is_form
 from bastide.frontdoor.origins import Origins, bucket_in, is_preflight, preflight
 from bastide.frontdoor.receive import Listener, Receive, Received, Scope, Send, receive
 from bastide.frontdoor.route import Router, Target
+from bastide.frontdoor.tunnel import Tunnel
 from bastide.kernel import ANONYMOUS, Bytes, Call, Calls, Request, Unforeseen
 from bastide.protocol import Answer, error_for, is_call
 
@@ -31,7 +32,8 @@ _EVENTS = "application/vnd.amazon.eventstream"
 
 
 class Pages(Protocol):
-    """What answers others than AWS's clients, on the same listeners. inside: those of VPC endpoints, too."""
+    """What answers others than AWS's clients, on the same listeners. inside: those of VPC endpoints, too. What has a method
+    `tunnel` takes WebSockets."""
 
     inside: bool
 
@@ -72,9 +74,17 @@ class FrontDoor:
             if scope["type"] == "http":
                 await self._serve(scope, source, send, listener)
             elif scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1003})
+                await self._tunnel(scope, listener)
 
         return application
+
+    async def _tunnel(self, scope: Scope, listener: Listener) -> None:
+        tunnel: Tunnel = scope["bastide.tunnel"]
+        for pages in self._pages:
+            if (pages.inside or not listener.vpce) and hasattr(pages, "tunnel") and pages.takes(scope):
+                await pages.tunnel(scope, tunnel, listener)
+                return
+        tunnel.refuse(400, "There is no WebSocket here.")
 
     async def _serve(self, scope: Scope, source: Receive, send: Send, listener: Listener) -> None:
         if scope["path"] == "/_bastide/health" and scope["method"] in ("GET", "HEAD") and not listener.vpce:

@@ -26,11 +26,13 @@ IDLE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A way in. secure: it speaks TLS. vpce: the VPC endpoint it belongs to, if it does."""
+    """A way in. secure: it speaks TLS. vpce: the VPC endpoint it belongs to, if it does. source: the address of all that
+    comes through it, if that is not the peer's: of a gateway that translates addresses."""
 
     name: str
     secure: bool
     vpce: str = ""
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ def receive(scope: Scope, source: Receive, listener: Listener, clock: Clock) -> 
         raw_query=scope["query_string"],
         headers=headers,
         named=named,
-        source_ip=(scope.get("client") or ("",))[0],
+        source_ip=listener.source or (scope.get("client") or ("",))[0],
         length=None,
         receive=source,
         tls=str(scope.get("state", {}).get("tls", "TLS")) if listener.secure else "",

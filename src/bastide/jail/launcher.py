@@ -1,5 +1,5 @@
 # Plain system calls, and paths inside the sandbox that are the job's own.
-# ruff: noqa: PTH102, PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211, S108
+# ruff: noqa: PTH102, PTH103, PTH106, PTH110, PTH112, PTH114, PTH115, PTH116, PTH120, PTH123, PTH211, S108
 """From the platform's privileges to a sealed job, in one process that becomes bubblewrap, or gVisor's runsc.
 
 The order matters. As root: join the control groups; in a mount namespace of our own, lay out a small root from binds
@@ -63,6 +63,8 @@ _OF_BUILDERS: Final = (
     "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN",
     "SYS_CHROOT",
 )  # fmt: skip
+_OF_ROOT: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
+_PERSON: Final = 1000
 
 _STARTER: Final = "/usr/bin/busybox"
 _SHELL: Final = "/run/.bastide/sh"
@@ -101,11 +103,12 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     parent: process id of who waits for us. user: host uid and gid of the job. group: folders of its control groups.
     own: folders that become the job's. scratch: an empty folder to mount over, in the launcher's own view. readonly,
     writable: [[source, path inside]]. hostname, hosts: name inside and the names of 127.0.0.1. addresses: further names.
-    network: a network namespace to be in, empty for one of its own. resolver: the address of its DNS. devices: below
+    network: a network namespace to be in, empty for one of its own. resolver: the text of its resolv.conf. devices: below
     /dev, to be seen and used. environment: variables of the command. root: the folder of an image's root, empty for the
     machine's own system; files: contents by path below it that stand in place of its own. inside: uid and gid that the job
     believes to have. folder: where it starts. command. limits: rlimit names with values. scratch_bytes: size of /tmp, /run
-    and /dev/shm each. privileged: how many users the job has, of which `user` is the first and its root; 0 for the job of
+    and /dev/shm each. person: empty, or the name and the host's uid of somebody beside the job, which is root to them.
+    privileged: how many users the job has, of which `user` is the first and its root; 0 for the job of
     one user, without privileges. gvisor: empty, or what `gvisor.become` is told: then the status descriptor is a socket,
     which the job's first process keeps.
     """
@@ -115,7 +118,10 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     cgroups.Group(dict(told["group"]), frozenset()).join()
-    _own(told["own"], told["user"])
+    if told["person"]:
+        _share(told["own"], told["user"], told["person"][1])
+    else:
+        _own(told["own"], told["user"])
     if told["network"]:
         setns(told["network"], CLONE_NEWNET)
     binds = _lay_out(told)
@@ -130,6 +136,8 @@ def launch(told: Mapping[str, Any]) -> NoReturn:
     if told["privileged"]:
         rule_a_namespace({0: told["user"]}, told["privileged"])
         rows = seccomp.BUILDER_ROWS
+    elif told["person"]:
+        rule_a_namespace({0: told["user"], _PERSON: told["person"][1]})
     else:
         drop_to(told["user"], told["user"])
     die_with_parent(told["parent"])
@@ -150,9 +158,9 @@ def _arguments(told: Mapping[str, Any], binds: Sequence[Bind]) -> list[str]:
     network = [] if told["network"] else ["--unshare-net"]
     words = ["--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", *network]
     words += ["--die-with-parent", "--new-session", "--hostname", told["hostname"], "--cap-drop", "ALL"]
-    if told["privileged"]:
+    if told["privileged"] or told["person"]:
         # Of the user namespace that it is the root of already; the machine's know nothing of it.
-        for name in _OF_BUILDERS:
+        for name in _OF_BUILDERS if told["privileged"] else _OF_ROOT:
             words += ["--cap-add", f"CAP_{name}"]
     else:
         words += ["--unshare-user", "--disable-userns"]
@@ -160,7 +168,15 @@ def _arguments(told: Mapping[str, Any], binds: Sequence[Bind]) -> list[str]:
     words += ["--seccomp", str(_FILTER), "--clearenv"]
     for name, value in told["environment"].items():
         words += ["--setenv", name, value]
-    words += ["--bind" if told["root"] else "--ro-bind", "/jail", "/", "--proc", "/proc", "--dev", "/dev"]
+    words += [
+        "--bind" if told["root"] or told["person"] else "--ro-bind",
+        "/jail",
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+    ]
     for path in ("/dev/shm", "/tmp", "/run"):
         words += ["--perms", "1777", "--size", size, "--tmpfs", path]
     for source, target, readonly in binds:
@@ -181,13 +197,29 @@ def _own(folders: Sequence[str], user: int) -> None:
                 os.chown(name, user, user, dir_fd=here, follow_symlinks=False)
 
 
+def _share(folders: Sequence[str], root: int, person: int) -> None:
+    """Give root's files to who is root now, and the others to the person, following no link. Who was root is whoever has
+    the first folder, or the platform, which lays files down."""
+    before = {0, os.stat(folders[0], follow_symlinks=False).st_uid}
+    seen: set[tuple[int, int]] = set()
+    for top in folders:
+        for _, inner, files, here in os.fwalk(top, follow_symlinks=False):
+            for name in [".", *inner, *files]:
+                found = os.stat(name, dir_fd=here, follow_symlinks=False)
+                if (found.st_dev, found.st_ino) not in seen:
+                    seen.add((found.st_dev, found.st_ino))
+                    user = root if found.st_uid in before else person
+                    os.chown(name, user, user, dir_fd=here, follow_symlinks=False)
+
+
 def _lay_out(told: Mapping[str, Any]) -> list[Bind]:
     """Make the root and pivot into it, where it lies at ``/jail``; says what is to be bound where in it, and whether for
     reading alone."""
     unshare(CLONE_NEWNS)
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     base = told["scratch"]
-    mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=4m")
+    size = "64m" if told["person"] else "4m"
+    mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=0755,size={size}")
     jail = f"{base}/jail"
     os.mkdir(jail)
     place = jail
@@ -250,6 +282,9 @@ def _system(jail: str, told: Mapping[str, Any]) -> None:
     builders = ("sys",) if told["privileged"] else ()
     for name in ("usr", "etc", "proc", "dev", "tmp", "run", "opt/ml", "var/tmp", "mnt", *builders):
         os.makedirs(f"{jail}/{name}")
+    if told["person"]:
+        os.mkdir(f"{jail}/root")  # Python may be below it
+        _own([f"{jail}/root", f"{jail}/mnt"], told["user"])
     _bind("/usr", f"{jail}/usr", readonly=True)
     for name in _SYSTEM:
         path = f"/{name}"
@@ -292,11 +327,14 @@ def _cover(jail: str, base: str, told: Mapping[str, Any]) -> None:
 
 
 def _etc(etc: str, told: Mapping[str, Any]) -> None:
-    _write(f"{etc}/passwd", "root:x:0:0:root:/root:/bin/sh\njob:x:1000:1000:job:/tmp:/bin/bash\n")
-    _write(f"{etc}/group", "root:x:0:\njob:x:1000:\n")
+    name, home = (told["person"][0], f"/home/{told['person'][0]}") if told["person"] else ("job", "/tmp")
+    _write(f"{etc}/passwd", f"root:x:0:0:root:/root:/bin/sh\n{name}:x:1000:1000:{name}:{home}:/bin/bash\n")
+    _write(f"{etc}/group", f"root:x:0:\n{name}:x:1000:\n")
     _names(etc, told)
     _write(f"{etc}/nsswitch.conf", f"passwd: files\ngroup: files\nhosts: files{' dns' if told['resolver'] else ''}\n")
     _write(f"{etc}/host.conf", "multi on\n")
+    if told["person"]:
+        _own([etc], told["user"])
     for name in _ETC:
         if os.path.exists(f"/etc/{name}"):
             _mirror(f"/etc/{name}", f"{etc}/{name}")
@@ -311,7 +349,7 @@ def _names(etc: str, told: Mapping[str, Any]) -> None:
     further = "".join(f"{address} {name}\n" for name, address in told["addresses"].items())
     _write(f"{etc}/hosts", f"127.0.0.1 localhost {names}\n::1 localhost\n{further}")
     _write(f"{etc}/hostname", f"{told['hostname']}\n")
-    _write(f"{etc}/resolv.conf", f"nameserver {told['resolver']}\n" if told["resolver"] else "")
+    _write(f"{etc}/resolv.conf", told["resolver"])
 
 
 def _checked(target: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from bastide import policy
 from bastide.domain import Arn, Refused
+from bastide.domain.arn import PARTITION
 from bastide.kernel import context as contexts
 from bastide.kernel import encoded, principals
 from bastide.kernel.call import _MADE_BY_AUTHORISE, Authorised, Call, Question
@@ -19,6 +20,8 @@ from bastide.store import View
 if TYPE_CHECKING:
     from bastide.kernel.calls import Calls
 
+_HERE: Final = f"arn:{PARTITION}:"
+"""How every ARN begins. Policies speak of no other, so another one must not find anything either."""
 _DENIED = {"query": "AccessDenied", "rest-xml": "AccessDenied", "ec2": "UnauthorizedOperation"}
 
 
@@ -55,6 +58,14 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
             questions.append(Question(ask.action, "*", caller.account, base, "Allowed", "needless"))
             continue
         for resource in ask.about(asked):
+            if resource.startswith("arn:") and not resource.startswith(_HERE):
+                raise Refused(
+                    denied_code(call.request.protocol, operation.service),
+                    f"User: {caller.arn or 'anonymous'} is not authorized to perform: {ask.action} on resource: "
+                    f"{resource[:300]} because there is nothing of another partition here",
+                    403,
+                    kept={"questions": questions},
+                )
             facts = calls.registry.facts(view, resource, caller.account, ask.action)
             if facts.account not in ("", caller.account) and calls.organisation.suspended(view, facts.account):
                 # It gives nothing to anybody; why is nobody's business who is not of that account.

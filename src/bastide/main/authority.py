@@ -98,7 +98,38 @@ def signing(folder: Path) -> tuple[bytes, bytes]:
     return chain.read_bytes(), private
 
 
-def create(folder: Path, hosts: Sequence[str]) -> None:
+def _names(hosts: Sequence[str], regions: Sequence[str]) -> list[x509.GeneralName]:
+    """The platform's own, those of buckets, and those of notebook instances."""
+    names: list[x509.GeneralName] = []
+    for host in dict.fromkeys([*hosts, socket.gethostname()]):
+        below = ["*", "*.s3", *(f"*.notebook.{region}" for region in regions)]
+        names += [x509.DNSName(host), *(x509.DNSName(f"{one}.{host}") for one in below)]
+    return names + [x509.IPAddress(ipaddress.ip_address(one)) for one in ("127.0.0.1", "::1")]
+
+
+def renew(folder: Path, hosts: Sequence[str], regions: Sequence[str]) -> None:
+    """Makes ``server.pem`` and its key anew if it lacks a name that the platform is called by now, or ends soon."""
+    names = _names(hosts, regions)
+    held = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
+    shown = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    left = held.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    if set(names) <= set(shown) and left > datetime.timedelta(days=30):
+        return
+    _serve(folder, hosts[0], names)
+
+
+def _serve(folder: Path, common: str, names: Sequence[x509.GeneralName]) -> None:
+    ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    server = _server(ca, ca_key, key, common, names)
+    pem = serialization.Encoding.PEM
+    write_private(folder / "server.key", _private(key))
+    write_private(folder / "server.pem", server.public_bytes(pem) + ca.public_bytes(pem))
+
+
+def create(folder: Path, hosts: Sequence[str], regions: Sequence[str]) -> None:
     """Makes ``ca.pem``, ``ca.key``, ``server.pem`` and ``server.key`` below `folder`, keys with mode 0600."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     now = datetime.datetime.now(datetime.UTC)
@@ -129,14 +160,6 @@ def create(folder: Path, hosts: Sequence[str]) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    names: list[x509.GeneralName] = []
-    for host in dict.fromkeys([*hosts, socket.gethostname()]):
-        names += [x509.DNSName(host), x509.DNSName(f"*.{host}"), x509.DNSName(f"*.s3.{host}")]
-    names += [x509.IPAddress(ipaddress.ip_address(one)) for one in ("127.0.0.1", "::1")]
-    key = ec.generate_private_key(ec.SECP256R1())
-    server = _server(ca, ca_key, key, hosts[0], names)
-    pem = serialization.Encoding.PEM
     write_private(folder / "ca.key", _private(ca_key))
-    write_private(folder / "server.key", _private(key))
-    write_private(folder / "server.pem", server.public_bytes(pem) + ca.public_bytes(pem))
-    write_private(folder / "ca.pem", ca.public_bytes(pem))
+    write_private(folder / "ca.pem", ca.public_bytes(serialization.Encoding.PEM))
+    _serve(folder, hosts[0], _names(hosts, regions))

@@ -47,6 +47,7 @@ from bastide.kernel.outbox import Outbox
 from bastide.main import authority
 from bastide.main.catalogue import SERVICES
 from bastide.main.objects import open_artifacts, owner_of
+from bastide.notebooks import NotebookPages
 from bastide.registry import PackagePages, RegistryPages
 from bastide.remote import RemotePages
 from bastide.services import (
@@ -250,6 +251,7 @@ class Platform:
         engines[Containers] = Containers(volumes, ecr.Downloads(calls))
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
+        engines[sagemaker.Notebooks] = sagemaker.Notebooks(calls, directory.notebooks)
         durable = (sagemaker, cloudformation, codebuild, codepipeline, servicecatalog)
         workflows = Workflows(store, clock, [flow for service in durable for flow in service.flows(calls)])
         engines[Workflows] = workflows
@@ -383,7 +385,8 @@ class Platform:
         code = lambda_.CodePages(self.calls)
         browsers = (self.sign_in,) if self.development is None else (self.sign_in, self.development)
         packages = PackagePages(self.calls, configuration.hosts, configuration.regions)
-        pages = (registry, remote, packages, code, signals, sns.Links(self.calls), *browsers)
+        notebooks = NotebookPages(self.calls, self.calls.engine(Address).hosts)
+        pages = (notebooks, registry, remote, packages, code, signals, sns.Links(self.calls), *browsers)
         return FrontDoor(
             self.calls,
             hosts=hosts,
@@ -455,6 +458,7 @@ class Platform:
         await self.calls.engine(Functions).close()
         await self.workflows.close()
         await self.calls.engine(sagemaker.Trackers).close()
+        await self.calls.engine(sagemaker.Notebooks).close()
         await self.serving.close()
         await self.capture.close()
         await self.calls.engine(Optimiser).close()

@@ -98,9 +98,11 @@ class Doors:
         self._open: set[_Opened] = set()
         self._for_jobs: ssl.SSLContext | None = None
 
-    async def __call__(self, bound: socket.socket, endpoint: str, names: Sequence[str]) -> Opened:
-        """Serves `bound` as the endpoint, with a certificate of its own for `names`; an empty one is a job's way to AWS."""
-        config = self._configured(self._door.at(Listener(endpoint or "job", True, endpoint)))
+    async def __call__(self, bound: socket.socket, endpoint: str, names: Sequence[str], public: str) -> Opened:
+        """Serves `bound` as the endpoint, with a certificate of its own for `names`; an empty one is a job's way to AWS.
+        public: what comes through it comes from that address in the internet, and through no endpoint."""
+        listener = Listener(endpoint or "job", True, "" if public else endpoint, public)
+        config = self._configured(self._door.at(listener))
 
         gate = _Gate(config, self._state.connections)
 

@@ -34,6 +34,7 @@ from bastide.engines.mail import Mail
 from bastide.engines.outgoing import Outgoing, Unreachable, checked
 from bastide.frontdoor import Listener
 from bastide.frontdoor.receive import server_context
+from bastide.frontdoor.tunnel import Tunnel
 from bastide.main import authority
 from bastide.main.compose import Platform
 from bastide.main.endpoints import Attaching, Doors
@@ -105,7 +106,7 @@ def init(
         with contextlib.suppress(PlaceError, OSError):
             leave_place(objects)
         raise click.ClickException(str(error)) from None
-    authority.create(directory.tls, configuration.hosts)
+    authority.create(directory.tls, configuration.hosts, configuration.regions)
     access_key, secret = asyncio.run(_bootstrap(directory, account, root, owner))
     write_private(
         directory.administrator,
@@ -255,6 +256,8 @@ def up(
     _close_to_others()
     try:
         root = open_root(directory.root)
+        configuration = directory.load()
+        authority.renew(directory.tls, configuration.hosts, configuration.regions)
     except (SourceError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     uvloop.run(
@@ -326,7 +329,7 @@ def _configured(application: Any) -> uvicorn.Config:
         http=_Protocol,
         loop="none",
         lifespan="off",
-        ws="none",
+        ws=Tunnel,
         interface="asgi3",
         access_log=False,
         server_header=False,

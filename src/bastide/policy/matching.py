@@ -9,8 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
-from bastide.policy.variables import Atom, Context, Template, Wild, has_variables, literal_of, resolve, segments
+from bastide.policy.variables import (
+    Atom,
+    Context,
+    Template,
+    Wild,
+    has_variables,
+    literal_of,
+    resolve,
+    segments,
+    template,
+)
 
 Test = Callable[[str, Context], bool]
 """Whether a text matches, given the request context that variables take their values from."""
@@ -32,6 +43,12 @@ def pattern(atoms: Template) -> Test:
         return resolved is not None and plain_pattern(resolved)(text)
 
     return test
+
+
+@lru_cache(1024)
+def wildcards(text: str) -> Plain:
+    """A matcher of the whole text against one in which ``*`` and ``?`` are wildcards: also for what is no policy."""
+    return plain_pattern(template(text, "", variables=False, wildcards=True))
 
 
 def plain_pattern(atoms: Template) -> Plain:

@@ -4,6 +4,7 @@ json 1.0 and 1.1, query, ec2, rest-json, rest-xml and smithy-rpc-v2-cbor, in bot
 """
 
 from bastide.protocol import calling as _calling  # noqa: F401 - a codec of its own
+from bastide.protocol import notebooks as _notebooks  # noqa: F401 - a codec of its own
 from bastide.protocol import queues as _queues  # noqa: F401 - a codec of its own
 from bastide.protocol import repositories as _repositories  # noqa: F401 - a codec of its own
 from bastide.protocol import tracking as _tracking  # noqa: F401 - a codec of its own

@@ -7,6 +7,7 @@ checked; tests/unit/protocol counts those.
 Python backtracks. A pattern whose repeats can match the same text in several ways takes exponential time on a value
 made for it, so beyond `_SHORT` characters such a pattern is matched by `_Positions`, which follows all ways at once in
 linear time. That passes over lookaround, so it may accept more; with back references longer values are refused.
+Patterns that callers write, and not the models, are matched by `strangers` alone.
 """
 
 from __future__ import annotations
@@ -215,6 +216,79 @@ def matcher(java: str) -> Matcher | None:
     return careful
 
 
+_STEADY = 8192
+_MOST_LOOKS = 16
+_REPEATS = (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT)
+_LOOKS = (sre.ASSERT, sre.ASSERT_NOT)
+
+
+@lru_cache(1024)
+def strangers(java: str) -> Matcher | None:
+    """`matcher` for a pattern that a caller wrote. None, too, where it cannot be followed in bounded time.
+
+    Python's engine gets it only if it can go back in two places at most, and values of bounded length; every other pattern
+    is followed in all its states at once, which lookaround, back references and ignored case do not allow."""
+    try:
+        translated = translate(java)
+        parsed = _parser.parse(translated, re.ASCII)
+        compiled = re.compile(translated, re.ASCII)
+        if _choices(parsed) <= 2 or _led(parsed):
+            return lambda text: len(text) <= _STEADY and compiled.fullmatch(text) is not None
+        if _looks(parsed):
+            return None
+        positions = _Positions(parsed)
+    except (re.error, OverflowError, RecursionError, ValueError, NotImplementedError):
+        return None
+    return lambda text: len(text) <= _LONG and positions.matches(text)
+
+
+def _choices(parsed: Any) -> int:
+    """In how many places a match may go on in several ways. What is repeated counts as often as it may be repeated."""
+    count = 0
+    for op, argument in parsed:
+        if op in _REPEATS:
+            low, high, body = argument
+            inner = _choices(body)
+            count += (low != high) + (inner if high == 1 else 3 * inner)
+        elif op is sre.SUBPATTERN:
+            count += _choices(argument[3])
+        elif op is sre.BRANCH:
+            count += 1 + sum(_choices(one) for one in argument[1])
+        elif op in _LOOKS:
+            count += _choices(argument[1])
+        elif op is sre.ATOMIC_GROUP:
+            count += _choices(argument)
+        elif op in (sre.GROUPREF, sre.GROUPREF_EXISTS, sre.GROUPREF_IGNORE):
+            count += 3
+    return count
+
+
+def _led(parsed: Any) -> bool:
+    """Whether a pattern is lookaround that is tried once, each of one choice at most, and then something steady."""
+    rest = list(parsed)
+    leading = []
+    while rest and rest[0][0] in (sre.AT, *_LOOKS):
+        leading.append(rest.pop(0))
+    looks = [argument[1] for op, argument in leading if op in _LOOKS]
+    return len(looks) <= _MOST_LOOKS and all(_choices(one) <= 1 for one in looks) and _choices(rest) <= 2
+
+
+def _looks(parsed: Any) -> bool:
+    """Whether lookaround, or a border of words, stands anywhere in a pattern."""
+    for op, argument in parsed:
+        if op in _LOOKS or (op is sre.AT and argument not in (sre.AT_BEGINNING, sre.AT_END, sre.AT_END_STRING)):
+            return True
+        below = (
+            [argument[2]] if op in _REPEATS
+            else [argument[3]] if op is sre.SUBPATTERN
+            else argument[1] if op is sre.BRANCH
+            else []
+        )  # fmt: skip
+        if any(_looks(one) for one in below):
+            return True
+    return False
+
+
 _MANY = 12
 _FEW = 8
 
@@ -397,7 +471,9 @@ class _Positions:
                 for _ in range(high - low):
                     after = self._state(None, self._sequence(body, after), end)
             for _ in range(low):
-                after = self._sequence(body, after)
+                before, after = after, self._sequence(body, after)
+                if before == after:  # nothing, however often
+                    break
             return after
         if op in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
             # The whole value is matched, so outer anchors say nothing; without the others more is accepted, never less.

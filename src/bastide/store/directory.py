@@ -83,6 +83,11 @@ class DataDirectory:
         return self.root / "tracking"
 
     @property
+    def notebooks(self) -> Path:
+        """Encrypted volumes of notebook instances."""
+        return self.root / "notebooks"
+
+    @property
     def run(self) -> Path:
         """Mounts and sockets of running sandboxes; empty when nothing runs."""
         return self.root / "run"

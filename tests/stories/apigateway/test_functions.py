@@ -29,6 +29,8 @@ def handler(event, context):
         time.sleep(2)
     if what == "nonsense":
         return "nonsense"
+    if what == "misshapen":
+        return {"statusCode": 200, "headers": ["x"]}
     if what == "binary":
         return {"statusCode": 203, "body": base64.b64encode(b"\\xff\\x00").decode(), "isBase64Encoded": True,
                 "headers": {"Content-Type": "image/x"}, "multiValueHeaders": {"X-Many": ["a", "b"]}}
@@ -91,7 +93,7 @@ def test_a_function_must_let_the_api_in(place: Place) -> None:
     assert (status, headers["content-type"], body) == (203, "image/x", b"\xff\x00")
     status, _, event = place.api.call("/all/a/b%20c", "PUT", b'{"a": 1}', host=True)
     assert (status, event["pathParameters"], event["body"]) == (201, {"rest": "a/b c"}, '{"a": 1}')
-    for what in ("fails", "nonsense"):
+    for what in ("fails", "nonsense", "misshapen"):
         assert place.api.call(f"/open/{what}")[::2] == (502, {"message": "Internal server error"})
     assert place.api.call("/late/slow")[::2] == (504, {"message": "Endpoint request timed out"})
     for path, method in (("/none", "GET"), ("/open/x", "POST"), ("/open/x/y", "GET"), ("/", "GET")):

@@ -65,10 +65,11 @@ class Stacks:
         found: dict[str, Any] = self.client.describe_stacks(StackName=name)["Stacks"][0]
         return found
 
-    def settled(self, name: str) -> dict[str, Any]:
+    def settled(self, name: str, seconds: float = 60) -> dict[str, Any]:
         """A stack that nothing happens to any more."""
         return until(
             lambda: None if (found := self.get(name))["StackStatus"].endswith("_IN_PROGRESS") else found,
+            seconds,
             told=lambda: (self.get(name)["StackStatus"], self.story(name)[:20]),
         )
 

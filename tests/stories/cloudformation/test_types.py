@@ -431,6 +431,47 @@ def _connected(word: str) -> dict[str, Any]:
             },
             ["Gate", "Joint"],
         ),
+        "Address": ("AWS::EC2::EIP", {"Domain": "vpc", "Tags": tags}),
+        "Own": ("AWS::EC2::EIP", {"Domain": "vpc"}),
+        "Interface": ("AWS::EC2::NetworkInterface", {"SubnetId": _ref("Subnet")}),
+        "Given": (
+            "AWS::EC2::EIPAssociation",
+            {"AllocationId": _at("Own.AllocationId"), "NetworkInterfaceId": _ref("Interface")},
+            ["Gate"],
+        ),
+        "Nat": (
+            "AWS::EC2::NatGateway",
+            {"AllocationId": _at("Address.AllocationId"), "SubnetId": _ref("Subnet"), "Tags": tags},
+            ["Gate"],
+        ),
+        "ByNat": (
+            "AWS::EC2::Route",
+            {"RouteTableId": _ref("Table"), "DestinationCidrBlock": "198.18.0.0/15", "NatGatewayId": _ref("Nat")},
+        ),
+        "Options": (
+            "AWS::EC2::DHCPOptions",
+            {"DomainName": f"{word}.example", "DomainNameServers": ["AmazonProvidedDNS"], "Tags": tags},
+        ),
+        "TheirDns": (
+            "AWS::EC2::VPCDHCPOptionsAssociation",
+            {"VpcId": _ref("Network"), "DhcpOptionsId": _ref("Options")},
+        ),
+        "Acl": ("AWS::EC2::NetworkAcl", {"VpcId": _ref("Network"), "Tags": tags}),
+        "Entry": (
+            "AWS::EC2::NetworkAclEntry",
+            {
+                "NetworkAclId": _ref("Acl"),
+                "RuleNumber": 100,
+                "Protocol": 6,
+                "RuleAction": "allow",
+                "CidrBlock": "10.0.0.0/8",
+                "PortRange": {"From": 443, "To": 443 if word == "one" else 444},
+            },
+        ),
+        "UnderAcl": (
+            "AWS::EC2::SubnetNetworkAclAssociation",
+            {"SubnetId": _ref("Subnet"), "NetworkAclId": _ref("Acl")},
+        ),
         "Ways": ("AWS::EC2::TransitGatewayRouteTable", {"TransitGatewayId": _ref("Transit"), "Tags": tags}),
         "Associated": ("AWS::EC2::TransitGatewayRouteTableAssociation", through),
         "Told": ("AWS::EC2::TransitGatewayRouteTablePropagation", through),

@@ -269,3 +269,30 @@ def test_no_legal_path_leaves_its_folder(tmp_path: Path, parts: list[Any]) -> No
     if legal_path(path):
         assert (tmp_path / path).resolve().is_relative_to(tmp_path.resolve())
         assert not {".git", "..", "."} & {part.lower().strip(". \u200d") or "." for part in path.split("/")}
+
+
+def unfolding(content: bytes, width: int, depth: int) -> tuple[str, bytes]:
+    """A commit of a tree in which everything stands many times over, and its pack."""
+    raw = b"".join(b"100644 f%02d\0" % one + bytes.fromhex(named("blob", content)) for one in range(width))
+    objects = [(3, content), (2, raw)]
+    for _ in range(depth):
+        raw = b"".join(b"40000 d%02d\0" % one + bytes.fromhex(named("tree", raw)) for one in range(width))
+        objects.append((2, raw))
+    return commit_of(raw, *objects[:-1])
+
+
+def test_a_tree_without_end_is_refused_before_it_is_read(remote: Remote) -> None:
+    """A push of a few hundred bytes, and three million files; and two, whose files would all have to be merged."""
+    ids = {}
+    for name, shape in {"main": (b"x", 20, 4), "one": (b"y", 14, 2), "other": (b"z", 14, 2)}.items():
+        ids[name], pack = unfolding(*shape)
+        assert f"ok refs/heads/{name}".encode() in push(remote, f"refs/heads/{name}", ids[name], pack)[1]
+    client, given = remote.client, {"repositoryName": "code"}
+    with pytest.raises(client.exceptions.InvalidPathException):
+        client.get_differences(**given, afterCommitSpecifier="main")
+    with pytest.raises(client.exceptions.ClientError, match="MaximumItemsToCompareExceeded"):
+        client.put_file(**given, branchName="main", filePath="a", fileContent=b"x", parentCommitId=ids["main"])
+    assert client.get_folder(**given, folderPath="d00/d01")["subFolders"]
+    sides = {"sourceCommitSpecifier": "one", "destinationCommitSpecifier": "other"}
+    with pytest.raises(client.exceptions.MaximumItemsToCompareExceededException):
+        client.get_merge_conflicts(**given, **sides, mergeOption="SQUASH_MERGE")

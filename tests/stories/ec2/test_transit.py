@@ -325,7 +325,7 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
         "UnauthorizedOperation"
     )
 
-    # The internet: not through an internet gateway, for no interface has a public address; through the corporate network
+    # The internet: not through an internet gateway, which leads to AWS's services alone; through the corporate network
     # where the default route leads there.
     ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
     assert missed("192.0.2.80")

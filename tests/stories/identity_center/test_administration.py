@@ -302,7 +302,7 @@ def test_assignments_name_what_there_is(centre: Centre, account: Account) -> Non
         assert refusal(create, **{**good, **other}) == "ResourceNotFoundException", other
 
 
-@pytest.mark.control("SVR-02", lacking="notebooks")
+@pytest.mark.control("SVR-02")
 def test_a_person_does_not_get_the_execution_role(centre: Centre, account: Account) -> None:
     """The person's permission set and the execution role stay apart: the person cannot take the execution role on, and
     what it may do the person may not."""

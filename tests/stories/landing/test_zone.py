@@ -104,7 +104,7 @@ def _until(look: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.control("ACC-14")
-@pytest.mark.control("TAG-05", lacking="notebooks from a product")
+@pytest.mark.control("TAG-05")
 @pytest.mark.control("ACC-13")
 @pytest.mark.control("TAG-07", lacking="what serves")
 def test_guardrails_stop_administrators(zone: Zone) -> None:
@@ -389,8 +389,7 @@ def test_networks_are_joined_at_shared_services_only(zone: Zone) -> None:
         )
 
 
-@pytest.mark.control("ACC-03", "SSV-01")
-@pytest.mark.control("TAG-05", lacking="notebooks")
+@pytest.mark.control("ACC-03", "SSV-01", "TAG-05")
 def test_a_scientist_launches_what_a_scientist_may_not_make(zone: Zone) -> None:
     person = zone.person("data-science", "DataScientist-mortgage")
     catalog, s3 = zone.platform.client("servicecatalog", person), zone.platform.client("s3", person)

@@ -362,7 +362,7 @@ def test_a_registered_models_archive_is_there_as_it_was_trained(workshop: Worksh
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == archive
 
 
-@pytest.mark.control("EXP-08", lacking="VpcConfig of jobs, and the notebook whose cell calls the helper")
+@pytest.mark.control("EXP-08")
 def test_settings_come_from_the_parameter_store(workshop: Workshop) -> None:
     account = workshop.account
     ssm, kms = account.client("ssm"), account.client("kms")

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from tests.platform import Account, allow
 from tests.stories.cloudformation.stacks import Stacks
-from tests.stories.codepipeline.releases import action, releases_of, stage
+from tests.stories.codepipeline.releases import CODEPIPELINE, Releases, action, stage
 from tests.stories.ec2.conftest import make_vpc
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry
@@ -138,9 +138,11 @@ def _stack(stacks: Stacks, printed: dict[str, Any], name: str, key: str, templat
     )
 
 
-@pytest.mark.control("EXP-19", lacking="the data science SDK's own program")
+@pytest.mark.control("EXP-19")
 @pytest.mark.control("PEX-05", "STG-05")
-def test_the_printed_machine_trains_and_deploys(workshop: Workshop, printed: dict[str, Any]) -> None:
+def test_the_printed_machine_trains_and_deploys_when_a_pipeline_runs_it(
+    workshop: Workshop, printed: dict[str, Any]
+) -> None:
     account = workshop.account
     workshop.s3.put_object(Bucket=workshop.bucket, Key="raw/a.csv", Body=b"raw,1\n")
     machines = Machines(account, account.client("stepfunctions"))
@@ -159,19 +161,15 @@ def test_the_printed_machine_trains_and_deploys(workshop: Workshop, printed: dic
     assert machine.endswith(":stateMachine:SM-train-Step_Function")
     assert described["roleArn"] == printed["roles"]["StepFunctions"]
     assert printed["parameters"]["TrainingImageURL"] in described["definition"] and "${T" not in described["definition"]
-    # A pipeline starts it, waits for it, and is as it is.
-    releases = releases_of(account)
-    run = action("Run", "Invoke", "StepFunctions", {"StateMachineArn": machine, "ExecutionNamePrefix": "first"})
-    pipeline = releases.made(stage("Train", run), wait=False)
+    releases = _releases(workshop)
+    run = stage("Run", action("Train", "Invoke", "StepFunctions", {"StateMachineArn": machine}))
+    pipeline = releases.made(run, wait=False)
     first = releases.newest(pipeline)
-    assert releases.over(pipeline, first, 120)["status"] == "Succeeded", releases.actions(pipeline, first)
-    arn = releases.actions(pipeline, first)["Run"]["output"]["executionResult"]["externalExecutionId"]
-    name, found = arn.rpartition(":")[2], machines.ended(arn)
-    assert found["status"] == "SUCCEEDED" and name.startswith("first-")
-    assert [one["executionArn"] for one in machines.states.list_executions(stateMachineArn=machine)["executions"]] == [
-        arn
-    ]
-    output = found["output"]
+    assert releases.over(pipeline, first, 150)["status"] == "Succeeded", releases.actions(pipeline, first)
+    arn = releases.actions(pipeline, first)["Train"]["output"]["executionResult"]["externalExecutionId"]
+    found = machines.ended(arn)
+    assert found["status"] == "SUCCEEDED", found
+    output, name = found["output"], arn.rpartition(":")[2]
     assert output["processing"]["ProcessingJobStatus"] == "Completed"
     assert output["training"]["TrainingJobStatus"] == "Completed"
     assert output["endpointState"] == {"Status": "InService"}
@@ -184,23 +182,35 @@ def test_the_printed_machine_trains_and_deploys(workshop: Workshop, printed: dic
     assert entered[:5] == ["ProcessData", "TrainModel", "CreateModel", "CreateTestEndpointConfig", "DeployTestEndpoint"]
     body = account.client("sagemaker-runtime").invoke_endpoint(EndpointName=f"test-{name}", Body=b"x")["Body"].read()
     assert b"seen x" in body
-    # A job that fails takes the Catch path.
+    # A job that fails takes the Catch path, and the pipeline's stage says so.
     workshop.s3.delete_object(Bucket=workshop.bucket, Key="raw/a.csv")
     workshop.s3.put_object(Bucket=workshop.bucket, Key="raw/b.csv", Body=b"raw,1\n")
     second = releases.started(pipeline)
-    assert releases.over(pipeline, second, 120)["status"] == "Failed"
-    assert releases.stages(pipeline)["Train"]["latestExecution"]["status"] == "Failed"
-    arn = releases.actions(pipeline, second)["Run"]["output"]["executionResult"]["externalExecutionId"]
+    assert releases.over(pipeline, second, 90)["status"] == "Failed"
+    assert releases.stages(pipeline)["Run"]["latestExecution"]["status"] == "Failed"
+    arn = releases.actions(pipeline, second)["Train"]["output"]["executionResult"]["externalExecutionId"]
     found = machines.ended(arn)
     assert (found["status"], found["error"]) == ("FAILED", "TrainingWorkflowFailed")
-    assert "TrainingWorkflowFailed" in releases.error(pipeline, second, "Run")["message"]
+    assert "TrainingWorkflowFailed" in releases.error(pipeline, second, "Train")["message"]
     [failed] = [one for one in machines.events(arn) if one["type"] == "TaskFailed"]
     told = failed["taskFailedEventDetails"]
     assert told["error"] == "States.TaskFailed"
     assert json.loads(told["cause"])["ProcessingJobStatus"] == "Failed"
 
 
-@pytest.mark.control("EXP-19", lacking="the data science SDK's own program")
+def _releases(workshop: Workshop) -> Releases:
+    """Pipelines of the account, with a source that is there."""
+    account, bucket = workshop.account, f"releases-{workshop.account.id}"
+    account.client("s3").create_bucket(Bucket=bucket)
+    account.client("s3").put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    key = account.client("kms").create_key()["KeyMetadata"]["Arn"]
+    role = account.role("Release", allow("s3:*", "kms:*", "states:*"), trust=CODEPIPELINE)
+    made = Releases(account, role, bucket, key, bucket)
+    made.commit({"README.md": "what is trained"})
+    return made
+
+
+@pytest.mark.control("EXP-19")
 def test_who_stops_an_execution_stops_its_job(workshop: Workshop) -> None:
     account = workshop.account
     jobs = ("sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", "iam:PassRole")

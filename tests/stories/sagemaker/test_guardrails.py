@@ -203,9 +203,9 @@ def test_one_teams_data_and_jobs_are_out_of_reach_of_another(workshop: Workshop)
     assert workshop.trained(jobs["alpha"])["TrainingJobStatus"] == "Stopped"
 
 
-@pytest.mark.control("SVR-02", lacking="notebooks")
+@pytest.mark.control("SVR-02")
 def test_what_a_person_may_and_what_the_execution_role_may_are_two_things(workshop: Workshop, mission: Path) -> None:
-    """SVR-02 as far as it goes without notebooks: two sessions, two decisions."""
+    """Two sessions, two decisions; the notebook itself is in tests/stories/mission/test_notebooks.py."""
     account = workshop.account
     run = policy(
         mission,

@@ -165,7 +165,7 @@ def config(vpc: Vpc) -> dict[str, Any]:
 
 
 @pytest.mark.control("XVE-01", "XVE-02", "XVE-05")
-@pytest.mark.control("GRD-07", lacking="notebooks")
+@pytest.mark.control("GRD-07")
 def test_a_job_in_a_vpc_goes_by_its_endpoints_and_groups(
     workshop: Workshop, vpc: Vpc, neighbour: Account, mission: Path
 ) -> None:

@@ -62,7 +62,7 @@ def _in(vpc: Vpc) -> dict[str, Any]:
 
 
 @pytest.mark.control("XVE-02")
-@pytest.mark.control("GRD-07", lacking="notebooks")
+@pytest.mark.control("GRD-07")
 @pytest.mark.control("EXP-17", lacking="containers of your own")
 @pytest.mark.control("PRM-15")
 @pytest.mark.control("ENC-04", lacking="monitoring outputs")

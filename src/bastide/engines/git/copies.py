@@ -19,7 +19,7 @@ from typing import Final
 
 from bastide.engines.git import objects
 from bastide.engines.git.objects import Change, Commit, Entry
-from bastide.engines.git.programs import Damaged, GitError, Place, Program, program, run
+from bastide.engines.git.programs import Damaged, GitError, Place, Program, TooMuch, program, run
 
 Fetch = Callable[[str], AsyncIterator[bytes]]
 _ROOM: Final = 16 << 30
@@ -31,6 +31,9 @@ _TAKING: Final = asyncio.Semaphore(8)
 """Packs that are read at a time: each may need much memory."""
 _PIECE: Final = 256 * 1024
 _MOST_ENTRIES: Final = 300_000
+_MOST_LISTED: Final = 64 << 20
+"""Bytes of a list that is read whole."""
+_MOST_TREE: Final = 12 << 20
 
 
 class Git:
@@ -170,7 +173,7 @@ class Copy:
         if command == "info":
             return parts, b""
         if size > most:
-            raise GitError(f"an object has more than {most} bytes")
+            raise TooMuch(f"an object has more than {most} bytes")
         content = await self._reading.exactly(size + 1)
         return parts, content[:-1]
 
@@ -216,7 +219,7 @@ class Copy:
         found = await self.kind(f"{commit}:{path}")
         if found is None or found[1] != "tree":
             return None
-        raw = (await self.contents([found[0]]))[0]
+        raw = (await self.contents([found[0]], _MOST_TREE))[0]
         return found[0], objects.tree(raw, f"{path}/" if path else "")
 
     async def entry(self, commit: str, path: str) -> Entry | None:
@@ -226,20 +229,24 @@ class Copy:
         return next((one for one in found[1] if one.path == path), None) if found is not None else None
 
     async def files(self, commit: str) -> dict[str, Entry]:
-        """Everything in a commit that is no folder, by path; raises GitError for too many."""
-        raw = await run(self._here, "ls-tree", "-r", "-z", "--full-tree", commit)
-        found = {one.path: one for one in objects.entries(raw)}
-        if len(found) > _MOST_ENTRIES:
-            raise GitError(f"there are more than {_MOST_ENTRIES} files")
-        return found
+        """Everything in a commit that is no folder, by path; raises TooMuch for too many."""
+        raw = await self._listed("ls-tree", "-r", "-z", "--full-tree", commit)
+        return await asyncio.to_thread(lambda: {one.path: one for one in objects.entries(raw)})
+
+    async def _listed(self, *arguments: str) -> bytes:
+        """What lists files; raises TooMuch before anything is made of too many."""
+        raw = await run(self._here, *arguments, most=_MOST_LISTED)
+        if raw.count(b"\0") > _MOST_ENTRIES * (2 if arguments[0] == "diff-tree" else 1):
+            raise TooMuch(f"there are more than {_MOST_ENTRIES} files")
+        return raw
 
     async def changes(self, before: str | None, after: str) -> list[Change]:
-        """What differs between two trees; before: None for nothing."""
+        """What differs between two trees; before: None for nothing. Raises TooMuch."""
         if before is None:
-            held = objects.entries(await run(self._here, "ls-tree", "-r", "-z", "--full-tree", after))
-            return [Change(None, one) for one in held]
-        raw = await run(self._here, "diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", before, after)
-        return list(objects.changes(raw))
+            raw = await self._listed("ls-tree", "-r", "-z", "--full-tree", after)
+            return await asyncio.to_thread(lambda: [Change(None, one) for one in objects.entries(raw)])
+        raw = await self._listed("diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", before, after)
+        return await asyncio.to_thread(lambda: list(objects.changes(raw)))
 
     async def base(self, one: str, other: str) -> str | None:
         """The best common ancestor of two commits."""
@@ -249,12 +256,14 @@ class Copy:
     async def merges(self, tips: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
         """The merge commits below some commits, newest first, with their parents."""
         given = "".join(f"{one}\n" for one in tips).encode()
-        raw = await run(self._here, "rev-list", "--min-parents=2", "--parents", "--stdin", input=given)
+        raw = await run(
+            self._here, "rev-list", "--min-parents=2", "--parents", "--stdin", input=given, most=_MOST_LISTED
+        )
         rows = [line.split(" ") for line in raw.decode().splitlines()]
         return [(row[0], tuple(row[1:])) for row in rows]
 
     async def archive(self, commit: str, *, most: int) -> bytes:
-        """The commit's tree as a zip; raises GitError for more than `most` bytes."""
+        """The commit's tree as a zip; raises TooMuch for more than `most` bytes."""
         return await run(self._here, "archive", "--format=zip", commit, most=most)
 
     # -- references, for whoever needs some ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ and strategies. Renames are deletions and additions.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,9 +14,11 @@ from typing import Final
 from bastide.engines.git.copies import Copy, Intake
 from bastide.engines.git.making import Edit
 from bastide.engines.git.objects import Entry
-from bastide.engines.git.programs import GitError, answered
+from bastide.engines.git.programs import GitError, TooMuch, answered
 
 _LARGEST: Final = 16 << 20
+_MOST_BOTH: Final = 2000
+"""Files that are merged line by line, each by a program."""
 _SIDES: Final = {"ACCEPT_SOURCE": "--theirs", "ACCEPT_DESTINATION": "--ours"}
 
 
@@ -59,18 +62,17 @@ async def merge(
 ) -> Merged:  # fmt: skip
     """Merges `source` into `destination`. level: FILE_LEVEL or LINE_LEVEL; strategy: NONE, ACCEPT_SOURCE,
     ACCEPT_DESTINATION, AUTOMERGE. resolved: what becomes of paths that are in conflict, an edit or KEEP_BASE, KEEP_SOURCE,
-    KEEP_DESTINATION. Raises GitError where there is too much to compare."""
+    KEEP_DESTINATION. Raises TooMuch where there is too much to compare, GitError for what is resolved and in no conflict.
+    """
     before = await copy.files(base) if base is not None else {}
     theirs, ours = await copy.files(source), await copy.files(destination)
-    merged = Merged()
+    # Of many files this takes a while, and others are not to wait for it.
+    merged, both = await asyncio.to_thread(_told_apart, before, theirs, ours)
+    if len(both) > _MOST_BOTH:
+        raise TooMuch(f"there are more than {_MOST_BOTH} files that both sides changed")
     decided = dict(resolved or {})
-    for path in sorted({*theirs, *ours}):
+    for path in both:
         b, s, d = before.get(path), theirs.get(path), ours.get(path)
-        if _same(s, d) or _same(s, b):
-            continue
-        if _same(d, b):
-            merged.edits.append(taken(path, s))
-            continue
         conflict, edit = await _both(copy, intake, path, b, s, d, level, strategy)
         if conflict is None:
             merged.edits += [edit] if edit is not None else []
@@ -84,8 +86,24 @@ async def merge(
             merged.conflicts.append(conflict)
     if decided:
         raise GitError(f"nothing is in conflict at {sorted(decided)[0]}")
-    _crossing(merged, before, theirs, ours)
+    await asyncio.to_thread(_crossing, merged, before, theirs, ours)
     return merged
+
+
+def _told_apart(
+    before: Mapping[str, Entry], theirs: Mapping[str, Entry], ours: Mapping[str, Entry]
+) -> tuple[Merged, list[str]]:
+    """The edits that the source alone made, and the paths that both sides changed, each in its way."""
+    merged, both = Merged(), []
+    for path in sorted({*theirs, *ours}):
+        b, s, d = before.get(path), theirs.get(path), ours.get(path)
+        if _same(s, d) or _same(s, b):
+            continue
+        if _same(d, b):
+            merged.edits.append(taken(path, s))
+        else:
+            both.append(path)
+    return merged, both
 
 
 async def _both(

@@ -45,6 +45,10 @@ class Damaged(GitError):  # noqa: N818
     """What came in is no sound pack: an object is malformed, or names what is not there."""
 
 
+class TooMuch(GitError):  # noqa: N818
+    """There is more than is held in memory: a small push can make a tree that has no end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a program runs. repository: the folder that it sees as ``/git``. own: the folder below it that it may write,
@@ -215,7 +219,7 @@ async def program(place: Place, *arguments: str, **variables: str) -> AsyncItera
 async def answered(
     place: Place, *arguments: str, input: bytes = b"", most: int = MOST_OUTPUT, **variables: str
 ) -> tuple[int, bytes, str]:
-    """Runs a program to its end and returns its status, its output, and what it said beside; raises GitError for more
+    """Runs a program to its end and returns its status, its output, and what it said beside; raises TooMuch for more
     output than `most` bytes."""
     async with program(place, *arguments, **variables) as running:
         writing = asyncio.get_running_loop().create_task(running.write([input] if input else []))
@@ -224,7 +228,7 @@ async def answered(
             async for piece in running.read():
                 found += piece
                 if len(found) > most:
-                    raise GitError(f"git {arguments[0]} found more than {most} bytes")
+                    raise TooMuch(f"git {arguments[0]} found more than {most} bytes")
             await writing
         finally:
             writing.cancel()
@@ -239,7 +243,7 @@ async def run(
     most: int = MOST_OUTPUT,
     **variables: str,
 ) -> bytes:
-    """The output of a program; raises GitError for a status that is not `fine`, and for more output than `most` bytes."""
+    """The output of a program; raises GitError for a status that is not `fine`, TooMuch for more than `most` bytes."""
     code, found, said = await answered(place, *arguments, input=input, most=most, **variables)
     if code not in fine:
         raise GitError(f"git {arguments[0]} ended with {code}: {said[:1000]}")

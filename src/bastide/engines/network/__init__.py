@@ -38,11 +38,13 @@ class Transit:
 @dataclass(frozen=True, slots=True)
 class Way:
     """A route. network: the destination, an IPv4 CIDR. joint: the attachment that its packets leave by; empty for one whose
-    packets are lost. The longest prefix counts. reason: why they are lost, for people."""
+    packets are lost. The longest prefix counts. reason: why they are lost, for people. exit: the internet gateway or NAT
+    gateway that it leads to, which passes what is meant for an address of AWS's services, and loses the rest."""
 
     network: str
     joint: str = ""
     reason: str = ""
+    exit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,29 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a network ACL. protocol: a number, or ``-1`` for all. network: the peers, an IPv4 CIDR. first, last:
+    ports of TCP and UDP, or type and code of ICMP; -1 for any."""
+
+    number: int
+    allows: bool
+    protocol: str
+    network: str
+    first: int = -1
+    last: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """A network ACL: what crosses a subnet's border, packet by packet, whatever went the other way before. The first entry
+    that fits decides; what none fits is dropped."""
+
+    id: str
+    inward: tuple[Entry, ...]
+    outward: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """A network interface. router: the address that its subnet's router answers to."""
 
@@ -107,10 +132,12 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """A VPC endpoint: where the platform listens. names: those its certificate is for.
+    """A VPC endpoint, or a public address: where the platform listens. names: those its certificate is for.
 
     interfaces: its own, of an interface endpoint. outside: of a gateway endpoint, the service's addresses as everybody sees
-    them, and routed, the subnets whose route table leads to it.
+    them, and routed, the subnets whose route table leads to it. public: of a NAT gateway, or of an address that an
+    interface has, the public address that calls come from; addresses: those of the services in the internet; routed: who
+    goes that way; subnet: the CIDR that a NAT gateway lies in.
     """
 
     id: str
@@ -118,6 +145,9 @@ class Entrance:
     interfaces: tuple[Interface, ...] = ()
     routed: tuple[str, ...] = ()
     outside: str = ""
+    public: str = ""
+    addresses: tuple[str, ...] = ()
+    subnet: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +165,9 @@ class Plan:
     addresses; ``*.`` in front covers everything below. interfaces: those that something may be attached to. cidr: of the
     VPC. ways: of each subnet's CIDR the routes that lead out of the VPC. joints: the attachments by which transit gateways
     are reached. zones: what its DNS knows besides `names`; whichever is longer counts. watched: the
-    interfaces whose flows are counted."""
+    interfaces whose flows are counted. publics: the entrance of each address of the VPC that has a public one. acls: by
+    CIDR, of the subnets whose network ACL does not let everything pass. dns: the resolv.conf of what is attached, if it is
+    not simply the resolver."""
 
     resolver: str
     names: Mapping[str, tuple[str, ...]]
@@ -147,6 +179,9 @@ class Plan:
     joints: Mapping[str, Transit] = field(default_factory=dict)
     zones: tuple[Zone, ...] = ()
     watched: frozenset[str] = frozenset()
+    publics: Mapping[str, str] = field(default_factory=dict)
+    acls: Mapping[str, Acl] = field(default_factory=dict)
+    dns: str | None = None
 
 
 class Opened(Protocol):
@@ -161,8 +196,9 @@ class Opened(Protocol):
         ...
 
 
-Door = Callable[[socket.socket, str, Sequence[str]], Awaitable[Opened]]
-"""Serves a listening socket as the VPC endpoint of that id, with a certificate for the names."""
+Door = Callable[[socket.socket, str, Sequence[str], str], Awaitable[Opened]]
+"""Serves a listening socket as the VPC endpoint of that id, with a certificate for the names; or, with a public address, as
+the internet does, where all that comes has that address."""
 
 
 class Attachment(Protocol):
@@ -172,7 +208,7 @@ class Attachment(Protocol):
     def interface(self) -> Interface: ...
     @property
     def resolver(self) -> str:
-        """The address of the VPC's DNS; empty without one."""
+        """The text of its resolv.conf: the VPC's DNS, or what its DHCP options name; empty without one."""
         ...
 
     @property
@@ -304,6 +340,6 @@ class Networks(Protocol):
 
 
 __all__ = [
-    "Attachment", "Door", "Entrance", "Far", "Flow", "Group", "Hop", "Interface", "Joined", "Joint", "NetworkError",
-    "Networks", "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way", "Zone",
+    "Acl", "Attachment", "Door", "Entrance", "Entry", "Far", "Flow", "Group", "Hop", "Interface", "Joined", "Joint",
+    "NetworkError", "Networks", "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way", "Zone",
 ]  # fmt: skip

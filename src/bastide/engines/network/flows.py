@@ -40,7 +40,7 @@ def passed(plugs: Iterable[str], served: Iterable[str]) -> list[str]:
     lines: list[str] = []
     for name, hook, rules in (
         ("passed_out", "prerouting priority -140", [f"iifname {links} {counted(OUT_OK)}" if links else ""]),
-        ("passed_in", "postrouting priority 0", [f"oifname {links} {counted(IN_OK)}" if links else ""]),
+        ("passed_in", "postrouting priority 250", [f"oifname {links} {counted(IN_OK)}" if links else ""]),
         ("served_in", "input priority 10", [f"ip daddr {here} {counted(IN_OK)}" if here else ""]),
         ("served_out", "output priority 10", [f"ip saddr {here} {counted(OUT_OK)}" if here else ""]),
     ):

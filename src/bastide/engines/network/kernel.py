@@ -171,11 +171,13 @@ async def run(namespace: int, program: str, *arguments: str, given: str) -> str:
         raise NetworkError(f"{program if found is None else 'nsenter'} is not installed")
     process = await asyncio.create_subprocess_exec(
         nsenter, f"--net={shown(namespace)}", "--", found, *arguments,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        # A program that is given nothing may end before its input could be closed.
+        stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     try:
         async with asyncio.timeout(SECONDS):
-            said, _ = await process.communicate(given.encode())
+            said, _ = await process.communicate(given.encode() if given else None)
     except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

@@ -77,6 +77,18 @@ class _Network:
     watched: dict[str, str] = field(default_factory=dict)
 
 
+def _shown(entrance: Entrance) -> tuple[object, ...]:
+    """What a door shows and tells; another one needs another door."""
+    return entrance.names, entrance.public
+
+
+def _resolving(plan: Plan) -> str:
+    """The resolv.conf of what is attached."""
+    if plan.dns is not None:
+        return plan.dns
+    return f"nameserver {plan.resolver}\n" if plan.resolver else ""
+
+
 class _Attached:
     def __init__(self, owner: Namespaces, vpc: Vpc, link: str, interface: Interface, namespace: int) -> None:
         self._owner = owner
@@ -215,7 +227,7 @@ class Namespaces:
         await self._replug(network, plan)
         self._leave(network, plan)
         for entrance in plan.entrances:
-            if entrance.outside and entrance.id not in network.gateways:
+            if (entrance.outside or entrance.public) and entrance.id not in network.gateways:
                 network.gateways[entrance.id] = self._gateway(network)
         await self._address(network, plan)
         joined = [
@@ -288,7 +300,7 @@ class Namespaces:
         planned = {entrance.id: entrance for entrance in plan.entrances}
         for id, served in list(network.served.items()):
             entrance = planned.get(id)
-            if entrance is None or entrance.names != served.entrance.names:
+            if entrance is None or _shown(entrance) != _shown(served.entrance):
                 for door in served.doors.values():
                     door.close()
                 del network.served[id]
@@ -337,14 +349,14 @@ class Namespaces:
     async def _serve(self, network: _Network, entrance: Entrance) -> None:
         served = network.served.setdefault(entrance.id, _Served(entrance))
         places = [one.address for one in entrance.interfaces]
-        if entrance.outside:
+        if entrance.outside or entrance.public:
             places.append(network.gateways[entrance.id])
         for address in places:
             if address not in served.doors:
                 if self.door is None:
                     raise NetworkError("nothing serves the endpoints yet")
                 bound = kernel.listening(network.namespace, address)
-                served.doors[address] = await self.door(bound, entrance.id, entrance.names)
+                served.doors[address] = await self.door(bound, entrance.id, entrance.names, entrance.public)
 
     def _cut(self, network: _Network) -> None:
         """Takes everything away: nothing goes in or out any more, also not of what is attached."""
@@ -387,7 +399,7 @@ class Namespaces:
             link = f"p{self._links}"
             namespace = kernel.new_namespace(forwards=False)
             made = _Attached(self, vpc, link, held, namespace)
-            made.resolver = plan.resolver
+            made.resolver = _resolving(plan)
             try:
                 await kernel.ip(
                     network.namespace, f"link add {link} type veth peer name eth0 netns {made.namespace}",
@@ -477,7 +489,7 @@ class Namespaces:
         """See the port."""
         if self.door is None:
             raise NetworkError("nothing serves sockets yet")
-        return await self.door(bound, "", ("localhost",))
+        return await self.door(bound, "", ("localhost",), "")
 
     async def close(self) -> None:
         """Takes all VPCs away."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
 
-from bastide.engines.network import Group, Interface, Plan, Rule, flows
+from bastide.engines.network import Group, Interface, Plan, Rule, acls, flows
 
 HTTPS = 443
 _PORTS = 65535
@@ -54,6 +55,7 @@ def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, s
         inward = _allowed(plan.groups, interface.groups, sets, "saddr", outward=False)
         lines += _chain(f"in_{number}", inward, flows.IN_NO if interface.id in plan.watched else "")
 
+    lines += acls.chains(plan)
     lines.append("chain outward {")
     lines.append("type filter hook prerouting priority -150; policy drop;")
     if joints:
@@ -72,11 +74,12 @@ def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, s
     lines.append("chain translated {")
     lines.append("type nat hook prerouting priority -100;")
     for entrance in plan.entrances:
-        if entrance.routed and entrance.id in gateways:
+        if entrance.routed and entrance.outside and entrance.id in gateways:
             sources = ", ".join(entrance.routed)
             lines.append(
                 f"ip saddr {{ {sources} }} ip daddr {entrance.outside} tcp dport {HTTPS} dnat to {gateways[entrance.id]}"
             )
+    lines += _out(plan, gateways)
     lines.append("}")
 
     lines.append("chain inward {")
@@ -99,6 +102,27 @@ def ruleset(plan: Plan, plugs: Mapping[str, Interface], gateways: Mapping[str, s
     lines.append("}")
     lines.append("}")
     return "\n".join(lines) + "\n"
+
+
+def _out(plan: Plan, gateways: Mapping[str, str]) -> list[str]:
+    """What leads to the services' public addresses, by the routes of each subnet; the longest comes first."""
+    served = {one.id: one for one in plan.entrances if one.public}
+    lines: list[str] = []
+    for subnet, network, exit in acls.exits(plan):
+        ways = [(subnet, exit)]
+        if exit.startswith("igw-"):
+            ways = [(address, id) for address, id in sorted(plan.publics.items()) if within(address, subnet)]
+        for source, id in ways:
+            if id in gateways and id in served:
+                there = f"ip daddr {network} ip daddr {{ {', '.join(served[id].addresses)} }}"
+                lines.append(f"ip saddr {source} {there} tcp dport {HTTPS} dnat to {gateways[id]}")
+        lines.append(f"ip saddr {subnet} ip daddr {network} return")
+    return lines
+
+
+def within(address: str, network: str) -> bool:
+    """Whether an address lies in a network."""
+    return IPv4Address(address) in IPv4Network(network)
 
 
 def _chain(name: str, allowed: Iterable[str], lost: str = "") -> list[str]:

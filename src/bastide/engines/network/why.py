@@ -23,6 +23,7 @@ from bastide.engines.network import (
     TransitPlan,
     Vpc,
     Way,
+    acls,
 )
 from bastide.engines.network.resolver import addresses
 
@@ -90,19 +91,74 @@ class _Walk:
             self.told.on("dns", vpc.id, "the VPC's DNS answers whatever groups say")
             return
         self._groups(plan, source, packet, there, outward=True)
+        here = IPv4Address(source.address)
+        self._acl(plan, here, there, packet, outward=True)
         for entrance in plan.entrances:
             meant = bool(entrance.outside) and there in IPv4Network(entrance.outside) and _https(packet)
             if meant and _inside(source.address, entrance.routed):
                 self.told.on("route", entrance.id, f"the subnet's table leads {entrance.outside} to {entrance.id}")
                 self.told.on("endpoint", entrance.id, _POLICY)
+                self._acl(plan, here, there, packet, outward=False, back=True)
                 return
         if there in IPv4Network(plan.cidr):
             self.told.on("route", vpc.id, f"{plan.cidr} is local")
             self._arrive(vpc, plan, packet, there)
+        elif exit := _exit(plan, source.address, there):
+            self._out(plan, source, packet, there, *exit)
+        else:
+            joint = self._way(vpc.id, _ways(plan, source.address), there, "route")
+            transit = plan.joints[joint]
+            self._cross(transit, joint, packet, there, vpc, plan, source)
+        self._acl(plan, here, there, packet, outward=False, back=True)
+
+    def _out(self, plan: Plan, source: Interface, packet: Packet, there: IPv4Address, network: str, exit: str) -> None:
+        """By an internet gateway or a NAT gateway to what the internet has: the services' public addresses."""
+        kind = "nat gateway" if exit.startswith("nat-") else "internet gateway"
+        found = acls.via(plan, source.address, exit)
+        if found is None:
+            why = (
+                f"{network} leads to {exit}, and {source.id} has no public address" if kind[0] == "i" else "it is gone"
+            )
+            raise self.told.end(kind, exit, why)
+        self.told.on("route", exit, f"{network} leads to {exit}")
+        if str(there) not in found.addresses:
+            raise self.told.end(
+                kind, exit, f"of the internet, there are the services' addresses alone, and {there} is none"
+            )
+        here = IPv4Address(source.address)
+        if found.subnet:
+            self._acl(plan, IPv4Network(found.subnet)[0], here, packet, outward=False)
+            self._acl(plan, IPv4Network(found.subnet)[0], there, packet, outward=True)
+        if not _https(packet):
+            raise self.told.end(kind, exit, f"the services answer tcp {_HTTPS} alone")
+        self.told.on(kind, exit, f"calls come from {found.public}, through no endpoint; policies decide each")
+        if found.subnet:
+            self._acl(plan, IPv4Network(found.subnet)[0], there, packet, outward=False, back=True)
+            self._acl(plan, IPv4Network(found.subnet)[0], here, packet, outward=True, back=True)
+
+    def _acl(
+        self, plan: Plan, here: IPv4Address, peer: IPv4Address, packet: Packet, *, outward: bool, back: bool = False
+    ) -> None:
+        """The network ACL of the subnet of `here`, for a packet out of it or into it. back: it is the answer."""
+        found = acls.of(plan, here)
+        if found is None or peer in IPv4Network(found[0]) or plan.resolver in (str(here), str(peer)):
             return
-        joint = self._way(vpc.id, _ways(plan, source.address), there, "route")
-        transit = plan.joints[joint]
-        self._cross(transit, joint, packet, there, vpc, plan, source)
+        cidr, acl = found
+        protocol = {"tcp": acls.TCP, "udp": acls.UDP, "icmp": acls.ICMP}[packet.protocol]
+        first, last = acls.EPHEMERAL if back else (packet.port, packet.port)
+        if packet.protocol == "icmp":
+            first = last = 0 if back else 8
+        passes, number, ports = acls.decides(acl.outward if outward else acl.inward, peer, protocol, first, last)
+        what = "network acl back" if back else "network acl"
+        told = (
+            f"{packet.protocol} {ports[0]}" if ports[0] == ports[1] else f"{packet.protocol} {ports[0]} to {ports[1]}"
+        )
+        told = packet.protocol if packet.protocol == "icmp" else told
+        way = f"{told} {'out of' if outward else 'into'} {cidr}, {'to' if outward else 'from'} {peer}"
+        if not passes:
+            rule = "no rule of it allows" if number is None else f"rule {number} denies"
+            raise self.told.end(what, acl.id, f"{rule} {way}" + (": it keeps no state" if back else ""))
+        self.told.on(what, acl.id, f"rule {number} allows {way}")
 
     def _named(self, vpc: Vpc, plan: Plan, packet: Packet, source: Interface) -> Packet:
         try:
@@ -228,13 +284,16 @@ class _Walk:
             raise self.told.end("interface", vpc.id, f"nothing has the address {there}")
         if entrance is None and not self._attached(target.id):
             raise self.told.end("interface", target.id, f"nothing is attached to {target.id}")
-        self._groups(plan, target, packet, IPv4Address(packet.source), outward=False)
+        peer = IPv4Address(packet.source)
+        self._acl(plan, there, peer, packet, outward=False)
+        self._groups(plan, target, packet, peer, outward=False)
         if entrance is None:
             self.told.on("interface", target.id, f"{there} is reached; whether somebody listens, it says itself")
         elif _https(packet):
             self.told.on("endpoint", entrance[0].id, _POLICY)
         else:
             self.told.on("endpoint", entrance[0].id, f"it is reached, and serves tcp {_HTTPS} alone")
+        self._acl(plan, there, peer, packet, outward=True, back=True)
 
 
 def _answered(target: Joint, back: IPv4Address) -> bool:
@@ -244,6 +303,14 @@ def _answered(target: Joint, back: IPv4Address) -> bool:
 def _ways(plan: Plan, address: str) -> tuple[Way, ...]:
     """The routes of the subnet that an address is of."""
     return next((ways for subnet, ways in plan.ways.items() if _inside(address, (subnet,))), ())
+
+
+def _exit(plan: Plan, address: str, there: IPv4Address) -> tuple[str, str] | None:
+    """The route by which an address is reached and the gateway, if that leads to the internet."""
+    for subnet, network, exit in acls.exits(plan):
+        if _inside(address, (subnet,)) and there in IPv4Network(network):
+            return (network, exit) if exit else None
+    return None
 
 
 def _inside(address: str, networks: Iterable[str]) -> bool:

@@ -76,11 +76,15 @@ class Spec:
     (source, path inside), files, folders or unix sockets; the workdir and the writable folders become the job's user's,
     with all that lies in them. hosts: names for 127.0.0.1 beside ``localhost``. addresses: further names. network: a path
     for setns(2) of the network namespace to be in, which the job cannot change; without one it gets its own, where there
-    is only itself. resolver: the address of its DNS. interface: the network's, by which the peers in `addresses` reach it.
-    group: the names of all sandboxes of the job. gpus: how many
+    is only itself. resolver: the text of its resolv.conf. interface: the network's, by which the peers in `addresses`
+    reach it. group: the names of all sandboxes of the job. gpus: how many
     it may use; devices: those of this machine. untrusted: the program gets a kernel of its own, and does not run where that
     cannot be had. privileged: the program is root of a user namespace of its own with 65,536 users, none of which is
     anybody outside, and may mount and change roots there, as builders of images do. Nothing else of the machine is seen.
+    person: the name of somebody beside the program, which is root of a user namespace of two, and may change what the
+    machine's own system has in /etc, /root and /mnt (gone with the sandbox), whose files belong to whom, and become that
+    person (uid 1000, at home in /home/NAME); it may not mount. What is writable keeps its owners from one start to the
+    next and has to be a file system of its own (`Volumes.system`); the workdir is root's.
     """
 
     name: str
@@ -102,6 +106,7 @@ class Spec:
     devices: Sequence[Path] = ()
     untrusted: bool = False
     privileged: bool = False
+    person: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,8 @@ class Volumes(Protocol):
 
     async def system(self, name: str, size_bytes: int) -> Path:
         """A file system of its own in a volume of this machine, whose permissions the kernel itself keeps: for a sandbox
-        whose users are many (`Spec.privileged`). It goes with the volume. Raises SandboxError when it cannot be had."""
+        whose users are many (`Spec.privileged`, `Spec.person`). It goes with the volume; with one that is kept it stays,
+        and grows when more is asked for. Raises SandboxError when it cannot be had."""
         ...
 
     def lost(self, name: str) -> str:

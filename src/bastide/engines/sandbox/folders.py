@@ -1,4 +1,8 @@
-"""Folders that a sandbox wrote to, and may still: read without following a link to where only the platform can read."""
+"""Folders that strangers fill: a sandbox that wrote there and may still, archives that are unpacked over one another.
+
+They are read and written without following a link to where only the platform gets. A link that leads below a folder when it
+is looked at by itself can lead out of it by way of another one.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,10 @@ _DEEPEST: Final = 100
 MOVED: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV))
 """What opening says of something that its owner took away or put something else in its place. Everything else says that
 the file system does not answer as it should, and then what is there is not known."""
+
+
+_ONE: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_FOLDER: Final = (errno.ENOTDIR, errno.ELOOP)
 
 
 class Unfit(Exception):  # noqa: N818
@@ -47,7 +55,7 @@ def opened(base: int, relative: str, flags: int) -> int:
     here = os.dup(base)
     try:
         for part in folders:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            below = os.open(part, _ONE, dir_fd=here)
             os.close(here)
             here = below
         return os.open(last, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
@@ -57,7 +65,40 @@ def opened(base: int, relative: str, flags: int) -> int:
 
 def top_of(folder: Path) -> int:
     """A descriptor of a folder that is no link; raises OSError."""
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return os.open(folder, _ONE)
+
+
+def made_folder(top: int, path: str, *, replacing: bool = False, mode: int | None = None) -> int:
+    """A descriptor of a folder below a folder's descriptor, made with those above it where they are not there. path:
+    relative, without ``.`` and ``..``; empty for `top` itself. replacing: a link or a file on the way is taken away.
+    mode: of all of them. Raises NotADirectoryError for a link or a file."""
+    here = os.dup(top)
+    try:
+        for part in path.split("/") if path else ():
+            below = _below(here, part, replacing)
+            os.close(here)
+            here = below
+            if mode is not None:
+                os.fchmod(here, mode)
+    except BaseException:
+        os.close(here)
+        raise
+    return here
+
+
+def _below(here: int, part: str, replacing: bool) -> int:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(part, 0o755, dir_fd=here)
+    try:
+        return os.open(part, _ONE, dir_fd=here)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise
+        if not replacing:
+            raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", part) from None
+    os.unlink(part, dir_fd=here)
+    os.mkdir(part, 0o755, dir_fd=here)
+    return os.open(part, _ONE, dir_fd=here)
 
 
 def regular(

@@ -4,7 +4,7 @@ A server is a program, or several that pass a call on, that speak HTTP on unix s
 run in, whoever deploys them says.
 """
 
-from bastide.engines.serving.client import Answer, Body, Client, Lost
+from bastide.engines.serving.client import Answer, Body, Client, Lost, reach
 from bastide.engines.serving.fleet import Observer, OnDemand, Serving, Throttled, Variant
 from bastide.engines.serving.models import Models, NoModel, NotLoaded
 from bastide.engines.serving.server import (
@@ -43,4 +43,5 @@ __all__ = [
     "Throttled",
     "Unhealthy",
     "Variant",
+    "reach",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import httptools
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _ONE_WRITE: Final = 64 << 10
 _LONGEST_IDLE: Final = 2.0
@@ -36,10 +38,11 @@ class Lost(Exception):  # noqa: N818
 
 @dataclass(slots=True)
 class Answer:
-    """What the server said. headers: names in lower case. container: whose answer it is."""
+    """What the server said. headers: names in lower case. cookies: those that it sets. container: whose answer it is."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    cookies: list[str] = field(default_factory=list)
     body: bytes = b""
     container: str = "primary"
 
@@ -139,7 +142,10 @@ class _Connection(asyncio.Protocol):
             self._fail("it does not speak HTTP")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self._answer.headers[key] = text
+        if key == "set-cookie":
+            self._answer.cookies.append(text)
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -192,6 +198,25 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
 
 
+async def reach(socket: Path, protocol: Callable[[], P]) -> P:
+    """A connection to a server's socket; raises Lost."""
+    # The server owns the folder and might lay a link there to a socket that is not its own: what is opened is the socket
+    # itself, never what it points to. This also serves paths longer than a socket address may be.
+    try:
+        held = os.open(socket, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise Lost(f"it does not listen ({error.strerror})", unsent=True) from None
+    try:
+        if not stat.S_ISSOCK(os.fstat(held).st_mode):
+            raise Lost("it does not listen (no socket)", unsent=True)
+        _, made = await asyncio.get_running_loop().create_unix_connection(protocol, f"/proc/self/fd/{held}")
+        return made
+    except OSError as error:
+        raise Lost(f"it does not listen ({error.strerror})", unsent=True) from None
+    finally:
+        os.close(held)
+
+
 class Client:
     """Connections to one server. socket: its path, in a folder that the server may write. most_bytes: of an answer."""
 
@@ -201,22 +226,7 @@ class Client:
         self._idle: list[_Connection] = []
 
     async def _connect(self) -> _Connection:
-        # The server owns the folder and might lay a link there to a socket that is not its own: what is opened is the
-        # socket itself, never what it points to. This also serves paths longer than a socket address may be.
-        try:
-            held = os.open(self._socket, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            raise Lost(f"it does not listen ({error.strerror})", unsent=True) from None
-        try:
-            if not stat.S_ISSOCK(os.fstat(held).st_mode):
-                raise Lost("it does not listen (no socket)", unsent=True)
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_unix_connection(lambda: _Connection(self._most), f"/proc/self/fd/{held}")
-            return connection
-        except OSError as error:
-            raise Lost(f"it does not listen ({error.strerror})", unsent=True) from None
-        finally:
-            os.close(held)
+        return await reach(self._socket, lambda: _Connection(self._most))
 
     async def request(
         self, method: str, path: str, headers: Iterable[tuple[str, str]], body: Body, *, seconds: float
@@ -246,11 +256,15 @@ class Client:
     ) -> tuple[_Connection, Answer]:
         whole = isinstance(body, bytes)
         length = f"content-length: {len(body)}" if isinstance(body, bytes) else "transfer-encoding: chunked"
-        lines = [f"{method} {path} HTTP/1.1", "host: model", length]
+        lines = [f"{method} {path} HTTP/1.1", length]
+        named = False
         for name, value in headers:
             if "\r" in value or "\n" in value:
                 raise ValueError("a header has one line")
             lines.append(f"{name}: {value}")
+            named = named or name == "host"
+        if not named:
+            lines.append("host: model")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
         oldest = asyncio.get_running_loop().time() - _LONGEST_IDLE
         while self._idle and whole:  # a body in pieces gets a connection that nobody can have closed

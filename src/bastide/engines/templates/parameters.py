@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bastide.engines.templates.functions import text
 from bastide.engines.templates.reading import refused
-from bastide.protocol.patterns import matcher
+from bastide.protocol.patterns import strangers
 
 MOST: Final = 200
 LONGEST: Final = 4096
@@ -86,7 +86,9 @@ def check_declared(declared: Any) -> None:
         if "AllowedValues" in one and not isinstance(one["AllowedValues"], list):
             raise refused(f"Template format error: AllowedValues of parameter {name} must be a list.")
         pattern = one.get("AllowedPattern")
-        if pattern is not None and (not isinstance(pattern, str) or len(pattern) > LONGEST or matcher(pattern) is None):
+        if pattern is not None and (
+            not isinstance(pattern, str) or len(pattern) > LONGEST or strangers(pattern) is None
+        ):
             raise refused(
                 f"Template format error: AllowedPattern of parameter {name} is not a regular expression "
                 "that can be checked."
@@ -176,7 +178,7 @@ def check(name: str, declared: Mapping[str, Any], value: str) -> None:
             wrong(f"be one of AllowedValues: [{', '.join(allowed[:50])}]")
     pattern = declared.get("AllowedPattern")
     if pattern:
-        matches = matcher(pattern)
+        matches = strangers(pattern)
         for one in parts if type == "CommaDelimitedList" else [value]:
             if matches is not None and not matches(one):
                 wrong(f"match pattern {pattern}")

@@ -448,7 +448,7 @@ class _Checks:
                     node,
                 )
                 return
-        if right is _network and key.lower() == "aws:sourceip" and _network(text).is_private and "/0" not in text:
+        if right is _network and key.lower() == "aws:sourceip" and _is_private(text):
             code = "PRIVATE_IP_ADDRESS" if operator == "IpAddress" else "PRIVATE_NOT_IP_ADDRESS"
             self.add(
                 "ERROR", code, "aws:SourceIp works only for public IP address ranges; aws:VpcSourceIp is for private ones.",
@@ -463,6 +463,12 @@ class _Checks:
                 "the condition operator to include Like.",
                 node,
             )
+
+
+def _is_private(text: str) -> bool:
+    """Whether nobody comes from an address of the network by way of the internet. Elastic IP addresses are of 240.0.0.0/8
+    here."""
+    return _network(text).is_private and "/0" not in text and not text.startswith("240.")
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

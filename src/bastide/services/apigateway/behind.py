@@ -15,7 +15,7 @@ import orjson
 
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Caller, Output, service_caller
-from bastide.protocol.patterns import matcher
+from bastide.protocol.patterns import strangers
 from bastide.services.apigateway.method import ENDPOINT, LAMBDA
 from bastide.services.apigateway.noun import GATEWAY, execute_arn
 
@@ -130,12 +130,13 @@ async def _function(a: Authorised, found: Matched, integration: Mapping[str, Any
         raise Unanswered(502, "Internal server error")
     try:
         return _answered(orjson.loads(answer["Payload"]))
-    except (ValueError, TypeError, KeyError, binascii.Error):
+    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error):
         raise Unanswered(502, "Internal server error") from None  # malformed, as AWS words it
 
 
 def _answered(told: Any) -> Output:
-    """What a function answered, as it is to be sent; raises ValueError, TypeError and KeyError for what is no answer."""
+    """What a function answered, as it is to be sent; raises ValueError, TypeError, KeyError and
+    AttributeError for what is no answer."""
     if not isinstance(told, dict) or set(told) - {
         "statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded", "cookies",
     }:  # fmt: skip
@@ -250,5 +251,5 @@ def _mapped(
 
 def _selects(response: Mapping[str, Any], status: int) -> bool:
     pattern = response.get("selectionPattern")
-    held = matcher(pattern) if pattern else None
+    held = strangers(pattern) if pattern else None
     return held is not None and held(str(status))

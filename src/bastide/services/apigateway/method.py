@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bastide.kernel import Ask, Authorised, Output, each, member
-from bastide.protocol.patterns import matcher
+from bastide.protocol.patterns import strangers
 from bastide.services.apigateway.noun import GATEWAY, REST_API, absent, ask, bad, resource, unsupported
 from bastide.store import Row, Transaction, View
 
@@ -225,7 +225,7 @@ def put_integration_response(a: Authorised, tx: Transaction) -> Output:
     declared = method["methodResponses"].get(code)
     if declared is None:
         raise bad(f"The method has no response {code}; PutMethodResponse makes it.")
-    if pattern and (len(pattern) > 256 or matcher(pattern) is None):
+    if pattern and (len(pattern) > 256 or strangers(pattern) is None):
         raise bad("selectionPattern is not a regular expression that can be checked.")
     parameters = dict(given.get("responseParameters") or {})
     for target, source in parameters.items():

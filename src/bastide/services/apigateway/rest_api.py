@@ -269,18 +269,25 @@ def _tagged(a: Authorised, view: View) -> Row:
     _, _, id, *more = [*arn.resource.split("/"), "", ""]
     if arn.service != "apigateway" or not arn.resource.startswith("/restapis/"):
         raise bad("Tags are of REST APIs and their stages in Bastide: arn:aws:apigateway:REGION::/restapis/ID.")
-    row = REST_API.get(view, a.account, a.region, id)
+    row, exact = REST_API.get(view, a.account, a.region, id), REST_API.arn("", a.region, id)
     if more[0] == "stages":
-        row = view.get(STAGE, a.account, a.region, f"{id}/{more[1]}")
-    if row is None or arn.region != a.region or more[0] not in ("", "stages"):
+        row, exact = view.get(STAGE, a.account, a.region, f"{id}/{more[1]}"), f"{exact}/stages/{more[1]}"
+    if row is None or given != exact:
         raise absent("API")
     return row
 
 
-_TAGS: Final = "/tags/{resourceArn}"
+def _tags_ask(method: str) -> list[Ask]:
+    """The question about something's tags, by its ARN in the one spelling that policies write."""
+    return [
+        Ask(
+            f"apigateway:{method}",
+            lambda asked: (f"arn:aws:apigateway:{asked.call.region}::/tags/{unquote(asked.input['resourceArn'])}",),
+        )
+    ]
 
 
-@REST_API.operation("TagResource", asks=ask("PUT", _TAGS))
+@REST_API.operation("TagResource", asks=_tags_ask("PUT"))
 def tag(a: Authorised, tx: Transaction) -> Output:
     row, given = _tagged(a, tx), tags_given(a)
     row.tags = {**row.tags, **given}
@@ -290,7 +297,7 @@ def tag(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-@REST_API.operation("UntagResource", asks=ask("DELETE", _TAGS))
+@REST_API.operation("UntagResource", asks=_tags_ask("DELETE"))
 def untag(a: Authorised, tx: Transaction) -> Output:
     row = _tagged(a, tx)
     row.tags = {key: value for key, value in row.tags.items() if key not in a.input["tagKeys"]}
@@ -298,7 +305,7 @@ def untag(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
-@REST_API.reads("GetTags", asks=ask("GET", _TAGS))
+@REST_API.reads("GetTags", asks=_tags_ask("GET"))
 def tags(a: Authorised, view: View) -> Output:
     return {"tags": dict(_tagged(a, view).tags)}
 

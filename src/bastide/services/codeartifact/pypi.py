@@ -7,7 +7,6 @@ metadata specifications.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Final
@@ -25,6 +24,7 @@ from packaging.utils import (
 from packaging.version import InvalidVersion, Version
 
 from bastide.domain import Refused
+from bastide.engines import zips
 from bastide.services.codeartifact.noun import invalid, normal
 
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -99,7 +99,7 @@ def metadata_of_wheel(file: IO[bytes], filename: str) -> bytes:
     """The METADATA of a wheel, unparsed; raises ValidationException for what is no wheel. Blocks."""
     name, version = of_file(filename)
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zips.opened(file, _MOST_ENTRIES) as archive:
             entries = archive.infolist()
             if len(entries) > _MOST_ENTRIES:
                 raise invalid(f"The wheel has more than {_MOST_ENTRIES} files.")

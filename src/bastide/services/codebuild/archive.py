@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from bastide.engines.sandbox.folders import Unfit, opened, regular, top_of
+from bastide.engines import zips
+from bastide.engines.sandbox.folders import Unfit, made_folder, opened, regular, top_of
 
 __all__ = ["Glob", "Unfit", "flattened", "opened", "pack", "select", "text_of", "top_of", "unpack"]
 
@@ -27,10 +28,12 @@ _MOST_WORK: Final = 200_000_000
 
 
 def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
-    """Unpacks a .zip into an empty folder of ours; raises Unfit for devices, names and links that lead outside, and more
-    than `most_bytes` (a small archive can hold a lot). Links are made last, and nothing lies behind one."""
+    """Unpacks a .zip into a folder of ours, which others may have been unpacked into; raises Unfit for devices, names and
+    links that lead outside, and more than `most_bytes` (a small archive can hold a lot). Links are made last, and nothing
+    is written behind one."""
+    top = top_of(folder)
     try:
-        _unpack(path, folder, most_bytes)
+        _unpack(path, top, most_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
         raise Unfit(f"it is no .zip archive that can be read ({type(error).__name__})") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
@@ -39,11 +42,13 @@ def unpack(path: Path, folder: Path, *, most_bytes: int) -> None:
         if error.errno != errno.ENAMETOOLONG:
             raise
         raise Unfit("a name in it is too long") from None
+    finally:
+        os.close(top)
 
 
-def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
+def _unpack(path: Path, top: int, most_bytes: int) -> None:
     left, links, names = most_bytes, dict[str, str](), list[str]()
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as packed, zips.opened(packed, _MOST_ENTRIES) as archive:
         entries = archive.infolist()
         if len(entries) > _MOST_ENTRIES:
             raise Unfit(f"it holds more than {_MOST_ENTRIES} files")
@@ -51,7 +56,7 @@ def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
             name = _plain(entry.filename)
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if entry.is_dir():
-                (folder / name).mkdir(parents=True, exist_ok=True)
+                os.close(made_folder(top, name))
                 continue
             if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
                 raise Unfit(f"`{name[:200]}` in it is a device: only files, folders and links may be in it")
@@ -61,11 +66,8 @@ def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
             if kind == stat.S_IFLNK:
                 links[name] = _target(archive, entry, name)
                 continue
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
             mode = 0o755 if (entry.external_attr >> 16) & 0o111 else 0o644
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            with archive.open(entry) as source, os.fdopen(os.open(target, flags, mode), "wb") as file:
+            with archive.open(entry) as source, os.fdopen(_created(top, name, mode), "wb") as file:
                 while piece := source.read(_CHUNK):
                     left -= len(piece)
                     if left < 0:
@@ -73,12 +75,24 @@ def _unpack(path: Path, folder: Path, most_bytes: int) -> None:
                     file.write(piece)
 
     for name in names:
-        above = name.split("/")
-        if any("/".join(above[:count]) in links for count in range(1, len(above))):
+        parts = name.split("/")
+        if any("/".join(parts[:count]) in links for count in range(1, len(parts))):
             raise Unfit(f"`{name[:200]}` in it lies behind a link")
     for name, led in links.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(led)
+        above = made_folder(top, posixpath.dirname(name))
+        try:
+            os.symlink(led, posixpath.basename(name), dir_fd=above)
+        finally:
+            os.close(above)
+
+
+def _created(top: int, name: str, mode: int) -> int:
+    above = made_folder(top, posixpath.dirname(name))
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(posixpath.basename(name), flags, mode, dir_fd=above)
+    finally:
+        os.close(above)
 
 
 def _target(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> str:

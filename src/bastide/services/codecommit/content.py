@@ -72,6 +72,8 @@ def told() -> Any:
     """Says what git could not do in CodeCommit's words."""
     try:
         yield
+    except git.TooMuch as error:
+        raise refused("MaximumItemsToCompareExceeded", f"The repository has more than is read here: {error}") from None
     except Damaged:
         raise refused("EncryptionIntegrityChecksFailed", "What is kept of the repository is damaged.") from None
     except Unavailable:

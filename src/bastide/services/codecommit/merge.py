@@ -117,7 +117,9 @@ async def _merged(a: Authorised, here: Opened, intake: git.Intake, sides: _Sides
             resolved=resolved,
         )
     except git.GitError as error:
-        name = "InvalidConflictResolution" if resolved else "MaximumItemsToCompareExceeded"
+        name = "InvalidConflictResolution"
+        if not resolved or isinstance(error, git.TooMuch):
+            name = "MaximumItemsToCompareExceeded"
         raise refused(name, str(error)[:300]) from None
 
 

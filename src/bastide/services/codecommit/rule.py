@@ -16,6 +16,7 @@ import orjson
 
 from bastide.domain import Arn, Instant
 from bastide.kernel import Output
+from bastide.policy.matching import wildcards
 from bastide.services.codecommit.noun import refused
 from bastide.store import Row, View
 
@@ -140,15 +141,9 @@ def _meant(member: str, approver: str) -> bool:
     sessions by ``assumed-role/ROLE/SESSION``."""
     short = _SHORT.fullmatch(member)
     if short is None:
-        return _like(member, approver)
+        return wildcards(member)(approver)
     arn = Arn.parse(approver)
     name = arn.resource
     if arn.type in ("user", "federated-user"):
         name = arn.resource.rpartition("/")[2]
-    return arn.account == short["account"] and _like(short["name"], name)
-
-
-def _like(pattern: str, text: str) -> bool:
-    return (
-        re.fullmatch(".*".join(re.escape(part) for part in re.sub(r"\*+", "*", pattern).split("*")), text) is not None
-    )
+    return arn.account == short["account"] and wildcards(short["name"])(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
@@ -129,7 +130,7 @@ async def _made(a: Authorised, plan: Any, author: str, otherwise: str) -> Staged
     async with content.staging(a, lambda view: named(a, view)) as (here, intake, staged):
         work = _Work(name, tip, await here.copy.files(tip) if tip else {}, {})
         await plan(a, here, work)
-        work.check()
+        await asyncio.to_thread(work.check)
         before = await here.copy.commit(tip) if tip else None
         parents = [tip] if tip else []
         try:

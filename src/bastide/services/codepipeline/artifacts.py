@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 from bastide.domain import Refused
+from bastide.engines import zips
 
 MOST_BYTES: Final = 256 << 20
 """Of an artifact that is read here."""
@@ -153,7 +154,7 @@ def members(data: bytes, most: int = MOST_BYTES, room: int = MOST_UNPACKED) -> I
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zips.opened(io.BytesIO(data), MOST_MEMBERS) as archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise Broken(f"it is no ZIP archive that can be read ({error})") from None

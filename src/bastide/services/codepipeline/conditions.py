@@ -7,13 +7,13 @@ Source: CodePipeline User Guide, "How do stage conditions work?", "Rule structur
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused, new_id
 from bastide.domain.schedule import zone
 from bastide.kernel import Calls, Unforeseen
+from bastide.protocol.patterns import strangers
 from bastide.services.codepipeline.acting import Actor, Denied
 from bastide.services.codepipeline.action_run import scope
 from bastide.services.codepipeline.actions import invoke
@@ -184,15 +184,13 @@ async def _variable(work: Work) -> str:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Whether a text matches as a whole. Patterns that may take for ever are not tried: no group is repeated."""
-    if len(pattern) > _LONGEST_PATTERN or re.search(r"\)[*+{]", pattern):
+    """Whether a text matches as a whole. Patterns that may take for ever are not tried."""
+    found = strangers(pattern) if len(pattern) <= _LONGEST_PATTERN else None
+    if found is None:
         raise ActionFailed(
-            "ConfigurationError", "The pattern is too long, or repeats a group; Bastide does not try it."
+            "ConfigurationError", "The pattern cannot be read, is too long, or cannot be tried in bounds."
         )
-    try:
-        return re.fullmatch(pattern, text[:2000]) is not None
-    except re.error as error:
-        raise ActionFailed("ConfigurationError", f"The pattern cannot be read: {error}.") from None
+    return found(text[:2000])
 
 
 async def _alarm(work: Work) -> str:

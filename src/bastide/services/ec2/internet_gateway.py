@@ -1,7 +1,6 @@
-"""Internet gateways. They can be made, attached, and named by routes; nothing goes through one.
+"""Internet gateways. As on AWS they pass what comes from an interface with a public address, or by a NAT gateway.
 
-That is no pretence: on AWS, too, an internet gateway passes only what comes from an interface with a public address, and no
-interface here has one (there are no elastic IPs and no NAT gateways). A packet that such a route takes is lost.
+The internet that they lead to has the platform's own services, at the addresses that a VPC's DNS tells, and nothing else.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.ec2 import noun
 from bastide.services.ec2.noun import ask, creating, describes
-from bastide.services.ec2.nouns import INTERNET_GATEWAY, VPC
+from bastide.services.ec2.nouns import ADDRESS, INTERNET_GATEWAY, VPC
 from bastide.store import Row, Transaction, View
 
 
@@ -52,6 +51,7 @@ def _moved(a: Authorised, tx: Transaction, row: Row, vpc: str) -> None:
         ask("AttachInternetGateway", INTERNET_GATEWAY.ids("InternetGatewayId")),
         ask("AttachInternetGateway", VPC.ids("VpcId")),
     ],
+    settles=lambda a, view: [str(a.input["VpcId"])],
 )
 def attach(a: Authorised, tx: Transaction) -> Output:
     row = INTERNET_GATEWAY.held(a, tx, a.input["InternetGatewayId"])
@@ -72,11 +72,18 @@ def attach(a: Authorised, tx: Transaction) -> Output:
         ask("DetachInternetGateway", INTERNET_GATEWAY.ids("InternetGatewayId")),
         ask("DetachInternetGateway", VPC.ids("VpcId")),
     ],
+    settles=lambda a, view: [str(a.input["VpcId"])],
 )
 def detach(a: Authorised, tx: Transaction) -> Output:
     row = INTERNET_GATEWAY.held(a, tx, a.input["InternetGatewayId"])
     if not row.doc["VpcId"] or row.doc["VpcId"] != a.input["VpcId"]:
         raise Refused("Gateway.NotAttached", f"resource {row.name} is not attached to network {a.input['VpcId']}")
+    if ADDRESS.any_inside(tx, a.account, a.region, row.doc["VpcId"]):
+        raise Refused(
+            "DependencyViolation",
+            f"Network {row.doc['VpcId']} has some mapped public address(es). Please unmap those public address(es) before "
+            "detaching the gateway.",
+        )
     _moved(a, tx, row, "")
     return {}
 
@@ -92,6 +99,11 @@ def delete(a: Authorised, tx: Transaction) -> Output:
         )
     INTERNET_GATEWAY.drop(a, tx, row)
     return {}
+
+
+def of_vpc(view: View, account: str, region: str, vpc: str) -> str:
+    """The gateway that is attached to a VPC; empty without one."""
+    return next((one.name for one in INTERNET_GATEWAY.inside(view, account, region, vpc)), "")
 
 
 def attached(view: View, table: Row, id: str) -> bool:

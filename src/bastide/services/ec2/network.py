@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from bastide.engines.network import Entrance, Group, Interface, Joint, Plan, Rule, Transit, TransitPlan, Vpc, Way, Zone
 from bastide.engines.network.links import Links
 from bastide.kernel import Endpoint
 from bastide.policy import Attached, Document, Form
+from bastide.services.ec2 import dhcp_options, internet_gateway, network_acl
+from bastide.services.ec2.address_noun import allocation_of
 from bastide.services.ec2.flow_log import watched
 from bastide.services.ec2.nouns import (
+    NAT_GATEWAY,
     NETWORK_INTERFACE,
     ROUTE_TABLE,
     SECURITY_GROUP,
@@ -24,7 +27,7 @@ from bastide.services.ec2.nouns import (
     VPC_ENDPOINT,
 )
 from bastide.services.ec2.route_table import way_out
-from bastide.services.ec2.services import find, outside, prefix_list
+from bastide.services.ec2.services import PUBLIC, find, outside, prefix_list
 from bastide.services.ec2.subnet import router
 from bastide.services.ec2.transit_noun import ALIVE, Route, attachments, declared, ranges, routes
 from bastide.services.ec2.transit_noun import OF as OF_TRANSIT
@@ -120,6 +123,11 @@ class Ec2Network:
             certified = tuple(dict.fromkeys([*service.hosts, f"*.{service.base}"]))
             entrances.append(Entrance(endpoint.name, certified, interfaces=own))
         free = {one.name: interfaces[one.name] for one in held if not one.doc["Endpoint"]}
+        ways = {one.doc["CidrBlock"]: _ways(view, one, row) for one in subnets.values()}
+        public = _publics(view, [one for one in held if not one.doc["Endpoint"]])
+        entrances += public.values()
+        entrances += _gateways(view, row, ways, subnets)
+        acls = {one.doc["CidrBlock"]: network_acl.planned(view, one) for one in subnets.values()}
         wanted = {group for one in interfaces.values() for group in one.groups}
         groups = {id: _group(view, *where, id) for id in sorted(wanted)}
         resolver = str(ipaddress.IPv4Network(row.doc["CidrBlock"])[2]) if row.doc["DnsSupport"] else ""
@@ -130,7 +138,7 @@ class Ec2Network:
             free,
             groups,
             row.doc["CidrBlock"],
-            {one.doc["CidrBlock"]: _ways(view, one, row) for one in subnets.values()},
+            ways,
             {
                 one.name: Transit(one.doc["TgwOwner"], vpc.region, one.doc["Tgw"])
                 for one in TRANSIT_ATTACHMENT.inside(view, *where, vpc.id)
@@ -138,6 +146,9 @@ class Ec2Network:
             },
             zones,
             frozenset(watched(view, vpc, held)),
+            {address: one.id for address, one in public.items()},
+            {cidr: acl for cidr, acl in acls.items() if acl is not None},
+            dhcp_options.told(view, row, resolver),
         )
 
     def _of_endpoint(self, view: View, name: str) -> tuple[str, ...]:
@@ -197,7 +208,13 @@ def _ways(view: View, subnet: Row, vpc: Row) -> tuple[Way, ...]:
     found: list[Way] = []
     for cidr, target in (table.doc.get("Routes", {}) if table is not None else {}).items():
         if target.startswith("igw-"):
-            found.append(Way(cidr, "", f"{id}: {cidr} leads to {target}, and no interface has a public address"))
+            stands = table is not None and internet_gateway.attached(view, table, target)
+            lost = "" if stands else f"{id}: {cidr} leads to {target}, which is not attached to {vpc.name}"
+            found.append(Way(cidr, "", lost, target if stands else ""))
+            continue
+        if target.startswith("nat-"):
+            lost = _nat_lost(view, subnet, vpc, target)
+            found.append(Way(cidr, "", lost and f"{id}: {cidr} leads to {target}, {lost}", "" if lost else target))
             continue
         held = way_out(view, table, target) if table is not None else None
         zones = {
@@ -212,6 +229,53 @@ def _ways(view: View, subnet: Row, vpc: Row) -> tuple[Way, ...]:
         else:
             found.append(Way(cidr, held.name))
     return tuple(found)
+
+
+def _nat_lost(view: View, subnet: Row, vpc: Row, id: str) -> str:
+    """Why what a NAT gateway gets from a subnet is lost; empty if it is not."""
+    row = NAT_GATEWAY.get(view, vpc.account, vpc.region, id)
+    if row is None or row.status != "available":
+        return "which is gone" if row is None else f"which is {row.status}"
+    place = SUBNET.get(view, vpc.account, vpc.region, row.doc["SubnetId"])
+    if place is None or place.name == subnet.name:
+        return "which lies in that subnet itself"
+    table = ROUTE_TABLE.get(view, vpc.account, vpc.region, place.doc.get("Table") or vpc.doc["Main"])
+    held = table.doc.get("Routes", {}) if table is not None else {}
+    there = [cidr for cidr in held if ipaddress.IPv4Network(PUBLIC).subnet_of(ipaddress.IPv4Network(cidr))]
+    best = held[max(there, key=lambda one: ipaddress.IPv4Network(one).prefixlen)] if there else ""
+    if table is None or not best.startswith("igw-") or not internet_gateway.attached(view, table, best):
+        return f"whose subnet {place.name} has no route to an internet gateway"
+    return ""
+
+
+def _internet(region: str, id: str, public: str, routed: tuple[str, ...], subnet: str = "") -> Entrance:
+    held = outside(region)
+    addresses = tuple(sorted({one for found in held.values() for one in found}))
+    return Entrance(id, tuple(held), routed=routed, public=public, addresses=addresses, subnet=subnet)
+
+
+def _publics(view: View, interfaces: Iterable[Row]) -> dict[str, Entrance]:
+    """By address of an interface that has a public one, where it comes out."""
+    found: dict[str, Entrance] = {}
+    for one in interfaces:
+        held = allocation_of(view, one)
+        if held is not None:
+            address = one.doc["Address"]
+            found[address] = _internet(one.region, held.name, held.doc["Address"], (address,))
+    return found
+
+
+def _gateways(
+    view: View, vpc: Row, ways: Mapping[str, tuple[Way, ...]], subnets: Mapping[str, Row]
+) -> Iterable[Entrance]:
+    """Where what goes by each NAT gateway comes out."""
+    for row in NAT_GATEWAY.inside(view, vpc.account, vpc.region, vpc.name):
+        routed = tuple(sorted(cidr for cidr, held in ways.items() if any(one.exit == row.name for one in held)))
+        interface = NETWORK_INTERFACE.get(view, row.account, row.region, row.doc["Interface"])
+        address = allocation_of(view, interface) if interface is not None else None
+        if routed and address is not None:
+            cidr = subnets[row.doc["SubnetId"]].doc["CidrBlock"]
+            yield _internet(row.region, row.name, address.doc["Address"], routed, cidr)
 
 
 def _whose(view: View, id: str) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from bastide.domain import Refused
 from bastide.engines.network import Networks
 from bastide.kernel import Authorised, Output, once
 from bastide.services.ec2 import noun
+from bastide.services.ec2.address_noun import associated, release
 from bastide.services.ec2.noun import ask, creating, describes, parameter, unsupported
 from bastide.services.ec2.nouns import NETWORK_INTERFACE, SECURITY_GROUP, SUBNET, VPC
 from bastide.services.ec2.places import zone_id
@@ -56,7 +57,7 @@ def new_interface(
     endpoint: str = "",
     wanted: str = "",
 ) -> Row:
-    """A new interface with an address of the subnet. endpoint: the VPC endpoint it belongs to."""
+    """A new interface with an address of the subnet. endpoint: the VPC endpoint, or NAT gateway, it belongs to."""
     held = SUBNET.held(a, tx, subnet)
     address = take_address(a, tx, held, wanted or None)
     return NETWORK_INTERFACE.put(
@@ -71,7 +72,8 @@ def new_interface(
 
 
 def drop_interface(a: Authorised, tx: Transaction, row: Row) -> None:
-    """Removes an interface; its address is free."""
+    """Removes an interface; its address is free, and its public address is nobody's."""
+    release(a, tx, row)
     give_back_address(a, tx, row.doc["SubnetId"], row.doc["Address"])
     NETWORK_INTERFACE.drop(a, tx, row)
 
@@ -122,6 +124,11 @@ def _status(a: Authorised, row: Row) -> str:
     return "in-use" if row.doc["Endpoint"] or a.engine(Networks).attached(row.name) else "available"
 
 
+def _type(row: Row) -> str:
+    owner = row.doc["Endpoint"]
+    return "interface" if not owner else "nat_gateway" if owner.startswith("nat-") else "vpc_endpoint"
+
+
 def _shown(a: Authorised, view: View, row: Row) -> dict[str, Any]:
     doc = row.doc
     names = {id: SECURITY_GROUP.get(view, row.account, row.region, id) for id in doc["Groups"]}
@@ -134,11 +141,14 @@ def _shown(a: Authorised, view: View, row: Row) -> dict[str, Any]:
         "AvailabilityZoneId": zone_id(doc["Zone"]),
         "OwnerId": row.account,
         "Description": doc["Description"],
-        "InterfaceType": "vpc_endpoint" if doc["Endpoint"] else "interface",
+        "InterfaceType": _type(row),
+        "Association": associated(view, row),
         "Status": _status(a, row),
         "MacAddress": _mac(doc["Address"]),
         "PrivateIpAddress": doc["Address"],
-        "PrivateIpAddresses": [{"Primary": True, "PrivateIpAddress": doc["Address"]}],
+        "PrivateIpAddresses": [
+            {"Primary": True, "PrivateIpAddress": doc["Address"], "Association": associated(view, row)}
+        ],
         "PrivateDnsName": f"ip-{doc['Address'].replace('.', '-')}.{domain}",
         "Groups": [
             {"GroupId": id, "GroupName": held.doc["GroupName"]} for id, held in names.items() if held is not None
@@ -156,7 +166,9 @@ describes(
         "availability-zone": noun.doc("Zone"), "owner-id": noun.owner, "group-id": noun.doc("Groups"),
         "description": noun.doc("Description"), "private-ip-address": noun.doc("Address"),
         "addresses.private-ip-address": noun.doc("Address"),
-        "interface-type": lambda view, row: "vpc_endpoint" if row.doc["Endpoint"] else "interface",
+        "interface-type": lambda view, row: _type(row),
+        "association.public-ip": lambda view, row: (associated(view, row) or {}).get("PublicIp"),
+        "association.allocation-id": lambda view, row: (associated(view, row) or {}).get("AllocationId"),
         "requester-managed": lambda view, row: "true" if row.doc["Endpoint"] else "false",
         "mac-address": lambda view, row: _mac(row.doc["Address"]),
     },

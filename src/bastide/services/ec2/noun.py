@@ -330,7 +330,7 @@ Chosen = Callable[[View, Row], bool]
 def filters(a: Authorised, fields: Mapping[str, Field]) -> Chosen:
     """Whether a row passes all filters of the call: of one filter's values any, of all filters each."""
     tests: list[tuple[Field, list[Plain]]] = []
-    for one in a.input.get("Filters") or ():
+    for one in a.input.get("Filters") or a.input.get("Filter") or ():
         name, values = str(one.get("Name", "")), one.get("Values") or []
         if len(values) > _MOST_VALUES:
             raise Refused(

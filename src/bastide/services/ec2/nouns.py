@@ -74,9 +74,26 @@ FLOW_LOG: Final = Noun(
     "FlowLog", type="vpc-flow-log", prefix="fl", member="FlowLogId",
     missing=("InvalidFlowLogId.NotFound", "The flow log ID '{name}' does not exist"),
 )  # fmt: skip
+ADDRESS: Final = Noun(
+    "ElasticIp", type="elastic-ip", prefix="eipalloc", member="AllocationId",
+    missing=("InvalidAllocationID.NotFound", "The allocation ID '{name}' does not exist"),
+)  # fmt: skip
+NAT_GATEWAY: Final = Noun(
+    "NatGateway", type="natgateway", prefix="nat", member="NatGatewayId",
+    missing=("NatGatewayNotFound", "NAT gateway {name} was not found"),
+)  # fmt: skip
+DHCP_OPTIONS: Final = Noun(
+    "DhcpOptions", type="dhcp-options", prefix="dopt", member="DhcpOptionsId",
+    missing=("InvalidDhcpOptionID.NotFound", "The dhcpOption ID '{name}' does not exist"),
+)  # fmt: skip
+NETWORK_ACL: Final = Noun(
+    "NetworkAcl", type="network-acl", prefix="acl", member="NetworkAclId",
+    missing=("InvalidNetworkAclID.NotFound", "The networkAcl ID '{name}' does not exist"),
+)  # fmt: skip
 NOUNS: Final = (
     VPC, SUBNET, ROUTE_TABLE, SECURITY_GROUP, SECURITY_GROUP_RULE, VPC_ENDPOINT, NETWORK_INTERFACE, INTERNET_GATEWAY,
     TRANSIT_GATEWAY, TRANSIT_ATTACHMENT, TRANSIT_TABLE, CUSTOMER_GATEWAY, VPN_CONNECTION, FLOW_LOG,
+    ADDRESS, NAT_GATEWAY, DHCP_OPTIONS, NETWORK_ACL,
 )  # fmt: skip
 
 AMAZON: Final = "amazon"
@@ -109,6 +126,16 @@ SUBNET.keys = lambda row: {
 }  # fmt: skip
 ROUTE_TABLE.keys = lambda row: {"ec2:routetableid": row.name, "ec2:vpc": in_vpc(row)}
 SECURITY_GROUP.keys = lambda row: {"ec2:securitygroupid": row.name, "ec2:vpc": in_vpc(row)}
+ADDRESS.fills = ("ec2:AllocationId", "ec2:Domain", "ec2:PublicIpAddress")
+DHCP_OPTIONS.fills = ("ec2:DhcpOptionsID",)
+NAT_GATEWAY.fills = ("ec2:Vpc",)
+NETWORK_ACL.fills = ("ec2:NetworkAclID", "ec2:Vpc")
+ADDRESS.keys = lambda row: {
+    "ec2:allocationid": row.name, "ec2:domain": "vpc", "ec2:publicipaddress": row.doc["Address"],
+}  # fmt: skip
+DHCP_OPTIONS.keys = lambda row: {"ec2:dhcpoptionsid": row.name}
+NAT_GATEWAY.keys = lambda row: {"ec2:vpc": in_vpc(row)}
+NETWORK_ACL.keys = lambda row: {"ec2:networkaclid": row.name, "ec2:vpc": in_vpc(row)}
 VPC_ENDPOINT.keys = lambda row: {"ec2:vpceservicename": row.doc["Service"], "ec2:vpceserviceowner": AMAZON}
 NETWORK_INTERFACE.keys = lambda row: {
     "ec2:networkinterfaceid": row.name,

@@ -1,6 +1,6 @@
-"""Routes of a VPC's tables: to a transit gateway that the VPC is attached to, or to its internet gateway.
+"""Routes of a VPC's tables: to a transit gateway that the VPC is attached to, to its internet gateway or to a NAT gateway.
 
-Other targets (NAT gateways, peerings, interfaces, appliances) do not exist here and are refused.
+Other targets (peerings, interfaces, appliances) do not exist here and are refused.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.ec2 import internet_gateway, noun
 from bastide.services.ec2.noun import ask, invalid, unsupported
-from bastide.services.ec2.nouns import INTERNET_GATEWAY, ROUTE_TABLE, VPC
-from bastide.services.ec2.route_table import vpc_of_table, way_out
+from bastide.services.ec2.nouns import INTERNET_GATEWAY, NAT_GATEWAY, ROUTE_TABLE, VPC
+from bastide.services.ec2.route_table import nat_stands, vpc_of_table, way_out
 from bastide.services.ec2.transit_table import cidr_of
 from bastide.store import Row, Transaction
 
 _LACKING: Final = (
     "DestinationPrefixListId", "DestinationIpv6CidrBlock", "VpcEndpointId", "LocalGatewayId", "CarrierGatewayId",
     "CoreNetworkArn", "OdbNetworkArn", "EgressOnlyInternetGatewayId", "InstanceId", "NetworkInterfaceId",
-    "VpcPeeringConnectionId", "NatGatewayId", "LocalTarget",
+    "VpcPeeringConnectionId", "LocalTarget",
 )  # fmt: skip
 _MOST: Final = 50
 """A table; AWS's default quota for routes that are not propagated."""
@@ -29,9 +29,12 @@ _MOST: Final = 50
 def _target(a: Authorised, tx: Transaction, table: Row) -> str:
     """The gateway that a route leads to; raises Refused for one that the VPC has not."""
     unsupported(a, *_LACKING)
-    given = [str(a.input[name]) for name in ("GatewayId", "TransitGatewayId") if a.input.get(name)]
+    given = [str(a.input[name]) for name in ("GatewayId", "NatGatewayId", "TransitGatewayId") if a.input.get(name)]
     if len(given) != 1:
-        raise Refused("InvalidParameterCombination", "Exactly one of GatewayId and TransitGatewayId has to be given.")
+        raise Refused(
+            "InvalidParameterCombination",
+            "Exactly one of GatewayId, NatGatewayId and TransitGatewayId has to be given.",
+        )
     id = given[0]
     if a.input.get("TransitGatewayId"):
         if way_out(tx, table, id) is None:
@@ -39,6 +42,11 @@ def _target(a: Authorised, tx: Transaction, table: Row) -> str:
                 "InvalidTransitGatewayID.NotFound",
                 f"The transitGateway ID '{id}' does not exist, or {table.doc['VpcId']} is not attached to it.",
             )
+        return id
+    if a.input.get("NatGatewayId"):
+        NAT_GATEWAY.held(a, tx, id)
+        if not nat_stands(tx, table, id):
+            raise Refused("InvalidNatGatewayID.NotFound", f"{table.doc['VpcId']} has no NAT gateway {id} that works.")
         return id
     if not id.startswith("igw-"):
         raise Refused("InvalidGatewayID.NotFound", f"The gateway ID '{id[:64]}' does not exist")

@@ -14,7 +14,7 @@ from bastide.domain import Refused, Tags
 from bastide.kernel import Asked, Authorised, Output, once
 from bastide.services.ec2 import internet_gateway, noun
 from bastide.services.ec2.noun import IN, ask, creating, describes, invalid
-from bastide.services.ec2.nouns import ROUTE_TABLE, SUBNET, TRANSIT_ATTACHMENT, VPC, VPC_ENDPOINT
+from bastide.services.ec2.nouns import NAT_GATEWAY, ROUTE_TABLE, SUBNET, TRANSIT_ATTACHMENT, VPC, VPC_ENDPOINT
 from bastide.services.ec2.services import prefix_list
 from bastide.services.ec2.transit_noun import ALIVE
 from bastide.store import Row, Transaction, View
@@ -22,6 +22,8 @@ from bastide.store import Row, Transaction, View
 ASSOCIATION: Final = "ec2:RouteTableAssociation"
 """Rows named by an association's id, which say which table it is in."""
 _MOST_TABLES: Final = 200
+_MEMBERS: Final = {"igw": "GatewayId", "nat": "NatGatewayId", "tgw": "TransitGatewayId"}
+"""By what a route's target begins with, the member that names it."""
 
 
 def new_table(a: Authorised, tx: Transaction, vpc: str, *, main: bool, tags: Tags | None = None) -> Row:
@@ -66,17 +68,29 @@ def _routes(row: Row, vpc: Row | None, view: View) -> list[Output]:
                 }
             )
     for cidr, id in sorted(row.doc.get("Routes", {}).items()):
-        gateway = id.startswith("igw-")
-        stands = internet_gateway.attached(view, row, id) if gateway else way_out(view, row, id) is not None
+        kind = id.partition("-")[0]
+        stands = (
+            internet_gateway.attached(view, row, id)
+            if kind == "igw"
+            else nat_stands(view, row, id)
+            if kind == "nat"
+            else way_out(view, row, id) is not None
+        )
         routes.append(
             {
                 "DestinationCidrBlock": cidr,
-                "GatewayId" if gateway else "TransitGatewayId": id,
+                _MEMBERS[kind]: id,
                 "Origin": "CreateRoute",
                 "State": "active" if stands else "blackhole",
             }
         )
     return routes
+
+
+def nat_stands(view: View, table: Row, id: str) -> bool:
+    """Whether a NAT gateway is there, in the VPC of a route table."""
+    row = NAT_GATEWAY.get(view, table.account, table.region, id)
+    return row is not None and row.doc["VpcId"] == table.doc["VpcId"] and row.status == "available"
 
 
 def way_out(view: View, table: Row, transit_gateway: str) -> Row | None:
@@ -147,6 +161,7 @@ describes(
         "association.subnet-id": _associated("Subnet"),
         "association.route-table-id": lambda view, row: row.name if row.doc["Associations"] else None,
         "route.gateway-id": _of_routes("GatewayId"), "route.state": _of_routes("State"),
+        "route.nat-gateway-id": _of_routes("NatGatewayId"),
         "route.transit-gateway-id": _of_routes("TransitGatewayId"), "route.origin": _of_routes("Origin"),
         "route.destination-cidr-block": _of_routes("DestinationCidrBlock"),
         "route.destination-prefix-list-id": _of_routes("DestinationPrefixListId"),

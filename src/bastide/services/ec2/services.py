@@ -101,6 +101,8 @@ def _of(region: str) -> tuple[EndpointService, ...]:
     name = f"com.amazonaws.{region}.s3"
     found.append(EndpointService(name, frozenset({"s3"}), tuple(hosts), gateway=True))
     found.append(EndpointService(name, frozenset({"s3"}), tuple(hosts)))
+    notebooks = (f"*.notebook.{region}.sagemaker.aws",)
+    found.append(EndpointService(f"aws.sagemaker.{region}.notebook", frozenset({"sagemaker"}), notebooks))
     return tuple(sorted(found, key=lambda one: (one.name, not one.gateway)))
 
 

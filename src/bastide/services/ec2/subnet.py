@@ -12,6 +12,7 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.ec2 import noun
+from bastide.services.ec2.network_acl_noun import associate, part
 from bastide.services.ec2.noun import ask, creating, describes, fixed, invalid, missing, unsupported
 from bastide.services.ec2.nouns import NETWORK_INTERFACE, SUBNET, TRANSIT_ATTACHMENT, VPC
 from bastide.services.ec2.places import zone_id, zones
@@ -73,6 +74,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
         {"VpcId": vpc.name, "CidrBlock": str(found), "Zone": _zone(a), "Table": None, "Taken": 0, "MapPublic": False},
         inside=[vpc.name],
     )  # fmt: skip
+    if vpc.doc.get("Acl"):
+        associate(a, tx, row, vpc.doc["Acl"])
     return {"Subnet": _shown(row)}
 
 
@@ -119,6 +122,7 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     if any(kind.any_inside(tx, a.account, a.region, row.name) for kind in (NETWORK_INTERFACE, TRANSIT_ATTACHMENT)):
         raise Refused("DependencyViolation", f"The subnet '{row.name}' has dependencies and cannot be deleted.")
     leave(a, tx, row)
+    part(a, tx, row)
     SUBNET.drop(a, tx, row)
     return {}
 

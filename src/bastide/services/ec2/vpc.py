@@ -13,8 +13,9 @@ from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.ec2 import noun
 from bastide.services.ec2.flow_log import drop_log
+from bastide.services.ec2.network_acl_noun import new_acl
 from bastide.services.ec2.noun import ask, creating, describes, fixed, invalid, unsupported
-from bastide.services.ec2.nouns import FLOW_LOG, ROUTE_TABLE, SECURITY_GROUP, VPC
+from bastide.services.ec2.nouns import FLOW_LOG, NETWORK_ACL, ROUTE_TABLE, SECURITY_GROUP, VPC
 from bastide.services.ec2.route_table import new_table
 from bastide.services.ec2.security_group import drop_group, new_group
 from bastide.services.ec2.services import PUBLIC
@@ -63,6 +64,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
     id = VPC.new_id()
     main = new_table(a, tx, id, main=True, tags={})
     group = new_group(a, tx, id, "default", "default VPC security group", tags={}, own=True)
+    acl = new_acl(a, tx, id, default=True, tags={})
     row = VPC.put(
         a,
         tx,
@@ -74,6 +76,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
             "DnsHostnames": False,
             "Main": main.name,
             "Default": group.name,
+            "Acl": acl.name,
         },
     )
     return {"Vpc": {**_shown(row), "State": "pending"}}
@@ -93,6 +96,7 @@ def _shown(row: Row) -> dict[str, Any]:
             }
         ],
         "InstanceTenancy": "default",
+        "DhcpOptionsId": row.doc.get("Dhcp") or "default",
         "IsDefault": False,
         "Tags": noun.tags_shown(row),
     }
@@ -105,6 +109,7 @@ describes(
         "cidr-block-association.cidr-block": noun.doc("CidrBlock"),
         "cidr-block-association.association-id": noun.doc("Association"),
         "cidr-block-association.state": fixed("associated"), "state": fixed("available"), "is-default": fixed("false"),
+        "dhcp-options-id": lambda view, row: row.doc.get("Dhcp") or "default",
     },
 )  # fmt: skip
 
@@ -114,13 +119,16 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     row = VPC.held(a, tx, a.input["VpcId"])
     tables = ROUTE_TABLE.inside(tx, a.account, a.region, row.name)
     groups = SECURITY_GROUP.inside(tx, a.account, a.region, row.name)
+    acls = NETWORK_ACL.inside(tx, a.account, a.region, row.name)
     held = any(tx.scan(noun.IN, a.account, a.region, prefix=f"{row.name}/{type}/", limit=1) for type in _OWN)
-    if held or len(tables) > 1 or len(groups) > 1:
+    if held or len(tables) > 1 or len(groups) > 1 or len(acls) > 1:
         raise Refused("DependencyViolation", f"The vpc '{row.name}' has dependencies and cannot be deleted.")
     for log in FLOW_LOG.inside(tx, a.account, a.region, row.name):
         drop_log(a, tx, log)
     for table in tables:
         ROUTE_TABLE.drop(a, tx, table)
+    for acl in acls:
+        NETWORK_ACL.drop(a, tx, acl)
     for group in groups:
         drop_group(a, tx, group)
     VPC.drop(a, tx, row)

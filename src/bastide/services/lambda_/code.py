@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from bastide.domain import Refused
+from bastide.engines import zips
 from bastide.engines.artifacts import SMALL, Artifacts, Damaged
 from bastide.engines.keys import RootKey, new_material
+from bastide.engines.sandbox.folders import made_folder, top_of
 from bastide.kernel import Authorised, Bytes, Calls
 from bastide.services.lambda_.noun import PRINCIPAL, invalid
 from bastide.store import Store
@@ -171,14 +173,19 @@ def look_through(data: bytes, *, layer: bool = False) -> int:
 
 
 def unpack(data: bytes, folder: Path, *, layer: bool = False) -> None:
-    """Unpacks an archive that was looked through into a folder of ours, over what is there."""
-    _walk(data, folder, layer=layer)
+    """Unpacks an archive that was looked through into a folder of ours, over what is there: a link that an earlier one
+    made is replaced, and never written through."""
+    top = top_of(folder)
+    try:
+        _walk(data, top, layer=layer)
+    finally:
+        os.close(top)
 
 
-def _walk(data: bytes, folder: Path | None, *, layer: bool) -> int:
+def _walk(data: bytes, top: int | None, *, layer: bool) -> int:
     size, files, links = 0, 0, dict[str, str]()
     seen: dict[str, bool] = {}
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with zips.opened(io.BytesIO(data), _MOST_ENTRIES) as archive:
         entries = archive.infolist()
         if len(entries) > _MOST_ENTRIES:
             raise invalid(f"The archive has more than {_MOST_ENTRIES} entries.")
@@ -188,8 +195,8 @@ def _walk(data: bytes, folder: Path | None, *, layer: bool) -> int:
             kind = stat.S_IFMT(mode)
             if entry.is_dir():
                 _noted(seen, name, True)
-                if folder is not None:
-                    _folder(folder, name)
+                if top is not None:
+                    os.close(_folder(top, name))
                 continue
             if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
                 raise invalid(f"The archive's entry {name[:200]} is neither a file nor a folder nor a link.")
@@ -203,19 +210,22 @@ def _walk(data: bytes, folder: Path | None, *, layer: bool) -> int:
                 continue
             links.pop(name, None)
             with archive.open(entry) as source:
-                size += _written(source, folder, name, mode, room)
+                size += _written(source, top, name, mode, room)
     if not files:
         raise invalid("Uploaded file must be a non-empty zip")
     for name in seen:
         # Nothing lies behind a link: what would be written through one is written nowhere.
         if any(part in links for part in _above(name)):
             raise invalid(f"The archive's entry {name[:200]} lies behind a link.")
-    if folder is not None:
-        for name, target in links.items():
-            _folder(folder, posixpath.dirname(name))
+    for name, target in links.items() if top is not None else ():
+        assert top is not None
+        above, last = _folder(top, posixpath.dirname(name)), posixpath.basename(name)
+        try:
             with contextlib.suppress(FileNotFoundError):
-                (folder / name).unlink()
-            (folder / name).symlink_to(target)
+                os.unlink(last, dir_fd=above)
+            os.symlink(target, last, dir_fd=above)
+        finally:
+            os.close(above)
     return size
 
 
@@ -261,23 +271,23 @@ def _target(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> str:
     return target
 
 
-def _folder(top: Path, name: str) -> None:
-    here = top
-    for part in name.split("/") if name else ():
-        here = here / part
-        with contextlib.suppress(FileExistsError):
-            here.mkdir(mode=0o755)
-        here.chmod(0o755)
+def _folder(top: int, name: str) -> int:
+    """A descriptor of a folder, made if it is not there, that everybody may read."""
+    return made_folder(top, name, replacing=True, mode=0o755)
 
 
-def _written(source: Any, folder: Path | None, name: str, mode: int, room: int) -> int:
+def _written(source: Any, top: int | None, name: str, mode: int, room: int) -> int:
     """Reads an entry, into its file if there is a folder; bytes, bounded."""
     size, handle = 0, -1
-    if folder is not None:
-        _folder(folder, posixpath.dirname(name))
-        with contextlib.suppress(FileNotFoundError):
-            (folder / name).unlink()
-        handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if top is not None:
+        above, last = _folder(top, posixpath.dirname(name)), posixpath.basename(name)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(last, dir_fd=above)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(last, flags, 0o600, dir_fd=above)
+        finally:
+            os.close(above)
     try:
         while piece := source.read(_CHUNK):
             size += len(piece)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bastide.domain import Arn, Refused
+from bastide.domain.arn import PARTITION
 from bastide.kernel import Authorised, Facts, Kind, shares
 from bastide.store import Row, Transaction, View
 
@@ -73,8 +74,9 @@ def resource(a: Authorised, view: View, text: str) -> tuple[Shareable, Arn]:
         raise Refused("MalformedArnException", f"The resource ARN {text[:256]} is not valid.") from None
     for one in TYPES:
         if arn.service == one.kind.partition(":")[0] and arn.resource.startswith(one.prefix):
-            held = view.get(one.kind, arn.account, arn.region, arn.resource.removeprefix(one.prefix))
-            if arn.account != a.account or arn.region != a.region or held is None:
+            name = arn.resource.removeprefix(one.prefix)
+            held = view.get(one.kind, arn.account, arn.region, name)
+            if arn.partition != PARTITION or arn.account != a.account or arn.region != a.region or held is None:
                 raise malformed(f"The resource {text[:256]} does not exist in this account and region.")
             return one, arn
     kinds = ", ".join(one.type for one in TYPES)
@@ -165,7 +167,10 @@ def mine(a: Authorised, view: View) -> Row:
         arn = Arn.parse(given)
     except ValueError:
         raise Refused("MalformedArnException", f"The ARN {given[:256]} is not valid.") from None
-    row = SHARE.find(view, arn.account, arn.region, arn.resource.removeprefix("resource-share/"))
+    name = arn.resource.removeprefix("resource-share/")
+    if given != SHARE.arn(arn.account, arn.region, name):  # the question was about what policies write
+        raise Refused("MalformedArnException", f"{given[:256]} is not the ARN of a resource share.")
+    row = SHARE.find(view, arn.account, arn.region, name)
     if (row.account, row.region) != (a.account, a.region):
         raise Refused("OperationNotPermittedException", f"{given} is not this account's.")
     return row

@@ -13,10 +13,11 @@ from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Facts, Kind, Service
 from bastide.kernel.outbox import Outbox
 from bastide.policy import Attached, Document, Form
-from bastide.services.sagemaker import model_package, pipeline_flow, project, state_changes
+from bastide.services.sagemaker import model_package, notebook_url, pipeline_flow, project, state_changes
 from bastide.services.sagemaker.association import ASSOCIATION
 from bastide.services.sagemaker.async_flow import AsyncFlow
 from bastide.services.sagemaker.capture import Capture
+from bastide.services.sagemaker.code_repository import CODE_REPOSITORY
 from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.endpoint_flow import EndpointFlow
@@ -27,6 +28,10 @@ from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.model_card import MODEL_CARD
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
+from bastide.services.sagemaker.notebook_host import Notebooks
+from bastide.services.sagemaker.notebook_host import events as notebook_events
+from bastide.services.sagemaker.notebook_instance import NOTEBOOK
+from bastide.services.sagemaker.notebook_lifecycle_config import LIFECYCLE_CONFIG
 from bastide.services.sagemaker.pipeline import PIPELINE
 from bastide.services.sagemaker.pipeline_step import PIPELINE_EXECUTION
 from bastide.services.sagemaker.processing_flow import ProcessingFlow
@@ -49,7 +54,7 @@ from bastide.services.sagemaker.tuning_trial import OVER
 from bastide.services.sagemaker.warm_pool import WarmPools, available
 from bastide.store import View
 
-__all__ = ["METRICS", "SERVICE", "Capture", "Trackers", "flows", "recover", "subscribe"]
+__all__ = ["METRICS", "SERVICE", "Capture", "Notebooks", "Trackers", "flows", "notebook_url", "recover", "subscribe"]
 
 _POOL_EVENTS = ("UpdateTrainingJob", "WarmPoolReused", "WarmPoolTerminated")
 _ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")
@@ -109,6 +114,9 @@ SERVICE = Service(
         TRIAL,
         TRIAL_COMPONENT,
         TRACKING_SERVER,
+        NOTEBOOK,
+        LIFECYCLE_CONFIG,
+        CODE_REPOSITORY,
         ARTIFACT,
         ACTION,
         CONTEXT,
@@ -204,6 +212,7 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
     outbox.subscribe(TRANSFORM_JOB.key, transform)
     outbox.subscribe(ENDPOINT.key, endpoint)
     outbox.subscribe(TRACKING_SERVER.key, events(calls.engine(Trackers)))
+    outbox.subscribe(NOTEBOOK.key, notebook_events(calls.engine(Notebooks)))
     pipeline_flow.subscribe(outbox, calls, workflows)
     project.subscribe(outbox, calls)
 
@@ -220,5 +229,6 @@ async def _remove(calls: Calls, kind: Kind, where: dict[str, str]) -> None:
 
 
 async def recover(calls: Calls) -> None:
-    """Tracking servers stand again; what else ran is in executions, which the workflows take up by themselves."""
+    """Tracking servers and notebook instances stand again; what else ran is in executions, which the workflows take up."""
     calls.engine(Trackers).recover()
+    await calls.engine(Notebooks).recover()

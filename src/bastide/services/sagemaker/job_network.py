@@ -105,9 +105,18 @@ async def clean(session: RoleSession, arn: str) -> None:
 
 
 async def connect(
-    session: RoleSession, network: Network, arn: str, hosts: int, config: Any, *, isolated: bool, encrypted: bool
+    session: RoleSession,
+    network: Network,
+    arn: str,
+    hosts: int,
+    config: Any,
+    *,
+    isolated: bool,
+    encrypted: bool,
+    direct: bool = False,
 ) -> None:
-    """Makes the network of so many hosts in `network`, which is to be closed also if this fails. config: VpcConfig.
+    """Makes the network of so many hosts in `network`, which is to be closed also if this fails. config: VpcConfig. direct:
+    AWS is reached beside the VPC, too.
 
     Raises Failed where the role may not, or the machine cannot.
     """
@@ -122,7 +131,7 @@ async def connect(
         if not isolated:
             network.authority = await asyncio.to_thread(networks.authority.read_bytes)
             for number, peer in enumerate(network.joined.peers):
-                await _serve(session, networks, network, number, peer.namespace)
+                await _serve(session, networks, network, number, peer.namespace, direct=direct or not network.attached)
     except (NetworkError, OSError) as error:
         _log.exception("no network for %s", arn)
         raise Failed("InternalServerError", f"The network could not be made: {error}") from None
@@ -150,7 +159,9 @@ async def _attach(
         ) from None
 
 
-async def _serve(session: RoleSession, networks: Networks, network: Network, number: int, namespace: str) -> None:
+async def _serve(
+    session: RoleSession, networks: Networks, network: Network, number: int, namespace: str, *, direct: bool
+) -> None:
     token = secrets.token_urlsafe(32)
     bound = networks.listen(namespace, credentials.PORT)
     server = await asyncio.start_server(Credentials(session.credentials, token), sock=bound, limit=LONGEST_HEAD)
@@ -161,7 +172,7 @@ async def _serve(session: RoleSession, networks: Networks, network: Network, num
         "AWS_CA_BUNDLE": AUTHORITY,
         "AWS_DEFAULT_REGION": session.region,
     }
-    if not network.attached:
+    if direct:
         bound = networks.listen(namespace, _API)
         try:
             network.opened.append(await networks.serve(bound))

@@ -26,6 +26,7 @@ _TYPES: Final = {
     "ModelPackage": "Model Package",
     "ModelCard": "Model Card",
     "FeatureGroup": "Feature Group",
+    "NotebookInstance": "Notebook Instance",
     "Image": "Image",
     "ImageVersion": "Image Version",
 }

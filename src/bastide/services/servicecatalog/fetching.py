@@ -22,7 +22,10 @@ _AWS: Final = re.compile(r"(?:(?P<bucket>.+)\.)?s3(?:[.-](?:dualstack\.)?[a-z0-9
 
 
 def _located(url: str, hosts: tuple[str, ...]) -> tuple[str, str]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise invalid("LoadTemplateFromURL is to be the URL of an object in S3.") from None
     path = unquote(parts.path).lstrip("/")
     match, name = _AWS.fullmatch(parts.netloc), parts.hostname or ""
     bucket, key = "", path

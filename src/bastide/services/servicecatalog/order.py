@@ -23,6 +23,7 @@ from bastide.services.servicecatalog.paths import (
     chosen,
     option_values,
     paths,
+    product_named,
     role_of,
     summaries,
     tags_on,
@@ -120,7 +121,13 @@ def _tags(a: Authorised, view: View, path: Path, *, given: bool) -> dict[str, st
                 f"The tag {key} must be chosen: one of {', '.join(sorted(values))} (TagOptions of the product)."
             )
     only = {key: values[0] for key, values in options.items() if len(values) == 1}
-    tags = {**tags_on(path), **only, **mine}
+    held = {**tags_on(path), **only}
+    # In conditions the case of a tag's key does not count, so that it must not make another tag here either.
+    fixed = {key.lower(): (key, value) for key, value in held.items()}
+    for key, value in mine.items():
+        if fixed.get(key.lower(), (key, value)) != (key, value):
+            raise invalid(f"The tag {key} is set by the portfolio or the product; it cannot be given another value.")
+    tags = {**held, **mine}
     if len(tags) > 50:
         raise invalid("What is provisioned may have at most 50 tags.")
     return tags
@@ -188,7 +195,8 @@ def ordered(
 
 
 @PRODUCT.reads(
-    "DescribeProvisioningParameters", asks=ask("DescribeProvisioningParameters", named(PRODUCT, "ProductId"))
+    "DescribeProvisioningParameters",
+    asks=ask("DescribeProvisioningParameters", product_named("ProductId", "ProductName")),
 )
 def describe(a: Authorised, view: View) -> Output:
     path = chosen(a, view, a.input)

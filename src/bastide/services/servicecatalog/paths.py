@@ -8,14 +8,13 @@ Service Catalog Constraints".
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 from bastide.domain import Arn
-from bastide.kernel import Authorised, Caller, Calls
+from bastide.kernel import About, Asked, Authorised, Caller, Calls
+from bastide.policy.matching import wildcards
 from bastide.services.servicecatalog.noun import CONSTRAINT, CONTAINS, MOST, PORTFOLIO, PRODUCT, absent, invalid
 from bastide.services.servicecatalog.tag_option import options_of
 from bastide.store import Row, View
@@ -133,14 +132,9 @@ def _known_as(view: View, caller: Caller) -> set[tuple[str, str]]:
     return found
 
 
-@lru_cache(1024)
-def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."))
-
-
 def _matches(pattern: str, arn: str) -> bool:
     parts = arn.split(":")
-    return _matcher(pattern).fullmatch(":".join([*parts[:4], "", *parts[5:]])) is not None
+    return wildcards(pattern)(":".join([*parts[:4], "", *parts[5:]]))
 
 
 def granted(view: View, caller: Caller, portfolio: Row, share: Mapping[str, Any] | None, region: str) -> bool:
@@ -159,6 +153,31 @@ def granted(view: View, caller: Caller, portfolio: Row, share: Mapping[str, Any]
 
 
 # -- products ----------------------------------------------------------------------------------------------------------
+
+
+def product_named(id: str, name: str) -> About:
+    """The ARN of the product that a call names in one of two members; of all that its name may mean, for what is denied of
+    a product is denied whatever it is called by. Whoever names nothing asks for all."""
+
+    def about(asked: Asked) -> Iterable[str]:
+        call, given = asked.call, asked.input.get(id)
+        found = [str(given)] if given else _called(asked.view, call.account, call.region, asked.input.get(name))
+        return [PRODUCT.arn(call.account, call.region, one) for one in found or ("*",)]
+
+    return about
+
+
+def _called(view: View, account: str, region: str, name: str | None) -> list[str]:
+    """The products of a name, of an account and of whatever may be shared with it."""
+    if not name:
+        return []
+    rows: list[Row | None] = [*view.scan(PRODUCT.key, account, region, limit=MOST * 5)]
+    shared = [(one.doc["owner"], one.name) for one in view.scan(OFFER, account, region, limit=MOST)]
+    shared += [(one.doc["owner"], one.name.partition("/")[2]) for one in view.scan(TO_NODE, "", region, limit=MOST * 5)]
+    for owner, portfolio in dict.fromkeys(shared):
+        inside = view.scan(CONTAINS, owner, region, prefix=f"{portfolio}/", limit=MOST * 5)
+        rows += [PRODUCT.get(view, one.doc["owner"], region, one.doc["product"]) for one in inside]
+    return sorted({row.name for row in rows if row is not None and row.doc["Name"] == name})
 
 
 def product_of(a: Authorised, view: View, id: str) -> Row:

@@ -29,7 +29,7 @@ from bastide.services.servicecatalog.noun import (
     tags_of,
     used,
 )
-from bastide.services.servicecatalog.paths import held, imported, paths, product_of, products
+from bastide.services.servicecatalog.paths import held, imported, paths, product_named, product_of, products
 from bastide.services.servicecatalog.tag_option import options_of
 from bastide.store import Row, Transaction, View
 
@@ -238,7 +238,7 @@ def _by(a: Authorised, view: View) -> Row:
     return found[0]
 
 
-@PRODUCT.reads("DescribeProductAsAdmin", asks=ask("DescribeProductAsAdmin", named(PRODUCT, "Id")))
+@PRODUCT.reads("DescribeProductAsAdmin", asks=ask("DescribeProductAsAdmin", product_named("Id", "Name")))
 def describe_as_admin(a: Authorised, view: View) -> Output:
     row = _by(a, view)
     source = a.input.get("SourcePortfolioId")
@@ -279,7 +279,10 @@ def list_artifacts(a: Authorised, view: View) -> Output:
     return {"ProvisioningArtifactDetails": [artifact_of(one) for one in artifacts(view, row)]}
 
 
-@PRODUCT.reads("DescribeProvisioningArtifact", asks=ask("DescribeProvisioningArtifact", named(PRODUCT, "ProductId")))
+@PRODUCT.reads(
+    "DescribeProvisioningArtifact",
+    asks=ask("DescribeProvisioningArtifact", product_named("ProductId", "ProductName")),
+)
 def describe_artifact(a: Authorised, view: View) -> Output:
     given = a.input
     if given.get("ProductId"):
@@ -384,7 +387,7 @@ def _described(view: View, row: Row, *, path: bool) -> Output:
     return {"ProductViewSummary": view_of(row, path=path), "ProvisioningArtifacts": versions}
 
 
-@PRODUCT.reads("DescribeProduct", asks=ask("DescribeProduct", named(PRODUCT, "Id")))
+@PRODUCT.reads("DescribeProduct", asks=ask("DescribeProduct", product_named("Id", "Name")))
 def describe(a: Authorised, view: View) -> Output:
     id, name = a.input.get("Id"), a.input.get("Name")
     if bool(id) == bool(name):

@@ -16,7 +16,6 @@ from bastide.kernel import Asked, Authorised, Calls, Output, anything, once
 from bastide.services.servicecatalog.acting import kept
 from bastide.services.servicecatalog.noun import (
     NAMED,
-    PRODUCT,
     PROVISIONED,
     RECORD,
     absent,
@@ -27,7 +26,6 @@ from bastide.services.servicecatalog.noun import (
     is_level,
     levels,
     listed_levels,
-    named,
     new,
     newest,
     owner,
@@ -35,7 +33,7 @@ from bastide.services.servicecatalog.noun import (
     sliced,
 )
 from bastide.services.servicecatalog.order import Order, ordered
-from bastide.services.servicecatalog.paths import paths
+from bastide.services.servicecatalog.paths import paths, product_named
 from bastide.store import Row, Transaction, View
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
@@ -130,7 +128,7 @@ def _told(tx: Transaction, record: Row) -> Output:
 # -- provisioning ------------------------------------------------------------------------------------------------------
 
 
-@PROVISIONED.operation("ProvisionProduct", asks=ask("ProvisionProduct", named(PRODUCT, "ProductId")))
+@PROVISIONED.operation("ProvisionProduct", asks=ask("ProvisionProduct", product_named("ProductId", "ProductName")))
 def provision(a: Authorised, tx: Transaction) -> Output:
     name = a.input["ProvisionedProductName"]
     if not _NAME.fullmatch(name):

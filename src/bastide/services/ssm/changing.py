@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bastide.domain import MICROS, Instant, Refused
 from bastide.kernel import Ask, Asked, Authorised, Output
-from bastide.protocol.patterns import matcher
+from bastide.protocol.patterns import strangers
 from bastide.services.ssm.parameter import (
     PARAMETER,
     VERSION,
@@ -172,7 +172,7 @@ def _fits(value: str, pattern: str | None, kind: str) -> None:
         raise Refused("ValidationException", "A StringList is items separated by commas, none of them empty.")
     if not pattern:
         return
-    matches = matcher(pattern)  # linear in the value's length: the pattern is a stranger's
+    matches = strangers(pattern)
     if matches is None:
         raise Refused(
             "InvalidAllowedPatternException", f"The allowed pattern {pattern} is not a valid regular expression."

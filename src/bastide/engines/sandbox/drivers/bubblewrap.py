@@ -36,6 +36,7 @@ from bastide.jail.probe import LAUNCHER
 _LOG: Final = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_PERSON: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _LONGEST_LINE: Final = 256 * 1024  # an event of CloudWatch Logs; its API reference, PutLogEvents
 _SETUP_SECONDS: Final = 30.0
 _ROUNDS: Final = 8
@@ -100,7 +101,7 @@ class Bubblewrap:
     def _made(self, spec: Spec) -> BubblewrapRunning:
         if spec.untrusted:
             raise SandboxError("bubblewrap gives no job a kernel of its own")
-        users = [self._take_range()] if spec.privileged else self.take_users(1)
+        users = [self._take_range()] if spec.privileged else self.take_users(2 if spec.person else 1)
         return BubblewrapRunning(self, spec.name, users, self._folder / spec.name)
 
     def take_users(self, number: int) -> list[int]:
@@ -223,6 +224,8 @@ class BubblewrapRunning:
     def _told(self, spec: Spec, group: cgroups.Group) -> dict[str, Any]:
         """What the launcher is told."""
         told = _told(spec, self.user, group, self._folder / "scratch")
+        if spec.person:
+            told["person"] = [spec.person, self._users[1]]
         return {**told, "limits": _rlimits(spec.limits, group, self._processes(spec.limits))}
 
     def _channel(self) -> tuple[int, int]:
@@ -350,6 +353,8 @@ def _check(spec: Spec) -> None:
         raise ValueError("a sandbox's name has 1 to 128 letters, digits and hyphens")
     if not spec.command:
         raise ValueError("there is no command")
+    if spec.person and (spec.privileged or isinstance(spec.image, RootImage) or not _PERSON.fullmatch(spec.person)):
+        raise ValueError("a person is somebody of the machine's own system")
     limits = spec.limits
     if min(limits.memory_bytes, limits.processes, limits.open_files) < 1 or not 0 < limits.cpus < math.inf:
         raise ValueError("limits are positive")
@@ -397,6 +402,7 @@ def _told(spec: Spec, user: int, group: cgroups.Group, scratch: Path) -> dict[st
         "folder": image.folder if image is not None else "/opt/ml",
         "command": list(spec.command),
         "privileged": _RANGE if spec.privileged else 0,
+        "person": [],
         "limits": {},
         "gvisor": {},
         "scratch_bytes": limits.memory_bytes,

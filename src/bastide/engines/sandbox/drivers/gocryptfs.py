@@ -38,6 +38,7 @@ _SMALLEST: Final = 8 << 20
 @dataclass
 class _Volume:
     process: subprocess.Popen[bytes]
+    kept: bool = False
 
 
 class Gocryptfs:
@@ -70,7 +71,9 @@ class Gocryptfs:
                 _prepare(place)
             (folder / "cipher").symlink_to(place.resolve())
 
-        return await self._open(name, key, cipher)
+        clear = await self._open(name, key, cipher)
+        self._volumes[name].kept = True
+        return clear
 
     async def _open(self, name: str, key: bytes, cipher: Callable[[Path], None]) -> Path:
         if not _NAME.fullmatch(name):
@@ -114,8 +117,11 @@ class Gocryptfs:
 
         def make() -> Path:
             place = folder / _SYSTEM
-            place.mkdir(mode=0o700)
-            _mounted(folder / f"{_SYSTEM}.image", place, size_bytes, "loop,nosuid,nodev")
+            place.mkdir(mode=0o700, exist_ok=True)
+            if name in self._volumes and self._volumes[name].kept:
+                _kept(folder / f"{_SYSTEM}.image", place, size_bytes)
+            else:
+                _mounted(folder / f"{_SYSTEM}.image", place, size_bytes, "loop,nosuid,nodev")
             return place
 
         try:
@@ -185,6 +191,8 @@ class Gocryptfs:
     def _close(self, name: str) -> None:
         folder = self._root / name
         volume = self._volumes.pop(name, None)
+        if volume is not None and volume.kept:
+            _written(folder / "clear" / _SYSTEM)
         _unmount(folder / "clear" / _SYSTEM)
         _unmount(folder / "clear")
         if volume is not None:
@@ -222,16 +230,45 @@ def _limited(folder: Path, size: int) -> None:
 
 def _mounted(image: Path, place: Path, size: int, options: str) -> None:
     """Makes an empty file system in a new file, and mounts it."""
+    _made(image, size, "-O", "^has_journal")
+    _run("mount", "-o", options, str(image), str(place))
+
+
+def _kept(image: Path, place: Path, size: int) -> None:
+    """Mounts the file system in a file; makes it where there is none, and has it grow to its size. It has a journal, since
+    what keeps the volume's key may be killed, and what is written in it is there a second later."""
+    if not image.exists():
+        draft = image.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        _made(draft, size, "-J", "size=4")
+        draft.rename(image)
+    _run("e2fsck", "-p", "-f", str(image), right=(0, 1))
+    if image.stat().st_size < size:
+        os.truncate(image, size)
+        _run("resize2fs", str(image))
+    _run("mount", "-o", "loop,nosuid,nodev,nodelalloc,commit=1", str(image), str(place))
+
+
+def _made(image: Path, size: int, *how: str) -> None:
     with image.open("xb") as file:
         file.truncate(max(size, _SMALLEST))
     lazily = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
-    make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", lazily, str(image)]
-    attach = ["mount", "-o", options, str(image), str(place)]
-    for command in (make, attach):
-        done = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
-        if done.returncode:
-            said = " ".join(done.stderr.decode(errors="replace").split())
-            raise SandboxError(f"a file system of limited size could not be made: {command[0]}: {said}")
+    _run("mkfs.ext4", "-q", "-F", "-m", "0", *how, "-E", lazily, str(image))
+
+
+def _run(*command: str, right: tuple[int, ...] = (0,)) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
+    if done.returncode not in right:
+        said = " ".join((done.stderr or done.stdout).decode(errors="replace").split())
+        raise SandboxError(f"a file system of limited size could not be made: {command[0]}: {said}")
+
+
+def _written(place: Path) -> None:
+    """Has everything in a file system reach the disk, as far as it can: who still looks at it may keep it from being
+    unmounted now, and what it lies in is to be taken away."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if place.is_mount():
+            subprocess.run(["sync", "-f", str(place)], check=False, capture_output=True, timeout=60)
 
 
 def _await_mount(log: Path, process: subprocess.Popen[bytes]) -> None:

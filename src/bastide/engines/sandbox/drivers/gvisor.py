@@ -34,6 +34,8 @@ class Gvisor(Bubblewrap):
             return super()._made(spec)
         if spec.privileged:
             raise SandboxError("a builder of images needs the machine's kernel")
+        if spec.person:
+            raise SandboxError("who administers their system needs the machine's kernel")
         if spec.devices:
             raise SandboxError("code that is not trusted gets no GPU: gVisor passes none through")
         return GvisorRunning(self, spec.name, self.take_users(2), self._folder / spec.name)

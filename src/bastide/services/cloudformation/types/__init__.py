@@ -7,6 +7,7 @@ from typing import Final
 from bastide.kernel import Calls
 from bastide.services.cloudformation.resource import Type
 from bastide.services.cloudformation.types import (
+    borders,
     builds,
     catalog,
     functions,
@@ -16,6 +17,7 @@ from bastide.services.cloudformation.types import (
     machines,
     names,
     network,
+    notebooks,
     own,
     packages,
     platform,
@@ -30,6 +32,7 @@ from bastide.services.cloudformation.types import (
 TYPES: Final[dict[str, Type]] = {
     one.name: one
     for module in (
+        borders,
         builds,
         catalog,
         functions,
@@ -39,6 +42,7 @@ TYPES: Final[dict[str, Type]] = {
         machines,
         names,
         network,
+        notebooks,
         own,
         packages,
         platform,

@@ -49,12 +49,15 @@ async def _create_vpc(r: Resource) -> None:
     await _dns(r)
     inside = [{"Name": "vpc-id", "Values": [r.physical]}, {"Name": "group-name", "Values": ["default"]}]
     groups = (await r.read("DescribeSecurityGroups", {"Filters": inside}))["SecurityGroups"]
+    own = [{"Name": "vpc-id", "Values": [r.physical]}, {"Name": "default", "Values": ["true"]}]
+    acls = (await r.read("DescribeNetworkAcls", {"Filters": own}))["NetworkAcls"]
     r.thing.attributes = {
         "VpcId": made["VpcId"],
         "CidrBlock": made["CidrBlock"],
         "CidrBlockAssociations": [one["AssociationId"] for one in made.get("CidrBlockAssociationSet") or ()],
         "Ipv6CidrBlocks": [],
         "DefaultSecurityGroup": groups[0]["GroupId"] if groups else "",
+        "DefaultNetworkAcl": acls[0]["NetworkAclId"] if acls else "",
     }
 
 

@@ -35,6 +35,10 @@ def _sagemaker(noun: str, *, most: int = 63, ref: str = "", attributes: tuple[st
     )
 
 
+async def _endpoint_gone(r: Resource) -> bool:
+    return await r.seen("DescribeEndpoint", {"EndpointName": r.fact("EndpointName")}) is None
+
+
 async def _in_service(r: Resource) -> bool:
     told = await r.read("DescribeEndpoint", {"EndpointName": r.fact("EndpointName")})
     status = told["EndpointStatus"]
@@ -157,7 +161,8 @@ SAGEMAKER: Final = (
     _sagemaker("Model", attributes=("ModelName",)),
     _sagemaker("EndpointConfig", attributes=("EndpointConfigName",)),
     _sagemaker(
-        "Endpoint", attributes=("EndpointName",), ready=_in_service, after=_endpoint_update, more=("UpdateEndpoint",),
+        "Endpoint", attributes=("EndpointName",), ready=_in_service, gone=_endpoint_gone, after=_endpoint_update,
+        more=("UpdateEndpoint",),
         leave=("RetainAllVariantProperties", "ExcludeRetainedVariantProperties", "RetainDeploymentConfig"),
     ),
     _sagemaker(

@@ -97,6 +97,7 @@ def regular(
     after: Callable[[Resource], Awaitable[None]] | None = None,
     before_delete: Action | None = None,
     ready: Callable[[Resource], Awaitable[bool]] | None = None,
+    gone: Callable[[Resource], Awaitable[bool]] | None = None,
     delete_key: Keys | None = None,
     update_leave: Sequence[str] = (),
     more: Sequence[str] = (),
@@ -111,6 +112,7 @@ def regular(
     update: sends the key and all that was given. put: create is also the update. rename: members of other names. leave:
     properties that create does not take; `after` does them, then and after an update. tags: create's member for tags, empty
     if it has none. arn: the fact of its ARN, for CloudFormation's own tags. ready: whether it may be used by now.
+    gone: whether it is not there any more, of what takes its time to go.
     """
     given_attributes = attributes or {}
     renamed = rename or {}
@@ -177,6 +179,8 @@ def regular(
         if before_delete is not None:
             await before_delete(r)
         await r.drop(delete, keyed(r, delete_key if delete_key is not None else key))
+        if gone is not None:
+            await r.until(lambda: gone(r))
 
     reading: Reading | None = None
     if read:

@@ -9,6 +9,7 @@ import zlib
 from typing import Any, Final
 
 from bastide.domain import Refused
+from bastide.engines import zips
 from bastide.services.cloudformation.fetching import fetched
 from bastide.services.cloudformation.resource import Resource, Type
 from bastide.services.cloudformation.types.regular import calls_of
@@ -29,7 +30,7 @@ def _seed(archive: bytes) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     size = 0
     try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as held:
+        with zips.opened(io.BytesIO(archive), _MOST_FILES) as held:
             for entry in held.infolist():
                 if entry.is_dir():
                     continue

@@ -57,10 +57,10 @@ async def _detach(r: Resource) -> None:
 
 _TARGETS: Final = (
     "VpcEndpointId", "LocalGatewayId", "CarrierGatewayId", "CoreNetworkArn", "EgressOnlyInternetGatewayId", "InstanceId",
-    "NetworkInterfaceId", "VpcPeeringConnectionId", "NatGatewayId", "DestinationPrefixListId",
+    "NetworkInterfaceId", "VpcPeeringConnectionId", "DestinationPrefixListId",
     "DestinationIpv6CidrBlock",
 )  # fmt: skip
-_ROUTE: Final = ("RouteTableId", "DestinationCidrBlock", "GatewayId", "TransitGatewayId")
+_ROUTE: Final = ("RouteTableId", "DestinationCidrBlock", "GatewayId", "NatGatewayId", "TransitGatewayId")
 
 
 async def _create_route(r: Resource) -> None:
