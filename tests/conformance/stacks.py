@@ -41,9 +41,12 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("L1", f"{SECURE}ds_env_principals.yaml", PROJECT),
     ("L1", f"{SECURE}ds_env_backing_store.yaml", PROJECT),
     ("L1", f"{SECURE}ds_shared_services_network.yaml", {}),
+    ("L1", f"{SECURE}ds_env_sagemaker.yaml", PROJECT),  # of L2, as the next; they import what L1 exports
+    ("L1", f"{SECURE}ds_notebook_v2.yaml", {**PROJECT, "TeamName": "p"}),
     ("L2", f"{SECURE}ds_admin_principals.yaml", {}),
     ("L2", f"{SECURE}ds_admin_detective.yaml", {}),
-    ("L2", f"{SECURE}ds_env_sagemaker.yaml", {}),
+    ("L2, catalogue", f"{SECURE}ds_env_principals.yaml", PROJECT),
+    ("L2, catalogue", f"{SECURE}ds_env_catalog.yaml", PROJECT),
     ("L2, nested", f"{SECURE}ds_administration.yaml", {}),
     ("L4", f"{ACROSS}ToolsAcct/pre-reqs.yaml", {}),
     ("L4", f"{ACROSS}ToolsAcct/code-pipeline.yaml", {"S3Bucket": "{bucket}"}),
@@ -69,16 +72,23 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("L7", f"{MLOPS}env-iam-target-account-roles.yaml", {}),
     ("L7", f"{MLOPS}env-iam-setup-stackset-role.yaml", {}),
     ("L7", f"{MLOPS}core-iam-shared-roles.yaml", {}),
+    ("L7, projects", f"{MLOPS}core-main.yaml", {}),
+    ("L7, projects", f"{MLOPS}core-sc-shared-portfolio.yaml", {}),
+    ("L7, projects", f"{MLOPS}env-sc-portfolio.yaml", {}),
+    ("L7, projects", f"{MLOPS}project-model-build-train.yaml", {}),
+    ("L7, projects", f"{MLOPS}project-model-deploy.yaml", {}),
 ]
 _MOST_CUT = 12
 _FILLED_IN = ("< S3_CFN_STAGING_BUCKET_PATH >", "< S3_CFN_STAGING_BUCKET >", "S3_BUCKET_NAME")
 """What those who package the templates put the name of their bucket for; their archives of code are put there."""
 _SUCCESSORS = {
     "policy/AWSLambdaReadOnlyAccess": "policy/AWSLambda_ReadOnlyAccess",
+    "policy/AWSLambdaFullAccess": "policy/AWSLambda_FullAccess",
     "python3.6": "python3.12",
     "python3.7": "python3.12",
+    "python3.8": "python3.12",
 }
-"""AWS attaches the policy to nobody any more, and makes no functions of these runtimes, nor does Bastide."""
+"""AWS attaches these policies to nobody any more, and makes no functions of these runtimes, nor does Bastide."""
 _BUILT = {"vpc_detective_control.zip": "../src/detective_control"}
 """Archives that a repository's own script makes of its folders."""
 _PACKAGED = {

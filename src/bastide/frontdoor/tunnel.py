@@ -111,6 +111,9 @@ class Tunnel(asyncio.Protocol):
         assert self.transport is not None
         first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
         raw, _, query = first.split(b" ")[1].partition(b"?")
+        if not raw.startswith(b"/"):
+            self.refuse(400, "That is no path.")
+            return
         headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
         scope = {
             "type": "websocket", "method": first.split(b" ")[0].decode("latin-1"), "path": unquote(raw.decode("latin-1")),

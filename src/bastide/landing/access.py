@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from bastide.engines.templates import Declared, Unknown, checked, resolve
+from bastide.landing import imagery
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import guardrails, packed
 from bastide.landing.rendering import Stack
@@ -181,6 +182,8 @@ class Landscape:
             "sagemaker:InstanceTypes": [self._instance(action)],
             **{f"aws:RequestTag/{tag}": "x" for tag in self.tags},
         }
+        if (owner or who.account) != _STRANGER:
+            keys["aws:ResourceOrgID"] = self.values["OrganizationId"]
         if not is_service:
             keys["aws:PrincipalArn"] = who.principal_arn or who.arn
             keys["aws:PrincipalAccount"] = who.account or ""
@@ -510,6 +513,14 @@ def steps(blueprint: Blueprint, found: Landscape) -> Iterator[Step]:
         told = filled(entry, given, **renamed(account), ThisKeyArn=f"{name}Arn")
         for statement in told["statements"]:
             yield from _steps(found, ("administrator", account), statement, "")
+    if "images" in blueprint.delivery:
+        where = "shared-services"
+        for name, entry in imagery.roles(blueprint):
+            for statement in entry["statements"]:
+                yield from _steps(found, (name, where), statement, f"{name} in {where}: part")
+        for statements in imagery.policies(blueprint):
+            for statement in statements:
+                yield from _steps(found, ("administrator", where), statement, "")
 
 
 def _steps(
@@ -554,6 +565,8 @@ def claims(blueprint: Blueprint, found: Landscape) -> Iterator[Claim]:
     """What the roles and people of the landing zone cannot do."""
     listed = [(name, account, entry) for name, account, entry in roles(blueprint)]
     listed += [(name, account, entry) for _, name, accounts, entry in sets(blueprint) for account in accounts]
+    if "images" in blueprint.delivery:
+        listed += [(name, "shared-services", entry) for name, entry in imagery.roles(blueprint)]
     for name, account, entry in listed:
         for one in entry.get("cannot", ()):
             told = known(one, found.values)

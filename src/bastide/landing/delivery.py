@@ -98,7 +98,7 @@ def _code(blueprint: Blueprint, team: Team) -> Template:
 
 
 def _builds(blueprint: Blueprint, team: Team) -> Template:
-    role = f"arn:aws:iam::${{SharedServicesAccount}}:role/service-role/{blueprint.name}-BuildRole"
+    role = f"arn:aws:iam::${{SharedServicesAccount}}:role/service-role/{blueprint.name}-BuildRole-{team.name}"
     return {
         f"Build{camel(team.name)}": {
             "Type": "AWS::CodeBuild::Project",

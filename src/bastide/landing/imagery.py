@@ -8,7 +8,7 @@ stable tag moves. What is promoted starts the pipelines of what stands on it; te
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from bastide.landing.blueprint import DATA, Blueprint, Image, Team
@@ -54,6 +54,31 @@ def application(blueprint: Blueprint, team: Team) -> Template:
     return _finished(blueprint, made)
 
 
+def roles(blueprint: Blueprint) -> Iterator[tuple[str, Template]]:
+    """The roles by their logical names: `statements` with what they are for, and what each `cannot` do."""
+    held = source("imagery")
+    own = {one.level: one.repository for one in reversed(blueprint.images)}
+    own |= {team.name: f"{team.name}/{team.images[0]}" for team in blueprint.teams if team.images}
+    kinds = [("ImagePipeline", "pipeline", ""), ("ImageRescanner", "rescanner", "")]
+    for logical, kind, level in (*kinds, *((f"Builder{camel(one)}", "builder", one) for one in own)):
+        given = {**_words(blueprint), "LEVEL": level, "OWN": own.get(level, "")}
+        yield logical, filled({"statements": held[kind], "cannot": held["cannot"][kind]}, given)
+
+
+def policies(blueprint: Blueprint) -> Iterator[list[Template]]:
+    """The statements of each repository's policy, with what they are for."""
+    public = sorted({one.base.rpartition(":")[0] for one in blueprint.images if one.level == "base"})
+    told = [(name, "public", "<DEPLOYING_ROLE>") for name in public]
+    told += [(one.repository, "repository", _writer(one.level)) for one in blueprint.images]
+    for name, kind, writer in told:
+        found: list[Template] = filled(source("imagery")[kind], {**_words(blueprint), "OWN": name, "WRITER": writer})
+        yield found
+
+
+def _words(blueprint: Blueprint) -> dict[str, Any]:
+    return {**words(blueprint), "ECR": f"arn:aws:ecr:<HOME>:{_SHARED}:repository"}
+
+
 def _vetted(blueprint: Blueprint) -> dict[str, str]:
     """What teams' images may stand on, and what they may not have."""
     return {
@@ -78,8 +103,7 @@ def steps(blueprint: Blueprint) -> list[Template]:
 
 def _finished(blueprint: Blueprint, resources: Template) -> Template:
     """With its words, and the programs, which are taken as they are."""
-    given = {**words(blueprint), "ECR": f"arn:aws:ecr:<HOME>:{_SHARED}:repository"}
-    found: Template = filled({"Resources": resources}, given)
+    found: Template = filled({"Resources": resources}, _words(blueprint))
     for one in found["Resources"].values():
         if one["Type"] == "AWS::CodeBuild::Project":
             one["Properties"]["Source"]["BuildSpec"] = _buildspec()
@@ -102,7 +126,7 @@ def _repository(blueprint: Blueprint, image: Image) -> Template:
 
 def _held(blueprint: Blueprint, name: str, stable: list[str], policy: str, writer: str) -> Template:
     """A repository in which stable tags move and all others stay; it scans on push."""
-    statements = filled(source("imagery")[policy], {**words(blueprint), "WRITER": writer})
+    told = filled(document(source("imagery")[policy]), {**words(blueprint), "WRITER": writer})
     filters = [
         {"ImageTagMutabilityExclusionFilterType": "WILDCARD", "ImageTagMutabilityExclusionFilterValue": one}
         for one in stable
@@ -115,7 +139,7 @@ def _held(blueprint: Blueprint, name: str, stable: list[str], policy: str, write
             "ImageTagMutabilityExclusionFilters": filters,
             "ImageScanningConfiguration": {"ScanOnPush": True},
             "EncryptionConfiguration": {"EncryptionType": "KMS", "KmsKey": "${ModelKeyArn}"},
-            "RepositoryPolicyText": document(statements),
+            "RepositoryPolicyText": told,
             "EmptyOnDelete": True,
             "Tags": [{"Key": "CreatedBy", "Value": "SageMaker"}, *_tags(name.partition("/")[0])],
         },

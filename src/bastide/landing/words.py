@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 
-from bastide.landing.blueprint import DATA, MANAGEMENT, NEEDED, Blueprint
+from bastide.landing.blueprint import DATA, MANAGEMENT, NEEDED, Blueprint, Team
 
 Words = Mapping[str, str | tuple[str, ...]]
 
@@ -53,6 +53,9 @@ def words(blueprint: Blueprint) -> dict[str, str | tuple[str, ...]]:
         "APP_INSTANCES": blueprint.instances["apps"],
         "ARTIFACTS": f"{name}-artifacts-{shared}",
         "MODELS": f"{name}-models-{shared}",
+        "BUILD_ROLES": tuple(
+            f"arn:aws:iam::{shared}:role/service-role/{name}-BuildRole-{team.name}" for team in blueprint.teams
+        ),
         "PUBLISHED": published,
         "PUBLISHED_PREFIXES": tuple(f"arn:aws:s3:::{published}/{team.name}/*" for team in blueprint.teams),
         "PUBLISHED_LISTS": tuple(f"{team.name}/*" for team in blueprint.teams),
@@ -147,11 +150,18 @@ def renamed(account: str) -> dict[str, str]:
 
 
 def roles(blueprint: Blueprint) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every role of services: its name in the package's data, its account, and its entry, filled in."""
+    """Every role of services: its name in the package's data, with the team's if each has one, its account, and its entry,
+    filled in."""
     given = words(blueprint)
     for name, entry in source("roles").items():
-        for account in accounts_of(entry, blueprint):
-            yield name, account, filled(entry, given, **renamed(account))
+        teams = blueprint.teams if entry.get("each") == "team" else (None,)
+        for account, team in ((one, team) for one in accounts_of(entry, blueprint) for team in teams):
+            own = given if team is None else {**given, **_of_team(team)}
+            yield f"{name}{camel(team.name) if team else ''}", account, filled(entry, own, **renamed(account))
+
+
+def _of_team(team: Team) -> Words:
+    return {"TEAM": team.name, "TEAM_IMAGE": team.images[0] if team.images else "none"}
 
 
 def sets(blueprint: Blueprint) -> Iterator[tuple[str, str, tuple[str, ...], dict[str, Any]]]:

@@ -397,7 +397,8 @@ class Platform:
         )
 
     async def open_networks(self, door: Door) -> None:
-        """Makes every VPC that has endpoints. One that cannot be made is cut off, and the log says why."""
+        """Makes every VPC that has endpoints, and starts notebook instances. A VPC that cannot be made is cut off, and the
+        log says why."""
         self.networks.door = door
         with self.store.reading() as view:
             vpcs = self.network.vpcs(view)
@@ -408,6 +409,7 @@ class Platform:
         for transit in transits:
             with contextlib.suppress(NetworkError):
                 await self.networks.settle(transit)
+        await self.calls.engine(sagemaker.Notebooks).open()
 
     def health(self) -> dict[str, object]:
         """What `GET /_bastide/health` tells."""

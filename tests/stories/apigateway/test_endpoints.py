@@ -24,7 +24,7 @@ def handler(event, context):
 
 
 @pytest.mark.control("STG-10", lacking="the pipeline that puts it there")
-@pytest.mark.control("DEP-05", lacking="the pipeline that puts it there")
+@pytest.mark.control("DEP-05")
 def test_the_production_endpoint_is_called_through_an_api(workshop: Workshop) -> None:
     account = workshop.account
     model(workshop, "m", container(workshop, "A"))

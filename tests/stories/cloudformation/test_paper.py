@@ -151,10 +151,11 @@ def test_a_definition_that_cannot_be_ends_in_nothing(
 
 
 def test_a_template_that_names_what_is_not_there_makes_nothing(mission: Path, account: Account) -> None:
-    """The notebook of the paper, until there are notebooks: it says so before anything is made."""
+    """The notebook of the paper, with a domain in its place: it says so before anything is made."""
     stacks, network = Stacks(account), _network(account)
     body = (mission / "policies" / "85-cloudformation-notebook-lifecycle.json").read_text()
+    body = body.replace('"AWS::SageMaker::NotebookInstance"', '"AWS::SageMaker::Domain"')
     place = {"SubnetId": network["SubnetId1"], "SecurityGroupIds": network["SecurityGroupId"], "SubnetIds": "a,b"}
-    with pytest.raises(ClientError, match=r"Unrecognized resource types: .*AWS::SageMaker::NotebookInstance"):
+    with pytest.raises(ClientError, match=r"Unrecognized resource types: .*AWS::SageMaker::Domain"):
         stacks.client.create_stack(StackName="n", TemplateBody=body, Parameters=_given(json.loads(body), **place))
     assert not stacks.client.list_stacks()["StackSummaries"]

@@ -57,8 +57,8 @@ def _told(bench: Bench, url: str, many: int) -> list[dict[str, Any]]:
 
 @pytest.mark.control("PIP-04", lacking="images are built in test_images.py")
 @pytest.mark.control("MON-02", lacking="pipelines tell their own")
-@pytest.mark.control("ENC-07", lacking="ECR's and Glue's parts")
-@pytest.mark.control("SVR-06", lacking="the roles of the other services")
+@pytest.mark.control("ENC-07", lacking="Glue")
+@pytest.mark.control("SVR-06", lacking="Glue")
 def test_a_source_becomes_artifacts_reports_and_events(bench: Bench) -> None:
     account = bench.account
     role = account.role(

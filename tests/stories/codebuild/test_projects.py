@@ -62,7 +62,7 @@ def test_what_would_have_no_effect_is_refused(bench: Bench, more: dict[str, Any]
     assert error["Code"] == "InvalidInputException" and says in error["Message"], error
 
 
-@pytest.mark.control("SVR-06", lacking="the roles of the other services")
+@pytest.mark.control("SVR-06", lacking="Glue")
 def test_a_role_is_passed_and_trusts_codebuild(bench: Bench, account: Account) -> None:
     other = account.role("other", allow("s3:*"), trust={"Service": "lambda.amazonaws.com"})
     with pytest.raises(ClientError, match="not authorized to perform: sts:AssumeRole"):

@@ -265,7 +265,8 @@ def test_everything_in_one_pipeline_by_the_printed_roles(pipeline: Pipeline, pri
 
 
 @pytest.mark.control("XAC-05")
-@pytest.mark.control("STG-10", "XAC-06", lacking="the endpoint, the functions and the API before them")
+@pytest.mark.control("XAC-06")
+@pytest.mark.control("STG-10", lacking="the endpoint, the functions and the API before them")
 def test_production_is_another_pipeline_with_another_role_and_an_approval(
     pipeline: Pipeline, printed: Releases
 ) -> None:

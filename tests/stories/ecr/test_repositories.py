@@ -167,7 +167,7 @@ def test_a_tag_of_an_immutable_repository_stays_what_it_is(registry: Registry) -
     registry.ecr.put_image(repositoryName="app", imageManifest=third, imageTag="one")
 
 
-@pytest.mark.control("ENC-07", lacking="CodeBuild and Glue")
+@pytest.mark.control("ENC-07", lacking="Glue")
 def test_layers_lie_under_the_key_of_the_repository(registry: Registry) -> None:
     kms = registry.account.client("kms")
     key = kms.create_key()["KeyMetadata"]["Arn"]

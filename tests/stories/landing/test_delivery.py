@@ -24,7 +24,6 @@ def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
 
 @pytest.mark.control("ACC-02", "ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13", "DEP-03")
 @pytest.mark.control("ACC-12")
-@pytest.mark.control("XAC-06", lacking="function and API")
 @pytest.mark.control("PIP-01", "PIP-02", "STG-09", "TAG-06")
 @pytest.mark.control("TAG-07", lacking="builds, functions, artifacts and images")
 def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -11,12 +12,12 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from bastide.commands.cli import cli
-from tests.platform import HOME
+from tests.platform import HOME, allow
+from tests.stories.landing import rehearsal
 from tests.stories.landing.zone import DENIED, Zone, landing, refused
 
 
 @pytest.mark.control("ACC-15", lacking="cost figures")
-@pytest.mark.control("ACC-05", lacking="pipelines of a lower environment")
 def test_it_is_planned_made_and_left_alone(zone: Zone) -> None:
     assert zone.plan["changes"] and zone.plan["refused"] == [] and zone.plan["faults"] == []
     names = {"log-archive", "shared-services", "data-management", "data-science", "test", "production"}
@@ -64,7 +65,9 @@ def test_units_bind_what_is_below_them(zone: Zone) -> None:
     refused("TrailNotFoundException", trails.stop_logging, Name="none")
 
 
+@pytest.mark.control("ACC-05")
 def test_an_account_that_exists_is_enrolled(zone: Zone) -> None:
+    """As one in which pipelines are rehearsed."""
     guest = zone.platform.account()
     organizations = zone.platform.client("organizations")
     root = organizations.list_roots()["Roots"][0]["Id"]
@@ -85,6 +88,21 @@ def test_an_account_that_exists_is_enrolled(zone: Zone) -> None:
         assert {one["name"] for one in told["stacks"] if one["what"] != "unchanged"} == {"bank-landing-people"}
         refused(DENIED, guest.client("organizations").leave_organization)
         _until(baseline)
+        # One template makes and runs a pipeline in the lower account and in Shared Services, and leaves nothing in Test.
+        assert [rehearsal.runs(one) for one in (guest, zone.account("shared-services"))] == [["SUCCEEDED"]] * 2
+        machines = zone.account("test").client("stepfunctions").list_state_machines()["stateMachines"]
+        assert "rehearsal" not in {one["name"] for one in machines}
+        guest.role("Rehearses", allow("*"))
+        keys, shared = guest.as_role("Rehearses"), zone.account("shared-services")
+        lower, models = zone.platform.client("s3", keys), zone.bucket("models", "shared-services")
+        lower.put_object(Bucket=f"rehearsal-{guest.id}", Key="x", Body=b"x")
+        for bucket in (models, f"rehearsal-{shared.id}"):
+            refused(DENIED, lower.put_object, Bucket=bucket, Key="x", Body=b"x")
+        contributor = {"RoleArn": zone.arn("shared-services", "CodeContributor"), "RoleSessionName": "rehearses"}
+        refused(DENIED, zone.platform.client("sts", keys).assume_role, **contributor)
+        images = zone.platform.client("ecr", keys)
+        asked = {"registryId": shared.id, "repositoryName": "mortgage/training"}
+        refused(DENIED, images.put_image, **asked, imageManifest="{}", imageTag="x")
         who = zone.centre.session(zone.token, guest, "Auditor")
         assert zone.platform.client("iam", who).list_roles()["Roles"]
     finally:
@@ -232,7 +250,56 @@ def test_controls_are_enabled_on_units_through_control_towers_own_api(zone: Zone
     ec2.delete_internet_gateway(InternetGatewayId=gateway)
 
 
-@pytest.mark.control("ACC-09", lacking="copies outside of the organisation")
+@pytest.mark.control("ACC-09")
+def test_what_is_production_s_data_is_guarded_in_data_science(zone: Zone) -> None:
+    science, bucket = zone.account("data-science"), zone.bucket("data", "data-science")
+    prepare = zone.platform.client("s3", zone.service("data-science", zone.arn("data-science", "ProcessingRole")))
+    prepare.put_object(Bucket=bucket, Key="mortgage/real.csv", Body=b"1,2")
+    assert prepare.head_object(Bucket=bucket, Key="mortgage/real.csv")["SSEKMSKeyId"] == zone.key(
+        "data-science", "datascience"
+    )
+    own = science.client("s3")
+    assert all(own.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
+    # A bucket outside, open to all of Data Science; and who may do everything that guardrails let anybody do.
+    guest = zone.platform.account()
+    outside = f"outside-{guest.id}"
+    guest.client("s3").create_bucket(Bucket=outside)
+    everybody = allow(
+        "s3:*", resource=f"arn:aws:s3:::{outside}/*", Principal={"AWS": f"arn:aws:iam::{science.id}:root"}
+    )
+    guest.client("s3").put_bucket_policy(Bucket=outside, Policy=json.dumps(everybody))
+    science.role("Anything", allow("*"))
+    science.role("Keyless", allow("s3:*"))
+    anything, keyless = (zone.platform.client("s3", science.as_role(name)) for name in ("Anything", "Keyless"))
+    anything.put_object(Bucket=outside, Key="before", Body=b"x")
+    zone.platform.client("organizations").remove_account_from_organization(AccountId=guest.id)
+    real = {"Bucket": bucket, "Key": "mortgage/real.csv"}
+    assert "service control policy" in refused(DENIED, anything.put_object, Bucket=outside, Key="x", Body=b"1,2")
+    refused(DENIED, anything.copy_object, Bucket=outside, Key="x", CopySource=real)
+    public = json.dumps(allow("s3:GetObject", resource=f"arn:aws:s3:::{bucket}/*", Principal="*"))
+    refused(DENIED, anything.put_bucket_policy, Bucket=bucket, Policy=public)
+    refused(DENIED, anything.delete_public_access_block, Bucket=bucket)
+    assert "kms" in refused(DENIED, keyless.get_object, **real)
+    # What is read is on record, with who read it.
+    logs, kept = zone.account("log-archive").client("s3"), zone.bucket("logs", "log-archive")
+    assert prepare.get_object(**real)["Body"].read() == b"1,2"
+
+    def recorded() -> bool:
+        pages = logs.get_paginator("list_objects_v2").paginate(Bucket=kept)
+        names = [one["Key"] for page in pages for one in page.get("Contents", ()) if f"/{science.id}/" in one["Key"]]
+        for name in sorted(set(names) - looked):
+            looked.add(name)
+            told = json.loads(gzip.decompress(logs.get_object(Bucket=kept, Key=name)["Body"].read()))["Records"]
+            reads = [one for one in told if one["eventName"] == "GetObject" and "errorCode" not in one]
+            mine = [one for one in reads if one["requestParameters"]["key"] == real["Key"]]
+            if any(":assumed-role/ProcessingRole/" in one["userIdentity"]["arn"] for one in mine):
+                return True
+        return False
+
+    looked: set[str] = set()
+    _until(recorded)
+
+
 def test_the_record_is_written_into_an_account_of_its_own(zone: Zone) -> None:
     s3, bucket = zone.account("log-archive").client("s3"), zone.bucket("logs", "log-archive")
     for _ in range(900):

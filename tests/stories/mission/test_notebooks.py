@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from bastide.engines import images
 from tests.moved import Moved, moved, until
-from tests.platform import HOME, REGION, Account, Keys, Running, allow
+from tests.platform import HOME, REGION, Account, Keys, Running, allow, lies_in, on_disk
 from tests.stories.cloudformation.stacks import Stacks
 from tests.stories.ec2.conftest import Vpc, make_vpc
 from tests.stories.mission.jupyter import Browser
@@ -129,7 +129,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def room(running: Running, mission: Path) -> Room:
+def room(running: Running, mission: Path) -> Iterator[Room]:
     account = running.account()
     vpc = _network(account)
     _guarded(running, account, mission, vpc.id)
@@ -165,7 +165,18 @@ def room(running: Running, mission: Path) -> Room:
     room = Room(running, account, mission, vpc, key, role, catalog, product, version, ann, owner, {})
     room.record = _launched(room, NAME, version)
     assert room.record["RecordDetail"]["Status"] == "SUCCEEDED", room.record
-    return room
+    yield room
+    person = Person(account, ann)
+    person.client.terminate_provisioned_product(ProvisionedProductName=NAME, TerminateToken="t")
+    until(lambda: NAME not in _launches(person), SECONDS)
+    names = [one["NotebookInstanceName"] for one in room.sagemaker.list_notebook_instances()["NotebookInstances"]]
+    assert NAME not in names
+    interfaces = room.vpc.ec2.describe_network_interfaces(Filters=[{"Name": "vpc-id", "Values": [vpc.id]}])
+    assert not [one for one in interfaces["NetworkInterfaces"] if "notebook-instance" in one["Description"]]
+
+
+def _launches(person: Person) -> list[str]:
+    return [one["Name"] for one in person.client.scan_provisioned_products()["ProvisionedProducts"]]
 
 
 def _settings(account: Account, vpc: Vpc, key: str) -> None:
@@ -250,6 +261,7 @@ def test_what_the_catalogue_launches_complies_and_what_does_not_is_refused(room:
     # A version of the product that violates a guardrail fails, and says which action was denied.
     body = json.loads((room.mission / "policies" / "85-cloudformation-notebook-lifecycle.json").read_text())
     body["Resources"]["Notebook"]["Properties"]["RootAccess"] = "Enabled"
+    room.catalog.client = room.account.client("servicecatalog")
     record = _launched(room, "rooted", room.catalog.version(room.product, json.dumps(body)))
     assert record["RecordDetail"]["Status"] == "FAILED"
     errors = json.dumps(record["RecordDetail"]["RecordErrors"])
@@ -270,6 +282,14 @@ def test_it_is_opened_once_by_its_owner_from_where_it_may_be(room: Room) -> None
     stranger = Browser(room.platform, room.url(tagged))
     assert stranger.ask("GET", "/lab")[0] == 403
     assert stranger.open() == 302 and stranger.ask("GET", "/api")[0] == 200
+    untaggable = {"Effect": "Allow", "Principal": {"AWS": room.account.id}, "Action": "sts:AssumeRole"}
+    room.account.client("iam").create_role(
+        RoleName="Untaggable", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [untaggable]})
+    )
+    with pytest.raises(ClientError, match="sts:TagSession"):
+        room.platform.assume(
+            arn.replace("Tagged", "Untaggable"), room.account.keys, Tags=[{"Key": "owner", "Value": room.owner}]
+        )
     # Used up, altered, of another address: nobody gets in.
     again = Browser(room.platform, stranger.url)
     assert (again.open(), again.cookies) == (403, {})
@@ -351,7 +371,7 @@ except urllib.error.HTTPError as error:
 
 
 @pytest.mark.control("SVR-01", lacking="credentials that are seen to rotate")
-@pytest.mark.control("ACC-07", "EXP-06", "EXP-08", "GRD-11", "GRD-13", "SVR-02")
+@pytest.mark.control("EXP-06", "EXP-08", "GRD-11", "GRD-13", "SVR-02")
 def test_a_cell_acts_as_the_role_in_the_vpc_alone(room: Room) -> None:
     browser = room.opened()
     kernel = browser.kernel()
@@ -411,7 +431,7 @@ def _config(room: Room, name: str, text: str) -> None:
     )
 
 
-@pytest.mark.control("EXP-06", "GRD-16")
+@pytest.mark.control("EXP-06", "GRD-16", "PRM-03")
 @pytest.mark.control("ENC-05", lacking="file systems of Studio, feature stores")
 @pytest.mark.control("SVR-01", lacking="credentials that are seen to rotate")
 def test_what_cannot_be_made_fails_and_says_why(room: Room) -> None:
@@ -439,6 +459,8 @@ def test_what_cannot_be_made_fails_and_says_why(room: Room) -> None:
         room.sagemaker.create_notebook_instance(**given)
         told = room.settled(name)
         assert told["NotebookInstanceStatus"] == "Failed" and why in told["FailureReason"], told
+    ann = room.account.client("sagemaker", room.ann)
+    refused(ann.start_notebook_instance, NotebookInstanceName="dead")  # nobody's: it has no owner
     arn = room.account.role("Untrusting", allow("*"))
     with pytest.raises(ClientError, match="Could not assume role"):
         room.sagemaker.create_notebook_instance(**room.given(RoleArn=arn))
@@ -469,7 +491,7 @@ def test_what_is_not_there_is_refused_by_name(room: Room) -> None:
 def test_files_survive_a_kill_and_a_stop(room: Room, running: Running) -> None:
     browser = room.opened()
     kernel = browser.kernel()
-    kernel.run("import os; open('killed.txt', 'w').write('there'); os.sync()")
+    kernel.run("import os; open('killed.txt', 'w').write('there in the clear'); os.sync()")
     kernel.close()
     browser.close()
     running.kill()
@@ -478,22 +500,22 @@ def test_files_survive_a_kill_and_a_stop(room: Room, running: Running) -> None:
     browser = room.opened()
     status, told = browser.ask("GET", "/api/contents/killed.txt")
     browser.close()
-    assert status == 200 and json.loads(told)["content"] == "there"
-    room.account.client("sagemaker", room.ann).stop_notebook_instance(NotebookInstanceName=NAME)
+    assert status == 200 and json.loads(told)["content"] == "there in the clear"
+    ann = room.account.client("sagemaker", room.ann)
+    ann.stop_notebook_instance(NotebookInstanceName=NAME)
     assert room.settled()["NotebookInstanceStatus"] == "Stopped"
     with pytest.raises(ClientError, match="InService"):
         room.url()
-    assert b"there" not in b"".join(one.read_bytes() for one in running.data.glob("notebooks/*/*") if one.is_file())
-    person = Person(room.account, room.ann)
-    person.client.terminate_provisioned_product(ProvisionedProductName=NAME, TerminateToken="t")
-
-    def left() -> list[str]:
-        found = person.client.scan_provisioned_products()["ProvisionedProducts"]
-        return [one["Name"] for one in found]
-
-    until(lambda: NAME not in left(), SECONDS)
-    names = [one["NotebookInstanceName"] for one in room.sagemaker.list_notebook_instances()["NotebookInstances"]]
-    assert NAME not in names
+    kept = on_disk(running.data / "notebooks")
+    assert kept and not any(lies_in(one, b"there in the clear") for one in kept)
+    room.sagemaker.update_notebook_instance(NotebookInstanceName=NAME, VolumeSizeInGB=6)
+    assert room.settled()["NotebookInstanceStatus"] == "Stopped"
+    ann.start_notebook_instance(NotebookInstanceName=NAME)
+    assert room.settled()["NotebookInstanceStatus"] == "InService"
+    browser = room.opened()
+    status, told = browser.ask("GET", "/api/contents/killed.txt")
+    browser.close()
+    assert status == 200 and json.loads(told)["content"] == "there in the clear"
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def shop(workshop: Workshop) -> Iterator[Workshop]:
     yield workshop
 
 
-@pytest.mark.control("STG-07", lacking="Airflow's operators")
+@pytest.mark.control("STG-07", lacking="Airflow's operators, which run at length only: make sdk")
 @pytest.mark.control("EXP-18", "PIP-05")
 def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: Workshop) -> None:
     client = shop.sagemaker
@@ -146,7 +146,7 @@ def test_a_definition_runs_as_real_jobs_and_its_second_run_hits_the_cache(shop: 
     assert hit["Pipeline"]["PipelineArn"] == pipeline
 
 
-@pytest.mark.control("STG-07", lacking="Airflow's operators")
+@pytest.mark.control("STG-07", lacking="Airflow's operators, which run at length only: make sdk")
 @pytest.mark.control("EXP-18")
 def test_what_is_no_definition_is_refused_with_what_to_change(shop: Workshop) -> None:
     client = shop.sagemaker

@@ -51,6 +51,16 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
     store = f"s3://{workshop.bucket}/mlflow"
     tracks = {"TrackingServerName": f"tracks-{workshop.account.id}"}
     admin.create_mlflow_tracking_server(**tracks, ArtifactStoreUri=store, RoleArn=workshop.role)
+    books = {"CodeRepositoryName": "books", "NotebookInstanceLifecycleConfigName": "begins"}
+    books |= {"NotebookInstanceName": "book", "InstanceType": "ml.t3.medium"}
+    admin.create_code_repository(
+        CodeRepositoryName="books", GitConfig={"RepositoryUrl": "https://example.com/books.git"}
+    )
+    admin.create_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName="begins")
+    named_only = {name: books[name] for name in ("NotebookInstanceName", "InstanceType")}
+    admin.create_notebook_instance(
+        **named_only, RoleArn=workshop.role, KmsKeyId="alias/nobody"
+    )  # it fails, and is there
     step = {"Name": "s", "Type": "Fail", "Arguments": {"ErrorMessage": "x"}}
     definition = json.dumps({"Version": "2020-12-01", "Steps": [step]})
     lines: dict[str, Any] = {"PipelineName": "lines", "ClientRequestToken": "t" * 32}
@@ -77,12 +87,12 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
         "ModelPackageName": package, "ModelName": "m", "EndpointConfigName": "c", "EndpointName": "e",
         "ResourceArn": package, "ModelPackageArn": package, "HyperParameterTuningJobName": tuning,
         "TransformJobName": transform, **tracks, "ArtifactStoreUri": store,
-        **lines, **project, "CallbackToken": "0" * 10,
+        **lines, **project, **books, "CallbackToken": "0" * 10,
     }  # fmt: skip
     looker = role(workshop.account, "Looker", look=policy(mission, "01-console-read-only.json"))
     narrow = role(workshop.account, "Narrow", look=allow("sagemaker:ListTrainingJobs", "sagemaker:DescribeTrainingJob"))
     service = next(one for one in SERVICES if one.name == "sagemaker")
-    known = {one.name for kind in service.kinds for one in kind.operations}
+    known = {one.name for kind in service.kinds for one in kind.operations if not one.inside}
     looks = {name for name in known if name.startswith(("List", "Describe", "Get"))}
     verbs = ("Create", "Update", "Delete", "Start", "Stop", "Put", "Add", "Associate", "Disassociate", "Retry", "Send")
     changes = {name for name in known if name.startswith(verbs)}
@@ -101,6 +111,7 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
             "ExecutionRoleArn": workshop.role, "HyperParameterTuningJobConfig": config(),
             "TransformInput": described["TransformInput"], "TransformOutput": described["TransformOutput"],
             "TransformResources": described["TransformResources"],
+            "GitConfig": {"RepositoryUrl": "https://example.com/more.git"},
             "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 1.0}],
         }  # fmt: skip
         return {one: named.get(one) or unnamed[one] for one in members}

@@ -11,10 +11,12 @@ from types import ModuleType
 
 import pytest
 
-from bastide.landing.access import landscape
+from bastide.landing.access import claims, landscape, steps
 from bastide.landing.blueprint import DATA, Faulty, default, parse
+from bastide.landing.imagery import roles
 from bastide.landing.proactive import violations
 from bastide.landing.rendering import INLINE, rendered
+from tests.unit.landing.test_least_privilege import breaks
 
 _BASE = "base/debian:v12"
 
@@ -98,6 +100,29 @@ def test_the_templates_are_fine(tmp_path: Path) -> None:
     done = subprocess.run(lint, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not [one for one in rendered(parse(default())) if "imagery" in one.name]
+
+
+def test_who_builds_images_can_do_that_and_nothing_else() -> None:
+    """As `test_least_privilege.py` has it: each statement is needed by a step that it names, each claim is proved."""
+    blueprint = parse(_text())
+    world = landscape(rendered(blueprint), blueprint)
+    known = [*roles(blueprint)]
+    assert {name for name, _ in known} == {
+        "ImagePipeline", "ImageRescanner", "BuilderBase", "BuilderFramework", "BuilderMortgage"
+    }  # fmt: skip
+    found = [*steps(blueprint, world)]
+    for name, entry in known:
+        mine = [one for one in found if one.source == f"{name} in shared-services: part"]
+        assert {one.sid for one in mine} == {one["Sid"] for one in entry["statements"]}
+        assert [broken for one in mine if (broken := breaks(one, world))] == []
+    for name in (*world.policies,):
+        if ":repository/public/" in name or ":repository/base/" in name or ":repository/framework/" in name:
+            mine = [one for one in found if one.source == world.policies[name].attached.source]
+            assert {one.sid for one in mine} == {one["Sid"] for one in world.raw[mine[0].source]["Statement"]}, name
+            assert [broken for one in mine if (broken := breaks(one, world))] == []
+    mine = [one for one in claims(blueprint, world) if one.actor[0] in {name for name, _ in known}]
+    assert len({one.actor for one in mine}) == len(known)
+    assert [(one, proof) for one in mine if (proof := world.prove(one)).outcome != "proved"] == []
 
 
 @pytest.mark.control("IMG-11", "IMG-12", lacking="of the templates; the pipelines run in the stories")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bastide.commands import why
+from bastide.commands.demo.asking import ask
 from bastide.commands.demo.data import PROTECTED, TARGET, Applications, applications
 from bastide.commands.demo.people import People
 from bastide.commands.demo.picture import Picture, Step
@@ -345,7 +346,7 @@ def _release(delivery: Delivery) -> None:
         picture.move("Release", "done", "ticket 42 is approved, by the approver")
         status = delivery.until("the deployment pipeline", ended)
         if status == "Succeeded":
-            picture.move("Endpoint", "runs", "the loan desk asks it")
+            picture.move("Endpoint", "runs", "the loan desk asks it, by its API")
             _ask(delivery)
     story.check(status == "Succeeded", f"the release is {status}: {_failure(mlops, _DEPLOYMENT, execution)}")
 
@@ -377,17 +378,13 @@ def _held_out(features: list[str]) -> Applications:
 
 
 def _ask(delivery: Delivery) -> None:
-    story, bank = delivery.story, delivery.story.bank
+    bank = delivery.story.bank
     delivery.asked = _held_out(delivery.features)
-    runtime = story.client("sagemaker-runtime", bank.be("loan-desk", "LoanOrigination"))
+    stack = bank.client("cloudformation", "production").describe_stacks(StackName=f"bank-serve-{_TEAM}")["Stacks"][0]
+    [api] = [one["OutputValue"] for one in stack["Outputs"] if one["OutputKey"] == "Api"]
+    desk = bank.be("loan-desk", "LoanOrigination")
     began = time.monotonic()
-    answer = runtime.invoke_endpoint(
-        EndpointName=ENDPOINT,
-        ContentType="text/csv",
-        Accept="application/json",
-        Body="\n".join(delivery.asked.lines).encode(),
-    )
-    delivery.told = json.loads(answer["Body"].read())["probability"]
+    delivery.told = ask(bank.desk.platform, desk, api, delivery.asked.lines)["probability"]
     delivery.picture.move("Endpoint", "done", f"answered the loan desk in {time.monotonic() - began:.2f} s")
 
 
@@ -398,8 +395,8 @@ def _answer(delivery: Delivery) -> None:
     furthest = max(abs(one - other) for one, other in zip(found, delivery.answers, strict=True))
     story.check(furthest <= SAME, f"the endpoint's answers are not the evaluation's: they differ by {furthest:g}")
     telling.done(
-        f"{len(found)} applications of the loan desk answered; all equal to what the evaluation in Test predicted "
-        f"(largest difference {furthest:.1e})"
+        f"{len(found)} applications of the loan desk answered by the API; all equal to what the evaluation in Test "
+        f"predicted (largest difference {furthest:.1e})"
     )
     production = bank.client("sagemaker", "production")
     mlops = delivery.people.be("otto", "MLOps", "shared-services")

@@ -67,7 +67,8 @@ def changed(text: str) -> str:
     changes = {
         r"models: \[[a-z-]+\]": f"models: [{GROUP}]",
         r"(?m)^templates: \[\]": "templates: [{account: production, name: loan-desk, file: loan-desk.yaml}]",
-        r"(?m)^endpoints: \[.*\]": "endpoints: [sts, kms]",  # each is a listener in each of five networks
+        # Each is a listener in each of five networks.
+        r"(?m)^endpoints: \[.*\]": "endpoints: [sts, kms, sagemaker.runtime]",
     }
     for before, after in changes.items():
         text, found = re.subn(before, after, text)

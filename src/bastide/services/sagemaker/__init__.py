@@ -229,6 +229,5 @@ async def _remove(calls: Calls, kind: Kind, where: dict[str, str]) -> None:
 
 
 async def recover(calls: Calls) -> None:
-    """Tracking servers and notebook instances stand again; what else ran is in executions, which the workflows take up."""
+    """Tracking servers stand again; what else ran is in executions, which the workflows take up."""
     calls.engine(Trackers).recover()
-    await calls.engine(Notebooks).recover()

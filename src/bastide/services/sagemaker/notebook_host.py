@@ -68,9 +68,11 @@ class Notebooks:
         self._folder = folder
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._machines: dict[str, _Machine] = {}
+        self._open = asyncio.Event()
 
-    async def recover(self) -> None:
-        """Takes up what was under way; what was in service when the platform ended starts again, and says so."""
+    async def open(self) -> None:
+        """Begins, now that there are networks: takes up what was under way. What was in service when the platform ended
+        starts again, and says so."""
 
         def work(tx: Transaction) -> list[Row]:
             found = []
@@ -83,6 +85,7 @@ class Notebooks:
                     found.append(row)
             return found
 
+        self._open.set()
         for row in await self._calls.store.write(work):
             self.settle(row.account, row.region, row.name)
 
@@ -97,6 +100,7 @@ class Notebooks:
         before = self._tasks.get(arn)
 
         async def work() -> None:
+            await self._open.wait()
             if before is not None:
                 await asyncio.wait({before})
             await self._settle(account, region, name, arn)
@@ -404,24 +408,26 @@ class _Machine:
         async for line in running.lines():
             try:
                 told = orjson.loads(line)
+                if isinstance(told, dict):
+                    await self._hear(told)
             except ValueError:
-                told = {}
-            if not isinstance(told, dict):
                 continue
-            name, text = str(told.get("log"))[:64], str(told.get("line"))
-            if name in ("LifecycleConfigOnCreate", "LifecycleConfigOnStart", "jupyter.log") and "line" in told:
-                self._said.append(text[:500])
-                await (await self._stream(name)).write(text.encode("utf-8", "replace"))
-            elif told.get("begin") in ("OnCreate", "OnStart"):
-                self._begun = (told["begin"], self._calls.clock())
-            elif told.get("over") in ("OnCreate", "OnStart"):
-                self._begun = None
-                if told.get("status") != 0:
-                    self._failed = self._of_script(
-                        told["over"], f"failed with exit status {str(told.get('status'))[:8]}"
-                    )
-            elif "failed" in told:
-                self._failed = str(told["failed"])[:1000]
+            except Unforeseen:
+                _log.exception("a line of %s was lost", self._name)
+
+    async def _hear(self, told: dict[str, Any]) -> None:
+        name, text = str(told.get("log"))[:64], str(told.get("line"))
+        if name in ("LifecycleConfigOnCreate", "LifecycleConfigOnStart", "jupyter.log") and "line" in told:
+            self._said.append(text[:500])
+            await (await self._stream(name)).write(text.encode("utf-8", "replace"))
+        elif told.get("begin") in ("OnCreate", "OnStart"):
+            self._begun = (told["begin"], self._calls.clock())
+        elif told.get("over") in ("OnCreate", "OnStart"):
+            self._begun = None
+            if told.get("status") != 0:
+                self._failed = self._of_script(told["over"], f"failed with exit status {str(told.get('status'))[:8]}")
+        elif "failed" in told:
+            self._failed = str(told["failed"])[:1000]
 
     async def _stream(self, name: str) -> LogStream:
         if name not in self._logs:

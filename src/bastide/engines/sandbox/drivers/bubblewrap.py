@@ -364,7 +364,7 @@ def _check(spec: Spec) -> None:
     for word in spec.command:
         if "\0" in word:
             raise ValueError("a zero byte in the command")
-    for address in (*spec.addresses.values(), *([spec.resolver] if spec.resolver else [])):
+    for address in spec.addresses.values():
         ipaddress.IPv4Address(address)
     for host in (spec.hostname, *spec.hosts, *spec.addresses):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", host):
