@@ -457,9 +457,14 @@ class Entry:
         return said
 
 
+@functools.cache
+def _gaps() -> dict[str, Any]:
+    return dict(yaml.load(GAPS.read_text(), Loader=yaml.CSafeLoader))
+
+
 def entries() -> list[Entry]:
     """The lines of `docs/authorization.yaml`."""
-    held = yaml.safe_load(GAPS.read_text())
+    held = _gaps()
     found = []
     for section in ("gaps", "extensions", "resources", "actions", "dependent"):
         for line in held.get(section) or ():
@@ -477,7 +482,7 @@ def entries() -> list[Entry]:
 
 def global_gaps() -> dict[str, str]:
     """Global condition keys that are not filled, and why."""
-    return dict(yaml.safe_load(GAPS.read_text())["global"])
+    return dict(_gaps()["global"])
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Controls:
         path = (
             Path(os.environ.get("BASTIDE_MISSION", Path(__file__).parents[2] / "shared" / "mission")) / "controls.yaml"
         )
-        self.controls = yaml.safe_load(path.read_text())["controls"] if path.exists() else []
+        self.controls = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)["controls"] if path.exists() else []
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         known = {control["id"] for control in self.controls}

@@ -10,7 +10,7 @@ from tests.conformance import asl
 from tests.platform import Account
 
 
-@pytest.mark.control("EXP-19", lacking="the data science SDK's own program")
+@pytest.mark.control("EXP-19")
 def test_every_case_passes_or_has_a_reason(conformance: Path, account: Account) -> None:
     passed, failed = asl.run(conformance / "asl", account=account, every=20)
     assert failed == 0

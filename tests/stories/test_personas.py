@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
 import pytest
 
-from tests.platform import Account, Running, allow
+from tests.platform import Account, Keys, Running, allow
+from tests.stories.lambda_.conftest import archive
 
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
-SERVICE = {"Service": "sagemaker.amazonaws.com"}
 
 
 def refused(wanted: str, call: Any, **given: Any) -> str:
@@ -48,7 +49,7 @@ def model(role: str) -> dict[str, Any]:
     return {"ModelName": f"m-{uuid.uuid4().hex[:8]}", "ExecutionRoleArn": role, "PrimaryContainer": {"Image": IMAGE}}
 
 
-@pytest.mark.control("USR-01", lacking="Studio, Athena and CodePipeline")
+@pytest.mark.control("USR-01", lacking="Studio and Athena")
 def test_a_data_scientist_looks_and_reads_and_administers_nothing(
     account: Account, neighbour: Account, mission: Path
 ) -> None:
@@ -63,6 +64,8 @@ def test_a_data_scientist_looks_and_reads_and_administers_nothing(
     trust = json.dumps({"Version": "2012-10-17", "Statement": []})
     refused("AccessDenied", account.client("iam", keys).create_role, RoleName="x", AssumeRolePolicyDocument=trust)
     refused("UnauthorizedOperation", account.client("ec2", keys).create_vpc, CidrBlock="10.0.0.0/16")
+    refused_pipeline = _handed(account, keys, f"arn:aws:iam::{account.id}:role/DataScientist", "p")["pipeline"]
+    refused("AccessDeniedException", refused_pipeline)
     sagemaker = account.client("sagemaker", keys)
     refused("AccessDeniedException", sagemaker.create_endpoint, EndpointName="e", EndpointConfigName="c")
     neighbour.role("DataScientist", allow("sagemaker:CreateEndpoint"))
@@ -110,29 +113,89 @@ def test_teams_of_data_engineers_keep_to_their_prefixes(account: Account) -> Non
     )
 
 
-@pytest.mark.control("USR-05", lacking="pipelines, builds, stacks, images, functions, state machines and dashboards")
+SERVICES = ("codebuild", "codepipeline", "cloudformation", "lambda", "sagemaker", "states")
+"""Those that an MLOps engineer's roles are for."""
+PASS = {"Type": "Pass", "End": True}
+STACK = {
+    "Resources": {"G": {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": {"ModelPackageGroupName": "g"}}}
+}
+
+
+def _handed(account: Account, keys: Keys, role: str, name: str) -> dict[str, Callable[[], Any]]:
+    """A call of each service that hands it a role."""
+
+    def client(service: str) -> Any:
+        return account.client(service, keys)
+
+    where = {"S3Bucket": "none", "S3ObjectKey": "code.zip"}
+    source = {
+        "name": "S", "actionTypeId": {"category": "Source", "owner": "AWS", "provider": "S3", "version": "1"},
+        "configuration": where, "outputArtifacts": [{"name": "Code"}],
+    }  # fmt: skip
+    approval = {
+        "name": "A",
+        "actionTypeId": {"category": "Approval", "owner": "AWS", "provider": "Manual", "version": "1"},
+    }
+    pipeline = {
+        "name": name, "roleArn": role, "artifactStore": {"type": "S3", "location": "none"},
+        "stages": [{"name": "Source", "actions": [source]}, {"name": "Approve", "actions": [approval]}],
+    }  # fmt: skip
+    spec = '{"version": "0.2", "phases": {"build": {"commands": ["true"]}}}'
+    computer = {"type": "LINUX_CONTAINER", "image": "aws/codebuild/standard:7.0", "computeType": "BUILD_GENERAL1_SMALL"}
+    training = {
+        "TrainingJobName": name, "RoleArn": role, "OutputDataConfig": {"S3OutputPath": "s3://none/out"},
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "ResourceConfig": {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+    }  # fmt: skip
+    return {
+        "training": lambda: client("sagemaker").create_training_job(**training),
+        "model": lambda: client("sagemaker").create_model(**model(role)),
+        "pipeline": lambda: client("codepipeline").create_pipeline(pipeline=pipeline),
+        "project": lambda: client("codebuild").create_project(
+            name=name, source={"type": "NO_SOURCE", "buildspec": spec}, artifacts={"type": "NO_ARTIFACTS"},
+            environment=computer, serviceRole=role,
+        ),
+        "stack": lambda: client("cloudformation").create_stack(
+            StackName=name, TemplateBody=json.dumps(STACK), RoleARN=role
+        ),
+        "function": lambda: client("lambda").create_function(
+            FunctionName=name, Runtime="python3.11", Handler="index.handler", Role=role,
+            Code={"ZipFile": archive(index="def handler(event, context): pass")},
+        ),
+        "machine": lambda: client("stepfunctions").create_state_machine(
+            name=name, roleArn=role, definition=json.dumps({"StartAt": "P", "States": {"P": PASS}})
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.control("USR-05")
 def test_an_mlops_engineer_passes_the_roles_of_the_list_alone(platform: Running, account: Account) -> None:
     experiments = bucket_of(account, "k")
+    trust = {"Service": [f"{one}.amazonaws.com" for one in SERVICES]}
     passable, other = (
-        account.role(name, allow("s3:GetObject"), trust=SERVICE) for name in ("ModelExecution", "Administrative")
+        account.role(name, allow("sagemaker:*", "s3:GetObject"), trust=trust)
+        for name in ("Execution", "Administrative")
     )
-    persona(
-        account,
-        "MLOps",
-        allow("sagemaker:CreateModel", "sagemaker:CreateEndpointConfig", "sagemaker:DescribeModel"),
-        allow(
-            "iam:PassRole",
-            resource=passable,
-            Condition={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
-        ),
-    )
+    operations = (
+        "sagemaker:CreateModel", "sagemaker:CreateTrainingJob", "codepipeline:CreatePipeline", "codebuild:CreateProject",
+        "cloudformation:CreateStack", "lambda:CreateFunction", "states:CreateStateMachine", "ecr:CreateRepository",
+        "cloudwatch:PutDashboard",
+    )  # fmt: skip
+    condition = {"StringEquals": {"iam:PassedToService": trust["Service"]}}
+    persona(account, "MLOps", allow(*operations), allow("iam:PassRole", resource=passable, Condition=condition))
     keys = account.as_role("MLOps")
-    sagemaker = account.client("sagemaker", keys)
-    made = model(passable)
-    sagemaker.create_model(**made)
-    assert sagemaker.describe_model(ModelName=made["ModelName"])["ExecutionRoleArn"] == passable
-    message = refused("AccessDeniedException", sagemaker.create_model, **model(other))
-    assert "iam:PassRole" in message and other in message
+    for what, call in _handed(account, keys, other, "other").items():
+        with pytest.raises(botocore.exceptions.ClientError) as error:
+            call()
+        told = error.value.response["Error"]
+        assert told["Code"].startswith("AccessDenied"), (what, told)
+        assert "iam:PassRole" in told["Message"] and other in told["Message"], (what, told)
+    for call in _handed(account, keys, passable, "own").values():
+        call()
+    account.client("ecr", keys).create_repository(repositoryName="own")
+    board = {"widgets": [{"type": "text", "width": 1, "height": 1, "properties": {"markdown": "models"}}]}
+    account.client("cloudwatch", keys).put_dashboard(DashboardName="own", DashboardBody=json.dumps(board))
     refused("AccessDenied", account.client("s3", keys).get_object, Bucket=experiments, Key="k")
     [scp] = [
         one

@@ -128,7 +128,7 @@ def _sandbox() -> Finding:
 def _trial(gvisor: dict[str, object], limits: dict[str, int]) -> str:
     """The whole way of a job, with ``true`` as its command; why it did not go, empty if it did."""
     with tempfile.TemporaryDirectory(prefix="bastide-probe-") as scratch, tempfile.TemporaryFile() as told:
-        words = {"parent": os.getpid(), "user": _TRIAL_USER, "group": {}, "own": [], "scratch": scratch}
+        words = {"parent": os.getpid(), "user": _TRIAL_USER, "group": {}, "own": [], "scratch": scratch, "person": []}
         more = {
             "readonly": [],
             "writable": [],

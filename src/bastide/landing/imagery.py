@@ -259,6 +259,22 @@ def _line(blueprint: Blueprint, image: Image) -> Template:
             Input=json.dumps({"RepositoryName": image.repository, "ImageId": {"ImageTag": image.line}}),
         ),
     }
+    made[f"Failing{word}"] = {
+        "Type": "AWS::CloudWatch::Alarm",
+        "Properties": {
+            "AlarmName": f"{name}-fails",
+            "AlarmDescription": f"{image.repository} could not be built anew",
+            "Namespace": "AWS/CodePipeline",
+            "MetricName": "FailedPipelineExecutions",
+            "Dimensions": [{"Name": "PipelineName", "Value": name}],
+            "Statistic": "Sum",
+            "Period": 60,
+            "EvaluationPeriods": 1,
+            "Threshold": 0,
+            "ComparisonOperator": "GreaterThanThreshold",
+            "TreatMissingData": "ignore",  # it stays until a build has ended well
+        },
+    }
     if stops:  # an image that was not promoted has no stable tag: it starts nothing, or it would for ever
         found = {
             "repository-name": [image.repository],

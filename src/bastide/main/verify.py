@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import apsw
 import click
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bastide.commands import DATA_OPTION
-from bastide.engines.artifacts import PlaceError, deletions_held
+from bastide.engines.artifacts import Artifacts, PlaceError, deletions_held
 from bastide.engines.keys import RootKey, Safe, SourceError, open_root
 from bastide.main.objects import open_artifacts, owner_of
 from bastide.services import codeartifact, codecommit, ecr, kms, lambda_, s3
@@ -77,69 +76,45 @@ def _shards(directory: DataDirectory, root: RootKey) -> Finding:
     )
 
 
+Opened = Callable[[View, bytes, dict[str, str]], bytes]
+"""What KMS makes of a ciphertext, for who holds all keys."""
+Walk = AsyncIterator[tuple[str, str, bool]]
+"""Of what is kept: its name, what is wrong with it, and whether it could not be opened, its key being gone."""
+
+
 def _objects(directory: DataDirectory, root: RootKey) -> Finding:
-    store = SqliteStore(directory.database)
-    with store.reading() as view:
-        owner = owner_of(view)
-    artifacts = open_artifacts(directory, directory.load(), owner)
-    safe = Safe(directory.safe, root)
-    read = locked = 0
-    wrong = []
-
-    async def walk() -> None:
-        nonlocal read, locked
-        opened: Callable[..., bytes] = lambda view, blob, context: kms.opened(root, safe, view, blob, context)  # noqa: E731
+    async def walk(store: SqliteStore, artifacts: Artifacts, opened: Opened) -> Walk:
         async for one in s3.examine(store, root, artifacts, opened):
-            read += 1
-            locked += bool(one.locked)
-            if one.trouble:
-                wrong.append(f"{one.name}: {one.trouble}")
+            yield one.name, one.trouble, bool(one.locked)
 
-    try:
-        with deletions_held(directory.objects):
-            asyncio.run(walk())
-    finally:
-        artifacts.close()
-        store.close()
-    return Finding("objects (versions)", read, locked, wrong)
+    return _read(directory, root, "objects (versions)", walk)
 
 
 def _archives(directory: DataDirectory, root: RootKey) -> Finding:
-    store = SqliteStore(directory.database)
-    with store.reading() as view:
-        owner = owner_of(view)
-    artifacts = open_artifacts(directory, directory.load(), owner)
-    read, wrong = 0, []
-
-    async def walk() -> None:
-        nonlocal read
+    async def walk(store: SqliteStore, artifacts: Artifacts, opened: Opened) -> Walk:
         async for name, trouble in lambda_.examine(store, root, artifacts):
-            read += 1
-            if trouble:
-                wrong.append(f"{name}: {trouble}")
+            yield name, trouble, False
 
-    try:
-        with deletions_held(directory.objects):
-            asyncio.run(walk())
-    finally:
-        artifacts.close()
-        store.close()
-    return Finding("functions (archives)", read, 0, wrong)
+    return _read(directory, root, "functions (archives)", walk)
 
 
 def _layers(directory: DataDirectory, root: RootKey) -> Finding:
-    return _sealed(directory, root, "images (layers)", ecr.examine)
+    return _read(directory, root, "images (layers)", lambda *found: ecr.examine(found[0], root, *found[1:]))
 
 
 def _packages(directory: DataDirectory, root: RootKey) -> Finding:
-    return _sealed(directory, root, "packages (contents)", codeartifact.examine)
+    return _read(
+        directory, root, "packages (contents)", lambda *found: codeartifact.examine(found[0], root, *found[1:])
+    )
 
 
 def _packs(directory: DataDirectory, root: RootKey) -> Finding:
-    return _sealed(directory, root, "repositories (packs)", codecommit.examine)
+    return _read(directory, root, "repositories (packs)", lambda *found: codecommit.examine(found[0], root, *found[1:]))
 
 
-def _sealed(directory: DataDirectory, root: RootKey, part: str, examine: Callable[..., Any]) -> Finding:
+def _read(
+    directory: DataDirectory, root: RootKey, part: str, walk: Callable[[SqliteStore, Artifacts, Opened], Walk]
+) -> Finding:
     store = SqliteStore(directory.database)
     with store.reading() as view:
         owner = owner_of(view)
@@ -151,9 +126,9 @@ def _sealed(directory: DataDirectory, root: RootKey, part: str, examine: Callabl
     def opened(view: View, blob: bytes, context: dict[str, str]) -> bytes:
         return kms.opened(root, safe, view, blob, context)
 
-    async def walk() -> None:
+    async def read_all() -> None:
         nonlocal read, locked
-        async for name, trouble, closed in examine(store, root, artifacts, opened):
+        async for name, trouble, closed in walk(store, artifacts, opened):
             read += 1
             locked += closed
             if trouble:
@@ -161,7 +136,7 @@ def _sealed(directory: DataDirectory, root: RootKey, part: str, examine: Callabl
 
     try:
         with deletions_held(directory.objects):
-            asyncio.run(walk())
+            asyncio.run(read_all())
     finally:
         artifacts.close()
         store.close()

@@ -296,3 +296,50 @@ def test_a_tree_without_end_is_refused_before_it_is_read(remote: Remote) -> None
     sides = {"sourceCommitSpecifier": "one", "destinationCommitSpecifier": "other"}
     with pytest.raises(client.exceptions.MaximumItemsToCompareExceededException):
         client.get_merge_conflicts(**given, **sides, mergeOption="SQUASH_MERGE")
+
+
+def test_what_was_pushed_into_one_repository_is_not_the_next_ones_of_its_name(remote: Remote) -> None:
+    """The repository is deleted and made again while its pack comes in: a branch there would stand for nothing."""
+    id, pack = unfolding(b"of the first", 2, 1)
+    body = line(f"{ZERO} {id} refs/heads/main\0report-status".encode()) + b"0000" + pack
+    name, password = remote.signed()
+    parts = urlsplit(remote.account.platform.url)
+    context = ssl.create_default_context(cafile=remote.account.platform.authority)
+    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=60, context=context)
+    connection.putrequest("POST", "/v1/repos/code/git-receive-pack")
+    for header, value in {
+        "Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode(),
+        "Content-Type": "application/x-git-receive-pack-request", "Content-Length": str(len(body)),
+    }.items():  # fmt: skip
+        connection.putheader(header, value)
+    connection.endheaders(body[:-20])
+    time.sleep(1)  # for the push to have begun; if it has not, there is nothing to be seen
+    remote.client.delete_repository(repositoryName="code")
+    remote.client.create_repository(repositoryName="code")
+    connection.send(body[-20:])
+    answer = connection.getresponse()
+    told = answer.read()
+    connection.close()
+    branches = remote.client.list_branches(repositoryName="code")["branches"]
+    if branches:  # the push began when the second one was there, and is its own
+        assert remote.client.get_folder(repositoryName="code", folderPath="/")["subFolders"]
+    else:
+        assert b"ok refs/heads/main" not in told
+
+
+def test_both_branches_of_a_pull_request_move_in_one_push(remote: Remote) -> None:
+    """However many references move, each pull request is looked at once: what it knows of both is new."""
+    remote.git("clone", "-q", remote.url, "c")
+    remote.work("c", a="1")
+    remote.git("branch", "f", at="c")
+    remote.git("push", "-q", remote.url, "HEAD:main", "f", at="c")
+    target = {"repositoryName": "code", "sourceReference": "f", "destinationReference": "main"}
+    made = remote.client.create_pull_request(title="t", targets=[target])["pullRequest"]
+    main = remote.work("c", b="2")
+    remote.git("checkout", "-q", "f", at="c")
+    other = remote.work("c", c="3")
+    remote.git("push", "-q", remote.url, f"{main}:refs/heads/main", "f", at="c")
+    told = remote.client.get_pull_request(pullRequestId=made["pullRequestId"])["pullRequest"]
+    [at] = told["pullRequestTargets"]
+    assert (at["sourceCommit"], at["destinationCommit"]) == (other, main)
+    assert told["revisionId"] != made["revisionId"]

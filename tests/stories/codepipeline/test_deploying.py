@@ -259,7 +259,7 @@ def test_a_release_waits_for_its_ticket(account: Account, releases: Releases, tm
             told: dict[str, Any] = did.get("output", {}).get("executionResult", {})
             return told if told.get("externalExecutionId") == number else None
 
-        told = until(look, 120, lambda: releases.actions(name, id))
+        told = until(look, 120, told=lambda: releases.actions(name, id))
         assert (
             releases.get(name, id)["status"] == "InProgress" and told["externalExecutionSummary"] == f"{number} is open"
         )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from tests.moved import Moved, moved, until
-from tests.platform import Account
+from tests.platform import Account, allow
 from tests.stories.codeartifact.packages import Shelf
+from tests.stories.ecr import oci
 from tests.stories.ecr.test_lifecycle import policy, push, rule
+from tests.stories.ecr.test_repositories import manifest, upload
+from tests.stories.ecr.test_scanning import advisory, debian, findings, load
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,34 @@ def _told(timed: Moved, kind: str) -> list[dict[str, Any]]:
 
 def _is_delete(detail: dict[str, Any]) -> bool:
     return bool(detail["action-type"] == "DELETE")
+
+
+@pytest.mark.control("IMG-09", lacking="a pipeline that stops at a threshold")
+def test_a_daily_scan_finds_what_has_become_known(timed: Moved, tmp_path: Path) -> None:
+    account = Account(timed, "111122223333", "home", timed.administrator)
+    ecr = timed.client("ecr")
+    ecr.create_repository(repositoryName="aged", imageScanningConfiguration={"scanOnPush": True})
+    data, _ = oci.packed(debian())
+    layers = [upload(ecr, "aged", one) for one in (b"{}", data)]
+    put = {"repositoryName": "aged", "imageTag": "v1", "imageManifest": manifest(*layers, size=len(data))}
+    digest = ecr.put_image(**put)["image"]["imageId"]["imageDigest"]
+    assert findings(ecr, "aged", digest)["imageScanFindings"]["findings"] == []
+    load(timed, tmp_path / "known", advisory("DEBIAN-CVE-2026-0009", "Debian:12", "openssl", "3.0.11-1~deb12u2"))
+    trust = {"Service": "scheduler.amazonaws.com"}
+    role = account.role("Rescanner", allow("ecr:StartImageScan"), trust=trust)
+    asked = json.dumps({"RepositoryName": "aged", "ImageId": {"ImageTag": "v1"}})
+    target = {"Arn": "arn:aws:scheduler:::aws-sdk:ecr:startImageScan", "RoleArn": role, "Input": asked}
+    timed.client("scheduler").create_schedule(
+        Name="daily", ScheduleExpression="rate(1 day)", FlexibleTimeWindow={"Mode": "OFF"}, Target=target
+    )
+
+    def found() -> bool:
+        rows = timed.look(lambda view: view.scan("ecr:ImageScan", account.id, "us-east-1", prefix="aged@"))
+        return any("CVE-2026-0009" in json.dumps(one.doc, default=str) for one in rows)
+
+    assert not found()
+    with timed.days_later(1.1):
+        until(found)
 
 
 def test_a_token_ends_and_versions_are_told(timed: Moved) -> None:

@@ -187,12 +187,11 @@ def _rooted(host: str) -> str:
 
 
 @pytest.mark.control("STG-03", "DEP-02", "IMG-08")
-@pytest.mark.control("IMG-01", "IMG-02", "IMG-03", "IMG-04", "IMG-05", "IMG-07", "IMG-12")
+@pytest.mark.control("IMG-01", "IMG-02", "IMG-03", "IMG-04", "IMG-05", "IMG-07", "IMG-09", "IMG-10", "IMG-12")
 @pytest.mark.control("IMG-06", lacking="a second team with the same name and tag")
-@pytest.mark.control("IMG-09", lacking="the daily scan by the clock")
-@pytest.mark.control("IMG-10", lacking="a scanner that knows vulnerabilities")
 @pytest.mark.control("IMG-11", lacking="30 days by the clock; a rule that judges an image's age")
 @pytest.mark.control("IMG-14", lacking="a push from another account")
+@pytest.mark.timeout(900)  # the longest story, and longer in its long form
 def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     story = Story(zone, tmp_path)
     base, framework, team = "bank-base-debian", "bank-framework-python", "bank-mortgage-images"
@@ -257,9 +256,13 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     story.ecr.put_registry_scanning_configuration(scanType="ENHANCED", rules=rules)
     before = story.runs(framework)
     story.load(advisory("DEBIAN-CVE-2026-0001", "Debian:12", "openssl", _PUBLIC_PATCHED))
-    story.commit("mortgage", **{"training/key.pem": _KEY, "training/Dockerfile": _TEAM + "COPY key.pem /k\n", **_ASIDE})
+    known = {"known/openssl.json": json.dumps(advisory("CVE-2026-0001", "Debian:12", "openssl", _PUBLIC_PATCHED))}
+    wrong = {"training/key.pem": _KEY, "training/Dockerfile": _TEAM + "COPY key.pem /k\n", **_ASIDE}
+    story.commit("mortgage", **wrong, **known)
     _refusals(story, commit)
-    assert "finding: k has a private key" in story.ended(team, 4, "Failed", "Build")
+    said = story.ended(team, 4, "Failed", "Build")
+    assert "finding: k has a private key" in said
+    assert "finding: libssl3 3.0.11-1~deb12u1 has CVE-2026-0001" in said  # before anything is pushed
     assert set(story.images("mortgage/training")) == {f"main-{commit}"}
     assert "has findings of CRITICAL" in story.ended(base, 4, "Failed", "Scan")
     assert story.images("base/debian")["v12"] == held["v12"] and len(story.images("base/debian")) == 3
@@ -473,6 +476,14 @@ def _at_length(story: Story, public: str, before: str) -> None:
     assert after != before
     said = story.ended("bank-framework-python", runs + 1, "Succeeded")
     assert f"base/debian@{after}" in said
+    # An alarm stood while a build had failed, and none had ended well since.
+    history = {"AlarmName": "bank-base-debian-fails", "HistoryItemType": "StateUpdate"}
+    watch = story.account.client("cloudwatch")
+    told = story.until(lambda: watch.describe_alarm_history(**history)["AlarmHistoryItems"])
+    assert any("to ALARM" in one["HistorySummary"] for one in told), told
+    story.until(
+        lambda: watch.describe_alarms(AlarmNames=[history["AlarmName"]])["MetricAlarms"][0]["StateValue"] == "OK"
+    )
     # A base's age does, too: the schedule as it stands, with less patience.
     schedules, runs = story.account.client("scheduler"), len(story.runs("bank-base-debian"))
     held = schedules.get_schedule(Name="bank-base-debian-age")

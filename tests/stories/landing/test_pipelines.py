@@ -309,9 +309,7 @@ def tickets(zone: Zone) -> Iterator[Heard]:
 @pytest.mark.control("DEP-06")
 @pytest.mark.control("STG-10", "ACC-04", "XAC-06")
 @pytest.mark.control("STG-11", lacking="a function as an action, which CodePipeline's own tests show")
-@pytest.mark.control("STG-09", lacking="metrics and dataset version")
-@pytest.mark.control("PIP-01", lacking="two runs of one revision")
-@pytest.mark.control("PIP-02", lacking="a template that drops the settings")
+@pytest.mark.control("STG-09", "PIP-01", "PIP-02", lacking="what the story of a commit shows beside it")
 @pytest.mark.control("TAG-06", lacking="builds and jobs")
 def test_a_commit_ends_in_production_after_a_ticket(zone: Zone, desk: Desk, tickets: Heard, tmp_path: Path) -> None:
     code, _, why = landing(zone.platform, "example", str(zone.file), "mortgage", str(tmp_path))

@@ -138,7 +138,7 @@ def _stack(stacks: Stacks, printed: dict[str, Any], name: str, key: str, templat
     )
 
 
-@pytest.mark.control("EXP-19", lacking="the data science SDK's own program")
+@pytest.mark.control("EXP-19")
 @pytest.mark.control("PEX-05", "STG-05")
 def test_the_printed_machine_trains_and_deploys_when_a_pipeline_runs_it(
     workshop: Workshop, printed: dict[str, Any]
@@ -210,7 +210,7 @@ def _releases(workshop: Workshop) -> Releases:
     return made
 
 
-@pytest.mark.control("EXP-19", lacking="the data science SDK's own program")
+@pytest.mark.control("EXP-19")
 def test_who_stops_an_execution_stops_its_job(workshop: Workshop) -> None:
     account = workshop.account
     jobs = ("sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", "iam:PassRole")

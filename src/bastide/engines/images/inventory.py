@@ -7,6 +7,7 @@ Source: deb-control(5), Alpine's package database format, Core metadata, OCI Ima
 
 from __future__ import annotations
 
+import bisect
 import gzip
 import re
 import tarfile
@@ -27,6 +28,8 @@ _MOST_HELD: Final = 256 << 20
 _MOST_BYTES: Final = 32 << 30
 _MOST_ENTRIES: Final = 2_000_000
 _MOST_PACKAGES: Final = 50_000
+_MOST_FILES: Final = 20_000
+"""Of those that may tell of packages."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,200}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~!_-]{0,200}")
 
@@ -64,6 +67,10 @@ class Inventory:
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
+        self._names: list[str] = []
+        """Of the files, in order: what lies below a folder stands together."""
+        self._cleared: set[str] = set()
+        """Folders below which a layer has left nothing but its own: doing so again would do nothing, however often."""
         self._held = 0
         self._entries = 0
         self._left = _MOST_BYTES
@@ -77,6 +84,7 @@ class Inventory:
         opened: Any = gzip.GzipFile(fileobj=source) if "gzip" in media else source
         plain = Plain(opened, min(self._left, size * RATIO + SPARE))
         made: set[str] = set()
+        self._cleared.clear()
         try:
             with tarfile.open(fileobj=_Counted(plain), mode="r|", tarinfo=Member, bufsize=1 << 20) as archive:  # type: ignore[call-overload]
                 for member in archive:
@@ -113,18 +121,31 @@ class Inventory:
                 assert content is not None
                 data = content.read(most)
                 self._held += len(data)
-                if self._held > _MOST_HELD:
+                if self._held > _MOST_HELD or len(self._files) >= _MOST_FILES:
                     raise Unfit("its package databases are larger than any")
                 self._files[path] = data
+                bisect.insort(self._names, path)
                 made.add(path)
 
     def _drop(self, path: str) -> None:
         gone = self._files.pop(path, None)
-        self._held -= len(gone) if gone is not None else 0
+        if gone is not None:
+            self._held -= len(gone)
+            del self._names[bisect.bisect_left(self._names, path)]
 
     def _forget(self, below: str, kept: set[str]) -> None:
-        for path in [one for one in self._files if one.startswith(below) and one not in kept]:
-            self._drop(path)
+        if kept and below in self._cleared:
+            return
+        found = []
+        for at in range(bisect.bisect_left(self._names, below), len(self._names)):
+            if not self._names[at].startswith(below):
+                break
+            found.append(self._names[at])
+        if kept and found:
+            self._cleared.add(below)
+        for path in found:
+            if path not in kept:
+                self._drop(path)
 
     # -- what it has ---------------------------------------------------------------------------------------------------
 

@@ -190,10 +190,13 @@ class Root:
             return
         above, _, name = path.rpartition("/")
         with self.folder(above, make=True) as parent:
-            if name == OPAQUE:
+            if name == OPAQUE and path not in made:
+                made.add(path)  # once more would take away nothing more
                 for child in os.listdir(parent):  # noqa: PTH208 - of a descriptor
                     if f"{above}/{child}".lstrip("/") not in made:
                         _remove(child, parent)
+            elif name == OPAQUE:
+                pass
             elif name.startswith(WHITEOUT):
                 hidden = name.removeprefix(WHITEOUT)
                 if hidden in ("", ".", ".."):

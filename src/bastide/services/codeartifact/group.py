@@ -8,6 +8,7 @@ to ``/*``, which every domain has. Source: CodeArtifact User Guide, "Package gro
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from bastide.domain import Refused
@@ -39,6 +40,8 @@ TYPES: Final = ("EXTERNAL_UPSTREAM", "INTERNAL_UPSTREAM", "PUBLISH")
 ROOT: Final = "/*"
 _PATTERN: Final = re.compile(r"/\*|/(?:pypi|generic)/(?:\*|[^/*$~#]*/?[^/*$~#]*[*$~])")
 _MOST_ALLOWED: Final = 500
+_MOST_GROUPS: Final = 1000
+Groups = Mapping[str, Row]
 
 
 # -- patterns ------------------------------------------------------------------------------------------------------------
@@ -65,20 +68,25 @@ def covers(pattern: str, path: str, kind: str = "$") -> bool:
     return path == start and kind == "$"
 
 
-def _place(row: Row) -> tuple[int, int]:
+def _groups(view: View, domain: Row) -> Groups:
+    """A domain's groups by their patterns."""
+    return {group_pattern(row): row for row in rows_below(view, GROUP, domain, f"{domain.name}/")}
+
+
+def _chain(groups: Groups, path: str, kind: str = "$") -> list[Row]:
+    """The groups that cover a path, the most specific first: each begins as the path does, so that their number does not
+    count."""
+    found = []
+    for end in range(len(path), 0, -1):
+        for pattern in (f"{path[:end]}{how}" for how in "$~*"):
+            if pattern in groups and covers(pattern, path, kind):
+                found.append(groups[pattern])
+    return found
+
+
+def _parents(groups: Groups, row: Row) -> list[Row]:
     pattern = group_pattern(row)
-    return len(pattern), "*~$".index(pattern[-1])
-
-
-def _chain(view: View, domain: Row, path: str, kind: str = "$") -> list[Row]:
-    """The groups that cover a path, the most specific first."""
-    rows = rows_below(view, GROUP, domain, f"{domain.name}/")
-    return sorted((row for row in rows if covers(group_pattern(row), path, kind)), key=_place, reverse=True)
-
-
-def _parents(view: View, domain: Row, row: Row) -> list[Row]:
-    pattern = group_pattern(row)
-    return [one for one in _chain(view, domain, pattern[:-1], pattern[-1]) if one.name != row.name]
+    return [one for one in _chain(groups, pattern[:-1], pattern[-1]) if one.name != row.name]
 
 
 def _deciding(chain: list[Row], type: str) -> Row | None:
@@ -87,7 +95,7 @@ def _deciding(chain: list[Row], type: str) -> Row | None:
 
 def allows(view: View, domain: Row, path: str, repository: str, *types: str) -> bool:
     """Whether versions of a package may come into a repository in these ways, as its groups have it."""
-    chain = _chain(view, domain, path)
+    chain = _chain(_groups(view, domain), path)
     for type in types:
         row = _deciding(chain, type)
         how = row.doc["restrictions"][type] if row is not None else {"mode": "ALLOW"}
@@ -112,8 +120,8 @@ def _reference(row: Row) -> dict[str, str]:
     return {"arn": GROUP.arn(row.account, row.region, row.name), "pattern": group_pattern(row)}
 
 
-def _summary(view: View, domain: Row, row: Row) -> dict[str, Any]:
-    parents = _parents(view, domain, row)
+def _summary(groups: Groups, domain: Row, row: Row) -> dict[str, Any]:
+    parents = _parents(groups, row)
     restrictions = {}
     for type in TYPES:
         own = row.doc["restrictions"][type]
@@ -162,8 +170,11 @@ def create(a: Authorised, tx: Transaction) -> Output:
             "or $ (exactly) at its end."
         )
     name = group_name(domain.name, pattern)
-    if GROUP.get(tx, domain.account, domain.region, name) is not None:
+    groups = _groups(tx, domain)
+    if pattern in groups:
         raise conflict("package-group", pattern, f"A package group with the pattern {pattern} exists already.")
+    if len(groups) >= _MOST_GROUPS:
+        raise Refused("ServiceQuotaExceededException", f"A domain has {_MOST_GROUPS} package groups at most here.", 402)
     doc = {
         "contactInfo": str(a.input.get("contactInfo") or ""),
         "description": str(a.input.get("description") or ""),
@@ -172,13 +183,13 @@ def create(a: Authorised, tx: Transaction) -> Output:
     tags = tags_given(a.input.get("tags"), {})
     row = Row(GROUP.key, domain.account, domain.region, name, doc, "", tags, created=a.now)
     GROUP.insert(tx, row, a.operation.name, a.request.id)
-    return {"packageGroup": _summary(tx, domain, row)}
+    return {"packageGroup": _summary(groups, domain, row)}
 
 
 @GROUP.reads("DescribePackageGroup", asks=[Ask("codeartifact:DescribePackageGroup", this_group)])
 def describe(a: Authorised, view: View) -> Output:
     domain = domain_of(a, view)
-    return {"packageGroup": _summary(view, domain, _find(a, view, domain))}
+    return {"packageGroup": _summary(_groups(view, domain), domain, _find(a, view, domain))}
 
 
 @GROUP.operation("UpdatePackageGroup", asks=[Ask("codeartifact:UpdatePackageGroup", this_group)])
@@ -189,7 +200,7 @@ def update(a: Authorised, tx: Transaction) -> Output:
         if a.input.get(member) is not None:
             row.doc[member] = str(a.input[member])
     GROUP.change(tx, row, a.operation.name, a.request.id)
-    return {"packageGroup": _summary(tx, domain, row)}
+    return {"packageGroup": _summary(_groups(tx, domain), domain, row)}
 
 
 @GROUP.operation("DeletePackageGroup", asks=[Ask("codeartifact:DeletePackageGroup", this_group)])
@@ -198,7 +209,7 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     row = _find(a, tx, domain)
     if group_pattern(row) == ROOT:
         raise invalid("The root package group of a domain cannot be deleted.")
-    output = {"packageGroup": _summary(tx, domain, row)}
+    output = {"packageGroup": _summary(_groups(tx, domain), domain, row)}
     GROUP.remove(tx, row, a.operation.name, a.request.id)
     return output
 
@@ -234,7 +245,7 @@ def restrict(a: Authorised, tx: Transaction) -> Output:
                 allowed.remove(name)
             told.setdefault(type, {}).setdefault(word, []).append(name)
     GROUP.change(tx, row, a.operation.name, a.request.id)
-    return {"packageGroup": _summary(tx, domain, row), "allowedRepositoryUpdates": told}
+    return {"packageGroup": _summary(_groups(tx, domain), domain, row), "allowedRepositoryUpdates": told}
 
 
 # -- lists ---------------------------------------------------------------------------------------------------------------
@@ -249,21 +260,21 @@ def _page(a: Authorised, names: list[str]) -> tuple[list[str], str | None]:
 @GROUP.reads("ListPackageGroups", asks=[Ask("codeartifact:ListPackageGroups", this_domain)])
 def listed(a: Authorised, view: View) -> Output:
     domain, prefix = domain_of(a, view), str(a.input.get("prefix") or "")
-    rows = {row.name: row for row in rows_below(view, GROUP, domain, f"{domain.name}/")}
-    names, token = _page(a, [name for name, row in rows.items() if group_pattern(row).startswith(prefix)])
-    return {"packageGroups": [_summary(view, domain, rows[name]) for name in names], "nextToken": token}
+    groups = _groups(view, domain)
+    rows = {row.name: row for row in groups.values()}
+    names, token = _page(a, [row.name for pattern, row in groups.items() if pattern.startswith(prefix)])
+    return {"packageGroups": [_summary(groups, domain, rows[name]) for name in names], "nextToken": token}
 
 
 @GROUP.reads("ListSubPackageGroups", asks=[Ask("codeartifact:ListSubPackageGroups", this_group)])
 def listed_below(a: Authorised, view: View) -> Output:
     domain = domain_of(a, view)
     parent = _find(a, view, domain)
-    rows = {row.name: row for row in rows_below(view, GROUP, domain, f"{domain.name}/")}
-    below = [
-        name for name, row in rows.items() if [one.name for one in _parents(view, domain, row)[:1]] == [parent.name]
-    ]
+    groups = _groups(view, domain)
+    rows = {row.name: row for row in groups.values()}
+    below = [name for name, row in rows.items() if [one.name for one in _parents(groups, row)[:1]] == [parent.name]]
     names, token = _page(a, below)
-    return {"packageGroups": [_summary(view, domain, rows[name]) for name in names], "nextToken": token}
+    return {"packageGroups": [_summary(groups, domain, rows[name]) for name in names], "nextToken": token}
 
 
 @GROUP.reads("ListAllowedRepositoriesForGroup", asks=[Ask("codeartifact:ListAllowedRepositoriesForGroup", this_group)])
@@ -279,11 +290,11 @@ def listed_packages(a: Authorised, view: View) -> Output:
     preview = bool(a.input.get("preview"))
     if not preview:
         _find(a, view, domain)
-    found = set()
+    found, groups = set(), _groups(view, domain)
     for repository in rows_below(view, REPOSITORY, domain, f"{domain.name}/"):
         for package in rows_below(view, PACKAGE, domain, f"{repository.name}/"):
             path = path_of_row(package)
-            if covers(pattern, path) if preview else group_pattern(_chain(view, domain, path)[0]) == pattern:
+            if covers(pattern, path) if preview else group_pattern(_chain(groups, path)[0]) == pattern:
                 found.add(path)
     names, token = _page(a, list(found))
     return {"packages": [_package(path) for path in names], "nextToken": token}
@@ -302,7 +313,7 @@ def _group_of(asked: Asked) -> list[str]:
     name = str(given["domain"])
     domain = DOMAIN.get(asked.view, owner(asked), asked.call.region, name)
     path = path_of(str(given["format"]), str(given.get("namespace") or ""), str(given["package"]))
-    chain = _chain(asked.view, domain, path) if domain is not None else []
+    chain = _chain(_groups(asked.view, domain), path) if domain is not None else []
     row = chain[0].name if chain else group_name(name, ROOT)
     return [GROUP.arn(owner(asked), asked.call.region, row)]
 
@@ -311,4 +322,5 @@ def _group_of(asked: Asked) -> list[str]:
 def associated(a: Authorised, view: View) -> Output:
     domain = domain_of(a, view)
     path = path_of(str(a.input["format"]), str(a.input.get("namespace") or ""), str(a.input["package"]))
-    return {"packageGroup": _summary(view, domain, _chain(view, domain, path)[0]), "associationType": "STRONG"}
+    groups = _groups(view, domain)
+    return {"packageGroup": _summary(groups, domain, _chain(groups, path)[0]), "associationType": "STRONG"}

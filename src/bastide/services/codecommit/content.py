@@ -126,7 +126,9 @@ async def staging(a: Authorised, find: Callable[[View], Row]) -> AsyncIterator[t
 
 
 def name(a: Authorised, tx: Transaction, staged: Staged) -> None:
-    """What was made is the repository's from this transaction on."""
+    """What was made is the repository's from this transaction on; raises Refused where another one has its name by now."""
+    if noun.named(a, tx).doc["id"] != staged.repository:
+        raise refused("ConcurrentReferenceUpdate", "The repository is another one by now. Please try again.")
     a.events += staged.events
     staged.named = True
     if staged.file:

@@ -41,7 +41,7 @@ def move(
         _move(a, tx, row, one)
     for one in moves:
         _tell(a, tx, row, one, merge or {})
-        followed(a, tx, row, one.name, one.before, one.after)
+    followed(a, tx, row, {one.name: (one.before, one.after) for one in moves})
     trigger.happened(a, tx, row, moves)
 
 

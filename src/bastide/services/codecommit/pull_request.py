@@ -149,11 +149,13 @@ def _open(view: View, repository: Row) -> Iterator[Row]:
             yield row
 
 
-def followed(a: Authorised, tx: Transaction, repository: Row, name: str, before: str, after: str) -> None:
-    """A reference moved: open pull requests from it have a new revision, which nobody has approved; those into it know
-    where it is."""
+def followed(a: Authorised, tx: Transaction, repository: Row, moved: Mapping[str, tuple[str, str]]) -> None:
+    """References moved (by name: from where, and where to): open pull requests from them have a new revision, which nobody
+    has approved; those into them know where they are. Each is looked at once, however many references moved."""
     for row in _open(tx, repository):
-        if name == row.doc["source"] and after:
+        before, after = moved.get(row.doc["source"], ("", ""))
+        _, destination = moved.get(row.doc["destination"], ("", ""))
+        if after:
             row.doc |= {"sourceCommit": after, "revision": _revision()}
             row.doc.pop("base", None)
             row.doc["revisions"] = [*row.doc["revisions"], row.doc["revision"]][-_KEPT_REVISIONS:]
@@ -163,13 +165,13 @@ def followed(a: Authorised, tx: Transaction, repository: Row, name: str, before:
                     "repositoryName": repository.name, "beforeCommitId": before, "afterCommitId": after,
                 },
             )  # fmt: skip
-            notify(a, tx, row, "pullRequestSourceBranchUpdated", "updated the source branch")
-        elif name == row.doc["destination"] and after:
-            row.doc["destinationCommit"] = after
+        if destination:
+            row.doc["destinationCommit"] = destination
             row.doc.pop("base", None)
-        else:
-            continue
-        PULL_REQUEST.change(tx, row, a.operation.name, a.request.id)
+        if after:
+            notify(a, tx, row, "pullRequestSourceBranchUpdated", "updated the source branch")
+        if after or destination:
+            PULL_REQUEST.change(tx, row, a.operation.name, a.request.id)
 
 
 def closed(a: Authorised, tx: Transaction, row: Row, merged: Mapping[str, Any] | None) -> None:

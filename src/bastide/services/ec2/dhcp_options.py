@@ -20,6 +20,8 @@ from bastide.store import Row, Transaction, View
 OWN: Final = "AmazonProvidedDNS"
 _SERVERS, _DOMAIN = "domain-name-servers", "domain-name"
 _MOST_SERVERS: Final = 4
+_LONGEST: Final = 1024
+"""All domains together."""
 _NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
 _WITHOUT_EFFECT: Final = (
     "ntp-servers",
@@ -38,7 +40,7 @@ def _checked(key: str, values: Sequence[str]) -> list[str]:
         raise invalid(f"The DHCP option {key} needs a value.")
     if key == _DOMAIN:
         names = [name for value in values for name in value.split(" ") if name]
-        if not names or not all(_NAME.fullmatch(name) for name in names):
+        if not names or sum(len(name) + 1 for name in names) > _LONGEST or not all(map(_NAME.fullmatch, names)):
             raise invalid(f"Invalid value for the DHCP option {key}: it takes domain names.")
         return names
     servers = [one.strip() for value in values for one in value.split(",")]

@@ -88,10 +88,18 @@ def nodes_of(calls: Calls, view: View, account: str) -> list[str]:
     return [] if place is None else [place[0], *place[1].strip("/").split("/")[1:], account]
 
 
+def _offers(view: View, account: str, region: str) -> Iterator[Row]:
+    """What other accounts share with an account: all of it, for whoever offers much is not to hide what was accepted."""
+    after: str | None = None
+    while rows := view.scan(OFFER, account, region, after=after, limit=500):
+        yield from rows
+        after = rows[-1].name
+
+
 def imported(calls: Calls, view: View, account: str, region: str) -> dict[str, Shared]:
     """The portfolios that are shared with an account and accepted: by it, or by the organisation for it."""
     found: dict[str, Shared] = {}
-    for offer in view.scan(OFFER, account, region, limit=MOST):
+    for offer in _offers(view, account, region):
         share = view.get(SHARE, offer.doc["owner"], region, f"{offer.name}/ACCOUNT/{account}")
         if offer.doc["accepted"] and share is not None:
             found[offer.name] = Shared(offer.name, offer.doc["owner"], share.doc, "IMPORTED")
@@ -172,7 +180,7 @@ def _called(view: View, account: str, region: str, name: str | None) -> list[str
     if not name:
         return []
     rows: list[Row | None] = [*view.scan(PRODUCT.key, account, region, limit=MOST * 5)]
-    shared = [(one.doc["owner"], one.name) for one in view.scan(OFFER, account, region, limit=MOST)]
+    shared = [(one.doc["owner"], one.name) for one in _offers(view, account, region)]
     shared += [(one.doc["owner"], one.name.partition("/")[2]) for one in view.scan(TO_NODE, "", region, limit=MOST * 5)]
     for owner, portfolio in dict.fromkeys(shared):
         inside = view.scan(CONTAINS, owner, region, prefix=f"{portfolio}/", limit=MOST * 5)

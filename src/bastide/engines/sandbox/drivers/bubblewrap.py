@@ -35,6 +35,7 @@ from bastide.jail.probe import LAUNCHER
 
 _LOG: Final = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
+_RESOLVING: Final = re.compile(r"(nameserver [0-9.]{7,15}\n){0,4}(search [A-Za-z0-9._ -]{1,1024}\n)?")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PERSON: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _LONGEST_LINE: Final = 256 * 1024  # an event of CloudWatch Logs; its API reference, PutLogEvents
@@ -366,6 +367,8 @@ def _check(spec: Spec) -> None:
             raise ValueError("a zero byte in the command")
     for address in spec.addresses.values():
         ipaddress.IPv4Address(address)
+    if not _RESOLVING.fullmatch(spec.resolver):
+        raise ValueError(f"not a legal resolv.conf: {spec.resolver[:64]!r}")
     for host in (spec.hostname, *spec.hosts, *spec.addresses):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", host):
             raise ValueError(f"not a legal host name: {host!r}")
