@@ -18,7 +18,7 @@ KNOWN = {b"eva": b"open sesame"}
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mail")
-    authority.create(folder, ["127.0.0.1"])
+    authority.create(folder, ["localhost"], [])
     return folder
 
 
