@@ -309,11 +309,18 @@ def test_names_of_others_are_not_ones_own(account: Account, neighbour: Account) 
 
 def test_what_is_no_name_is_refused_by_its_service(account: Account) -> None:
     tags = listed({"a": "b"})
-    parameter = {"ResourceType": "Parameter", "ResourceId": "arn:x", "Tags": tags}
-    assert refused(account.client("ssm").add_tags_to_resource, **parameter) == "InvalidResourceId"
+    # What begins as an ARN of nothing here is denied before any service reads it: no policy could speak of it.
+    add = account.client("ssm").add_tags_to_resource
+    for name, code in (
+        ("none", "InvalidResourceId"),
+        ("a:1:2", "InvalidResourceId"),
+        ("arn:x", "AccessDeniedException"),
+    ):
+        assert refused(add, ResourceType="Parameter", ResourceId=name, Tags=tags) == code
     trails = account.client("cloudtrail")
-    for given in ("arn:x", "x"):
-        assert refused(trails.add_tags, ResourceId=given, TagsList=tags) == "CloudTrailARNInvalidException"
+    for given, code in (("arn:aws:x", "CloudTrailARNInvalidException"), ("x", "CloudTrailARNInvalidException"),
+                        ("arn:x", "AccessDeniedException")):  # fmt: skip
+        assert refused(trails.add_tags, ResourceId=given, TagsList=tags) == code
     nowhere = f"arn:aws:cloudtrail:{REGION}:{account.id}:trail/none"
     assert refused(trails.add_tags, ResourceId=nowhere, TagsList=tags) == "ResourceNotFoundException"
 

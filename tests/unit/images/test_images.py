@@ -134,7 +134,11 @@ def test_every_algorithm_is_in_the_toolkit_and_every_pattern_is_one() -> None:
 def test_the_lock_pins_every_package_and_names_no_index(name: str) -> None:
     text = environment._lock(name).read_text()
     packages = [line for line in text.splitlines() if line[:1].isalpha()]
-    own = {"lambda": {"awslambdaric", "boto3"}, "codebuild": {"awscli", "pip", "pytest"}}
+    own = {
+        "lambda": {"awslambdaric", "boto3"},
+        "codebuild": {"awscli", "pip", "pytest"},
+        "notebook": {"jupyterlab", "ipykernel", "boto3", "awscli", "pip"},
+    }
     needed = own.get(name, {"numpy", "pandas", "scipy", "uvicorn"})
     assert {line.partition("==")[0] for line in packages} >= needed
     assert all("==" in line for line in packages)
