@@ -193,6 +193,11 @@ def prepare(order: dict[str, Any]) -> None:
     if order["instead"]:
         shown, there = order["instead"]
         Path("/etc/gitconfig").write_text(f'[url "{there}"]\n\tinsteadOf = {shown}\n')
+    # What asks whether to look for news: nothing leads there.
+    settings = Path("/etc/jupyter/labconfig")
+    settings.mkdir(parents=True, exist_ok=True)
+    told = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    (settings / "page_config.json").write_text(json.dumps(told))
     shutil.rmtree(HOME / "lost+found", ignore_errors=True)
     for folder in (HOME, FILES):
         os.chown(folder, 1000, 1000)
