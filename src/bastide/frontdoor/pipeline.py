@@ -105,14 +105,14 @@ class FrontDoor:
         try:
             received = receive(scope, source, listener, self.calls.clock)
             if is_preflight(received):
-                await _send(send, self._beforehand(received), received.id, scope["method"])
-                return
-            target, output = await self._walk(received)
-            if target.codec.streaming_output is not None:
-                stream = output.pop(target.codec.streaming_output, None)
-            answer = target.codec.answer(target.protocol, output, received.id)
-            if "ContentRange" in output and answer.status == 200:
-                answer = Answer(206, answer.headers, answer.body)
+                answer = self._beforehand(received)
+            else:
+                target, output = await self._walk(received)
+                if target.codec.streaming_output is not None:
+                    stream = output.pop(target.codec.streaming_output, None)
+                answer = target.codec.answer(target.protocol, output, received.id)
+                if "ContentRange" in output and answer.status == 200:
+                    answer = Answer(206, answer.headers, answer.body)
         except _Answered as answered:
             target, answer = answered.target, answered.answer
         except Refused as refused:

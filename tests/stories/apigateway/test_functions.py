@@ -46,6 +46,14 @@ class Place:
     api: Api
     arn: str
 
+    def let_in(self) -> None:
+        """The function's own policy lets the API call it."""
+        self.account.client("lambda").add_permission(
+            FunctionName=self.arn, StatementId="api", Action="lambda:InvokeFunction",
+            Principal="apigateway.amazonaws.com",
+            SourceArn=f"arn:aws:execute-api:{REGION}:{self.account.id}:{self.api.id}/prod/*",
+        )  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def place(platform: Running) -> Place:
@@ -63,17 +71,16 @@ def place(platform: Running) -> Place:
         restApiId=api.id, stageName="prod", deploymentId=api.client.create_deployment(restApiId=api.id)["id"],
         variables={"colour": "red"},
     )  # fmt: skip
-    return Place(account, api, arn)
+    made = Place(account, api, arn)
+    made.let_in()
+    return made
 
 
 def test_a_function_must_let_the_api_in(place: Place) -> None:
+    place.account.client("lambda").remove_permission(FunctionName=place.arn, StatementId="api")
     status, _, body = place.api.call("/open/x")
     assert (status, body) == (500, {"message": "Internal server error"})
-    place.account.client("lambda").add_permission(
-        FunctionName=place.arn, StatementId="api", Action="lambda:InvokeFunction",
-        Principal="apigateway.amazonaws.com",
-        SourceArn=f"arn:aws:execute-api:{REGION}:{place.account.id}:{place.api.id}/prod/*",
-    )  # fmt: skip
+    place.let_in()
     status, headers, event = place.api.call("/open/x?q=1&q=2", headers={"X-One": "1", "User-Agent": "me"})
     assert (status, headers["x-told"]) == (201, "yes")
     assert (event["httpMethod"], event["resource"], event["path"]) == ("GET", "/open/{what}", "/open/x")

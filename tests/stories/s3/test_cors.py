@@ -68,6 +68,11 @@ def test_a_browser_is_told_what_the_rules_allow_and_no_more(platform: Running, a
     assert requests.options(f"{platform.http}/{bucket}/x").status_code == 400
     assert requests.options(f"{platform.http}/{bucket}/x", headers={"Origin": PAGE}).status_code == 400
 
+    # A body that nobody reads is not taken for the next request of the connection.
+    long = requests.options(f"{platform.http}/{bucket}/x", headers={"Origin": PAGE}, data=b"x" * 200_000)
+    assert long.status_code == 400
+    assert long.headers["connection"] == "close"
+
     # The request itself: what policies decide is shown to the page, whichever way they decide.
     put = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "image"})
     stored = requests.put(put, data=b"pixels", headers={"Origin": PAGE}, verify=platform.authority, timeout=60)

@@ -177,13 +177,19 @@ def listed(a: Authorised, view: View) -> Output:
         unit(a, view, str(target))
     after = pages.position(a, a.input.get("nextToken"))
     limit = int(a.input.get("maxResults") or 200)
-    rows = [
-        row
-        for row in view.scan(CONTROL.key, a.account, a.region, after=after, limit=_MOST)
-        if target in (None, row.doc["Target"])
-        and row.doc["Control"] in (wanted.get("controlIdentifiers") or [row.doc["Control"]])
-        and row.status in (wanted.get("statuses") or [row.status])
-    ]
+    rows: list[Row] = []
+    while len(rows) <= limit:
+        some = view.scan(CONTROL.key, a.account, a.region, after=after, limit=_MOST)
+        rows += [
+            row
+            for row in some
+            if target in (None, row.doc["Target"])
+            and row.doc["Control"] in (wanted.get("controlIdentifiers") or [row.doc["Control"]])
+            and row.status in (wanted.get("statuses") or [row.status])
+        ]
+        if len(some) < _MOST:
+            break
+        after = some[-1].name
     output: Output = {"enabledControls": [_shown(row) for row in rows[:limit]]}
     if len(rows) > limit:
         output["nextToken"] = pages.seal(a, rows[limit - 1].name)
