@@ -158,6 +158,7 @@ _TEXTS = {
     "codebuild.reportgrouparns": f"arn:aws:codebuild:{REGION}:{ACCOUNT}:report-group/name",
     "codebuild.servicerole": f"arn:aws:iam::{ACCOUNT}:role/name",
     "codebuild.serviceroleoverride": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "codedeploy.servicerolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "events.arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.eventbusarn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.archivearn": f"arn:aws:events:{REGION}:{ACCOUNT}:archive/name",
@@ -222,6 +223,7 @@ _ROWS = (
     Row("codecommit:Repository", ACCOUNT, REGION, "name", {"id": "id"}),
     Row("codecommit:RepositoryName", ACCOUNT, REGION, "id", {"name": "name"}),
     Row("codecommit:PullRequest", ACCOUNT, REGION, f"{7:012d}", {"repository": "id", "destination": "refs/heads/main"}),
+    Row("codedeploy:Deployment", ACCOUNT, REGION, "name", {"applicationName": "name", "deploymentGroupName": "name"}),
     Row("codecommit:Comment", ACCOUNT, REGION, "name", {"repository": "id"}),
     Row("iam:ServiceSpecificCredential", ACCOUNT, "", "name/name", {"ServiceName": "codecommit.amazonaws.com"}),
     Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
@@ -256,6 +258,7 @@ def _name(kind: Kind) -> str:
 
 _NAMES = {
     "sagemaker:ModelPackage": "name/1", "codeartifact:Repository": "name/name", "codeartifact:PackageGroup": "name/name",
+    "codedeploy:DeploymentGroup": "name/name",
 }  # fmt: skip
 """Kinds whose names have a form."""
 
