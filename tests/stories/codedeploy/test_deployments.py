@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from bastide.services.codedeploy.noun import DEPLOYMENT, OVER
 from tests.moved import Moved, moved, until
 from tests.platform import Account, Keys, allow
+from tests.stories.cloudformation.stacks import Stacks, template
 from tests.stories.lambda_.conftest import LAMBDA, Bench
 from tests.stories.sqs.test_queues import made
 
@@ -242,8 +243,51 @@ def test_somebody_stops_one_and_steps_are_as_large_as_was_said(here: Moved, site
     told = site.get(id)
     assert (told["status"], told["errorInformation"]["code"]) == ("Failed", "TIMEOUT")
     assert "rollbackInfo" not in told
-    site.client.delete_application(applicationName="app")
-    assert site.client.list_applications()["applications"] == []
+
+
+def _served(site: Site, text: str, hook: str) -> str:
+    """A function whose alias CodeDeploy leads, as the Serverless Application Model has it."""
+    bad = {"PreTraffic": hook} if hook else {}
+    preference = {"Type": "Canary10Percent5Minutes", "Hooks": bad, "Role": site.role}
+    function = {
+        "Type": "AWS::Serverless::Function",
+        "Properties": {
+            "Runtime": "python3.11", "Handler": "index.handler", "Role": site.bench.role, "AutoPublishAlias": "live",
+            "InlineCode": f"def handler(event, context): return {text!r}", "DeploymentPreference": preference,
+        },
+    }  # fmt: skip
+    output = {"Value": {"Ref": "F"}}
+    return template({"F": function}, Transform="AWS::Serverless-2016-10-31", Outputs={"F": output})
+
+
+@pytest.mark.control("DEP-07")
+def test_a_stack_leads_its_alias_and_goes_back_when_that_fails(here: Moved, site: Site) -> None:
+    stacks, more = Stacks(site.account), {"Capabilities": ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]}
+
+    def asked(change: str, text: str, hook: str = "") -> None:
+        getattr(stacks.client, f"{change}_stack")(StackName="served", TemplateBody=_served(site, text, hook), **more)
+
+    asked("create", "one")
+    assert stacks.settled("served")["StackStatus"] == "CREATE_COMPLETE", stacks.story("served")
+    name = f"{stacks.outputs('served')['F']}:live"
+    asked("update", "two", "CodeDeployHook_good")
+    app = stacks.physical("served")["ServerlessDeploymentApplication"]
+    id = until(lambda: site.client.list_deployments()["deployments"][0:1])[0]
+    until(lambda: site.client.get_deployment(deploymentId=id)["deploymentInfo"]["status"] == "InProgress")
+    told = site.get(id)
+    assert (told["creator"], told["applicationName"]) == ("CloudFormation", app)
+    until(lambda: site.target(id)["lambdaFunctionInfo"]["targetVersionWeight"] == 0.1)
+    assert stacks.get("served")["StackStatus"] == "UPDATE_IN_PROGRESS"
+    with here.days_later(6 / 1440):
+        until(lambda: _status(here, site, id))
+    assert stacks.settled("served")["StackStatus"] == "UPDATE_COMPLETE", stacks.story("served")
+    assert site.bench.invoke(name).payload == "two"
+    asked("update", "three", "CodeDeployHook_bad")
+    assert stacks.settled("served")["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", stacks.story("served")
+    assert any("did not let BeforeAllowTraffic pass" in reason for _, _, reason in stacks.story("served"))
+    assert site.bench.invoke(name).payload == "two"
+    assert stacks.delete("served")["StackStatus"] == "DELETE_COMPLETE", stacks.story("served")
+    assert app not in site.client.list_applications()["applications"]
 
 
 @pytest.mark.control("IAM-04")
