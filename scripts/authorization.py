@@ -197,7 +197,17 @@ _TEXTS = {
 }
 
 
-_CIPHERTEXT = encrypt(new_material(), _TEXTS["keyid"], 1, b"text", {})
+_BEHIND = {"type": "aws_proxy", "credentials": f"arn:aws:iam::{ACCOUNT}:role/name"}
+_OPENAPI = {
+    "swagger": "2.0",
+    "info": {"title": "name"},
+    "paths": {"/": {"get": {"x-amazon-apigateway-integration": _BEHIND}}},
+}
+_BLOBS = {
+    "CiphertextBlob": encrypt(new_material(), _TEXTS["keyid"], 1, b"text", {}),
+    "body": json.dumps(_OPENAPI).encode(),
+}
+"""Blobs that questions look into."""
 _POLICY = json.dumps(
     {
         "Version": "2012-10-17",
@@ -284,7 +294,7 @@ def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) 
         return 1.0
     if type == "boolean":
         return True
-    return _CIPHERTEXT if member == "CiphertextBlob" else b"bytes"
+    return _BLOBS.get(member, b"bytes")
 
 
 def inputs(operation: Operation, registry: Registry) -> Iterator[dict[str, Any]]:

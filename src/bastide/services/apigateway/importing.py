@@ -24,6 +24,8 @@ from bastide.services.apigateway.rest_api import checked_policy, child, endpoint
 from bastide.store import Row, Transaction
 
 Doc = dict[str, Any]
+_QUERY: Final = ("mode", "failonwarnings")
+"""Members of their own that stand among the parameters, all of which are the address's."""
 
 
 class _Body:
@@ -47,12 +49,13 @@ def _read(given: _Body) -> Plan:
 
 def _plan(input: Mapping[str, Any]) -> Plan:
     """What a call's document says; raises BadRequestException. Nobody changes it."""
-    return _read(_Body(bytes(input.get("body") or b""), input.get("parameters") or {}))
+    given = {name: one for name, one in (input.get("parameters") or {}).items() if name not in _QUERY}
+    return _read(_Body(bytes(input.get("body") or b""), given))
 
 
 def _roles(asked: Asked) -> Iterable[str]:
     try:
-        return _plan(asked.input).roles()
+        return _read(_Body(bytes(asked.input.get("body") or b""), {})).roles()
     except Refused:
         return ()  # the handler says what is wrong with it
 
