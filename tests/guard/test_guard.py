@@ -241,7 +241,7 @@ def _client(running: Running, service: str, keys: Keys | None, spoil: bool) -> A
 
     known = (running.url, service, keys, spoil)
     if known not in _CLIENTS:
-        _CLIENTS[known] = running.client(service, keys)
+        _CLIENTS[known] = running.client(service, keys, fresh=True)
         _CLIENTS[known].meta.events.register_last("before-send", capture)
     return _CLIENTS[known]
 
