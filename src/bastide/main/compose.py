@@ -118,6 +118,7 @@ class Platform:
     queues: sqs.Upkeep
     post: sns.Post
     clockwork: scheduler.Clockwork
+    monitors: sagemaker.Monitors
     streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
@@ -334,6 +335,7 @@ class Platform:
             sqs.Upkeep(calls),
             post,
             scheduler.Clockwork(calls),
+            sagemaker.Monitors(calls),
             firehose.Flusher(calls),
             telling,
             notifications,
@@ -350,6 +352,7 @@ class Platform:
         platform.queues.start()
         post.start()
         platform.clockwork.start()
+        platform.monitors.start()
         platform.streams.start()
         telling.start()
         notifications.start()
@@ -473,6 +476,7 @@ class Platform:
         await self.queues.close()
         await self.post.close()
         await self.clockwork.close()
+        await self.monitors.close()
         await self.streams.close()
         await self.telling.close()
         await self.notifications.close()
