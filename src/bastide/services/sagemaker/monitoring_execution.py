@@ -1,6 +1,6 @@
 """Executions of monitoring schedules: that one is due, its row, and what is listed of it.
 
-An execution is a row that is no resource, named ``MONITORING_SCHEDULE|SCHEDULED TIME|THE MONITORING_SCHEDULE'S CREATION``: there is one for each
+An execution is a row that is no resource, named ``SCHEDULE|SCHEDULED TIME|THE SCHEDULE'S CREATION``: there is one for each
 time that a schedule is due, and it stays when the schedule goes.
 """
 
