@@ -80,10 +80,13 @@ PROGRAMS = (
     Program("v2/data_capture", _SERVING),
     Program(
         "v2/monitor",
-        ("CreateProcessingJob", "CreateDataQualityJobDefinition", "CreateMonitoringSchedule"),
-        awaits=(
+        (
+            "CreateProcessingJob",
             "CreateDataQualityJobDefinition",
             "CreateMonitoringSchedule",
+            "ListMonitoringExecutions",
+            "UpdateMonitoringSchedule",
+            *_SERVING,
         ),
     ),
     Program("v3/default_bucket", ("GetCallerIdentity", "CreateBucket")),
