@@ -12,39 +12,22 @@ from botocore.exceptions import ClientError
 
 from tests.moved import Moved, moved
 from tests.platform import HOME, Account, allow
-from tests.stories.sagemaker.conftest import IMAGE, Workshop, workshop_of
+from tests.stories.sagemaker.conftest import Workshop, workshop_of
 from tests.stories.sagemaker.serving import config, container, model, serve, until, variant
+from tests.stories.sagemaker.test_monitor_images import ANALYZER, DATA, OUT, process
+from tests.stories.sagemaker.test_monitor_images import ended as ended_job
 from tests.stories.sagemaker.test_variants import _capture
 
 HOUR = 3600 * 1_000_000
-ANALYSIS = """
-import json, os, pathlib, time, boto3
-env = os.environ
-values = []
-source = pathlib.Path(env["dataset_source"])
-for file in sorted(source.rglob("*.jsonl")):
-    for line in file.read_text().splitlines():
-        values.append(float(json.loads(line)["captureData"]["endpointInput"]["data"].split(",")[0]))
-most = json.load(open(env["baseline_constraints"]))["most"]
-over = [one for one in values if one > most]
-if over:
-    s3 = boto3.client("s3", endpoint_url=env["AWS_ENDPOINT_URL"], verify=env.get("AWS_CA_BUNDLE"))
-    while not s3.list_objects_v2(Bucket=env["BUCKET"], Prefix="go").get("Contents"): time.sleep(0.1)
-told = {"violations": [{"feature_name": "a", "constraint_check_type": "baseline_drift_check"}] if over else []}
-names = sorted({str(one.relative_to(source).parent) for one in source.rglob("*.jsonl")})
-report = pathlib.Path(env["output_path"])
-(report / "constraint_violations.json").write_text(json.dumps(told))
-(report / "seen.json").write_text(json.dumps({"values": values, "folders": names, "env": dict(env)}))
-metrics = pathlib.Path("/opt/ml/output/metrics/cloudwatch")
-metrics.mkdir(parents=True, exist_ok=True)
-dimensions = [{"Name": "Endpoint", "Value": env["sagemaker_endpoint_name"]},
-              {"Name": "MonitoringSchedule", "Value": env["sagemaker_monitoring_schedule_name"]}]
-datum = {"MetricName": "feature_baseline_drift_a", "Timestamp": env["start_time"], "Value": len(over)}
-datum["Dimensions"] = dimensions
-(metrics / "cloudwatch_metrics.jsonl").write_text(json.dumps(datum) + "\\n")
-text = f"CompletedWithViolations: Job completed successfully with {len(over)} violations." if over else "Completed: fine."
-pathlib.Path("/opt/ml/output/message").write_text(text)
+SCRIPT = b"""
+import time
+def preprocess_handler(record):
+    values = [int(one) for one in record.endpoint_output.data.split()]
+    if max(values) > 1000: time.sleep(3600)
+    return [{"a": one} for one in values]
 """
+SAME = "".join(f"{one}\n" for one in range(100))
+"""What the model was trained with, and asked at first."""
 
 
 @pytest.fixture
@@ -82,60 +65,60 @@ def _folder(at: int) -> str:
     return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y/%m/%d/%H")
 
 
+@pytest.mark.control("MON-10")
 @pytest.mark.control("ENC-04")
 def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -> None:
     sagemaker, s3, account = workshop.sagemaker, workshop.s3, workshop.account
     allowed = allow("s3:*", "logs:*", "kms:*", "cloudwatch:PutMetricData")
     workshop.role = account.role("Monitored", allowed, trust={"Service": "sagemaker.amazonaws.com"})
     key = account.client("kms").create_key()["KeyMetadata"]["Arn"]
+    for name, body in (("prepare.py", SCRIPT), ("train/a.csv", f"a\n{SAME}".encode())):
+        s3.put_object(Bucket=workshop.bucket, Key=f"m/{name}", Body=body)
+    base = process(workshop, ANALYZER, {"dataset_format": '{"csv": {"header": true}}'}, dataset="m/train")
     model(workshop, "m", container(workshop, "A"))
     config(workshop, "unseen", variant("m"))
     sagemaker.create_endpoint(EndpointName="unseen", EndpointConfigName="unseen")
     capture = _capture(workshop, KmsKeyId=key, CaptureContentTypeHeader={"CsvContentTypes": ["text/csv"]})
     config(workshop, "c", variant("m"), DataCaptureConfig=capture)
-    for name, body in (("analysis.py", ANALYSIS), ("constraints.json", json.dumps({"most": 10}))):
-        s3.put_object(Bucket=workshop.bucket, Key=f"m/{name}", Body=body.encode())
-    at = f"s3://{workshop.bucket}/m"
-    definition = {
-        "BaselineConfig": {"ConstraintsResource": {"S3Uri": f"{at}/constraints.json"}},
-        "MonitoringInputs": [
-            {"EndpointInput": {"EndpointName": "e", "LocalPath": "/opt/ml/processing/input/endpoint"}}
-        ],
-        "MonitoringOutputConfig": {
-            "MonitoringOutputs": [{"S3Output": {"S3Uri": f"{at}/reports", "LocalPath": "/opt/ml/processing/output"}}],
-            "KmsKeyId": key,
-        },
-        "MonitoringResources": {
-            "ClusterConfig": {
-                "InstanceCount": 1, "InstanceType": "ml.t3.medium", "VolumeSizeInGB": 1, "VolumeKmsKeyId": key,
-            }
-        },
-        "MonitoringAppSpecification": {
-            "ImageUri": IMAGE,
-            "ContainerEntrypoint": ["python3", "/opt/ml/processing/code/preprocessing/analysis.py"],
-            "RecordPreprocessorSourceUri": f"{at}/analysis.py",
-        },
-        "StoppingCondition": {"MaxRuntimeInSeconds": 300},
-        "Environment": {"BUCKET": workshop.bucket},
-        "RoleArn": workshop.role,
-    }  # fmt: skip
-    hourly = {"ScheduleConfig": {"ScheduleExpression": "cron(0 * ? * * *)"}, "MonitoringJobDefinition": definition}
+    output = {"S3Uri": f"s3://{workshop.bucket}/reports", "LocalPath": OUT, "S3UploadMode": "EndOfJob"}
+    cluster = {"InstanceCount": 1, "InstanceType": "ml.t3.medium", "VolumeSizeInGB": 1, "VolumeKmsKeyId": key}
 
-    def schedule(name: str, **more: Any) -> str:
-        made = sagemaker.create_monitoring_schedule(MonitoringScheduleName=name, MonitoringScheduleConfig=hourly | more)
+    def define(name: str, endpoint: str, baseline: dict[str, Any]) -> dict[str, Any]:
+        sagemaker.create_data_quality_job_definition(
+            JobDefinitionName=name,
+            DataQualityBaselineConfig=baseline,
+            DataQualityAppSpecification={
+                "ImageUri": ANALYZER,
+                "RecordPreprocessorSourceUri": f"s3://{workshop.bucket}/m/prepare.py",
+            },
+            DataQualityJobInput={"EndpointInput": {"EndpointName": endpoint, "LocalPath": DATA}},
+            DataQualityJobOutputConfig={"MonitoringOutputs": [{"S3Output": output}], "KmsKeyId": key},
+            JobResources={"ClusterConfig": cluster},
+            StoppingCondition={"MaxRuntimeInSeconds": 300},
+            RoleArn=workshop.role,
+        )
+        return {"MonitoringJobDefinitionName": name, "MonitoringType": "DataQuality"}
+
+    def schedule(what: dict[str, Any], expression: str = "cron(0 * ? * * *)") -> str:
+        made = sagemaker.create_monitoring_schedule(
+            MonitoringScheduleName="s",
+            MonitoringScheduleConfig={"ScheduleConfig": {"ScheduleExpression": expression}, **what},
+            Tags=[{"Key": "team", "Value": "red"}],
+        )
         return str(made["MonitoringScheduleArn"])
 
-    other = [{"EndpointInput": {"EndpointName": "unseen", "LocalPath": "/opt/ml/processing/input/endpoint"}}]
     with pytest.raises(ClientError, match="Data capture is not enabled"):
-        schedule("s", MonitoringJobDefinition={**definition, "MonitoringInputs": other})
+        schedule(define("unseen", "unseen", {}))
     with pytest.raises(ClientError, match="Could not find endpoint"):
-        schedule("s")
+        schedule(define("nowhere", "nowhere", {}))
     invoke = serve(workshop, "c")
     for wrong in ("cron(30 * ? * * *)", "rate(1 hour)"):
         with pytest.raises(ClientError, match="Invalid ScheduleExpression"):
-            schedule("s", ScheduleConfig={"ScheduleExpression": wrong})
+            schedule(define(f"wrong-{wrong[:4]}", "e", {}), wrong)
+    assert ended_job(workshop, base)["ExitMessage"] == "Completed: Job completed successfully."
+    hourly = define("d", "e", {"BaseliningJobName": base})
     with pytest.raises(ClientError, match="DataAnalysisStartTime and DataAnalysisEndTime are needed"):
-        schedule("s", ScheduleConfig={"ScheduleExpression": "NOW"})
+        schedule(hourly, "NOW")
 
     def executions(**more: Any) -> list[dict[str, Any]]:
         found = sagemaker.list_monitoring_executions(MonitoringScheduleName="s", **more)
@@ -149,91 +132,85 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
 
         return until(look, told=executions)
 
-    def ask(begins: int, *bodies: bytes) -> None:
-        """Has an hour of the endpoint's calls captured."""
-        for body in bodies:
-            invoke(body, ContentType="text/csv")
+    def ask(begins: int, text: str) -> None:
+        """Has a call of this hour captured."""
+        invoke(text.encode(), ContentType="text/csv")
         where = {"Bucket": workshop.bucket, "Prefix": f"captured/e/AllTraffic/{_folder(begins)}/"}
-
-        def lines() -> bool:
-            found = s3.list_objects_v2(**where).get("Contents", [])
-            read = [s3.get_object(Bucket=workshop.bucket, Key=one["Key"])["Body"].read() for one in found]
-            return sum(len(one.splitlines()) for one in read) == len(bodies)
-
-        until(lines)
+        until(lambda: s3.list_objects_v2(**where).get("Contents"))
 
     begins = _next_hour(here, 10)
-    arn = schedule("s")
+    arn = schedule(hourly)
     assert sagemaker.describe_monitoring_schedule(MonitoringScheduleName="s")["MonitoringScheduleStatus"] == "Scheduled"
     with pytest.raises(ClientError, match="monitoring schedules look at it"):
         sagemaker.delete_endpoint(EndpointName="e")
-    ask(begins, b"1,2", b"3,4")
+    ask(begins, SAME)
     due = _next_hour(here, 10)
     first = ended(1)
     assert first["MonitoringExecutionStatus"] == "Completed", first.get("FailureReason")
     assert first["ScheduledTime"].timestamp() * 1_000_000 == due
-    job = sagemaker.describe_processing_job(ProcessingJobName=first["ProcessingJobArn"].rpartition("/")[2])
-    assert (job["MonitoringScheduleArn"], job["ExitMessage"], job["RoleArn"]) == (
-        arn,
-        "Completed: fine.",
-        workshop.role,
-    )
-    report = f"m/reports/e/s/{_folder(due)}"
-    seen = json.loads(s3.get_object(Bucket=workshop.bucket, Key=f"{report}/seen.json")["Body"].read())
-    assert (seen["values"], seen["folders"]) == ([1.0, 3.0], [f"e/AllTraffic/{_folder(begins)}"])
+    name = first["ProcessingJobArn"].rpartition("/")[2]
+    job = sagemaker.describe_processing_job(ProcessingJobName=name)
+    assert (job["MonitoringScheduleArn"], job["RoleArn"]) == (arn, workshop.role)
+    assert job["ExitMessage"] == "Completed: Job completed successfully with no violations."
+    assert sagemaker.list_tags(ResourceArn=job["ProcessingJobArn"])["Tags"] == [{"Key": "team", "Value": "red"}]
+    report = f"reports/e/s/{_folder(due)}"
+    assert s3.head_object(Bucket=workshop.bucket, Key=f"{report}/statistics.json")["SSEKMSKeyId"] == key
     told = {
-        "dataset_source": "/opt/ml/processing/input/endpoint",
+        "dataset_source": DATA,
         "dataset_format": '{"sagemakerCaptureJson":{"captureIndexNames":["endpointInput","endpointOutput"]}}',
-        "output_path": "/opt/ml/processing/output",
+        "output_path": OUT,
         "publish_cloudwatch_metrics": "Enabled",
         "sagemaker_endpoint_name": "e",
         "sagemaker_monitoring_schedule_name": "s",
         "baseline_constraints": "/opt/ml/processing/baseline/constraints/constraints.json",
+        "baseline_statistics": "/opt/ml/processing/baseline/stats/statistics.json",
         "start_time": datetime.fromtimestamp(begins / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "end_time": datetime.fromtimestamp(due / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    assert {name: seen["env"].get(name) for name in told} == told
-    assert s3.head_object(Bucket=workshop.bucket, Key=f"{report}/seen.json")["SSEKMSKeyId"] == key
+    assert {name: job["Environment"].get(name) for name in told} == told
     # What is asked now is not like the baseline: the run says so, and an alarm hears of it.
-    dimensions = [{"Name": "Endpoint", "Value": "e"}, {"Name": "MonitoringSchedule", "Value": "s"}]
     watch = account.client("cloudwatch")
     watch.put_metric_alarm(
         AlarmName="drift", Namespace="aws/sagemaker/Endpoints/data-metrics", MetricName="feature_baseline_drift_a",
-        Dimensions=dimensions, Statistic="Maximum", Period=3600, EvaluationPeriods=1, Threshold=0,
+        Dimensions=[{"Name": "Endpoint", "Value": "e"}, {"Name": "MonitoringSchedule", "Value": "s"}],
+        Statistic="Maximum", Period=3600, EvaluationPeriods=1, Threshold=0.1,
         ComparisonOperator="GreaterThanThreshold",
     )  # fmt: skip
-    ask(due, b"100,2")
+    ask(due, "".join(f"{one + 500}\n" for one in range(100)))
     due = _next_hour(here, 10)
-    until(lambda: executions()[0]["MonitoringExecutionStatus"] == "InProgress", told=executions)
+    assert ended(2)["MonitoringExecutionStatus"] == "CompletedWithViolations"
+    found = s3.get_object(Bucket=workshop.bucket, Key=f"reports/e/s/{_folder(due)}/constraint_violations.json")
+    [violation] = json.loads(found["Body"].read())["violations"]
+    assert (violation["feature_name"], violation["constraint_check_type"]) == ("a", "baseline_drift_check")
+    until(lambda: watch.describe_alarms(AlarmNames=["drift"])["MetricAlarms"][0]["StateValue"] == "ALARM")
+    # While it is looked at nothing is deleted. Whoever stops the job ends the execution.
+    ask(due, "5000\n")
+    due = _next_hour(here, 10)
+    running = until(lambda: (found := executions(StatusEquals="InProgress")) and found[0], told=executions)
     with pytest.raises(ClientError, match="execution in progress"):
         sagemaker.delete_monitoring_schedule(MonitoringScheduleName="s")
-    s3.put_object(Bucket=workshop.bucket, Key="go", Body=b"")
-    assert ended(2)["MonitoringExecutionStatus"] == "CompletedWithViolations"
-    violations = s3.get_object(Bucket=workshop.bucket, Key=f"m/reports/e/s/{_folder(due)}/constraint_violations.json")
-    assert json.loads(violations["Body"].read())["violations"][0]["feature_name"] == "a"
-    until(lambda: watch.describe_alarms(AlarmNames=["drift"])["MetricAlarms"][0]["StateValue"] == "ALARM")
+    sagemaker.stop_processing_job(ProcessingJobName=running["ProcessingJobArn"].rpartition("/")[2])
+    assert ended(3)["MonitoringExecutionStatus"] == "Stopped"
     # A role that may not use the key any more: the run fails, and nothing is reported.
-    ask(due, b"1,2")
+    ask(due, SAME)
     lesser = json.dumps(allow("s3:*", "logs:*"))
     account.client("iam").put_role_policy(RoleName="Monitored", PolicyName="inline", PolicyDocument=lesser)
     due = _next_hour(here, 10)
-    failed = ended(3)
+    failed = ended(4)
     assert (failed["MonitoringExecutionStatus"], "kms:" in failed["FailureReason"]) == ("Failed", True), failed
-    assert "Contents" not in s3.list_objects_v2(Bucket=workshop.bucket, Prefix=f"m/reports/e/s/{_folder(due)}")
+    assert "Contents" not in s3.list_objects_v2(Bucket=workshop.bucket, Prefix=f"reports/e/s/{_folder(due)}")
     # Nobody asked: there is nothing to look at. Hours that were missed are not made up for, each is looked at once.
     sagemaker.stop_monitoring_schedule(MonitoringScheduleName="s")
     _next_hour(here, 10)
     sagemaker.start_monitoring_schedule(MonitoringScheduleName="s")
-    account.client("iam").put_role_policy(RoleName="Monitored", PolicyName="inline", PolicyDocument=json.dumps(allowed))
     here.ahead += 3 * HOUR
-    assert ended(4)["FailureReason"] == "Job inputs had no data"
+    assert ended(5)["FailureReason"] == "Job inputs had no data"
     times = [one["ScheduledTime"] for one in executions(SortBy="ScheduledTime", SortOrder="Ascending")]
     assert times == sorted(set(times))
-    violated = executions(StatusEquals="CompletedWithViolations")
-    assert [one["MonitoringScheduleName"] for one in violated] == ["s"]
+    assert len(executions(StatusEquals="CompletedWithViolations")) == 1
     summary = sagemaker.describe_monitoring_schedule(MonitoringScheduleName="s")["LastMonitoringExecutionSummary"]
-    assert summary["MonitoringExecutionStatus"] == "Failed"
+    assert (summary["MonitoringExecutionStatus"], summary["MonitoringType"]) == ("Failed", "DataQuality")
     sagemaker.delete_monitoring_schedule(MonitoringScheduleName="s")
     with pytest.raises(sagemaker.exceptions.ResourceNotFound):
         sagemaker.describe_monitoring_schedule(MonitoringScheduleName="s")
-    assert len(executions()) == 4
+    assert len(executions()) == 5

@@ -19,7 +19,7 @@ def input_fn(body, content_type):
     return body if isinstance(body, str) else body.decode()
 
 def predict_fn(text, model):
-    return "\\\\n".join(str(float(line.split(",")[0]) % 7) for line in text.splitlines())
+    return "\\n".join(str(float(line.split(",")[0]) % 7) for line in text.splitlines())
 
 def output_fn(prediction, accept):
     return prediction, "text/csv"
@@ -89,9 +89,7 @@ while not (found := monitor.list_executions()) or found[-1].describe()["Processi
 assert found[-1].describe()["ExitMessage"].startswith("CompletedWithViolations"), found[-1].describe()
 violations = monitor.latest_monitoring_constraint_violations().body_dict["violations"]
 assert {"b"} <= {one["feature_name"] for one in violations}, violations
-while "Stopped" != monitor.describe_schedule()["MonitoringScheduleStatus"]:
-    assert time.monotonic() < until
-    time.sleep(1)
+assert monitor.describe_schedule()["MonitoringScheduleStatus"] == "Stopped"
 monitor.delete_monitoring_schedule()
 
 hourly = DefaultModelMonitor(role=role, instance_count=1, instance_type="ml.m5.large", volume_size_in_gb=5)
@@ -103,9 +101,6 @@ hourly.stop_monitoring_schedule()
 hourly.start_monitoring_schedule()
 hourly.update_monitoring_schedule(schedule_cron_expression=CronExpressionGenerator.daily(), max_runtime_in_seconds=1800)
 assert hourly.describe_schedule()["MonitoringScheduleConfig"]["ScheduleConfig"]["ScheduleExpression"].startswith("cron")
-assert [
-    one["MonitoringScheduleName"]
-    for one in predictor.list_monitors() and session.list_monitoring_schedules()["MonitoringScheduleSummaries"]
-] == ["hourly"]
+assert [one.monitoring_schedule_name for one in predictor.list_monitors()] == ["hourly"]
 hourly.delete_monitoring_schedule()
 predictor.delete_endpoint()
