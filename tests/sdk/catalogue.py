@@ -89,6 +89,9 @@ PROGRAMS = (
             *_SERVING,
         ),
     ),
+    Program(
+        "v2/quality_check", ("CreatePipeline", "StartPipelineExecution", "CreateProcessingJob", "ListModelPackages")
+    ),
     Program("v3/default_bucket", ("GetCallerIdentity", "CreateBucket")),
     Program("v3/model_trainer", ("SimulatePrincipalPolicy", "GetRole", *_TRAINING, "GetLogEvents"), short=True),
     Program("v3/governed_training", (*_TRAINING, "CreateKey")),
