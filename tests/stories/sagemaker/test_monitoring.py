@@ -136,7 +136,8 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
         """Has a call of this hour captured."""
         invoke(text.encode(), ContentType="text/csv")
         where = {"Bucket": workshop.bucket, "Prefix": f"captured/e/AllTraffic/{_folder(begins)}/"}
-        until(lambda: s3.list_objects_v2(**where).get("Contents"))
+        [captured] = until(lambda: s3.list_objects_v2(**where).get("Contents"))
+        assert s3.head_object(Bucket=workshop.bucket, Key=captured["Key"])["SSEKMSKeyId"] == key
 
     begins = _next_hour(here, 10)
     arn = schedule(hourly)
@@ -191,14 +192,18 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
         sagemaker.delete_monitoring_schedule(MonitoringScheduleName="s")
     sagemaker.stop_processing_job(ProcessingJobName=running["ProcessingJobArn"].rpartition("/")[2])
     assert ended(3)["MonitoringExecutionStatus"] == "Stopped"
-    # A role that may not use the key any more: the run fails, and nothing is reported.
+    # A role that may not use the key any more: the run fails, and nothing is reported, nor captured.
     ask(due, SAME)
     lesser = json.dumps(allow("s3:*", "logs:*"))
     account.client("iam").put_role_policy(RoleName="Monitored", PolicyName="inline", PolicyDocument=lesser)
+    invoke(SAME.encode(), ContentType="text/csv")
     due = _next_hour(here, 10)
     failed = ended(4)
     assert (failed["MonitoringExecutionStatus"], "kms:" in failed["FailureReason"]) == ("Failed", True), failed
     assert "Contents" not in s3.list_objects_v2(Bucket=workshop.bucket, Prefix=f"reports/e/s/{_folder(due)}")
+    log = {"logGroupName": "/aws/sagemaker/Endpoints/e", "logStreamNamePrefix": "AllTraffic/data-capture"}
+    told = until(lambda: account.client("logs").filter_log_events(**log)["events"])
+    assert "cannot be written" in told[0]["message"] and "kms:" in told[0]["message"]
     # Nobody asked: there is nothing to look at. Hours that were missed are not made up for, each is looked at once.
     sagemaker.stop_monitoring_schedule(MonitoringScheduleName="s")
     _next_hour(here, 10)

@@ -53,7 +53,8 @@ async def baseline(act: Act, check: Mapping[str, Any]) -> dict[str, str]:
     as the pipeline. Raises Unresolved if there is none and the check is not skipped."""
     found = _supplied(check)
     group = check.get("ModelPackageGroupName")
-    if not found and group:
+    if not found and group and not (check["SkipCheck"] and check["RegisterNewBaseline"]):
+        # Of the first time, when there may be no such group yet, nothing is asked.
         asked = {"ModelPackageGroupName": group, "ModelApprovalStatus": "Approved", "MaxResults": 1}
         newest = {"SortBy": "CreationTime", "SortOrder": "Descending"}
         for one in (await act("sagemaker", "ListModelPackages", asked | newest))["ModelPackageSummaryList"]:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tarfile
 import time
 
 import boto3
@@ -26,6 +27,10 @@ uploaded = {}
 for kind, most in (("train", 7), ("later", 1000)):
     pathlib.Path(f"{kind}.csv").write_text("a,b\n" + "".join(f"{one},{one % most}\n" for one in range(200)))
     uploaded[kind] = sagemaker.Session().upload_data(f"{kind}.csv", bucket, f"checked/{kind}")
+pathlib.Path("nothing.json").write_text("{}")
+with tarfile.open("model.tar.gz", "w:gz") as packed:
+    packed.add("nothing.json")
+archive = sagemaker.Session().upload_data("model.tar.gz", bucket, "checked/model")
 
 data = ParameterString(name="Data", default_value=uploaded["train"])
 skip = ParameterBoolean(name="Skip", default_value=True)
@@ -54,7 +59,7 @@ kept = {
 }
 model = Model(
     image_uri=sagemaker.image_uris.retrieve("sklearn", "us-east-1", "1.2-1"),
-    model_data=f"s3://{bucket}/checked/model.tar.gz",
+    model_data=archive,
     role=role,
     sagemaker_session=session,
 )
