@@ -11,7 +11,7 @@ import pytest
 from tests.stories.sagemaker.conftest import Workshop
 
 MONITOR = "156813124566.dkr.ecr.us-east-1.amazonaws.com"
-ANALYZER = f"{MONITOR}/sagemaker-model-monitor-analyzer"
+ANALYZER, MERGER = (f"{MONITOR}/sagemaker-model-monitor-{one}" for one in ("analyzer", "groundtruth-merger"))
 DATA, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 
 
@@ -65,35 +65,42 @@ def put(workshop: Workshop, key: str, text: str) -> str:
     return key
 
 
+def event(number: int) -> str:
+    """A captured call."""
+    income = number / 8 if number < 400 else number
+    parts = {"Input": f"{income},{'yes' if number % 3 else 'no'}", "Output": str(number % 2)}
+    data = {
+        f"endpoint{part}": {"observedContentType": "text/csv", "mode": part.upper(), "data": text, "encoding": "CSV"}
+        for part, text in parts.items()
+    }
+    told = {"eventId": str(number), "inferenceTime": "2026-11-24T01:00:00Z"}
+    return json.dumps({"captureData": data, "eventMetadata": told, "eventVersion": "0"}) + "\n"
+
+
 @pytest.mark.control("MON-10", lacking="the schedule")
-def test_a_baseline_and_what_has_drifted_from_it(workshop: Workshop) -> None:
+@pytest.mark.control("MON-11", lacking="the schedule")
+def test_baselines_and_what_does_not_keep_them(workshop: Workshop) -> None:
     csv = {"dataset_format": json.dumps({"csv": {"header": True}}), "publish_cloudwatch_metrics": "Disabled"}
     rows = "".join(f"{one % 2},{one / 8},{'yes' if one % 3 else 'no'}\n" for one in range(400))
     put(workshop, "train/a.csv", "deny,income,afam\n" + rows)
     put(workshop, "broken/a.json", '{"a": [1, 2]}\n')
     lines = {"dataset_format": json.dumps({"json": {"lines": True}})}
     broken = process(workshop, ANALYZER, lines, dataset="broken")
+    hour = "one/AllTraffic/2026/11/24/01/a.jsonl"
+    put(workshop, f"same/{hour}", "".join(map(event, range(400))))
+    put(workshop, f"other/{hour}", "".join(map(event, range(400, 800))))
+    truths = [
+        {"groundTruthData": {"data": str(one // 2 % 2), "encoding": "CSV"}, "eventMetadata": {"eventId": str(one)}}
+        for one in range(380, 450)
+    ]
+    put(workshop, "truth/2026/11/24/02/a.jsonl", "".join(json.dumps(one) + "\n" for one in truths))
+    merging = process(workshop, MERGER, {"ground_truth_source": f"{DATA}/truth"}, dataset="same", truth="truth")
     base = process(workshop, ANALYZER, csv, dataset="train")
     job = ended(workshop, base)
     assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
     assert report(workshop, base, "statistics.json")["dataset"]["item_count"] == 400
     constraints = report(workshop, base, "constraints.json")
     assert [one["inferred_type"] for one in constraints["features"]] == ["Integral", "Fractional", "String"]
-
-    def event(number: int) -> str:
-        income = number / 8 if number < 400 else number
-        parts = {"Input": f"{income},{'yes' if number % 3 else 'no'}", "Output": str(number % 2)}
-        data = {
-            f"endpoint{part}": {
-                "observedContentType": "text/csv",
-                "mode": part.upper(),
-                "data": text,
-                "encoding": "CSV",
-            }
-            for part, text in parts.items()
-        }
-        told = {"eventId": str(number), "inferenceTime": "2026-11-24T01:00:00Z"}
-        return json.dumps({"captureData": data, "eventMetadata": told, "eventVersion": "0"}) + "\n"
 
     capture = {
         "dataset_format": json.dumps(
@@ -103,10 +110,21 @@ def test_a_baseline_and_what_has_drifted_from_it(workshop: Workshop) -> None:
         "baseline_statistics": f"{DATA}/statistics/statistics.json",
     }
     files = {one: f"{base}/{one}.json" for one in ("constraints", "statistics")}
-    put(workshop, "same/one/AllTraffic/2026/11/24/01/a.jsonl", "".join(map(event, range(400))))
-    put(workshop, "other/one/AllTraffic/2026/11/24/01/a.jsonl", "".join(map(event, range(400, 800))))
     same = process(workshop, ANALYZER, capture, dataset="same", **files)
     other = process(workshop, ANALYZER, capture, dataset="other", **files)
+    job = ended(workshop, merging)
+    assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
+    # Of the twenty that have a truth every other answer is right.
+    limits = {"accuracy": {"threshold": 0.75, "comparison_operator": "LessThanThreshold"}}
+    put(workshop, "limits/constraints.json", json.dumps({"binary_classification_constraints": limits}))
+    how = {
+        "dataset_format": json.dumps({"sagemakerMergeJson": {"captureIndexNames": ["endpointOutput"]}}),
+        "analysis_type": "MODEL_QUALITY",
+        "problem_type": "BinaryClassification",
+        "inference_attribute": "0",
+        "baseline_constraints": f"{DATA}/limits/constraints.json",
+    }
+    quality = process(workshop, ANALYZER, how, dataset=merging, limits="limits/constraints.json")
     job = ended(workshop, same)
     assert (job["ProcessingJobStatus"], job["ExitMessage"]) == (
         "Completed",
@@ -122,3 +140,10 @@ def test_a_baseline_and_what_has_drifted_from_it(workshop: Workshop) -> None:
     job = ended(workshop, broken)
     assert job["ProcessingJobStatus"] == "Failed" and "record_preprocessor_script" in job["ExitMessage"]
     assert job["FailureReason"].startswith("AlgorithmError: Error: A record holds list")
+    job = ended(workshop, quality)
+    assert job["ExitMessage"] == "CompletedWithViolations: Job completed successfully with 1 violations."
+    told = report(workshop, quality, "statistics.json")
+    assert told["dataset"]["item_count"] == 20
+    assert told["binary_classification_metrics"]["accuracy"]["value"] == 0.5
+    [one] = report(workshop, quality, "constraint_violations.json")["violations"]
+    assert one["metric_name"] == "accuracy"

@@ -106,7 +106,14 @@ def test_a_change_of_the_toolkit_installs_nothing_anew(root: Path, monkeypatch: 
         made = build("scikit-learn", root)
         assert made.digest != before
         tools = place_of("scikit-learn", root) / "toolkit-another"
-        programs = {"train", "serve", "smspark-submit", "evaluate-rules", "model-monitor-analyzer"}
+        programs = {
+            "train",
+            "serve",
+            "smspark-submit",
+            "evaluate-rules",
+            "model-monitor-analyzer",
+            "groundtruth-merger",
+        }
         assert {one.name for one in (tools / "bin").iterdir()} == programs
         assert (tools / "library" / "bastide_algorithms" / "recordio.py").is_file()
     finally:

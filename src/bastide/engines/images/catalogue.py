@@ -169,15 +169,21 @@ IMAGES: Final = {
             process=("smspark-submit",),
         ),
         # The packages of XGBoost's environment, of which Parquet's reader is one, are all that these need.
-        Image(
-            "sagemaker-model-monitor-analyzer",
-            "xgboost",
-            "latest",
-            ("latest",),
-            scripts=False,
-            trains=False,
-            serves=False,
-            process=("model-monitor-analyzer",),
+        *(
+            Image(
+                f"sagemaker-model-monitor-{name}",
+                "xgboost",
+                "latest",
+                ("latest",),
+                scripts=False,
+                trains=False,
+                serves=False,
+                process=(program,),
+            )
+            for name, program in (
+                ("analyzer", "model-monitor-analyzer"),
+                ("groundtruth-merger", "groundtruth-merger"),
+            )
         ),
         *(
             Image(name, "scikit-learn", "1|latest", ("1",), algorithm=name, scripts=False)

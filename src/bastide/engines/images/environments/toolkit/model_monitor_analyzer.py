@@ -11,11 +11,11 @@ from pathlib import Path
 
 sys.path.append("/opt/bastide/library")
 
-from bastide_monitor import Unfit, data_quality
+from bastide_monitor import Unfit, data_quality, model_quality
 from bastide_monitor.job import Job, main
 
 BASE = Path("/opt/ml")
-ANALYSES = {"": data_quality, "DATA_QUALITY": data_quality}
+ANALYSES = {"": data_quality, "DATA_QUALITY": data_quality, "MODEL_QUALITY": model_quality}
 
 
 def analyse(job: Job) -> int | None:

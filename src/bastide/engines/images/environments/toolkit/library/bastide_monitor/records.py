@@ -128,7 +128,7 @@ class Dataset:
             raise Unfit(f"{self.format} of dataset_format is not an object.")
         if str(self._options.get("output_columns_position", "START")).upper() != "START":
             raise Unfit("output_columns_position is START here: output columns are the first ones.")
-        self._folder = folder
+        self.folder = folder
         self._between = (start or "", end or "\x7f")
         self._preprocess = preprocess
 
@@ -141,6 +141,11 @@ class Dataset:
         return self.format in ("sagemakerCaptureJson", "sagemakerMergeJson")
 
     @property
+    def header(self) -> bool:
+        """Whether files of CSV begin with the columns' names."""
+        return self._flag("header")
+
+    @property
     def indexes(self) -> list[str]:
         """Which parts of captured data are looked at."""
         found = self._options.get("captureIndexNames") or ["endpointInput", "endpointOutput"]
@@ -148,7 +153,7 @@ class Dataset:
 
     def pieces(self) -> Iterator[tuple[dict[str, list[Any]], int]]:
         """Columns of some records at a time, and how many records they are. Raises Unfit."""
-        paths = files(self._folder)
+        paths = files(self.folder)
         if not paths:
             raise Unfit("There is no data: the dataset has no files.")
         for path in paths:
@@ -168,7 +173,7 @@ class Dataset:
     def _csv(self, path: Path) -> Iterator[tuple[dict[str, list[Any]], int]]:
         rows = cells(lines(path), path.name)
         header: list[str] | None = None
-        if self._flag("header"):
+        if self.header:
             header = [one.strip() for one in next(rows, [])]
             if len(set(header)) < len(header):
                 raise Unfit(f"{path.name} has two columns of the same name.")
