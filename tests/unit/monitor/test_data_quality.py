@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.monitor.analyzer import analyse, written
@@ -100,6 +100,7 @@ def test_statistics_are_those_of_pandas(frame: pandas.DataFrame, tmp_path: Path)
     assert wanted["monitoring_config"]["distribution_constraints"]["comparison_method"] == "Robust"
 
 
+@settings(max_examples=25)
 @given(rows=TABLES)
 def test_no_data_breaks_its_own_constraints(rows: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> None:
     where = tmp_path_factory.mktemp("own")
@@ -124,6 +125,7 @@ def test_no_data_breaks_its_own_constraints(rows: list[list[str]], tmp_path_fact
         assert common["num_present"] + common["num_missing"] == len(rows)
 
 
+@settings(max_examples=25)
 @given(rows=TABLES, cut=st.integers(0, 40))
 def test_files_are_one_dataset(rows: list[list[str]], cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Also where a file knows but some of the columns."""
@@ -290,6 +292,7 @@ def test_what_does_not_fit_is_said(kind: str, text: str | bytes, more: Any, says
     assert len(found.message) <= 1024
 
 
+@settings(max_examples=25)
 @given(
     told=st.recursive(
         st.none() | st.floats() | st.text(max_size=3),
