@@ -366,3 +366,57 @@ def test_attributions_in_another_order_have_drifted() -> None:
 def test_what_does_not_fit_is_said(more: dict[str, Any], says: str, tmp_path: Path) -> None:
     found = job(tmp_path, {**CONFIG, **more})
     assert (found.status, says in found.message) == (255, True), found.message
+
+
+ODD = st.sampled_from(
+    [None, 0, -1, 1.5, "", "x", [], {}, [None], {"a": 1}, True, "s3://a/b", 10**12, [[1]], "nan", [{}]]
+)
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_no_configuration_breaks_it(data: Any) -> None:
+    """Whatever stands in it is done or refused in words."""
+    analysis, table = module("bastide_clarify.analysis"), module("bastide_clarify.table")
+    shap = {"baseline": [["f"]], "num_samples": 4, "seed": 1, "agg_method": "median", "use_logit": True}
+    config: dict[str, Any] = {
+        **json.loads(json.dumps(CONFIG)),
+        "predictor": {},
+        "excluded_columns": ["age", "income"],
+        "group_variable": "sex",
+        "probability_threshold": 0.5,
+        "methods": {
+            "pre_training_bias": {"methods": "all"},
+            "post_training_bias": {"methods": ["DI", "GE"]},
+            "shap": shap,
+            "pdp": {"features": ["sex"], "grid_resolution": 3},
+        },
+    }
+    for _ in range(2):
+        at: Any = config
+        while True:
+            keys = list(at) if isinstance(at, dict) else range(len(at))
+            key = data.draw(st.sampled_from(keys))
+            if not isinstance(at[key], (dict, list)) or not at[key] or data.draw(st.booleans()):
+                break
+            at = at[key]
+        at[key] = data.draw(ODD)
+    if not isinstance(config["methods"], dict) or config["headers"] != CONFIG["headers"]:
+        return  # told before
+
+    class Short(Model):
+        headers = None  # type: ignore[assignment]
+
+        def scores(self, rows: list[list[Any]]) -> Any:
+            return np.array([[0.1 + 0.4 * ("f" in row)] for row in rows])
+
+        def labels(self, rows: list[list[Any]], threshold: float | None) -> list[str]:
+            return [str(int(one > (threshold or 0))) for one in self.scores(rows)[:, 0]]
+
+        def fetch(self, uri: str) -> str:
+            return "f\n"
+
+    rows = [line.split(",") for line in ROWS.splitlines()[:40]]
+    with contextlib.suppress(module("bastide_monitor").Unfit), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bias, "POST", {name: one for name, one in bias.POST.items() if name != "FT"})  # needs SciPy
+        analysis.Analysis(config, table.named(rows, CONFIG["headers"]), Short).run()

@@ -190,6 +190,10 @@ def test_what_has_changed_is_found(frame: pandas.DataFrame, tmp_path: Path) -> N
     assert abs(metrics["feature_baseline_drift_share"]["Value"] - far) < 0.005
 
     fewer = frame[["whole", "city"]].rename(columns={"city": "town"}).head(50)
+    left = {"exclude_features_attribute": "whole, share,wide,3"}
+    one = analyse(tmp_path / "left", "csv", shifted(frame).to_csv(index=False), baseline=baseline, **left)
+    assert one.reports["constraint_violations.json"] == {"violations": []}
+    assert [each["name"] for each in one.reports["statistics.json"]["features"]] == ["id"]
     found = analyse(tmp_path / "columns", "csv", fewer.to_csv(index=False), baseline=baseline)
     kinds = [one["constraint_check_type"] for one in found.reports["constraint_violations.json"]["violations"]]
     assert kinds == ["missing_column_check", "extra_column_check"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from bastide_monitor import Unfit
+from bastide_monitor.columns import text_of
 from bastide_monitor.job import Job, say
 from bastide_monitor.records import cells
 
@@ -28,6 +29,16 @@ _LEFT_OUT = (
 )
 _NO_SHAP = ("text_config", "image_config", "features_to_explain")
 MOST_GRID = 1_000
+
+
+def whole(told: dict[str, Any], name: str, default: int, most: int = 1_000_000) -> int:
+    """A whole number of the configuration. Raises Unfit."""
+    found = told.get(name.rpartition(".")[2])
+    if found is None:
+        return default
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= most:
+        raise Unfit(f"{name} is a whole number up to {most}.")
+    return found or default
 
 
 class Analysis:
@@ -82,6 +93,13 @@ class Analysis:
             raise Unfit(
                 f"methods is an object of some of {', '.join(METHODS)}; {', '.join(unknown) or 'nothing'} is not there."
             )
+        for name, told in self.methods.items():
+            if not isinstance(told, dict):
+                raise Unfit(f"methods.{name} is not an object.")
+        for name in ("features", "excluded_columns"):
+            of = (self.methods.get("pdp") or {}) if name == "features" else self.config
+            if of.get(name) is not None and not isinstance(of[name], list):
+                raise Unfit(f"{name} is a list of columns.")
         with self._open:
             for stage in ("pre_training", "post_training"):
                 if f"{stage}_bias" in self.methods:
@@ -107,7 +125,7 @@ class Analysis:
         if stage == "post_training":
             known = bias.POST
             guess = positive.mask(self._predicted(positive), "predicted_label")
-        names = bias.chosen((self.methods[f"{stage}_bias"] or {}).get("methods"), known, f"{stage}_bias")
+        names = bias.chosen(self.methods[f"{stage}_bias"].get("methods"), known, f"{stage}_bias")
         group = self._column("group_variable")
         found: dict[str, Any] = {}
         for one in facets:
@@ -128,6 +146,8 @@ class Analysis:
     def _predicted(self, positive: bias.Rule) -> table.Column:
         there = self._column("predicted_label")
         told = self.config.get("probability_threshold")
+        if told is not None and not isinstance(told, (int, float)):
+            raise Unfit("probability_threshold is a number.")
         # What is held against a threshold of its own stays a score, unless it is said to become a label.
         threshold = None if positive.values is None and told is None else 0.5 if told is None else float(told)
         if there is not None:
@@ -138,11 +158,11 @@ class Analysis:
         return table.Column("predicted_label", self.predictor().labels(self._rows(), threshold))
 
     def _shap(self) -> dict[str, Any]:
-        told = self.methods["shap"] or {}
+        told = self.methods["shap"]
         for name in _NO_SHAP:
             if told.get(name):
                 raise Unfit(f"shap.{name} is not there: features of tables are explained.")
-        how = told.get("agg_method") or "mean_abs"
+        how = str(told.get("agg_method") or "mean_abs")
         if how not in kernel_shap.AGGREGATES:
             raise Unfit(f"shap.agg_method is {', '.join(kernel_shap.AGGREGATES)}.")
         names, rows, predictor = self.features(), self._rows(), self.predictor()
@@ -150,8 +170,8 @@ class Analysis:
             rows,
             self._baseline(told, names),
             predictor.scores,
-            int(told["num_samples"]) if told.get("num_samples") else None,
-            int(told.get("seed") or 0),
+            whole(told, "shap.num_samples", 0) or None,
+            whole(told, "shap.seed", 0),
             kernel_shap.logit if told.get("use_logit") else lambda scores: scores,
         )
         labels = predictor.headers or []
@@ -159,10 +179,10 @@ class Analysis:
         if told.get("save_local_shap_values"):
             header = [f"{name}_{label}" for label in labels for name in names]
             self.local = header, np.concatenate([values[:, :, at] for at in range(len(labels))], axis=1)
-        whole = kernel_shap.AGGREGATES[how](values)
+        found = kernel_shap.AGGREGATES[how](values)
         return {
             label: {
-                "global_shap_values": dict(zip(names, map(float, whole[:, at]), strict=True)),
+                "global_shap_values": dict(zip(names, map(float, found[:, at]), strict=True)),
                 "expected_value": float(expected[at]),
             }
             for at, label in enumerate(labels)
@@ -181,8 +201,11 @@ class Analysis:
             rows = [next(iter(one.values())) if isinstance(one, dict) and len(one) == 1 else one for one in given]
             if any(not isinstance(one, list) or len(one) != len(names) for one in rows):
                 raise Unfit(f"Each record of shap.baseline has {len(names)} values, of {', '.join(names)[:300]}.")
+            for row in rows:
+                for one in row:
+                    text_of(one)
             return rows
-        self.computed = self._clustered(int(told.get("num_clusters") or 1), names, int(told.get("seed") or 0))
+        self.computed = self._clustered(whole(told, "shap.num_clusters", 1), names, whole(told, "shap.seed", 0))
         return self.computed
 
     def _clustered(self, count: int, names: list[str], seed: int) -> list[list[Any]]:
@@ -211,17 +234,17 @@ class Analysis:
         return found
 
     def _pdp(self) -> list[dict[str, Any]]:
-        told, names, rows = self.methods["pdp"] or {}, self.features(), self._rows()
+        told, names, rows = self.methods["pdp"], self.features(), self._rows()
         wanted = [self.data.column(one, "pdp.features").name for one in told.get("features") or ()]
+        if other := [one for one in wanted if one not in names]:
+            raise Unfit(f"pdp.features: {other[0]} is no feature.")
         if not wanted:
             shap = self.result.get("explanations", {}).get("kernel_shap")
             if not shap:
                 raise Unfit("pdp.features is needed where shap is not asked for.")
             sums = {name: sum(abs(one["global_shap_values"][name]) for one in shap.values()) for name in names}
-            wanted = sorted(names, key=lambda one: -sums[one])[: int(told.get("top_k_features") or 10)]
-        resolution = int(told.get("grid_resolution") or 15)
-        if not 0 < resolution <= MOST_GRID:
-            raise Unfit(f"pdp.grid_resolution is at most {MOST_GRID}.")
+            wanted = sorted(names, key=lambda one: -sums[one])[: whole(told, "pdp.top_k_features", 10)]
+        resolution = whole(told, "pdp.grid_resolution", 15, MOST_GRID)
         return [self._dependence(name, names.index(name), rows, resolution) for name in wanted]
 
     def _dependence(self, name: str, at: int, rows: list[list[Any]], resolution: int) -> dict[str, Any]:

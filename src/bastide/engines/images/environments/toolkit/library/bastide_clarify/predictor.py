@@ -82,7 +82,7 @@ class Predictor:
             "VariantName": "AllTraffic",
             "ModelName": str(model),
             "InstanceType": self.told.get("instance_type"),
-            "InitialInstanceCount": int(self.told.get("initial_instance_count") or 1),
+            "InitialInstanceCount": self.told.get("initial_instance_count") or 1,
         }
         if not variant["InstanceType"]:
             raise Unfit("predictor.instance_type is needed with model_name.")

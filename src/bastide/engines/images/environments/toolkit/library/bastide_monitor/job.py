@@ -139,6 +139,9 @@ def main(given: Mapping[str, str], base: Path, analyse: Callable[[Job], int | No
         message, status = f"Error: {unfit}", FAILED
     except OSError as error:
         message, status = f"Error: {error.strerror}: {error.filename or ''}", FAILED
+    except Exception as error:  # a fault of ours, or something that nobody thought of: it is told as well
+        traceback.print_exc(file=sys.stdout)
+        message, status = f"Error: {type(error).__name__}: {error}", FAILED
     say(message)
     (base / "output").mkdir(parents=True, exist_ok=True)
     (base / "output" / "message").write_text(message[:1024], "utf-8")
