@@ -318,7 +318,7 @@ def test_an_api_is_a_stack(place: Place) -> None:
     assert api.call("/x", stage="live")[0] == 403
     bad = {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": "n", "Body": {"openapi": "3.0.1"}}}
     assert stacks.create("bad", stack({"A": bad}))["StackStatus"] == "ROLLBACK_COMPLETE"
-    assert any("Body is not supported" in reason for _, _, reason in stacks.story("bad"))
+    assert any("info.title is needed" in reason for _, _, reason in stacks.story("bad"))
 
 
 @pytest.mark.control("NET-04")
