@@ -71,7 +71,8 @@ def test_a_token_is_good_for_one_content(account: Account) -> None:
     assert secrets.put_secret_value(SecretId="t", SecretString="one", ClientRequestToken=token)["VersionId"] == token
     refused("InvalidParameterException", secrets.create_secret, Name="u", SecretString="a", SecretBinary=b"b")
     refused("ValidationException", secrets.create_secret, Name="u", SecretString="a" * 65537)
-    refused("InvalidParameterException", secrets.create_secret, Name="u v", SecretString="a")
+    refused("ValidationException", secrets.create_secret, Name="u v", SecretString="a")
+    refused("ValidationException", secrets.describe_secret, SecretId="u v")
 
 
 def test_deleted_and_restored(account: Account) -> None:
