@@ -167,7 +167,7 @@ def _object(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
             if not any(_object(one, event) for one in wanted):
                 return False
             continue
-        value = event.get(name, _MISSING)
+        value = _at(event, name)
         if isinstance(wanted, dict):
             if isinstance(value, list):
                 if not any(isinstance(one, dict) and _object(wanted, one) for one in value):
@@ -177,6 +177,21 @@ def _object(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
         elif not any(_field(one, value) for one in wanted):
             return False
     return True
+
+
+def _at(event: Mapping[str, Any], name: str) -> Any:
+    """What stands under a name. A dot in a name, here or there, is a step into an object."""
+    if name in event:
+        return event[name]
+    head, dot, rest = name.partition(".")
+    while dot:
+        inner = event.get(head)
+        if isinstance(inner, dict) and (found := _at(inner, rest)) is not _MISSING:
+            return found
+        step, dot, rest = rest.partition(".")
+        head = f"{head}.{step}"
+    below = {key[len(name) + 1 :]: value for key, value in event.items() if key.startswith(f"{name}.")}
+    return below or _MISSING
 
 
 def _leaves(value: Any) -> Iterator[Any]:
