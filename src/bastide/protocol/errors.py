@@ -42,6 +42,13 @@ _SQS_CODES = {
 """Codes that clients of SQS knew when it spoke query, from its API reference; its model does not have them."""
 
 
+_ASKED = {
+    "InvalidParameterValue": "InvalidParameterValueException",
+    "MissingParameter": "MissingRequiredParameterException",
+}
+"""Codes without a shape, as the header for clients that knew query has them."""
+
+
 def answer(operation: OperationCodec, protocol: str, refused: Refused, request_id: str, host_id: str = "") -> Answer:
     """The response for a refusal: a modelled error by its shape's name or code with the model's status, else as is."""
     shape = _error_shape(operation, refused.code)
@@ -72,7 +79,7 @@ def answer(operation: OperationCodec, protocol: str, refused: Refused, request_i
         answer = _structured_error(operation, protocol, refused, shape, members, status, request_id)
         if operation.service.query_compatible and protocol in _STRUCTURED:
             blame = "Receiver" if status >= 500 else "Sender"
-            answer.headers.append(("x-amzn-query-error", f"{xml_code};{blame}"))
+            answer.headers.append(("x-amzn-query-error", f"{_ASKED.get(xml_code, xml_code)};{blame}"))
     else:
         inner = _xml_members(operation, shape, members)
         if protocol == "ec2":

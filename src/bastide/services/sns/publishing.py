@@ -96,8 +96,8 @@ def _named(name: str) -> None:
         why = "Length of message attribute name must be less than 256 bytes."
     elif stranger is not None:
         why = (
-            f"Invalid non-alphanumeric character '#x{ord(stranger[0]):X}' was found in the message attribute name. Can only "
-            "include alphanumeric characters, hyphens, underscores, or dots."
+            f"Invalid non-alphanumeric character '#x{ord(stranger[0]):X}' was found in the message attribute name. Can "
+            "only include alphanumeric characters, hyphens, underscores, or dots."
         )
     elif name.startswith("."):
         why = "Invalid message attribute name starting with character '.' was found."
@@ -142,8 +142,8 @@ def _fifo(topic: Row, given: Mapping[str, Any]) -> tuple[str, str, str] | None:
     if not topic.doc["fifo"]:
         if token is not None:
             raise invalid(
-                "MessageDeduplicationId Reason: The request includes MessageDeduplicationId parameter that is not valid for "
-                "this topic type"
+                "MessageDeduplicationId Reason: The request includes MessageDeduplicationId parameter that is not valid "
+                "for this topic type"
             )
         return None
     if not group or not _TOKEN.fullmatch(group):
