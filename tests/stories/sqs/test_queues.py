@@ -75,7 +75,7 @@ def test_a_message_is_received_hidden_and_deleted(account: Account) -> None:
     sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"], VisibilityTimeout=0)
     [again] = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["te.*", "n"])["Messages"]
     assert set(again["MessageAttributes"]) == {"n", "text"} and "Attributes" not in again
-    with pytest.raises(ClientError, match="InvalidParameterValue.*Message does not exist or is not available"):
+    with pytest.raises(ClientError, match=r"InvalidParameterValue.*Message does not exist or is not available"):
         sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"], VisibilityTimeout=5)
     # Only who received it last can delete it.
     sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
