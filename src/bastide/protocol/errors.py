@@ -42,11 +42,11 @@ _SQS_CODES = {
 """Codes that clients of SQS knew when it spoke query, from its API reference; its model does not have them."""
 
 
-_ASKED = {
+_SHAPES = {
     "InvalidParameterValue": "InvalidParameterValueException",
     "MissingParameter": "MissingRequiredParameterException",
 }
-"""Codes without a shape, as the header for clients that knew query has them."""
+"""What the body calls codes of query that a model has no shape for; the header has the codes."""
 
 
 def answer(operation: OperationCodec, protocol: str, refused: Refused, request_id: str, host_id: str = "") -> Answer:
@@ -79,7 +79,7 @@ def answer(operation: OperationCodec, protocol: str, refused: Refused, request_i
         answer = _structured_error(operation, protocol, refused, shape, members, status, request_id)
         if operation.service.query_compatible and protocol in _STRUCTURED:
             blame = "Receiver" if status >= 500 else "Sender"
-            answer.headers.append(("x-amzn-query-error", f"{_ASKED.get(xml_code, xml_code)};{blame}"))
+            answer.headers.append(("x-amzn-query-error", f"{xml_code};{blame}"))
     else:
         inner = _xml_members(operation, shape, members)
         if protocol == "ec2":
@@ -118,7 +118,7 @@ def _structured_error(
     content: dict[str, Any]
     if shape is None:
         content = {"message": refused.message, **members}
-        code = refused.code
+        code = _SHAPES.get(refused.code, refused.code) if operation.service.query_compatible else refused.code
     else:
         named = next((name for name in shape.members if name.lower() == "message"), None)
         if named is not None and refused.message:
