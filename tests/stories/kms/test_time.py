@@ -285,6 +285,9 @@ def test_keys_of_before_the_safe(moved: Moved) -> None:
     assert len(list((moved.data / "safe").iterdir())) == 1
 
 
+OAEP = "RSAES_OAEP_SHA_256"
+
+
 def _import(moved: Moved, key: str, material: bytes, way: str = "RSAES_OAEP_SHA_256", **given: Any) -> dict[str, Any]:
     """Imports as an owner does: wraps with the public key that KMS gave."""
     told = moved.kms("GetParametersForImport", KeyId=key, WrappingAlgorithm=way, WrappingKeySpec="RSA_2048")
@@ -311,6 +314,8 @@ def test_imported_material(moved: Moved) -> None:
     assert moved.refused("kms", "EnableKey", KeyId=key) == "KMSInvalidStateException"
     material = os.urandom(32)
     id = _import(moved, key, material)["KeyMaterialId"]
+    longest = moved.kms("GetParametersForImport", KeyId=key, WrappingAlgorithm=OAEP, WrappingKeySpec="RSA_4096")
+    assert len(longest["ImportToken"]) <= 6144  # what ImportKeyMaterial takes
     told = moved.kms("DescribeKey", KeyId=key)["KeyMetadata"]
     assert (told["KeyState"], told["ExpirationModel"]) == ("Enabled", "KEY_MATERIAL_DOES_NOT_EXPIRE")
     blob = moved.kms("Encrypt", KeyId=key, Plaintext=MARK)["CiphertextBlob"]

@@ -367,6 +367,13 @@ def test_hostile_input_is_refused_in_words(account: Account) -> None:
         with pytest.raises(ClientError, match="InvalidParameterValue"):
             sqs.receive_message(QueueUrl=url, **given)
     other = made(sqs)
+    # A name is as good as an address; what one account may do once is written as one.
+    sqs.add_permission(
+        QueueUrl=url.rpartition("/")[2], Label="one", AWSAccountIds=[account.id], Actions=["SendMessage"]
+    )
+    policy = json.loads(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]["Policy"])
+    assert policy["Statement"][0]["Action"] == "SQS:SendMessage" and policy["Id"].endswith("/SQSDefaultPolicy")
+    sqs.remove_permission(QueueUrl=url, Label="one")
     sqs.send_message(QueueUrl=url, MessageBody="x")
     [one] = sqs.receive_message(QueueUrl=url)["Messages"]
     with pytest.raises(ClientError, match="ReceiptHandleIsInvalid"):

@@ -141,11 +141,13 @@ ended: dict[str, tuple[str, str]] = {}
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ADDED = re.compile(r"\(\+\) (/\S+)?/[Mm]essage \(")
+BESIDE = re.compile(r"/(SdkHttpMetadata/(All)?HttpHeaders|SdkResponseMetadata/RequestId)$")
+"""What state machines keep of the HTTP that AWS speaks within, which is none here."""
 ABSENT = re.compile(
     r"is not one that Bastide has|Bastide does not have them yet|is not one of this platform's; see its"
 )
 """How Bastide refuses what it does not have: an operation, a type of a template, a region."""
-DIFFERENCE = re.compile(r"\([-+~]\) ")
+DIFFERENCE = re.compile(r"^\([-+~]\) ", re.MULTILINE)
 WORDS = re.compile(
     r"\(~\) \S*/(?:[Mm]essage(?:Raw)?|[Cc]ause|[A-Za-z]*Reason) ['\"](.*)['\"] → ['\"](.*)['\"] \.\.\. \("
 )
@@ -169,6 +171,9 @@ def _sentences(told: str) -> str:
     if ABSENT.search(told):
         return "refused"
     found = [line for line in told.splitlines() if DIFFERENCE.match(line) and not ADDED.match(line)]
+    found = [line for line in found if not BESIDE.search(line.split(" ")[1])]
+    if not found and DIFFERENCE.search(told):
+        return "passed"
     pairs = [WORDS.match(line) for line in found]
     if not found or None in pairs:
         return "failed"
