@@ -30,8 +30,8 @@ SERVICES = (
 )  # fmt: skip
 """Folders of the tests whose service is here."""
 HOW = ("passed", "worded", "gap", "failed", "refused", "out", "skipped")
-"""How a test ends. `worded`: AWS's sentences are others; `gap`: it may fail; `refused`: it asks for an operation, a type
-of a template or a region that is not here, and is told so; `out`: it needs a service that is not here."""
+"""How a test ends. `worded`: AWS's sentences are others; `gap`: it may fail; `refused`: it asks for what is not here,
+and is told so; `out`: it needs a service that is not here."""
 Ended = dict[str, tuple[str, str]]
 """How each test ended, and why, by its name."""
 
