@@ -5,7 +5,7 @@ Source: CloudFormation User Guide and Template Reference Guide.
 
 from bastide.engines.templates import includes, parameters, rules, schema
 from bastide.engines.templates.functions import FUNCTIONS, NO_VALUE, Scope, Unknown, resolve, text
-from bastide.engines.templates.reading import MOST_BYTES, MOST_INLINE, parse, read, refused
+from bastide.engines.templates.reading import MOST_BYTES, MOST_INLINE, STORED, parse, read, refused
 from bastide.engines.templates.references import imports, references
 from bastide.engines.templates.schema import LATER, preview
 from bastide.engines.templates.template import (
@@ -31,6 +31,7 @@ __all__ = [
     "NO_VALUE",
     "PSEUDO",
     "SERVERLESS",
+    "STORED",
     "Declared",
     "Scope",
     "Template",

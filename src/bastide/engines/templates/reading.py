@@ -19,6 +19,9 @@ from bastide.domain import Refused
 MOST_BYTES: Final = 1_048_576
 """Of a template in S3; one in a request has `MOST_INLINE` at most."""
 MOST_INLINE: Final = 51_200
+STORED: Final = object()
+"""What a service's own call of CloudFormation is `prepared` with, if its TemplateBody comes out of the platform's store: it
+has the bound of one in S3. No request of a client brings it."""
 MOST_NODES: Final = 100_000
 DEEPEST: Final = 96
 

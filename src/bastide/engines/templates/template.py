@@ -41,6 +41,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9]{1,255}")
 MOST_RESOURCES: Final = 500
 MOST_OUTPUTS: Final = 200
 _LONGEST_DESCRIPTION: Final = 1024
+_AFTER: Final = {
+    f"AWS::ServiceCatalog::{name}": ("AWS::ServiceCatalog::PortfolioProductAssociation", ("PortfolioId", "ProductId"))
+    for name in (
+        "LaunchNotificationConstraint", "LaunchRoleConstraint", "LaunchTemplateConstraint", "ResourceUpdateConstraint",
+    )
+}  # fmt: skip
+"""Types that need another with the same properties to be there first. A template that does not say so stands on AWS as long
+as the two, made at once, happen to come in this order; here they always do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,19 @@ class Template:
         ring = _ring(found)
         if ring:
             raise refused(f"Circular dependency between resources: [{', '.join(ring)}]")
-        return found
+        return _implied(active, found)
+
+
+def _implied(active: Mapping[str, Declared], needs: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The dependencies, with those of `_AFTER` that make no ring."""
+    more = {name: set(needed) for name, needed in needs.items()}
+    for name, one in active.items():
+        type, members = _AFTER.get(one.type, ("", ()))
+        for other in active.values() if type else ():
+            same = all(one.properties.get(member) == other.properties.get(member) for member in members)
+            if other.type == type and same:
+                more[name].add(other.name)
+    return needs if _ring(more) else more
 
 
 def _ring(needs: Mapping[str, set[str]]) -> list[str]:

@@ -71,8 +71,15 @@ def refuse_idle(input: Mapping[str, Any]) -> None:
         )
 
 
-async def body_of(actor: Actor, input: Mapping[str, Any], earlier: State | None, hosts: tuple[str, ...]) -> str:
-    """The template's text; raises Refused if it is given twice, or not at all."""
+async def body_of(
+    actor: Actor,
+    input: Mapping[str, Any],
+    earlier: State | None,
+    hosts: tuple[str, ...],
+    *,
+    most: int = templates.MOST_INLINE,
+) -> str:
+    """The template's text; raises Refused if it is given twice, not at all, or with more than `most` bytes."""
     given = [name for name in ("TemplateBody", "TemplateURL") if input.get(name)]
     if input.get("UsePreviousTemplate"):
         given.append("UsePreviousTemplate")
@@ -90,12 +97,12 @@ async def body_of(actor: Actor, input: Mapping[str, Any], earlier: State | None,
     if given == ["TemplateURL"]:
         return await template_at(actor, input["TemplateURL"], hosts)
     body = str(input["TemplateBody"])
-    if len(body.encode()) > templates.MOST_INLINE:
+    if len(body.encode()) > most:
         raise Refused(
             "ValidationError",
             "1 validation error detected: Value at 'templateBody' failed to satisfy constraint: "
             "Member must have length less "
-            f"than or equal to {templates.MOST_INLINE}",
+            f"than or equal to {most}",
         )
     return body
 
@@ -136,7 +143,8 @@ async def intake(
     refuse_idle(input)
     actor = actor_of(a, arn)
     hosts = a.engine(Address).hosts
-    body = await body_of(actor, input, earlier, hosts)
+    most = templates.MOST_BYTES if a.call.prepared is templates.STORED else templates.MOST_INLINE
+    body = await body_of(actor, input, earlier, hosts, most=most)
     if role:
         acting = Actor(a.calls, as_role(role), account=a.account, region=a.region, arn=arn)
         await acting.caller()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
+from bastide.engines import templates
 from bastide.kernel import Caller, Calls, Output, standing
 from bastide.services.servicecatalog.noun import PRINCIPAL, invalid
 from bastide.store import Transaction
@@ -68,5 +69,5 @@ class Actor:
         """A call to CloudFormation; raises Refused as it does."""
         return await self._calls.act(
             await self.caller(), "cloudformation", operation, input, region=self._region, source=PRINCIPAL,
-            via=() if self._role else (PRINCIPAL,), also=also,
+            via=() if self._role else (PRINCIPAL,), also=also, prepared=templates.STORED,
         )  # fmt: skip
