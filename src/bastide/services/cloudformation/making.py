@@ -374,6 +374,11 @@ class Making:
                     held.spares.append(held.now)
             held.now, held.next, held.journal = thing, None, {}
             held.doc["done"] = True
+            if action != "update":
+                record.tell(
+                    tx, self.row, logical=held.logical, physical=thing.physical, type=thing.type,
+                    status=f"{verb_of(held)}_IN_PROGRESS", reason="Resource creation Initiated",
+                )  # fmt: skip
             if kind.mark is not None and action != "update":
                 arn = kind.mark(self.handle(held, thing, "mark"))
                 mark(self.calls, tx, arn, self._marks(held.logical))
