@@ -64,10 +64,15 @@ class Actor:
         return held
 
     async def act(
-        self, operation: str, input: dict[str, Any], also: Callable[[Transaction, Output], None] | None = None
+        self,
+        operation: str,
+        input: dict[str, Any],
+        also: Callable[[Transaction, Output], None] | None = None,
+        *,
+        service: str = "cloudformation",
     ) -> Output:
-        """A call to CloudFormation; raises Refused as it does."""
+        """A call to CloudFormation, or another service; raises Refused as it does."""
         return await self._calls.act(
-            await self.caller(), "cloudformation", operation, input, region=self._region, source=PRINCIPAL,
+            await self.caller(), service, operation, input, region=self._region, source=PRINCIPAL,
             via=() if self._role else (PRINCIPAL,), also=also, prepared=templates.STORED,
         )  # fmt: skip
