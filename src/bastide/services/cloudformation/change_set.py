@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bastide.domain import Refused, new_id
 from bastide.kernel import Ask, Authorised, Output, each, pages
-from bastide.services.cloudformation import planning, record
+from bastide.services.cloudformation import importing, planning, record
 from bastide.services.cloudformation.acting import Actor, as_role
 from bastide.services.cloudformation.deployment import Deployment
 from bastide.services.cloudformation.intake import actor_of, intake
@@ -56,7 +56,10 @@ def absent(name: str) -> Refused:
 
 
 _NAMED: Final = {"cloudformation:ChangeSetName": each("ChangeSetName")}
-_GIVEN: Final = {key: given for key, given in {**GIVEN, **_NAMED}.items() if key != "cloudformation:StackPolicyUrl"}
+_GIVEN: Final = {
+    **{key: given for key, given in {**GIVEN, **_NAMED}.items() if key != "cloudformation:StackPolicyUrl"},
+    "cloudformation:ImportResourceTypes": each("ResourcesToImport.ResourceType"),
+}
 
 
 def _held(a: Authorised, view: View) -> tuple[Row, Row]:
@@ -83,8 +86,8 @@ async def _before_create(a: Authorised) -> Any:
         if a.input.get(member):
             raise invalid(f"{member} is not supported by Bastide yet; please leave it out.")
     kind = a.input.get("ChangeSetType") or "UPDATE"
-    if kind == "IMPORT":
-        raise invalid("ChangeSetType IMPORT: existing resources cannot be imported into stacks yet.")
+    if bool(a.input.get("ResourcesToImport")) != (kind == "IMPORT"):
+        raise invalid("ResourcesToImport is to be given with the ChangeSetType IMPORT, and with no other.")
     with a.calls.store.reading() as view:
         row = active(view, a.account, a.region, a.input["StackName"])
     fresh = row is None or row.status == REVIEW
@@ -93,6 +96,7 @@ async def _before_create(a: Authorised) -> Any:
             f"Stack [{a.input['StackName']}] already exists and cannot be created again with the changeSet "
             f"[{a.input['ChangeSetName']}]."
         )
+    imports = importing.asked(a.calls, a.input) if kind == "IMPORT" else {}
     if kind == "UPDATE" and fresh:
         raise invalid(f"Stack [{a.input['StackName']}] does not exist")
     name = a.input["StackName"]
@@ -100,16 +104,19 @@ async def _before_create(a: Authorised) -> Any:
         row = new_row(a, name, new_id())
     else:
         name = row.name.partition("/")[0]
-        if kind == "UPDATE":
+        if kind != "CREATE" and not fresh:
             updatable(row)
-    earlier = record.state_of(a.calls, row) if kind == "UPDATE" else None
+    earlier = record.state_of(a.calls, row) if kind != "CREATE" and not fresh else None
     try:
         state = await intake(
             a, a.input, arn=arn_of(row), name=name, role=role_of(a, row), earlier=earlier, reviewed=True
         )
     except Untransformed as failed:
         return row, failed.message, None
-    return row, state, await planned(a, row, state)
+    plan = await planned(a, row, state)
+    if kind == "IMPORT":
+        importing.check(a, row, state, earlier, plan, imports)
+    return row, state, plan
 
 
 async def planned(a: Authorised, row: Row, state: State) -> planning.Plan:
@@ -148,7 +155,8 @@ def create(a: Authorised, tx: Transaction) -> Output:
     uuid = stack.name.partition("/")[2]
     id = f"{name}/{new_id()}"
     arn = f"arn:aws:cloudformation:{a.region}:{a.account}:changeSet/{id}"
-    earlier = record.state_of(a.calls, current) if current is not None and kind == "UPDATE" else None
+    there = current is not None and current.status != REVIEW and kind != "CREATE"
+    earlier = record.state_of(a.calls, current) if current is not None and there else None
     same = earlier is None or not differs(earlier, state, stack) or not _beside(earlier, state)
     empty = not failed and not changes and same
     doc = {
@@ -158,6 +166,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         "Description": a.input.get("Description") or "",
         "state": record.seal(a.calls, state.kept()),
         "changes": changes,
+        "imports": importing.asked(a.calls, a.input) if kind == "IMPORT" else {},
         "contexts": record.seal(a.calls, plan.contexts if plan is not None else {}),
         "shown": shown_parameters(state),
         "on_failure": a.input.get("OnStackFailure") or "",
@@ -307,6 +316,15 @@ def execute(a: Authorised, tx: Transaction) -> Output:
         )  # fmt: skip
         stack.doc["DisableRollback"] = (on_failure or keeps) == "DO_NOTHING"
         record.become(tx, stack, "CREATE_IN_PROGRESS", "User Initiated", "Begin")
+    elif row.doc["type"] == "IMPORT":
+        if stack.status != REVIEW:
+            updatable(stack)
+        take_state(a, stack, state, next=stack.status != REVIEW)
+        record.begin(
+            stack, "import", who(a, state.role), began=tx.now, token=a.input.get("ClientRequestToken"),
+            imports=row.doc["imports"],
+        )  # fmt: skip
+        record.become(tx, stack, "IMPORT_IN_PROGRESS", "User Initiated", "Begin")
     else:
         updatable(stack)
         start_update(a, tx, stack, state, disable=a.input.get("DisableRollback") or on_failure == "DO_NOTHING")

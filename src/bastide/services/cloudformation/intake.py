@@ -31,7 +31,6 @@ _REFUSED: Final = (
     "DisableValidation",
     "DeploymentMode",
     "ImportExistingResources",
-    "ResourcesToImport",
 )
 _EXISTING: Final = {
     "AWS::EC2::VPC::Id": ("DescribeVpcs", "VpcIds"),

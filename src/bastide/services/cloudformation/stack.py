@@ -23,7 +23,7 @@ from bastide.store import Row, Taken, Transaction, View
 _NAME: Final = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{0,127}")
 UPDATABLE: Final = (
     "CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "CREATE_FAILED", "UPDATE_FAILED",
-    "IMPORT_COMPLETE",
+    "IMPORT_COMPLETE", "IMPORT_ROLLBACK_COMPLETE",
 )  # fmt: skip
 GIVEN: Final = {
     "cloudformation:TemplateUrl": each("TemplateURL"),
