@@ -389,6 +389,8 @@ _OWN |= {(service, name) for service, name in OPERATIONS if service == "apigatew
 """No id tells whose an API is; that another account's is not to be had, its stories show."""
 _OWN |= {("codecommit", f"{verb}RepositoryTriggers") for verb in ("Put", "Test")}
 """They are about a repository of the caller's own account, and only mention a destination, whose policy decides."""
+_OWN |= {("codedeploy", "GetDeploymentTarget"), ("codedeploy", "BatchGetDeploymentTargets")}
+"""They are about a deployment of the caller's own account, whose target is a function's alias."""
 ACROSS = [one for one in OPERATIONS if _names(*one, "999988887777") and one not in NEEDLESS | _OWN]
 
 

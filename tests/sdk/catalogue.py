@@ -82,7 +82,6 @@ PROGRAMS = (
         "v2/monitor",
         ("CreateProcessingJob", "CreateDataQualityJobDefinition", "CreateMonitoringSchedule"),
         awaits=(
-            "CreateProcessingJob: sagemaker-model-monitor-analyzer",
             "CreateDataQualityJobDefinition",
             "CreateMonitoringSchedule",
         ),

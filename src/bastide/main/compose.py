@@ -57,6 +57,7 @@ from bastide.services import (
     codeartifact,
     codebuild,
     codecommit,
+    codedeploy,
     codepipeline,
     ec2,
     ecr,
@@ -125,6 +126,7 @@ class Platform:
     flow_logs: ec2.FlowLogs
     triggers: codecommit.Triggers
     poller: codepipeline.Poller
+    deployer: codedeploy.Deployer
     cluster: Cluster | None
 
     @classmethod
@@ -281,6 +283,8 @@ class Platform:
         notifications.subscribe(outbox)
         poller = codepipeline.Poller(calls)
         poller.subscribe(outbox)
+        deployer = codedeploy.Deployer(calls)
+        deployer.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
@@ -341,6 +345,7 @@ class Platform:
             ec2.FlowLogs(calls),
             triggers,
             poller,
+            deployer,
             ray,
         )
         journal.start()
@@ -371,6 +376,7 @@ class Platform:
         platform.scaler.start()
         await sagemaker.recover(calls)
         poller.start()
+        deployer.start()
         await executions.start()
         await states.recover(executions)
         return platform
@@ -479,6 +485,7 @@ class Platform:
         await self.notifications.close()
         await self.triggers.close()
         await self.poller.close()
+        await self.deployer.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()

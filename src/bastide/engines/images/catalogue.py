@@ -168,6 +168,23 @@ IMAGES: Final = {
             serves=False,
             process=("smspark-submit",),
         ),
+        # The packages of XGBoost's environment, of which Parquet's reader is one, are all that these need.
+        *(
+            Image(
+                f"sagemaker-model-monitor-{name}",
+                "xgboost",
+                "latest",
+                ("latest",),
+                scripts=False,
+                trains=False,
+                serves=False,
+                process=(program,),
+            )
+            for name, program in (
+                ("analyzer", "model-monitor-analyzer"),
+                ("groundtruth-merger", "groundtruth-merger"),
+            )
+        ),
         *(
             Image(name, "scikit-learn", "1|latest", ("1",), algorithm=name, scripts=False)
             for name in ("linear-learner", "kmeans", "pca", "knn", "randomcutforest")
@@ -180,7 +197,6 @@ _REFUSED: Final = {
     "mxnet-training": "MXNet is retired (the project ended in 2023): there is no environment of it.",
     "mxnet-inference": "MXNet is retired (the project ended in 2023): there is no environment of it.",
     "xgboost": "The first release of XGBoost's image is retired: use sagemaker-xgboost, for example 1.7-1.",
-    "sagemaker-model-monitor-analyzer": _MONITORS,
     "sagemaker-clarify-processing": _MONITORS,
     "sagemaker-debugger-rules": "It evaluates rules of training jobs: name it in their DebugRuleConfigurations.",
 }
@@ -213,6 +229,8 @@ def resolve(image_uri: str, root: Path | None = None) -> Environment:
         raise Refused("ValidationException", "The image URI is not of the form registry/repository:tag.")
     repository, tag, digest = match["repository"], match["tag"], match["digest"]
     image = IMAGES.get(repository)
+    if image is not None and not (tag or digest) and re.fullmatch(image.tags, "latest"):
+        tag = "latest"  # as every registry has it; AWS's own URIs of some images have no tag
     if image is None:
         names = ", ".join(sorted(IMAGES))
         why = _REFUSED.get(repository, "")

@@ -54,7 +54,14 @@ _REQUEST: Final = {
 
 @REST_API.operation("PutMethod", asks=ask("PUT", _PATH, _REQUEST))
 def put(a: Authorised, tx: Transaction) -> Output:
-    row, given = resource(a, tx), a.input
+    row, found = resource(a, tx), method_of(a.input)
+    row.doc["methods"][a.input["httpMethod"]] = found
+    _save(a, tx, row)
+    return found
+
+
+def method_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A method as it is kept; raises BadRequestException."""
     if given["httpMethod"] not in METHODS:
         raise bad(f"httpMethod is one of {', '.join(METHODS)}.")
     if given["authorizationType"] not in ("NONE", "AWS_IAM"):
@@ -66,8 +73,6 @@ def put(a: Authorised, tx: Transaction) -> Output:
     }  # fmt: skip
     if given.get("operationName"):
         found["operationName"] = given["operationName"]
-    row.doc["methods"][given["httpMethod"]] = found
-    _save(a, tx, row)
     return found
 
 
@@ -87,13 +92,19 @@ def delete(a: Authorised, tx: Transaction) -> Output:
 @REST_API.operation("PutMethodResponse", asks=ask("PUT", _PATH + "/responses/{statusCode}"))
 def put_response(a: Authorised, tx: Transaction) -> Output:
     row, method = _method(a, tx)
-    unsupported(a.input, "responseModels")
-    code, parameters = a.input["statusCode"], dict(a.input.get("responseParameters") or {})
+    found = response_of(a.input)
+    method["methodResponses"][found["statusCode"]] = found
+    _save(a, tx, row)
+    return dict(found)
+
+
+def response_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's response as it is kept; raises BadRequestException."""
+    unsupported(given, "responseModels")
+    code, parameters = given["statusCode"], dict(given.get("responseParameters") or {})
     if not _CODE.fullmatch(code) or not all(_HEADER.fullmatch(one) for one in parameters):
         raise bad("A method response has a status code, and responseParameters method.response.header.NAME.")
-    method["methodResponses"][code] = {"statusCode": code, "responseParameters": parameters}
-    _save(a, tx, row)
-    return dict(method["methodResponses"][code])
+    return {"statusCode": code, "responseParameters": parameters}
 
 
 def _response(held: Mapping[str, Any], code: str) -> dict[str, Any]:
@@ -154,7 +165,13 @@ PASS_ROLE: Final = Ask("iam:PassRole", member("credentials"), given={"iam:Passed
 @REST_API.operation("PutIntegration", asks=[*ask("PUT", _PATH + "/integration"), PASS_ROLE])
 def put_integration(a: Authorised, tx: Transaction) -> Output:
     row, method = _method(a, tx)
-    given = a.input
+    found = method["methodIntegration"] = integration_of(a.input, a.region)
+    _save(a, tx, row)
+    return found
+
+
+def integration_of(given: Mapping[str, Any], region: str) -> dict[str, Any]:
+    """What stands behind a method as it is kept; raises BadRequestException."""
     unsupported(
         given,
         "connectionId",
@@ -169,7 +186,7 @@ def put_integration(a: Authorised, tx: Transaction) -> Output:
         "BUFFERED",
     ):
         raise bad("connectionType VPC_LINK and responseTransferMode STREAM are not supported by Bastide yet.")
-    _behind(given, a.region)
+    _behind(given, region)
     parameters = dict(given.get("requestParameters") or {})
     if parameters and given["type"] == "AWS_PROXY":
         raise bad("requestParameters: a function gets the whole request (AWS_PROXY).")
@@ -189,8 +206,6 @@ def put_integration(a: Authorised, tx: Transaction) -> Output:
     }  # fmt: skip
     if given.get("credentials"):
         found["credentials"] = given["credentials"]
-    method["methodIntegration"] = found
-    _save(a, tx, row)
     return found
 
 
@@ -217,7 +232,16 @@ def delete_integration(a: Authorised, tx: Transaction) -> Output:
 @REST_API.operation("PutIntegrationResponse", asks=ask("PUT", _PATH + "/integration/responses/{statusCode}"))
 def put_integration_response(a: Authorised, tx: Transaction) -> Output:
     row, method, integration = _integration(a, tx)
-    given = a.input
+    found = integration_response_of(a.input, method, integration)
+    integration["integrationResponses"][found["statusCode"]] = found
+    _save(a, tx, row)
+    return found
+
+
+def integration_response_of(
+    given: Mapping[str, Any], method: Mapping[str, Any], integration: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How an answer is told, as it is kept; raises BadRequestException."""
     unsupported(given, "contentHandling")
     if integration["type"] == "AWS_PROXY":
         raise bad("A function answers as it is (AWS_PROXY); there are no integration responses.")
@@ -234,14 +258,11 @@ def put_integration_response(a: Authorised, tx: Transaction) -> Output:
                 f"responseParameters: {target} is to be a header of the method's response, from 'a text' or "
                 "integration.response.header.NAME."
             )
-    found = {
+    return {
         "statusCode": code, "responseParameters": parameters,
         "responseTemplates": _templates(given, "responseTemplates"),
         **({"selectionPattern": pattern} if pattern else {}),
     }  # fmt: skip
-    integration["integrationResponses"][code] = found
-    _save(a, tx, row)
-    return found
 
 
 @REST_API.reads("GetIntegrationResponse", asks=ask("GET", _PATH + "/integration/responses/{statusCode}"))

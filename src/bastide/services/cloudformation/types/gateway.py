@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
+
 from bastide.domain import Refused
+from bastide.engines.templates import text
 from bastide.services.cloudformation.resource import Resource, Type
 from bastide.services.cloudformation.types.identity import document
 from bastide.services.cloudformation.types.regular import calls_of
@@ -40,20 +43,69 @@ async def _retag(r: Resource, arn: str) -> None:
 
 # -- APIs --------------------------------------------------------------------------------------------------------------
 
-_IDLE: Final = ("Body", "BodyS3Location", "CloneFrom", "Parameters", "Mode", "FailOnWarnings", "MinimumCompressionSize")
+_IDLE: Final = ("CloneFrom", "MinimumCompressionSize")
 _API: Final = (
     "Name", "Description", "Version", "BinaryMediaTypes", "EndpointConfiguration", "DisableExecuteApiEndpoint",
     "SecurityPolicy", "EndpointAccessMode",
 )  # fmt: skip
+_MOST_BODY: Final = 1 << 20
 
 
 def _api_arn(r: Resource) -> str:
     return f"arn:aws:apigateway:{r.stack.region}::/restapis/{r.physical}"
 
 
+async def _body(r: Resource) -> bytes:
+    """The OpenAPI document, of the template or from S3; empty if there is none."""
+    given, place = r.get("Body"), r.get("BodyS3Location")
+    if given:
+        return text(given).encode() if isinstance(given, str) else orjson.dumps(given)
+    if not place:
+        return b""
+    asked = {"Bucket": place.get("Bucket"), "Key": place.get("Key")}
+    if place.get("Version"):
+        asked["VersionId"] = place["Version"]
+    if place.get("ETag"):
+        asked["IfMatch"] = place["ETag"]
+    told = await r.read("GetObject", asked, service="s3")
+    found = b""
+    try:
+        async for piece in told["Body"]:
+            found += piece
+            if len(found) > _MOST_BODY:
+                raise Refused("ValidationError", f"BodyS3Location has more than {_MOST_BODY} bytes.")
+    finally:
+        await told["Body"].aclose()
+    return found
+
+
+async def _import(r: Resource, body: bytes, key: str) -> None:
+    """Puts what a document says into the API, and what the template says of it over that."""
+    mode = r.get("Mode") or "overwrite"
+    asked: dict[str, Any] = {"restApiId": r.physical, "mode": mode, "body": body}
+    if r.get("Parameters"):
+        asked["parameters"] = {name: str(one) for name, one in r.get("Parameters").items()}
+    if r.get("FailOnWarnings") in (True, "true"):
+        asked["failOnWarnings"] = True
+    await r.do("PutRestApi", asked, key=key)
+    patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in _TOLD if r.get(name)]
+    if r.get("Policy"):
+        patches.append(_replace("/policy", document(r.get("Policy"))))
+    elif r.old.get("Policy"):
+        patches.append(_replace("/policy", None))
+    if patches:
+        await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": patches}, key=key)
+
+
+_TOLD: Final = ("Name", "Description", "Version")
+
+
 async def _api(r: Resource) -> None:
     _refuse(r, *_IDLE)
+    body = await _body(r)
     asked = {**r.only(*_API), "tags": {one["Key"]: one["Value"] for one in r.tags()}}
+    if body:
+        asked.setdefault("Name", r.name(100))
     if r.get("ApiKeySourceType"):
         asked["apiKeySource"] = r.get("ApiKeySourceType")
     if r.get("Policy"):
@@ -61,14 +113,26 @@ async def _api(r: Resource) -> None:
     made = await r.do("CreateRestApi", asked, key="create")
     r.thing.physical = made["id"]
     r.thing.attributes = {"RestApiId": made["id"], "RootResourceId": made["rootResourceId"]}
+    if body:
+        try:
+            await _import(r, body, "import")
+        except Refused:
+            await r.drop("DeleteRestApi", {"restApiId": r.physical})
+            r.thing.physical = ""
+            raise
 
 
 async def _update_api(r: Resource) -> None:
     _refuse(r, *_IDLE)
-    patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in ("Name", "Description", "Version")]
-    patches.append(_replace("/disableExecuteApiEndpoint", _truth(r.get("DisableExecuteApiEndpoint"))))
-    patches.append(_replace("/policy", document(r.get("Policy")) if r.get("Policy") else None))
-    await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": patches}, key="update")
+    body = await _body(r)
+    if body:
+        await _import(r, body, f"import/{r.run}"[:60])
+    else:
+        patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in _TOLD]
+        patches.append(_replace("/policy", document(r.get("Policy")) if r.get("Policy") else None))
+        await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": patches}, key="update")
+    closed = [_replace("/disableExecuteApiEndpoint", _truth(r.get("DisableExecuteApiEndpoint")))]
+    await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": closed}, key="closed")
     await _retag(r, _api_arn(r))
 
 
@@ -209,8 +273,8 @@ def _type(name: str, create: Any, delete: Any, update: Any, *calls: str, replace
 
 
 TYPES: Final = (
-    _type("RestApi", _api, _delete_api, _update_api, "CreateRestApi", "UpdateRestApi", "DeleteRestApi", "TagResource",
-          "UntagResource", replaces=("EndpointConfiguration", "BinaryMediaTypes")),
+    _type("RestApi", _api, _delete_api, _update_api, "CreateRestApi", "UpdateRestApi", "DeleteRestApi", "PutRestApi",
+          "TagResource", "UntagResource", replaces=("EndpointConfiguration", "BinaryMediaTypes")),
     _type("Resource", _resource, _delete_resource, None, "CreateResource", "DeleteResource"),
     _type("Method", _method, _delete_method, _update_method, "PutMethod", "PutMethodResponse", "PutIntegration",
           "PutIntegrationResponse", "DeleteMethod"),

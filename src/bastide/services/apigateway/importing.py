@@ -1,0 +1,148 @@
+"""APIs from OpenAPI documents: made, merged into one that stands, or put in its place.
+
+Source: Amazon API Gateway REST API reference, "ImportRestApi", "PutRestApi".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from bastide.domain import Refused
+from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.services.apigateway.method import (
+    integration_of,
+    integration_response_of,
+    method_of,
+    response_of,
+)
+from bastide.services.apigateway.noun import GATEWAY, MOST, RESOURCE, REST_API, api, ask, bad
+from bastide.services.apigateway.openapi import Plan, plan
+from bastide.services.apigateway.rest_api import checked_policy, child, endpoint_of, made, shown
+from bastide.store import Row, Transaction
+
+Doc = dict[str, Any]
+_QUERY: Final = ("mode", "failonwarnings")
+"""Members of their own that stand among the parameters, all of which are the address's."""
+
+
+class _Body:
+    """A document, compared by what is in it: it is read once, and asked about several times."""
+
+    def __init__(self, body: bytes, parameters: Mapping[str, str]) -> None:
+        self.body, self.parameters = body, dict(parameters)
+        self._key = (hashlib.sha256(body).digest(), tuple(sorted(self.parameters.items())))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Body) and self._key == other._key
+
+
+@lru_cache(maxsize=8)
+def _read(given: _Body) -> Plan:
+    return plan(given.body, given.parameters)
+
+
+def _plan(input: Mapping[str, Any]) -> Plan:
+    """What a call's document says; raises BadRequestException. Nobody changes it."""
+    given = {name: one for name, one in (input.get("parameters") or {}).items() if name not in _QUERY}
+    return _read(_Body(bytes(input.get("body") or b""), given))
+
+
+def _roles(asked: Asked) -> Iterable[str]:
+    try:
+        return _read(_Body(bytes(asked.input.get("body") or b""), {})).roles()
+    except Refused:
+        return ()  # the handler says what is wrong with it
+
+
+_PASS_ROLES: Final = Ask("iam:PassRole", _roles, given={"iam:PassedToService": lambda _: GATEWAY})
+
+
+def _warned(a: Authorised, found: Plan) -> None:
+    if found.warnings and a.input.get("failOnWarnings"):
+        raise bad("Warnings found during import: " + " ".join(found.warnings)[:1500])
+
+
+@REST_API.operation("ImportRestApi", asks=[*ask("POST", "/restapis"), _PASS_ROLES])
+def import_(a: Authorised, tx: Transaction) -> Output:
+    found = _plan(a.input)
+    _warned(a, found)
+    row = made(a, tx, {"name": found.name}, {})
+    _apply(a, tx, row, found, overwrite=True)
+    return {**shown(row), **({"warnings": list(found.warnings)} if found.warnings else {})}
+
+
+@REST_API.operation("PutRestApi", asks=[*ask("PUT", "/restapis/{restApiId}"), _PASS_ROLES])
+def put(a: Authorised, tx: Transaction) -> Output:
+    row, found = api(a, tx), _plan(a.input)
+    _warned(a, found)
+    _apply(a, tx, row, found, overwrite=a.input.get("mode") == "overwrite")
+    return {**shown(row), **({"warnings": list(found.warnings)} if found.warnings else {})}
+
+
+# -- the plan, carried out -----------------------------------------------------------------------------------------------
+
+
+def _apply(a: Authorised, tx: Transaction, row: Row, found: Plan, *, overwrite: bool) -> None:
+    """Makes an API what a plan says, beside what it has or in place of it; raises Refused."""
+    doc = row.doc
+    if overwrite:
+        doc |= {"name": found.name, "description": found.description or None, "version": found.version or None}
+        doc["binaryMediaTypes"] = found.binary
+    elif found.binary:
+        doc["binaryMediaTypes"] = list(dict.fromkeys([*doc["binaryMediaTypes"], *found.binary]))
+    if found.endpoint:
+        doc["endpoint"] = endpoint_of(found.endpoint)
+    if found.policy:  # who may call stays as it is, unless the document says otherwise
+        checked_policy(row, tx, found.policy)
+    _resources(a, tx, row, found, overwrite)
+    REST_API.change(tx, row, a.operation.name, a.request.id)
+
+
+def _method(a: Authorised, given: Doc) -> Doc:
+    """A method of a plan as an API keeps it."""
+    held = method_of(given)
+    for one in given["responses"]:
+        held["methodResponses"][one["statusCode"]] = response_of(one)
+    behind = given["integration"]
+    held["methodIntegration"] = integration_of(behind, a.region)
+    if behind["type"] != "AWS_PROXY":  # a function answers as it is
+        for one in behind["answers"]:
+            held["methodResponses"].setdefault(
+                one["statusCode"], response_of({"statusCode": one["statusCode"], "responseParameters": {}})
+            )
+            answer = integration_response_of(one, held, held["methodIntegration"])
+            held["methodIntegration"]["integrationResponses"][answer["statusCode"]] = answer
+    return held
+
+
+def _resources(a: Authorised, tx: Transaction, row: Row, found: Plan, overwrite: bool) -> None:
+    rows = {one.doc["path"]: one for one in tx.scan(RESOURCE, a.account, a.region, prefix=f"{row.name}/", limit=MOST)}
+    if overwrite:
+        wanted = {"/"}
+        for path in found.paths:
+            parts = path.strip("/").split("/")
+            wanted |= {"/" + "/".join(parts[:number]) for number in range(1, len(parts) + 1)}
+        for path in [one for one in rows if one not in wanted]:
+            tx.delete(rows.pop(path), event=a.operation.name, request_id=a.request.id)
+        for one in rows.values():
+            one.doc["methods"] = {}
+    for path, methods in found.paths.items():
+        here = rows["/"]
+        for part in [one for one in path.split("/") if one]:
+            below = f"{here.doc['path'].rstrip('/')}/{part}"
+            if below not in rows:
+                rows[below] = child(a, tx, row, here, part, list(rows.values()))
+            here = rows[below]
+        for verb, given in methods.items():
+            try:
+                here.doc["methods"][verb] = _method(a, given)
+            except Refused as refused:
+                raise Refused(refused.code, f"{verb} {path}: {refused.message}", refused.status) from None
+    for one in rows.values():
+        tx.update(one, event=a.operation.name, request_id=a.request.id)
