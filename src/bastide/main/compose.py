@@ -188,7 +188,7 @@ class Platform:
             return clear[0]
 
         links = Links(directory.links)
-        network = ec2.Ec2Network(registry.services, links, route53.zones_of)
+        network = ec2.Ec2Network(registry.services, links, route53.zones_of, root)
 
         def planned(vpc: Vpc) -> Plan | None:
             with store.reading() as view:
@@ -198,7 +198,7 @@ class Platform:
             with store.reading() as view:
                 return network.transit(view, transit)
 
-        networks = Namespaces(planned, directory.authority, planned_transit)
+        networks = Namespaces(planned, directory.authority, planned_transit, clock)
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
         room = configuration.metrics_bytes

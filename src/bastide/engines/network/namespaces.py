@@ -14,11 +14,12 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bastide.domain import Clock, wall
 from bastide.engines.network import (
     Attachment,
     Door,
@@ -31,6 +32,7 @@ from bastide.engines.network import (
     Opened,
     Packet,
     Plan,
+    Telemetry,
     Transit,
     TransitPlan,
     Vpc,
@@ -118,9 +120,10 @@ class Namespaces:
         planner: Callable[[Vpc], Plan | None],
         authority: Path = Path(),
         transits: Callable[[Transit], TransitPlan | None] = lambda _: None,
+        now: Clock = wall,
     ) -> None:
         self._planner = planner
-        self._transits = Transits(transits)
+        self._transits = Transits(transits, now)
         self._trusted = authority
         self.door: Door | None = None
         self._networks: dict[Vpc, _Network] = {}
@@ -154,6 +157,10 @@ class Namespaces:
         """See the port."""
         return self._transits.linked(joint)
 
+    def tunnels(self, joint: str) -> Mapping[str, Telemetry]:
+        """See the port."""
+        return self._transits.tunnels(joint)
+
     def explain(self, vpc: Vpc, interface: str, packet: Packet) -> list[Hop]:
         """See the port."""
         return explain(
@@ -164,6 +171,7 @@ class Namespaces:
             transits=self._transits.planner,
             attached=self.attached,
             linked=self.linked,
+            tunnels=self.tunnels,
         )
 
     async def settle(self, which: Vpc | Transit) -> None:

@@ -134,11 +134,16 @@ def concerned(view: View, region: str, attachment_id: str) -> list[Vpc | Transit
 # -- what lies behind an attachment, and where a table leads -----------------------------------------------------------
 
 
-def declared(view: View, row: Row, links: Links) -> Declared | None:
-    """What the operator declared to stand behind an attachment of a VPN connection."""
-    vpn = VPN_CONNECTION.get(view, row.account, row.region, row.doc["Resource"])
+def vpn_of(view: View, row: Row) -> Row | None:
+    """The VPN connection that an attachment is of."""
+    held = row.doc["Type"] == "vpn"
+    return VPN_CONNECTION.get(view, row.account, row.region, row.doc["Resource"]) if held else None
+
+
+def declared(view: View, vpn: Row | None, links: Links) -> Declared | None:
+    """What the operator declared to stand behind a VPN connection."""
     held = None if vpn is None else CUSTOMER_GATEWAY.get(view, vpn.account, vpn.region, vpn.doc["CustomerGatewayId"])
-    return None if held is None else links.by_gateway(held.doc["IpAddress"])
+    return None if held is None else links.find(held.doc["IpAddress"])
 
 
 def ranges(view: View, row: Row, links: Links) -> tuple[str, ...]:
@@ -146,7 +151,7 @@ def ranges(view: View, row: Row, links: Links) -> tuple[str, ...]:
     if row.doc["Type"] == "vpc":
         vpc = VPC.get(view, row.account, row.region, row.doc["Resource"])
         return () if vpc is None else (vpc.doc["CidrBlock"],)
-    found = declared(view, row, links)
+    found = declared(view, vpn_of(view, row), links)
     return () if found is None else found.far.ranges
 
 
