@@ -80,7 +80,6 @@ connections {{
         local_ts = {behind}
         remote_ts = 10.0.0.0/8
         esp_proposals = {esp}
-        start_action = start
       }}
     }}
   }}
@@ -118,10 +117,11 @@ class Device:
             {"name": "proxy", "gateway": PROXY, "namespace": where, "ranges": ["0.0.0.0/0"]},
         ]
 
-    def connect(self, configuration: str, behind: str, *, number: int = 0) -> None:
-        """Brings up a tunnel as the connection's configuration says. behind: the network that is reached by it."""
+    def connect(self, configuration: str, behind: str, *, key: str = "") -> bool:
+        """Brings up the first tunnel as the connection's configuration says; whether it is let in. behind: the network that
+        is reached by it."""
         root = ElementTree.fromstring(configuration.encode())
-        tunnel = root.findall("ipsec_tunnel")[number]
+        tunnel = root.findall("ipsec_tunnel")[0]
 
         def read(path: str) -> str:
             return tunnel.findtext(path) or ""
@@ -131,15 +131,16 @@ class Device:
             group = read(f"{part}/perfect_forward_secrecy")
             return "-".join((_WORDS[cipher], _WORDS[digest.removeprefix("hmac-")], _WORDS[group]))
 
-        name = f"{root.get('id')}-{number}"
+        name = root.get("id") or ""
         self._connections[name] = _CONNECTION.format(
             name=name, here=read("customer_gateway/tunnel_outside_address/ip_address"),
             there=read("vpn_gateway/tunnel_outside_address/ip_address"), ike=proposal("ike"), esp=proposal("ipsec"),
-            key=read("ike/pre_shared_key"), behind=behind,
+            key=key or read("ike/pre_shared_key"), behind=behind,
         )  # fmt: skip
         file = self._room / "connections"
         file.write_text("".join(self._connections.values()))
         until(lambda: self._told("--load-all", "--file", str(file)))
+        return self._told("--initiate", "--child", name, "--timeout", "60")
 
     def _told(self, *words: str) -> bool:
         enter = ("nsenter", f"--target={self.running.pid}", "--net", "--mount", "--")

@@ -287,7 +287,7 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
 
     def comes_up(connection: str, behind: str) -> None:
         shown = ec2.describe_vpn_connections(VpnConnectionIds=[connection])["VpnConnections"][0]
-        office.connect(shown["CustomerGatewayConfiguration"], behind)
+        assert office.connect(shown["CustomerGatewayConfiguration"], behind)
         until(lambda: telemetry(ec2, connection) == ["UP", "DOWN"])
 
     nowhere, to_office = link("203.0.113.99"), link(GATEWAY)
@@ -344,3 +344,56 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
     ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=joint)
     for one in ("10.200.0.0/15", "0.0.0.0/0"):
         ec2.delete_route(RouteTableId=table, DestinationCidrBlock=one)
+
+
+@pytest.mark.control("NET-01", lacking="no Direct Connect")
+def test_a_tunnel_of_the_vpcs_own_gateway_is_the_only_path_and_ends_with_its_connection(
+    two: Two, office: Device
+) -> None:
+    ec2, a = two.ec2, two.a
+    table = a.main_table()
+    made = ec2.create_vpn_gateway(Type="ipsec.1")["VpnGateway"]["VpnGatewayId"]
+    ec2.attach_vpn_gateway(VpnGatewayId=made, VpcId=a.id)
+    side = ec2.create_customer_gateway(Type="ipsec.1", BgpAsn=65000, IpAddress=GATEWAY)["CustomerGateway"]
+    asked = {"Type": "ipsec.1", "CustomerGatewayId": side["CustomerGatewayId"], "VpnGatewayId": made}
+    assert refused(ec2.create_vpn_connection, **asked, TransitGatewayId=two.tgw) == "InvalidParameterCombination"
+    weak = {"TunnelOptions": [{"PreSharedKey": "short"}]}
+    assert refused(ec2.create_vpn_connection, **asked, Options=weak) == "InvalidParameterValue"
+    options = {
+        "PreSharedKey": "A.key_of_ours",
+        "Phase1DHGroupNumbers": [{"Value": 14}],
+        "TunnelInsideCidr": "169.254.77.0/30",
+    }
+    shown = ec2.create_vpn_connection(**asked, Options={"StaticRoutesOnly": True, "TunnelOptions": [options]})[
+        "VpnConnection"
+    ]
+    id, configuration = shown["VpnConnectionId"], shown["CustomerGatewayConfiguration"]
+    ec2.create_vpn_connection_route(VpnConnectionId=id, DestinationCidrBlock="10.200.0.0/16")
+    ec2.enable_vgw_route_propagation(GatewayId=made, RouteTableId=table)
+    told = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]
+    assert told["PropagatingVgws"] == [{"GatewayId": made}]
+    assert [(one["DestinationCidrBlock"], one["State"]) for one in told["Routes"] if one.get("GatewayId") == made] == [
+        ("10.200.0.0/16", "active")
+    ]
+
+    # Who has another key is not let in, and in the clear nothing passes.
+    assert not office.connect(configuration, "10.200.0.0/15", key="another_key")
+    assert lost(two.in_a, HOST, 80)
+    assert why(a, two.address_a, HOST)[1]["what"] == "vpn"
+    assert office.connect(configuration, "10.200.0.0/15")
+    until(lambda: telemetry(ec2, id) == ["UP", "DOWN"])
+    assert fetched(two.in_a, HOST) == f"on premises, to {two.address_a}"
+
+    ec2.disable_vgw_route_propagation(GatewayId=made, RouteTableId=table)
+    assert lost(two.in_a, HOST, 80)
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/16", GatewayId=made)
+    assert fetched(two.in_a, HOST) and why(a, two.address_a, HOST)[0]
+
+    ec2.delete_vpn_connection(VpnConnectionId=id)
+    assert lost(two.in_a, HOST, 80)
+    assert refused(ec2.describe_vpn_connections, VpnConnectionIds=[id]) == "InvalidVpnConnectionID.NotFound"
+    ec2.delete_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/16")
+    assert refused(ec2.delete_vpn_gateway, VpnGatewayId=made) == "IncorrectState"
+    ec2.detach_vpn_gateway(VpnGatewayId=made, VpcId=a.id)
+    ec2.delete_vpn_gateway(VpnGatewayId=made)
+    ec2.delete_customer_gateway(CustomerGatewayId=side["CustomerGatewayId"])

@@ -180,7 +180,7 @@ class Transits:
 
     async def _link(
         self, here: int, name: str, there: int, other: str, addresses: tuple[str, str] = (OUTER, INNER)
-    ) -> tuple[tuple[int, str], tuple[int, str]]:
+    ) -> tuple[tuple[int, str], ...]:
         """Its two ends; soon they carry packets."""
         await kernel.ip(here, f"link add {name} type veth peer name {other} netns {kernel.shown(there)}")
         await kernel.ip(here, f"address add {addresses[0]}/32 dev {name}", f"link set {name} up")
