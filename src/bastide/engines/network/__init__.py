@@ -350,8 +350,8 @@ class Networks(Protocol):
         """Serves AWS's API there, as ``https://localhost``, with no VPC endpoint."""
         ...
 
-    def lacking(self) -> str:
-        """What this machine lacks for networks, empty if nothing."""
+    def lacking(self, *, ipsec: bool = False) -> str:
+        """What this machine lacks for networks, empty if nothing. ipsec: for tunnels of VPN connections as well."""
         ...
 
     async def settle(self, which: Vpc | Transit) -> None:

@@ -27,7 +27,8 @@ from bastide.engines.network import Ipsec, NetworkError, Telemetry, Tunnel, kern
 from bastide.engines.network.vici import Vici
 
 PROGRAM: Final = "charon-systemd"
-PACKAGES: Final = "charon-systemd libcharon-extra-plugins libstrongswan-standard-plugins"
+_PACKAGES: Final = "charon-systemd libcharon-extra-plugins libstrongswan-standard-plugins"
+_PLUGIN: Final = Path("/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so")
 NEAR: Final = "169.254.173.1"
 """Of the link to the peer's place, the end here; `THERE` is the other one."""
 THERE: Final = "169.254.173.2"
@@ -54,6 +55,13 @@ charon-systemd {{
 """
 
 _log = logging.getLogger("bastide.network")
+
+
+def lacking() -> str:
+    """What this machine lacks for tunnels, empty if nothing."""
+    if shutil.which(PROGRAM, path=kernel.PATH) is None or not _PLUGIN.exists():
+        return f"strongSwan with kernel-libipsec (apt-get install {_PACKAGES})"
+    return "" if Path("/dev/net/tun").exists() else "TUN (/dev/net/tun)"
 
 
 def connection(ipsec: Ipsec, tunnel: Tunnel) -> dict[str, Any]:
@@ -122,8 +130,8 @@ class Device:
     async def start(self, back: str) -> None:
         """Listens for the peer; both links are there already. back: the gateway's address on ``in0``. Raises OSError,
         TimeoutError and NetworkError."""
-        if shutil.which(PROGRAM, path=kernel.PATH) is None:
-            raise NetworkError(f"the program {PROGRAM} is not installed (apt-get install {PACKAGES})")
+        if lacks := lacking():
+            raise NetworkError(f"this machine lacks {lacks}")
         await kernel.run(self.namespace, "nft", "-f", "-", given=rules(self.ipsec))
         await kernel.ip(
             self.namespace,

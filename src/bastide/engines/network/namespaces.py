@@ -39,6 +39,7 @@ from bastide.engines.network import (
     kernel,
 )
 from bastide.engines.network.flows import Counts
+from bastide.engines.network.ipsec import lacking
 from bastide.engines.network.peers import Peers
 from bastide.engines.network.resolver import Resolver
 from bastide.engines.network.rules import ruleset
@@ -132,11 +133,11 @@ class Namespaces:
         self._trying: dict[Vpc | Transit, asyncio.Task[None]] = {}
         self._links = 0
 
-    def lacking(self) -> str:
-        """What this machine lacks for networks, empty if nothing. It is looked at until nothing is lacking."""
+    def lacking(self, *, ipsec: bool = False) -> str:
+        """See the port. It is looked at until nothing is lacking."""
         if self._lacking != "":
             self._lacking = self._looked()
-        return self._lacking
+        return self._lacking or (lacking() if ipsec else "")
 
     @staticmethod
     def _looked() -> str:

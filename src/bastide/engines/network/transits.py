@@ -196,8 +196,14 @@ class Transits:
             if held is not None and (held.far, held.device and held.device.ipsec) != (one.far, one.ipsec):
                 await self._part(gate, joint)
             if one.far is not None and joint not in gate.far:
-                with contextlib.suppress(FileNotFoundError):  # declared, and not there: down, and packets are lost
+                try:
                     await self._reach(gate, joint, one.far, one.ipsec)
+                except FileNotFoundError:
+                    pass  # declared, and not there: down, and packets are lost
+                except (OSError, TimeoutError, NetworkError, asyncio.IncompleteReadError):
+                    if one.ipsec is None:
+                        raise
+                    _log.exception("the VPN to %s is down: its tunnels could not be made", one.ipsec.gateway)
         standing = {joint: one for joint, one in plan.joints.items() if joint in gate.links}
         wanted = filters({gate.links[joint]: one.ranges for joint, one in standing.items()})
         if wanted != gate.loaded:

@@ -294,9 +294,10 @@ def unsupported(a: Authorised, *members: str) -> None:
             raise Refused("UnsupportedOperation", f"{member} is not supported by Bastide yet.")
 
 
-def capable(a: Authorised) -> None:
-    """Raises Refused where this machine cannot make networks: what would not be enforced is not recorded either."""
-    lacking = a.engine(Networks).lacking()
+def capable(a: Authorised, *, ipsec: bool = False) -> None:
+    """Raises Refused where this machine cannot make networks: what would not be enforced is not recorded either. ipsec:
+    and tunnels."""
+    lacking = a.engine(Networks).lacking(ipsec=ipsec)
     if lacking:
         raise Refused(
             "UnsupportedOperation",

@@ -157,7 +157,7 @@ def _told(row: Row, link: bool, listening: bool, up: bool) -> str:
     ),
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    noun.capable(a)
+    noun.capable(a, ipsec=True)
     unsupported(a, "VpnConcentratorId", "PreSharedKeyStorage")
     if a.input["Type"] != _IPSEC:
         raise invalid(f"Value ({str(a.input['Type'])[:64]}) for parameter type is invalid.")
