@@ -497,6 +497,32 @@ def _connected(word: str) -> dict[str, Any]:
                 "Tags": tags,
             },
         ),
+        "OwnEnd": ("AWS::EC2::VPNGateway", {"Type": "ipsec.1", "Tags": tags}),
+        "OwnEndHere": ("AWS::EC2::VPCGatewayAttachment", {"VpcId": _ref("Network"), "VpnGatewayId": _ref("OwnEnd")}),
+        "OwnLink": (
+            "AWS::EC2::VPNConnection",
+            {
+                "Type": "ipsec.1",
+                "CustomerGatewayId": _ref("Elsewhere"),
+                "VpnGatewayId": _ref("OwnEnd"),
+                "StaticRoutesOnly": True,
+                "VpnTunnelOptionsSpecifications": [
+                    {"PreSharedKey": "a_key.of_ours", "IKEVersions": [{"Value": "ikev2"}]}
+                ],
+            },
+        ),
+        "Beyond": (
+            "AWS::EC2::VPNConnectionRoute",
+            {
+                "VpnConnectionId": _ref("OwnLink"),
+                "DestinationCidrBlock": "10.11.0.0/16" if word == "one" else "10.12.0.0/16",
+            },
+        ),
+        "Propagated": (
+            "AWS::EC2::VPNGatewayRoutePropagation",
+            {"RouteTableIds": [_ref("Table")], "VpnGatewayId": _ref("OwnEnd")},
+            ["OwnEndHere"],
+        ),
         "Flows": (
             "AWS::EC2::FlowLog",
             {
