@@ -228,7 +228,11 @@ class JobFlow(JobHosts):
         nodes = sorted({host.granted.name for host in hosts if host.granted.name})
         where = f" It runs on {' and '.join(nodes)} of the cluster." if nodes else ""
         await self.show(run, "Training", f"Training image download completed. Training in progress.{where}")
-        await together(self.start(run, row, host, hosts) for host in hosts)
+        try:
+            await together(self.start(run, row, host, hosts) for host in hosts)
+        except OSError:
+            self.unless_lost(run, hosts)
+            raise
 
     async def watch(self, run: Run) -> dict[str, Any]:
         """Until it ends. A spot job whose place others took waits in line again, and begins anew from its checkpoints."""
