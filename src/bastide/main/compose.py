@@ -43,6 +43,7 @@ from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.address import Address
+from bastide.kernel.circuits import Gateways
 from bastide.kernel.outbox import Outbox
 from bastide.main import authority
 from bastide.main.catalogue import SERVICES
@@ -218,6 +219,7 @@ class Platform:
             Optimiser: Optimiser(),
             Networks: networks,
             Links: links,
+            Gateways: ec2.CircuitGateways(),
             Configuration: configuration,
             identity_center.Portal: portal,
             Issuers: issuers,

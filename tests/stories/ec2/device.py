@@ -20,7 +20,9 @@ GATEWAY = "203.0.113.10"
 PROXY = "203.0.113.20"
 """By which it is the way to everything."""
 HOST = "10.200.0.10"
-HOSTS = (HOST, "10.201.0.10", "192.0.2.80")
+BY_CIRCUIT = "10.201.0.10"
+"""What may be reached in the clear."""
+HOSTS = (HOST, BY_CIRCUIT, "192.0.2.80")
 _NETWORK = """
 import http.server, pathlib, subprocess, sys
 def run(*words, **more):
@@ -32,6 +34,7 @@ for one in sys.argv[1:]:
     run("ip", "addr", "add", one + "/32", "dev", "lo")
 run("nft", "-f", "-", text=True, input='''table ip office { chain inward { type filter hook input priority 0;
     iifname "bastide*" udp dport { 500, 4500 } accept
+    iifname "bastide*" ip daddr 10.201.0.10 accept
     iifname "bastide*" drop
 }
 }
@@ -108,6 +111,11 @@ class Device:
         )  # fmt: skip
         assert self.running.stdout is not None and self.running.stdout.readline() == "ready\n"
 
+    def circuit(self, connection: str) -> dict[str, Any]:
+        """A circuit that ends there, as the operator declares it."""
+        where = f"/proc/{self.running.pid}/ns/net"
+        return {"name": "circuit", "connection": connection, "namespace": where, "ranges": ["10.201.0.0/16"]}
+
     @property
     def links(self) -> list[dict[str, Any]]:
         """As the platform's operator declares it."""
@@ -141,6 +149,12 @@ class Device:
         file.write_text("".join(self._connections.values()))
         until(lambda: self._told("--load-all", "--file", str(file)))
         return self._told("--initiate", "--child", name, "--timeout", "60")
+
+    def disconnect(self) -> None:
+        """Takes the tunnels down."""
+        for name in self._connections:
+            self._told("--terminate", "--ike", name, "--force")
+        self._connections.clear()
 
     def _told(self, *words: str) -> bool:
         enter = ("nsenter", f"--target={self.running.pid}", "--net", "--mount", "--")

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from tests.platform import PROGRAM, Account, Running, allow
 from tests.stories.ec2.conftest import Inside, Vpc, make_vpc
-from tests.stories.ec2.device import GATEWAY, HOST, PROXY, Device, device
+from tests.stories.ec2.device import BY_CIRCUIT, GATEWAY, HOST, PROXY, Device, device
 from tests.waiting import until
 
 HTTPS = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443}
@@ -242,7 +242,7 @@ def fetched(client: Inside, there: str) -> str:
 
 
 @pytest.mark.control("ACC-08")
-@pytest.mark.control("NET-01", lacking="no Direct Connect")
+@pytest.mark.control("NET-01")
 @pytest.mark.control("NET-03")
 def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office: Device) -> None:
     ec2, a = two.ec2, two.a
@@ -307,8 +307,8 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
     assert (said, last["what"], last["where"]) == (False, "vpn", to_office[2])
     comes_up(to_office[1], "10.200.0.0/15")
     assert arrives(HOST) and why(a, two.address_a, HOST)[0]
-    assert missed("10.201.0.10")  # a route leads there, but it is not declared to be there
-    said, last = why(a, two.address_a, "10.201.0.10")
+    assert missed(BY_CIRCUIT)  # a route leads there, but it is not declared to be there
+    said, last = why(a, two.address_a, BY_CIRCUIT)
     assert (said, last["what"], last["where"]) == (False, "attachment", to_office[2])
     assert missed("192.0.2.80")
 
@@ -336,6 +336,7 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
     ec2.delete_vpn_connection(VpnConnectionId=to_proxy[1])
     assert missed("192.0.2.80")
 
+    office.disconnect()
     for one in (nowhere, to_office):
         ec2.delete_vpn_connection(VpnConnectionId=one[1])
     for one in (nowhere, to_office, to_proxy):
@@ -346,7 +347,7 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
         ec2.delete_route(RouteTableId=table, DestinationCidrBlock=one)
 
 
-@pytest.mark.control("NET-01", lacking="no Direct Connect")
+@pytest.mark.control("NET-01")
 def test_a_tunnel_of_the_vpcs_own_gateway_is_the_only_path_and_ends_with_its_connection(
     two: Two, office: Device
 ) -> None:
@@ -391,9 +392,97 @@ def test_a_tunnel_of_the_vpcs_own_gateway_is_the_only_path_and_ends_with_its_con
 
     ec2.delete_vpn_connection(VpnConnectionId=id)
     assert lost(two.in_a, HOST, 80)
+    office.disconnect()
     assert refused(ec2.describe_vpn_connections, VpnConnectionIds=[id]) == "InvalidVpnConnectionID.NotFound"
     ec2.delete_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/16")
     assert refused(ec2.delete_vpn_gateway, VpnGatewayId=made) == "IncorrectState"
     ec2.detach_vpn_gateway(VpnGatewayId=made, VpcId=a.id)
     ec2.delete_vpn_gateway(VpnGatewayId=made)
     ec2.delete_customer_gateway(CustomerGatewayId=side["CustomerGatewayId"])
+
+
+@pytest.mark.control("NET-01")
+def test_a_circuit_leads_where_interfaces_and_gateways_do(two: Two, office: Device) -> None:
+    ec2, a, dx = two.ec2, two.a, two.account.client("directconnect")
+    table = a.main_table()
+    asked = {"location": dx.describe_locations()["locations"][0]["locationCode"], "bandwidth": "1Gbps"}
+    made = dx.create_connection(**asked, connectionName="head office")["connectionId"]
+
+    def state() -> str:
+        return str(dx.describe_connections(connectionId=made)["connections"][0]["connectionState"])
+
+    assert state() == "pending"
+    links = a.account.platform.data / "links.json"
+    links.write_text(json.dumps([*office.links, office.circuit(made)]))
+    assert state() == "available"
+
+    # Private: by a Direct Connect gateway to the VPC's own.
+    own = ec2.create_vpn_gateway(Type="ipsec.1")["VpnGateway"]["VpnGatewayId"]
+    ec2.attach_vpn_gateway(VpnGatewayId=own, VpcId=a.id)
+    ec2.enable_vgw_route_propagation(GatewayId=own, RouteTableId=table)
+    private, transit = (
+        dx.create_direct_connect_gateway(directConnectGatewayName=name)["directConnectGateway"][
+            "directConnectGatewayId"
+        ]
+        for name in ("private", "transit")
+    )
+    new = {"virtualInterfaceName": "one", "vlan": 101, "asn": 65000}
+    bare = {"connectionId": made, "newPrivateVirtualInterface": {**new, "directConnectGatewayId": private}}
+    wrong = {
+        "connectionId": made,
+        "newPrivateVirtualInterface": {**new, "virtualGatewayId": own, "authKey": "a-bgp-key"},
+    }
+    assert refused(dx.create_private_virtual_interface, **wrong) == "DirectConnectClientException"
+    interface = dx.create_private_virtual_interface(**bare)["virtualInterfaceId"]
+    assert refused(dx.create_private_virtual_interface, **bare) == "DirectConnectClientException"  # the VLAN is taken
+    assert lost(two.in_a, BY_CIRCUIT, 80)
+    dx.create_direct_connect_gateway_association(directConnectGatewayId=private, gatewayId=own)
+    assert fetched(two.in_a, BY_CIRCUIT) == f"on premises, to {two.address_a}"
+    assert why(a, two.address_a, BY_CIRCUIT)[0]
+    routes = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]["Routes"]
+    assert [one["DestinationCidrBlock"] for one in routes if one.get("GatewayId") == own] == ["10.201.0.0/16"]
+    assert refused(dx.delete_connection, connectionId=made) == "DirectConnectClientException"
+    dx.delete_virtual_interface(virtualInterfaceId=interface)
+    assert lost(two.in_a, BY_CIRCUIT, 80)
+    dx.delete_direct_connect_gateway_association(directConnectGatewayId=private, virtualGatewayId=own)
+    ec2.disable_vgw_route_propagation(GatewayId=own, RouteTableId=table)
+    ec2.detach_vpn_gateway(VpnGatewayId=own, VpcId=a.id)
+    ec2.delete_vpn_gateway(VpnGatewayId=own)
+
+    # Transit: an attachment of the transit gateway, whose tables lead there; the other side is told of the prefixes alone.
+    joint = ec2.create_transit_gateway_vpc_attachment(TransitGatewayId=two.tgw, VpcId=a.id, SubnetIds=[a.subnet])[
+        "TransitGatewayVpcAttachment"
+    ]["TransitGatewayAttachmentId"]
+    prefixes = [{"cidr": "10.1.0.0/16"}]
+    dx.create_direct_connect_gateway_association(
+        directConnectGatewayId=transit, gatewayId=two.tgw, addAllowedPrefixesToDirectConnectGateway=prefixes
+    )
+    [attached] = ec2.describe_transit_gateway_attachments(Filters=[{"Name": "resource-id", "Values": [transit]}])[
+        "TransitGatewayAttachments"
+    ]
+    assert attached["ResourceType"] == "direct-connect-gateway"
+    way = ec2.create_transit_gateway_route_table(TransitGatewayId=two.tgw)["TransitGatewayRouteTable"][
+        "TransitGatewayRouteTableId"
+    ]
+    for id in (joint, attached["TransitGatewayAttachmentId"]):
+        ec2.associate_transit_gateway_route_table(TransitGatewayRouteTableId=way, TransitGatewayAttachmentId=id)
+        ec2.enable_transit_gateway_route_table_propagation(
+            TransitGatewayRouteTableId=way, TransitGatewayAttachmentId=id
+        )
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.201.0.0/16", TransitGatewayId=two.tgw)
+    assert lost(two.in_a, BY_CIRCUIT, 80)
+    new |= {"vlan": 102, "directConnectGatewayId": transit}
+    interface = dx.create_transit_virtual_interface(connectionId=made, newTransitVirtualInterface=new)[
+        "virtualInterface"
+    ]["virtualInterfaceId"]
+    assert fetched(two.in_a, BY_CIRCUIT) == f"on premises, to {two.address_a}"
+    dx.delete_virtual_interface(virtualInterfaceId=interface)
+    assert lost(two.in_a, BY_CIRCUIT, 80)
+    dx.delete_direct_connect_gateway_association(directConnectGatewayId=transit, virtualGatewayId=two.tgw)
+    ec2.delete_route(RouteTableId=table, DestinationCidrBlock="10.201.0.0/16")
+    ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=joint)
+    ec2.delete_transit_gateway_route_table(TransitGatewayRouteTableId=way)
+    for one in (private, transit):
+        dx.delete_direct_connect_gateway(directConnectGatewayId=one)
+    dx.delete_connection(connectionId=made)
+    links.write_text(json.dumps(office.links))

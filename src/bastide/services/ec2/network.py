@@ -9,6 +9,7 @@ from typing import Any
 from bastide.engines.network import Entrance, Group, Interface, Joint, Plan, Rule, Transit, TransitPlan, Vpc, Way, Zone
 from bastide.engines.network.links import Links
 from bastide.kernel import Endpoint
+from bastide.kernel.circuits import Circuit, circuits
 from bastide.kernel.identity import Sealer
 from bastide.policy import Attached, Document, Form
 from bastide.services.ec2 import dhcp_options, internet_gateway, network_acl, vpn_gateway, vpn_tunnel
@@ -32,7 +33,7 @@ from bastide.services.ec2.nouns import (
 from bastide.services.ec2.route_table import way_out
 from bastide.services.ec2.services import PUBLIC, find, outside, prefix_list
 from bastide.services.ec2.subnet import router
-from bastide.services.ec2.transit_noun import ALIVE, Route, attachments, declared, ranges, routes, vpn_of
+from bastide.services.ec2.transit_noun import ALIVE, CIRCUITS, Route, attachments, declared, ranges, routes, vpn_of
 from bastide.services.ec2.transit_noun import OF as OF_TRANSIT
 from bastide.services.ec2.vpc_endpoint import OF, dns_names
 from bastide.store import Row, View
@@ -189,6 +190,10 @@ class Ec2Network:
             if vpn is not None:
                 joints[row.name] = self._vpn(view, vpn, ways.get(table, ()), table)
                 continue
+            if row.doc["Type"] == CIRCUITS:
+                found = [one for one in circuits(view, transit.id) if one.by == row.doc["Resource"]]
+                joints[row.name] = self._circuit(found, ways.get(table, ()), table)
+                continue
             vpc = Vpc(row.account, row.region, row.doc["Resource"])
             joints[row.name] = Joint(ranges(view, row, self._links), ways.get(table, ()), vpc, None, table)
         return TransitPlan(joints)
@@ -198,6 +203,15 @@ class Ec2Network:
         if held is None:
             return Joint((), ways, table=table)
         return Joint(held.far.ranges, ways, None, held.far, table, vpn_tunnel.ipsec(vpn, held.end, self._sealer))
+
+    def _circuit(self, found: Iterable[Circuit], ways: tuple[Way, ...], table: str) -> Joint:
+        """What the first of these circuits that is declared leads to. The other side is told of the prefixes alone."""
+        for one in found:
+            held = self._links.find(one.connection)
+            if held is not None:
+                told = tuple(way for way in ways if not one.prefixes or _within(way.network, one.prefixes))
+                return Joint(held.far.ranges, told, None, held.far, table)
+        return Joint((), ways, table=table)
 
     def _vpn_gateway(self, view: View, transit: Transit) -> TransitPlan | None:
         row = VPN_GATEWAY.get(view, transit.account, transit.region, transit.id)
@@ -210,6 +224,10 @@ class Ec2Network:
             one.name: self._vpn(view, one, inward, row.name)
             for one in VPN_CONNECTION.inside(view, row.account, row.region, row.name)
         }
+        for circuit in circuits(view, row.name):
+            joint = self._circuit([circuit], inward, row.name)
+            if joint.far is not None:
+                joints[circuit.interface] = joint
         own = Joint((vpc.doc["CidrBlock"],), outward, Vpc(row.account, row.region, vpc.name), table=row.name)
         return TransitPlan({row.name: own, **joints})
 
@@ -223,6 +241,10 @@ class Ec2Network:
                 gateways = [one for one in rows if not one.name.startswith(f"{TRANSIT_ATTACHMENT.prefix}-")]
                 found += [Transit(one.doc["Account"], region, one.name) for one in gateways]
         return found
+
+
+def _within(network: str, prefixes: Iterable[str]) -> bool:
+    return any(ipaddress.IPv4Network(network).subnet_of(ipaddress.IPv4Network(one)) for one in prefixes)
 
 
 def _lost(route: Route) -> str:

@@ -14,6 +14,7 @@ from bastide.domain import Refused
 from bastide.engines.network import Transit, Vpc
 from bastide.engines.network.links import Links
 from bastide.kernel import Asked, Authorised, Output
+from bastide.kernel.circuits import circuits, sources
 from bastide.services.ec2 import noun
 from bastide.services.ec2.noun import ask, creating, describes, invalid, naming, unsupported
 from bastide.services.ec2.nouns import ROUTE_TABLE, VPC, VPN_CONNECTION, VPN_GATEWAY
@@ -95,7 +96,7 @@ def _moved(a: Authorised, tx: Transaction, row: Row, vpc: str) -> None:
 @VPN_GATEWAY.does("DeleteVpnGateway", asks=naming("DeleteVpnGateway", VPN_GATEWAY))
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = VPN_GATEWAY.held(a, tx, a.input["VpnGatewayId"])
-    if row.doc["VpcId"] or VPN_CONNECTION.any_inside(tx, a.account, a.region, row.name):
+    if row.doc["VpcId"] or VPN_CONNECTION.any_inside(tx, a.account, a.region, row.name) or sources(tx, row.name):
         raise Refused("IncorrectState", f"The vpnGateway '{row.name}' is in use.")
     gone(tx, row)
     VPN_GATEWAY.drop(a, tx, row)
@@ -153,9 +154,13 @@ def attached(view: View, table: Row, id: str) -> bool:
 
 
 def routes(view: View, row: Row, links: Links) -> dict[str, str]:
-    """Where a gateway leads: by CIDR the connection. Static routes go first; then what would be learnt, which is what the
-    operator declared."""
+    """Where a gateway leads: by CIDR the circuit or the connection. What would be learnt is what the operator declared:
+    circuits go first, then static routes, then what connections would tell."""
     found: dict[str, str] = {}
+    for circuit in circuits(view, row.name):
+        end = links.find(circuit.connection)
+        for cidr in () if end is None else end.far.ranges:
+            found.setdefault(cidr, circuit.interface)
     connections = VPN_CONNECTION.inside(view, row.account, row.region, row.name)
     for one in sorted(connections, key=lambda one: (not one.doc["StaticOnly"], one.created, one.name)):
         far = None if one.doc["StaticOnly"] else declared(view, one, links)
