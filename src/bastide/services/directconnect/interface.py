@@ -7,12 +7,13 @@ not here.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bastide.engines.network import Transit, Vpc
-from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.kernel import Ask, Asked, Authorised, Output, fills
 from bastide.kernel.circuits import Gateways, lead, unlead
+from bastide.kernel.context import tag_keys
 from bastide.services.directconnect.noun import (
     CONNECTION,
     GATEWAY,
@@ -172,14 +173,21 @@ def _declare(kind: str, word: str) -> None:
         lead(tx, row.doc["Target"], row.name, _place(row))
         return {"virtualInterfaceState": "pending"}
 
-    of_connection = [Ask(f"directconnect:Create{word}VirtualInterface", CONNECTION.this)]
+    def asks(verb: str, member: str) -> list[Ask]:
+        @fills("aws:RequestTag/${TagKey}", "aws:TagKeys")
+        def tags(asked: Asked) -> Mapping[str, str | Sequence[str]]:
+            given = asked.input.get(member) or {}
+            pairs = [(str(one.get("key", "")), str(one.get("value", ""))) for one in given.get("tags") or ()]
+            keys = {"aws:tagkeys": tuple(key for key, _ in pairs)} if pairs else {}
+            return {**tag_keys("aws:requesttag/", pairs), **keys}
+
+        return [Ask(f"directconnect:{verb}{word}VirtualInterface", CONNECTION.this, more=tags)]
+
     INTERFACE.operation(
-        f"Create{word}VirtualInterface", asks=of_connection,
+        f"Create{word}VirtualInterface", asks=asks("Create", _NEW[kind]),
         **settling(lambda a, view: concerned(a, view, _named(_given(a, kind)))),
     )(create)  # fmt: skip
-    INTERFACE.operation(
-        f"Allocate{word}VirtualInterface", asks=[Ask(f"directconnect:Allocate{word}VirtualInterface", CONNECTION.this)]
-    )(allocate)
+    INTERFACE.operation(f"Allocate{word}VirtualInterface", asks=asks("Allocate", f"{_NEW[kind]}Allocation"))(allocate)
     INTERFACE.operation(
         f"Confirm{word}VirtualInterface", asks=[Ask(f"directconnect:Confirm{word}VirtualInterface", INTERFACE.this)],
         **settling(lambda a, view: concerned(a, view, _named(a.input))),
