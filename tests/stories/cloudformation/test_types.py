@@ -523,6 +523,26 @@ def _connected(word: str) -> dict[str, Any]:
             {"RouteTableIds": [_ref("Table")], "VpnGatewayId": _ref("OwnEnd")},
             ["OwnEndHere"],
         ),
+        "Circuit": (
+            "AWS::DirectConnect::Connection",
+            {"ConnectionName": word, "Location": "Bastide", "Bandwidth": "1Gbps", "Tags": tags},
+        ),
+        "Between": ("AWS::DirectConnect::DirectConnectGateway", {"DirectConnectGatewayName": "between", "Tags": tags}),
+        "Private": (
+            "AWS::DirectConnect::PrivateVirtualInterface",
+            {
+                "ConnectionId": _at("Circuit.ConnectionId"),
+                "VirtualInterfaceName": "private",
+                "Vlan": 101 if word == "one" else 102,
+                "DirectConnectGatewayId": _at("Between.DirectConnectGatewayId"),
+                "BgpPeers": [{"AddressFamily": "ipv4", "Asn": "65000"}],
+                "Tags": tags,
+            },
+        ),
+        "Joined": (
+            "AWS::DirectConnect::DirectConnectGatewayAssociation",
+            {"DirectConnectGatewayId": _at("Between.DirectConnectGatewayId"), "AssociatedGatewayId": _ref("OwnEnd")},
+        ),
         "Flows": (
             "AWS::EC2::FlowLog",
             {
