@@ -163,6 +163,24 @@ async def _create_vpn(r: Resource) -> None:
     r.thing.attributes = {"VpnConnectionId": r.physical}
 
 
+async def _read_vpn(r: Resource) -> dict[str, Any] | None:
+    told = await r.seen("DescribeVpnConnections", {"VpnConnectionIds": [r.physical]})
+    if not told or not told["VpnConnections"]:
+        return None
+    held = told["VpnConnections"][0]
+    return {name: held[name] for name in _VPN if held.get(name)} | {
+        "StaticRoutesOnly": held["Options"]["StaticRoutesOnly"]
+    }
+
+
+async def _read_vpn_route(r: Resource) -> dict[str, Any] | None:
+    asked = {"VpnConnectionIds": [r.get("VpnConnectionId")]}
+    told = await r.seen("DescribeVpnConnections", asked)
+    routes = told["VpnConnections"][0]["Routes"] if told and told["VpnConnections"] else []
+    there = any(one["DestinationCidrBlock"] == r.get("DestinationCidrBlock") for one in routes)
+    return r.only("VpnConnectionId", "DestinationCidrBlock") if there else None
+
+
 async def _create_vpn_route(r: Resource) -> None:
     await r.do("CreateVpnConnectionRoute", r.only("VpnConnectionId", "DestinationCidrBlock"), key="create")
     r.thing.physical = f"{r.get('VpnConnectionId')}|{r.get('DestinationCidrBlock')}"
@@ -312,7 +330,8 @@ TYPES: Final = (
          _dropped("DeleteCustomerGateway", "CustomerGatewayId"), retag, None,
          calls_of("ec2", ["CreateCustomerGateway", "DeleteCustomerGateway", *_TAGS]), frozenset(),
          arn_of("customer-gateway")),
-    Type("AWS::EC2::VPNConnection", "ec2", _create_vpn, _dropped("DeleteVpnConnection", "VpnConnectionId"), retag, None,
+    Type("AWS::EC2::VPNConnection", "ec2", _create_vpn, _dropped("DeleteVpnConnection", "VpnConnectionId"), retag,
+         _read_vpn,
          calls_of("ec2", ["CreateVpnConnection", "DeleteVpnConnection", *_TAGS]),
          frozenset({"CustomerGatewayId", "TransitGatewayId", "VpnGatewayId", *_VPN_OPTIONS}), arn_of("vpn-connection")),
     Type("AWS::EC2::VPNGateway", "ec2",
@@ -320,7 +339,7 @@ TYPES: Final = (
                attributes={"VPNGatewayId": "VpnGatewayId"}),
          _dropped("DeleteVpnGateway", "VpnGatewayId"), retag, None,
          calls_of("ec2", ["CreateVpnGateway", "DeleteVpnGateway", *_TAGS]), frozenset(), arn_of("vpn-gateway")),
-    Type("AWS::EC2::VPNConnectionRoute", "ec2", _create_vpn_route, _delete_vpn_route, None, None,
+    Type("AWS::EC2::VPNConnectionRoute", "ec2", _create_vpn_route, _delete_vpn_route, None, _read_vpn_route,
          calls_of("ec2", ["CreateVpnConnectionRoute", "DeleteVpnConnectionRoute"])),
     Type("AWS::EC2::VPNGatewayRoutePropagation", "ec2", _propagate, _stop_propagating, _repropagate, None,
          calls_of("ec2", ["EnableVgwRoutePropagation", "DisableVgwRoutePropagation"])),
