@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from bastide.kernel import Ask, Authorised, Output, anything
@@ -19,7 +20,8 @@ from bastide.services.directconnect.noun import (
 )
 from bastide.store import Row, Transaction, View
 
-LOCATION: Final = "Bastide"
+_HERE: Final = "Bastide"
+_CODE: Final = re.compile(r"[A-Za-z0-9-]{2,32}")
 _BANDWIDTHS: Final = ("1Gbps", "10Gbps", "100Gbps", "400Gbps")
 
 
@@ -43,7 +45,7 @@ def shown(a: Authorised, row: Row) -> Output:
 @CONNECTION.reads("DescribeLocations", asks=[Ask("directconnect:DescribeLocations", anything)])
 def locations(a: Authorised, view: View) -> Output:
     one = {
-        "locationCode": LOCATION, "locationName": "The machine that Bastide runs on", "region": a.region,
+        "locationCode": _HERE, "locationName": "The machine that Bastide runs on", "region": a.region,
         "availablePortSpeeds": ["1G", "10G", "100G", "400G"], "availableProviders": [],
     }  # fmt: skip
     return {"locations": [one]}
@@ -52,13 +54,12 @@ def locations(a: Authorised, view: View) -> Output:
 @CONNECTION.operation("CreateConnection", asks=[Ask("directconnect:CreateConnection", anything)])
 def create(a: Authorised, tx: Transaction) -> Output:
     refuse(a.input, "lagId", "requestMACSec", "providerName", "billingMode")
-    if a.input["location"] != LOCATION:
-        raise wrong(
-            f"The location {str(a.input['location'])[:64]} does not exist; DescribeLocations tells those there are."
-        )
+    location = str(a.input["location"])  # one of AWS's is as good: where a circuit ends, the operator declares
+    if not _CODE.fullmatch(location):
+        raise wrong(f"The location {location[:64]} does not exist.")
     if a.input["bandwidth"] not in _BANDWIDTHS:
         raise wrong(f"A dedicated connection has a bandwidth of {', '.join(_BANDWIDTHS)}.")
-    doc = {"Name": a.input["connectionName"], "Location": LOCATION, "Bandwidth": a.input["bandwidth"]}
+    doc = {"Name": a.input["connectionName"], "Location": location, "Bandwidth": a.input["bandwidth"]}
     row = CONNECTION.create(a, tx, new_id("dxcon"), doc, tags=tags_of(a.input))
     return {**shown(a, row), "connectionState": "requested"}
 
