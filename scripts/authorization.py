@@ -118,9 +118,11 @@ _TASK = base64.b64encode(
     json.dumps({"taskId": "name", "sourceArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name"}).encode()
 ).decode()
 _TEXTS = {
+    "codebuild.id": "name:name",
     "aliasname": "alias/name",
     "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
+    "apigateway.authorizercredentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.credentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.path": "/cloudwatchRoleArn",
     "apigateway.value": f"arn:aws:iam::{ACCOUNT}:role/name",
@@ -158,6 +160,7 @@ _TEXTS = {
     "codebuild.reportgrouparns": f"arn:aws:codebuild:{REGION}:{ACCOUNT}:report-group/name",
     "codebuild.servicerole": f"arn:aws:iam::{ACCOUNT}:role/name",
     "codebuild.serviceroleoverride": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "codedeploy.servicerolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "events.arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.eventbusarn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/name",
     "events.archivearn": f"arn:aws:events:{REGION}:{ACCOUNT}:archive/name",
@@ -197,7 +200,17 @@ _TEXTS = {
 }
 
 
-_CIPHERTEXT = encrypt(new_material(), _TEXTS["keyid"], 1, b"text", {})
+_BEHIND = {"type": "aws_proxy", "credentials": f"arn:aws:iam::{ACCOUNT}:role/name"}
+_OPENAPI = {
+    "swagger": "2.0",
+    "info": {"title": "name"},
+    "paths": {"/": {"get": {"x-amazon-apigateway-integration": _BEHIND}}},
+}
+_BLOBS = {
+    "CiphertextBlob": encrypt(new_material(), _TEXTS["keyid"], 1, b"text", {}),
+    "body": json.dumps(_OPENAPI).encode(),
+}
+"""Blobs that questions look into."""
 _POLICY = json.dumps(
     {
         "Version": "2012-10-17",
@@ -223,9 +236,17 @@ _ROWS = (
     Row("codecommit:Repository", ACCOUNT, REGION, "name", {"id": "id"}),
     Row("codecommit:RepositoryName", ACCOUNT, REGION, "id", {"name": "name"}),
     Row("codecommit:PullRequest", ACCOUNT, REGION, f"{7:012d}", {"repository": "id", "destination": "refs/heads/main"}),
+    Row("codedeploy:Deployment", ACCOUNT, REGION, "name", {"applicationName": "name", "deploymentGroupName": "name"}),
     Row("codecommit:Comment", ACCOUNT, REGION, "name", {"repository": "id"}),
     Row("iam:ServiceSpecificCredential", ACCOUNT, "", "name/name", {"ServiceName": "codecommit.amazonaws.com"}),
     Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
+    Row(
+        "codebuild:Build",
+        ACCOUNT,
+        REGION,
+        "name:name",
+        {"projectName": "name", "serviceRole": f"arn:aws:iam::{ACCOUNT}:role/name"},
+    ),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""
@@ -257,6 +278,7 @@ def _name(kind: Kind) -> str:
 
 _NAMES = {
     "sagemaker:ModelPackage": "name/1", "codeartifact:Repository": "name/name", "codeartifact:PackageGroup": "name/name",
+    "codedeploy:DeploymentGroup": "name/name",
 }  # fmt: skip
 """Kinds whose names have a form."""
 
@@ -282,7 +304,7 @@ def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) 
         return 1.0
     if type == "boolean":
         return True
-    return _CIPHERTEXT if member == "CiphertextBlob" else b"bytes"
+    return _BLOBS.get(member, b"bytes")
 
 
 def inputs(operation: Operation, registry: Registry) -> Iterator[dict[str, Any]]:

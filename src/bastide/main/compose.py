@@ -58,7 +58,9 @@ from bastide.services import (
     codeartifact,
     codebuild,
     codecommit,
+    codedeploy,
     codepipeline,
+    config,
     ec2,
     ecr,
     events,
@@ -119,12 +121,15 @@ class Platform:
     queues: sqs.Upkeep
     post: sns.Post
     clockwork: scheduler.Clockwork
+    evaluator: config.Evaluator
+    monitors: sagemaker.Monitors
     streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
     flow_logs: ec2.FlowLogs
     triggers: codecommit.Triggers
     poller: codepipeline.Poller
+    deployer: codedeploy.Deployer
     cluster: Cluster | None
 
     @classmethod
@@ -282,6 +287,8 @@ class Platform:
         notifications.subscribe(outbox)
         poller = codepipeline.Poller(calls)
         poller.subscribe(outbox)
+        deployer = codedeploy.Deployer(calls)
+        deployer.subscribe(outbox)
         delivery = Delivery(calls)
         expiry = s3.Expiry(calls)
         with store.reading() as view:
@@ -336,12 +343,15 @@ class Platform:
             sqs.Upkeep(calls),
             post,
             scheduler.Clockwork(calls),
+            config.Evaluator(calls),
+            sagemaker.Monitors(calls),
             firehose.Flusher(calls),
             telling,
             notifications,
             ec2.FlowLogs(calls),
             triggers,
             poller,
+            deployer,
             ray,
         )
         journal.start()
@@ -352,6 +362,8 @@ class Platform:
         platform.queues.start()
         post.start()
         platform.clockwork.start()
+        platform.evaluator.start()
+        platform.monitors.start()
         platform.streams.start()
         telling.start()
         notifications.start()
@@ -372,6 +384,7 @@ class Platform:
         platform.scaler.start()
         await sagemaker.recover(calls)
         poller.start()
+        deployer.start()
         await executions.start()
         await states.recover(executions)
         return platform
@@ -475,11 +488,14 @@ class Platform:
         await self.queues.close()
         await self.post.close()
         await self.clockwork.close()
+        await self.evaluator.close()
+        await self.monitors.close()
         await self.streams.close()
         await self.telling.close()
         await self.notifications.close()
         await self.triggers.close()
         await self.poller.close()
+        await self.deployer.close()
         await self.outbox.close()
         await self.keeper.close()
         await self.last_use.close()

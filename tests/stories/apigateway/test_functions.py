@@ -226,7 +226,8 @@ def test_what_would_reach_nothing_is_refused(place: Place) -> None:
     api, account = place.api, place.account
     named = {"restApiId": api.id, "resourceId": api.resource("refused"), "httpMethod": "GET"}
     for given, words in (
-        ({"authorizationType": "COGNITO_USER_POOLS"}, "authorizers"),
+        ({"authorizationType": "COGNITO_USER_POOLS"}, "no user pools"),
+        ({"authorizationType": "CUSTOM"}, "authorizer ID"),
         ({"authorizationType": "NONE", "apiKeyRequired": True}, "apiKeyRequired"),
     ):
         with pytest.raises(ClientError, match=words):
@@ -236,7 +237,8 @@ def test_what_would_reach_nothing_is_refused(place: Place) -> None:
     role = account.role("Integrates", allow("sagemaker:InvokeEndpoint"), trust=GATEWAY)
     post = {"integrationHttpMethod": "POST"}
     for given, words in (
-        ({"type": "MOCK"}, "type MOCK"),
+        ({"type": "MOCK", "requestTemplates": {"application/json": "$input"}}, "mapping language"),
+        ({"type": "MOCK", "requestTemplates": {"application/json": "{}"}}, "statusCode"),
         ({"type": "HTTP_PROXY", "uri": "https://example.com", **post}, "type HTTP_PROXY"),
         ({"type": "AWS_PROXY", "uri": sagemaker, **post}, "functions/FUNCTION-ARN"),
         ({"type": "AWS", "uri": sagemaker, **post}, "needs credentials"),
@@ -319,7 +321,7 @@ def test_an_api_is_a_stack(place: Place) -> None:
     assert api.call("/x", stage="live")[0] == 403
     bad = {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": "n", "Body": {"openapi": "3.0.1"}}}
     assert stacks.create("bad", stack({"A": bad}))["StackStatus"] == "ROLLBACK_COMPLETE"
-    assert any("Body is not supported" in reason for _, _, reason in stacks.story("bad"))
+    assert any("info.title is needed" in reason for _, _, reason in stacks.story("bad"))
 
 
 @pytest.mark.control("NET-04")

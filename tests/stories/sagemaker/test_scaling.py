@@ -60,7 +60,8 @@ def test_a_variant_grows_under_load_and_shrinks_by_schedule(workshop: Workshop, 
     account.client("iam").create_service_linked_role(AWSServiceName=linked)
     account.role("Hosting", allow(*(f"application-autoscaling:{one}" for one in ACTIONS)))
     scaling = account.client("application-autoscaling", account.as_role("Hosting"))
-    arn = scaling.register_scalable_target(**WHAT, MinCapacity=1, MaxCapacity=2)["ScalableTargetARN"]
+    own = f"arn:aws:iam::{account.id}:role/Mine"  # the service's own is used, whatever role is named, as on AWS
+    arn = scaling.register_scalable_target(**WHAT, MinCapacity=1, MaxCapacity=2, RoleARN=own)["ScalableTargetARN"]
     [target] = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     assert (target["ScalableTargetARN"], target["MaxCapacity"]) == (arn, 2)
     assert target["RoleARN"].endswith("/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint")

@@ -56,6 +56,7 @@ class Declared:
     replaced: Any
     metadata: Any
     creation: Mapping[str, Any]
+    updating: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class Template:
         found: dict[str, set[str]] = {}
         for name, one in active.items():
             needed = {other for other in one.depends if other in active}
-            for other, _ in references(one.properties, scope):
+            for other, _ in references([one.properties, one.updating], scope):
                 if other in active:
                     needed.add(other)
                 elif other in self.resources:
@@ -241,14 +242,19 @@ def _resource(name: str, given: Any) -> Declared:
     condition = given.get("Condition") or ""
     if not isinstance(condition, str):
         raise refused(f"Template format error: Condition of {name} must be a name.")
-    if given.get("UpdatePolicy"):
+    updating = given.get("UpdatePolicy") or {}
+    if updating and (
+        type != "AWS::Lambda::Alias"
+        or not isinstance(updating, dict)
+        or set(updating) != {"CodeDeployLambdaAliasUpdate"}
+    ):
         raise refused(f"Template error: UpdatePolicy of {name} has no effect on {type[:64]}; please leave it out.")
     creation = given.get("CreationPolicy") or {}
     if creation and type != "AWS::CloudFormation::WaitCondition":
         raise refused(f"Template error: CreationPolicy of {name} has no effect on {type[:64]}; please leave it out.")
     return Declared(
         name, type, properties, tuple(depends), condition, given.get("DeletionPolicy"), given.get("UpdateReplacePolicy"),
-        given.get("Metadata"), creation if isinstance(creation, dict) else {},
+        given.get("Metadata"), creation if isinstance(creation, dict) else {}, updating,
     )  # fmt: skip
 
 
@@ -265,7 +271,7 @@ def _check_references(template: Template, conditions: Mapping[str, Any]) -> None
             )
         missing |= {
             name
-            for name, attribute in references(one.properties)
+            for name, attribute in references([one.properties, one.updating])
             if name not in known or (attribute and name not in template.resources)
         }
     if missing:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -16,13 +16,16 @@ from bastide.kernel import Ask, Authorised, Output, each, principals
 from bastide.policy import Document, Form
 from bastide.services.apigateway.noun import (
     ACCOUNT,
+    AUTHORIZER,
     DEPLOYMENT,
     GATEWAY,
     INDEX,
+    MODEL,
     MOST,
     RESOURCE,
     REST_API,
     STAGE,
+    VALIDATOR,
     absent,
     api,
     ask,
@@ -40,7 +43,7 @@ _MOST_POLICY: Final = 8192
 _PRIVATE: Final = "PRIVATE"
 
 
-def _checked_policy(row: Row, tx: Transaction, text: str | None) -> None:
+def checked_policy(row: Row, tx: Transaction, text: str | None) -> None:
     """Keeps an API's policy, its short resources written out; raises BadRequestException."""
     if not text:
         row.doc.pop("_policy", None)
@@ -74,7 +77,7 @@ def _whole(row: Row, given: str) -> str:
     return given
 
 
-def _endpoint(given: dict[str, Any] | None) -> dict[str, Any]:
+def endpoint_of(given: dict[str, Any] | None) -> dict[str, Any]:
     configuration = given or {}
     types = list(configuration.get("types") or ["REGIONAL"])
     if types not in (["REGIONAL"], [_PRIVATE]):
@@ -117,27 +120,30 @@ _REQUEST: Final = {
 
 @REST_API.operation("CreateRestApi", asks=ask("POST", "/restapis", _REQUEST))
 def create(a: Authorised, tx: Transaction) -> Output:
-    given = a.input
+    return shown(made(a, tx, a.input, tags_given(a)))
+
+
+def made(a: Authorised, tx: Transaction, given: Mapping[str, Any], tags: dict[str, str]) -> Row:
+    """A new API with nothing but its root; raises Refused."""
     unsupported(given, "cloneFrom", "minimumCompressionSize", "securityPolicy", "endpointAccessMode")
     if given.get("apiKeySource") not in (None, "HEADER"):
         raise bad("apiKeySource: there are no API keys in Bastide yet.")
     if len(tx.scan(REST_API.key, a.account, a.region, limit=MOST)) == MOST:
         raise Refused("LimitExceededException", f"An account has at most {MOST} APIs.", 429)
-    tags = tags_given(a)
     id, root = new(), new()
     doc = {
         "name": given["name"], "description": given.get("description"), "version": given.get("version"),
         "binaryMediaTypes": list(given.get("binaryMediaTypes") or ()),
-        "endpoint": _endpoint(given.get("endpointConfiguration")),
+        "endpoint": endpoint_of(given.get("endpointConfiguration")),
         "closed": bool(given.get("disableExecuteApiEndpoint")), "root": root,
     }  # fmt: skip
     row = Row(REST_API.key, a.account, a.region, id, doc, tags=tags)
-    _checked_policy(row, tx, given.get("policy"))
+    checked_policy(row, tx, given.get("policy"))
     REST_API.insert(tx, row, a.operation.name, a.request.id)
     tx.insert(Row(INDEX, "", "", id, {"account": a.account, "region": a.region}), keep=False)
     _write(a, tx, Row(RESOURCE, a.account, a.region, f"{id}/{root}", {"path": "/", "methods": {}}))
     row.created = tx.now
-    return shown(row)
+    return row
 
 
 def _write(a: Authorised, tx: Transaction, row: Row) -> None:
@@ -174,7 +180,7 @@ def update(a: Authorised, tx: Transaction) -> Output:
         a,
         {
             "/name": put("name", needed=True), "/description": put("description"), "/version": put("version"),
-            "/disableExecuteApiEndpoint": closed, "/policy": lambda _, value: _checked_policy(row, tx, value),
+            "/disableExecuteApiEndpoint": closed, "/policy": lambda _, value: checked_policy(row, tx, value),
         },
     )  # fmt: skip
     REST_API.change(tx, row, a.operation.name, a.request.id)
@@ -184,7 +190,7 @@ def update(a: Authorised, tx: Transaction) -> Output:
 @REST_API.operation("DeleteRestApi", asks=ask("DELETE", "/restapis/{restApiId}"))
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = api(a, tx)
-    for kind in (STAGE, DEPLOYMENT, RESOURCE):
+    for kind in (STAGE, DEPLOYMENT, RESOURCE, MODEL, VALIDATOR, AUTHORIZER):
         while rows := tx.scan(kind, a.account, a.region, prefix=f"{row.name}/", limit=MOST):
             for one in rows:
                 tx.delete(one, event=a.operation.name, request_id=a.request.id)
@@ -215,23 +221,29 @@ def resource_shown(row: Row, *, methods: bool = False) -> Output:
 @REST_API.operation("CreateResource", asks=ask("POST", "/restapis/{restApiId}/resources/{parentId}"))
 def create_resource(a: Authorised, tx: Transaction) -> Output:
     row, parent, part = api(a, tx), resource(a, tx, a.input["parentId"]), a.input["pathPart"]
+    rows = tx.scan(RESOURCE, a.account, a.region, prefix=f"{row.name}/", limit=MOST)
+    return resource_shown(child(a, tx, row, parent, part, rows))
+
+
+def child(a: Authorised, tx: Transaction, row: Row, parent: Row, part: str, rows: Sequence[Row]) -> Row:
+    """A new resource below another; rows: all that the API has. Raises Refused."""
     if not _PART.fullmatch(part):
         raise bad("Resource's path part only allow a-zA-Z0-9._-: or a valid greedy path variable and curly braces.")
     if parent.doc["path"].endswith("+}"):
         raise bad(f"Cannot create a child of a resource with a greedy path variable: {parent.doc['path']}")
-    rows = tx.scan(RESOURCE, a.account, a.region, prefix=f"{row.name}/", limit=MOST)
-    if len(rows) == MOST:
+    if len(rows) >= MOST:
         raise Refused("LimitExceededException", f"An API has at most {MOST} resources.", 429)
-    siblings = [one.doc["part"] for one in rows if one.doc.get("parent") == a.input["parentId"]]
+    id = parent.name.partition("/")[2]
+    siblings = [one.doc["part"] for one in rows if one.doc.get("parent") == id]
     if part in siblings:
         raise Refused("ConflictException", "Another resource with the same parent already has this name: " + part, 409)
     if part[0] == "{" and any(one[0] == "{" for one in siblings):
         raise bad("A sibling of this resource already has a variable path part: only one is allowed.")
     path = f"{parent.doc['path'].rstrip('/')}/{part}"
-    doc = {"parent": a.input["parentId"], "part": part, "path": path, "methods": {}}
-    made = Row(RESOURCE, a.account, a.region, f"{row.name}/{new(6)}", doc)
-    _write(a, tx, made)
-    return resource_shown(made)
+    doc = {"parent": id, "part": part, "path": path, "methods": {}}
+    found = Row(RESOURCE, a.account, a.region, f"{row.name}/{new(6)}", doc)
+    _write(a, tx, found)
+    return found
 
 
 @REST_API.reads("GetResource", asks=ask("GET", "/restapis/{restApiId}/resources/{resourceId}"))

@@ -99,9 +99,9 @@ def register(a: Authorised, tx: Transaction) -> Output:
             raise Refused("ValidationException", f"{member} is needed for a target that is not registered yet.")
     bounds(doc)
     _check_variant(a, tx, endpoint, variant)
+    # Whatever RoleARN says: of a service that has a service-linked role that one is used (API Reference,
+    # RegisterScalableTarget), and what is described names it.
     role = f"arn:aws:iam::{a.account}:role/aws-service-role/{PRINCIPAL}/{LINKED_ROLE}"
-    if given.get("RoleARN") not in (None, role):
-        raise Refused("ValidationException", f"RoleARN is not supported by Bastide except {role}, which it makes.")
     if tx.get("iam:Role", a.account, "", LINKED_ROLE.lower()) is None:
         a.forward(tx, "iam", "CreateServiceLinkedRole", {"AWSServiceName": PRINCIPAL}, via=PRINCIPAL)
     state = {

@@ -26,6 +26,7 @@ from bastide.services.cloudformation.intake import importer, pseudo, zones_of
 from bastide.services.cloudformation.record import Held, State
 from bastide.services.cloudformation.resource import Cancelled, Resource, Stack, Thing, mark
 from bastide.services.cloudformation.types import is_custom, type_of
+from bastide.services.cloudformation.types.deployments import policy_of
 from bastide.store import Row, Transaction
 
 _log = logging.getLogger("bastide.cloudformation")
@@ -331,6 +332,9 @@ class Making:
                 check_name(held.now, thing)
         if action == "update" and held.now is not None:
             thing.physical, thing.attributes = held.now.physical, dict(held.now.attributes)
+            thing.attributes.pop("_update", None)
+            if policy := policy_of(templates.resolve(declared.updating, scope)):
+                thing.attributes["_update"] = policy
         if held.doc.get("action") == "replace" and held.doc.get("done") and held.before is not None:
             held.spares.append(held.before)  # an update that failed and was not undone left it
         held.before = None

@@ -121,6 +121,8 @@ class Runner:
         places: list[Dimensions] = [(), (name,)]
         resource = f"{what.name}:{what.qualifier}" if what.qualifier else what.name
         places.append((name, ("Resource", resource)))
+        if what.qualifier and what.qualifier != to.version:  # an alias may share its events between two
+            places.append((("ExecutedVersion", to.version), name, ("Resource", resource)))
         for metric, value in values.items():
             for place in places:
                 meter.record(what.account, what.region, _NAMESPACE, place, metric, value, unit)

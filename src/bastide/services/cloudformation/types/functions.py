@@ -10,6 +10,7 @@ from typing import Any, Final
 from bastide.domain import Refused
 from bastide.engines.templates import text
 from bastide.services.cloudformation.resource import Resource, Type
+from bastide.services.cloudformation.types import deployments
 from bastide.services.cloudformation.types.regular import Tagging, calls_of, regular
 
 # -- Lambda ------------------------------------------------------------------------------------------------------------
@@ -173,7 +174,14 @@ def _alias(r: Resource) -> dict[str, Any]:
 
 
 async def _update_alias(r: Resource) -> None:
-    await r.do("UpdateAlias", _alias(r), key="update")
+    policy, before = r.thing.attributes.get("_update"), str(r.old.get("FunctionVersion"))
+    asked = _alias(r)
+    if r.key == "undo":  # at once, as it was, whatever a deployment had made of it
+        await deployments.end_shift(r)
+        asked.setdefault("RoutingConfig", {"AdditionalVersionWeights": {}})
+    elif policy and r.changed("FunctionVersion"):
+        await deployments.shift(r, policy, before)
+    await r.do("UpdateAlias", asked, key="update")
 
 
 async def _delete_alias(r: Resource) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
+
 from bastide.domain import Refused
+from bastide.engines.templates import text
 from bastide.services.cloudformation.resource import Resource, Type
 from bastide.services.cloudformation.types.identity import document
 from bastide.services.cloudformation.types.regular import calls_of
@@ -40,20 +44,69 @@ async def _retag(r: Resource, arn: str) -> None:
 
 # -- APIs --------------------------------------------------------------------------------------------------------------
 
-_IDLE: Final = ("Body", "BodyS3Location", "CloneFrom", "Parameters", "Mode", "FailOnWarnings", "MinimumCompressionSize")
+_IDLE: Final = ("CloneFrom", "MinimumCompressionSize")
 _API: Final = (
     "Name", "Description", "Version", "BinaryMediaTypes", "EndpointConfiguration", "DisableExecuteApiEndpoint",
     "SecurityPolicy", "EndpointAccessMode",
 )  # fmt: skip
+_MOST_BODY: Final = 1 << 20
 
 
 def _api_arn(r: Resource) -> str:
     return f"arn:aws:apigateway:{r.stack.region}::/restapis/{r.physical}"
 
 
+async def _body(r: Resource) -> bytes:
+    """The OpenAPI document, of the template or from S3; empty if there is none."""
+    given, place = r.get("Body"), r.get("BodyS3Location")
+    if given:
+        return text(given).encode() if isinstance(given, str) else orjson.dumps(given)
+    if not place:
+        return b""
+    asked = {"Bucket": place.get("Bucket"), "Key": place.get("Key")}
+    if place.get("Version"):
+        asked["VersionId"] = place["Version"]
+    if place.get("ETag"):
+        asked["IfMatch"] = place["ETag"]
+    told = await r.read("GetObject", asked, service="s3")
+    found = b""
+    try:
+        async for piece in told["Body"]:
+            found += piece
+            if len(found) > _MOST_BODY:
+                raise Refused("ValidationError", f"BodyS3Location has more than {_MOST_BODY} bytes.")
+    finally:
+        await told["Body"].aclose()
+    return found
+
+
+async def _import(r: Resource, body: bytes, key: str) -> None:
+    """Puts what a document says into the API, and what the template says of it over that."""
+    mode = r.get("Mode") or "overwrite"
+    asked: dict[str, Any] = {"restApiId": r.physical, "mode": mode, "body": body}
+    if r.get("Parameters"):
+        asked["parameters"] = {name: str(one) for name, one in r.get("Parameters").items()}
+    if r.get("FailOnWarnings") in (True, "true"):
+        asked["failOnWarnings"] = True
+    await r.do("PutRestApi", asked, key=key)
+    patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in _TOLD if r.get(name)]
+    if r.get("Policy"):
+        patches.append(_replace("/policy", document(r.get("Policy"))))
+    elif r.old.get("Policy"):
+        patches.append(_replace("/policy", None))
+    if patches:
+        await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": patches}, key=key)
+
+
+_TOLD: Final = ("Name", "Description", "Version")
+
+
 async def _api(r: Resource) -> None:
     _refuse(r, *_IDLE)
+    body = await _body(r)
     asked = {**r.only(*_API), "tags": {one["Key"]: one["Value"] for one in r.tags()}}
+    if body:
+        asked.setdefault("Name", r.name(100))
     if r.get("ApiKeySourceType"):
         asked["apiKeySource"] = r.get("ApiKeySourceType")
     if r.get("Policy"):
@@ -61,14 +114,26 @@ async def _api(r: Resource) -> None:
     made = await r.do("CreateRestApi", asked, key="create")
     r.thing.physical = made["id"]
     r.thing.attributes = {"RestApiId": made["id"], "RootResourceId": made["rootResourceId"]}
+    if body:
+        try:
+            await _import(r, body, "import")
+        except Refused:
+            await r.drop("DeleteRestApi", {"restApiId": r.physical})
+            r.thing.physical = ""
+            raise
 
 
 async def _update_api(r: Resource) -> None:
     _refuse(r, *_IDLE)
-    patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in ("Name", "Description", "Version")]
-    patches.append(_replace("/disableExecuteApiEndpoint", _truth(r.get("DisableExecuteApiEndpoint"))))
-    patches.append(_replace("/policy", document(r.get("Policy")) if r.get("Policy") else None))
-    await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": patches}, key="update")
+    body = await _body(r)
+    if body:
+        await _import(r, body, f"import/{r.run}"[:60])
+    else:
+        patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in _TOLD]
+        patches.append(_replace("/policy", document(r.get("Policy")) if r.get("Policy") else None))
+        await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": patches}, key="update")
+    closed = [_replace("/disableExecuteApiEndpoint", _truth(r.get("DisableExecuteApiEndpoint")))]
+    await r.do("UpdateRestApi", {"restApiId": r.physical, "patchOperations": closed}, key="closed")
     await _retag(r, _api_arn(r))
 
 
@@ -189,6 +254,70 @@ async def _delete_stage(r: Resource) -> None:
     await r.drop("DeleteStage", _stage_named(r))
 
 
+# -- what requests are to have, and who says who may call ---------------------------------------------------------------
+
+
+async def _model(r: Resource) -> None:
+    name = str(r.get("Name") or re.sub(r"[^A-Za-z0-9]", "", r.name(100)))
+    schema = r.get("Schema")
+    asked = {
+        **r.only("RestApiId", "Description"),
+        "name": name,
+        "contentType": r.get("ContentType") or "application/json",
+    }
+    await r.do("CreateModel", {**asked, "schema": document(schema) if schema else "{}"}, key="create")
+    r.thing.physical = name
+
+
+async def _update_model(r: Resource) -> None:
+    patches = [_replace("/description", r.get("Description")), _replace("/schema", document(r.get("Schema") or {}))]
+    asked = {"restApiId": r.get("RestApiId"), "modelName": r.physical, "patchOperations": patches}
+    await r.do("UpdateModel", asked, key=f"update/{r.run}"[:60])
+
+
+async def _delete_model(r: Resource) -> None:
+    await r.drop("DeleteModel", {"restApiId": r.get("RestApiId"), "modelName": r.physical})
+
+
+async def _validator(r: Resource) -> None:
+    made = await r.do("CreateRequestValidator", r.properties, key="create")
+    r.thing.physical = made["id"]
+    r.thing.attributes = {"RequestValidatorId": made["id"]}
+
+
+async def _update_validator(r: Resource) -> None:
+    names = ("ValidateRequestBody", "ValidateRequestParameters")
+    patches = [_replace(f"/{name[0].lower()}{name[1:]}", _truth(r.get(name))) for name in names]
+    asked = {"restApiId": r.get("RestApiId"), "requestValidatorId": r.physical, "patchOperations": patches}
+    await r.do("UpdateRequestValidator", asked, key=f"update/{r.run}"[:60])
+
+
+async def _delete_validator(r: Resource) -> None:
+    await r.drop("DeleteRequestValidator", {"restApiId": r.get("RestApiId"), "requestValidatorId": r.physical})
+
+
+_AUTHORIZER: Final = (
+    "Name", "Type", "AuthType", "AuthorizerUri", "AuthorizerCredentials", "IdentitySource", "IdentityValidationExpression",
+    "AuthorizerResultTtlInSeconds",
+)  # fmt: skip
+
+
+async def _authorizer(r: Resource) -> None:
+    made = await r.do("CreateAuthorizer", r.properties, key="create")
+    r.thing.physical = made["id"]
+    r.thing.attributes = {"AuthorizerId": made["id"]}
+
+
+async def _update_authorizer(r: Resource) -> None:
+    patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in _AUTHORIZER if r.changed(name)]
+    asked = {"restApiId": r.get("RestApiId"), "authorizerId": r.physical, "patchOperations": patches}
+    await r.do("UpdateAuthorizer", asked, key=f"update/{r.run}"[:60])
+
+
+async def _delete_authorizer(r: Resource) -> None:
+    await r.drop("DeleteAuthorizer", {"restApiId": r.get("RestApiId"), "authorizerId": r.physical})
+
+
 # -- the account -------------------------------------------------------------------------------------------------------
 
 
@@ -209,8 +338,8 @@ def _type(name: str, create: Any, delete: Any, update: Any, *calls: str, replace
 
 
 TYPES: Final = (
-    _type("RestApi", _api, _delete_api, _update_api, "CreateRestApi", "UpdateRestApi", "DeleteRestApi", "TagResource",
-          "UntagResource", replaces=("EndpointConfiguration", "BinaryMediaTypes")),
+    _type("RestApi", _api, _delete_api, _update_api, "CreateRestApi", "UpdateRestApi", "DeleteRestApi", "PutRestApi",
+          "TagResource", "UntagResource", replaces=("EndpointConfiguration", "BinaryMediaTypes")),
     _type("Resource", _resource, _delete_resource, None, "CreateResource", "DeleteResource"),
     _type("Method", _method, _delete_method, _update_method, "PutMethod", "PutMethodResponse", "PutIntegration",
           "PutIntegrationResponse", "DeleteMethod"),
@@ -218,6 +347,11 @@ TYPES: Final = (
           "DeleteStage"),
     _type("Stage", _stage, _delete_stage, _update_stage, "CreateStage", "UpdateStage", "DeleteStage", "TagResource",
           "UntagResource"),
+    _type("Model", _model, _delete_model, _update_model, "CreateModel", "UpdateModel", "DeleteModel"),
+    _type("RequestValidator", _validator, _delete_validator, _update_validator, "CreateRequestValidator",
+          "UpdateRequestValidator", "DeleteRequestValidator"),
+    _type("Authorizer", _authorizer, _delete_authorizer, _update_authorizer, "CreateAuthorizer", "UpdateAuthorizer",
+          "DeleteAuthorizer"),
     _type("Account", _account, _keep_account, _account, "UpdateAccount"),
 )  # fmt: skip
 """The types of API Gateway."""
