@@ -180,6 +180,7 @@ _TEXTS = {
     "policysourcearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "principalarn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "ec2.deliverlogspermissionarn": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "directconnect.resourcearns": f"arn:aws:directconnect:{REGION}:{ACCOUNT}:dxcon/name",
     "ram.resourcearns": f"arn:aws:ec2:{REGION}:{ACCOUNT}:transit-gateway/name",
     "resourceid": "444455556666",
     "rolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
