@@ -1,4 +1,4 @@
-"""A pipeline that asks how biased data is and what a model's predictions rest on, and holds that against earlier answers."""
+"""A pipeline that asks how biased data is and what predictions rest on, and holds that against earlier answers."""
 
 import os
 import pathlib
