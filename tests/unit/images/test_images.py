@@ -50,7 +50,6 @@ def test_the_account_and_region_do_not_matter(root: Path, uri: str) -> None:
         ("763104351884.dkr.ecr.us-east-1.amazonaws.com/mxnet-training:1.9.0-cpu-py38", "retired"),
         ("811284229777.dkr.ecr.us-east-1.amazonaws.com/xgboost:1", "use sagemaker-xgboost"),
         ("382416733822.dkr.ecr.us-east-1.amazonaws.com/ntm:1", "kmeans, knn, linear-learner"),
-        ("156813124566.dkr.ecr.us-east-1.amazonaws.com/sagemaker-model-monitor-analyzer", "analyses"),
         ("763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.3-gpu-py311", "no GPUs"),
         ("763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:1.13-cpu-py39", "2.8-cpu-py312"),
         ("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:9.9-9-cpu-py3", "1.2-1-cpu-py3"),
@@ -107,7 +106,16 @@ def test_a_change_of_the_toolkit_installs_nothing_anew(root: Path, monkeypatch: 
         made = build("scikit-learn", root)
         assert made.digest != before
         tools = place_of("scikit-learn", root) / "toolkit-another"
-        assert {one.name for one in (tools / "bin").iterdir()} == {"train", "serve", "smspark-submit", "evaluate-rules"}
+        programs = {
+            "train",
+            "serve",
+            "smspark-submit",
+            "evaluate-rules",
+            "model-monitor-analyzer",
+            "groundtruth-merger",
+            "clarify-processing",
+        }
+        assert {one.name for one in (tools / "bin").iterdir()} == programs
         assert (tools / "library" / "bastide_algorithms" / "recordio.py").is_file()
     finally:
         environment.digest_of.cache_clear()

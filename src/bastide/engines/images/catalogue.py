@@ -168,6 +168,17 @@ IMAGES: Final = {
             serves=False,
             process=("smspark-submit",),
         ),
+        # The packages of XGBoost's environment, of which Parquet's reader is one, are all that these need.
+        *(
+            Image(
+                name, "xgboost", re.escape(tag), (tag,), scripts=False, trains=False, serves=False, process=(program,)
+            )
+            for name, tag, program in (
+                ("sagemaker-model-monitor-analyzer", "latest", "model-monitor-analyzer"),
+                ("sagemaker-model-monitor-groundtruth-merger", "latest", "groundtruth-merger"),
+                ("sagemaker-clarify-processing", "1.0", "clarify-processing"),
+            )
+        ),
         *(
             Image(name, "scikit-learn", "1|latest", ("1",), algorithm=name, scripts=False)
             for name in ("linear-learner", "kmeans", "pca", "knn", "randomcutforest")
@@ -175,13 +186,10 @@ IMAGES: Final = {
     )
 }
 
-_MONITORS: Final = "Bastide does not bring its analyses yet."
 _REFUSED: Final = {
     "mxnet-training": "MXNet is retired (the project ended in 2023): there is no environment of it.",
     "mxnet-inference": "MXNet is retired (the project ended in 2023): there is no environment of it.",
     "xgboost": "The first release of XGBoost's image is retired: use sagemaker-xgboost, for example 1.7-1.",
-    "sagemaker-model-monitor-analyzer": _MONITORS,
-    "sagemaker-clarify-processing": _MONITORS,
     "sagemaker-debugger-rules": "It evaluates rules of training jobs: name it in their DebugRuleConfigurations.",
 }
 
@@ -213,6 +221,8 @@ def resolve(image_uri: str, root: Path | None = None) -> Environment:
         raise Refused("ValidationException", "The image URI is not of the form registry/repository:tag.")
     repository, tag, digest = match["repository"], match["tag"], match["digest"]
     image = IMAGES.get(repository)
+    if image is not None and not (tag or digest) and re.fullmatch(image.tags, "latest"):
+        tag = "latest"  # as every registry has it; AWS's own URIs of some images have no tag
     if image is None:
         names = ", ".join(sorted(IMAGES))
         why = _REFUSED.get(repository, "")
