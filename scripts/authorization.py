@@ -118,9 +118,11 @@ _TASK = base64.b64encode(
     json.dumps({"taskId": "name", "sourceArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name"}).encode()
 ).decode()
 _TEXTS = {
+    "codebuild.id": "name:name",
     "aliasname": "alias/name",
     "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
+    "apigateway.authorizercredentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.credentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.path": "/cloudwatchRoleArn",
     "apigateway.value": f"arn:aws:iam::{ACCOUNT}:role/name",
@@ -237,6 +239,13 @@ _ROWS = (
     Row("codecommit:Comment", ACCOUNT, REGION, "name", {"repository": "id"}),
     Row("iam:ServiceSpecificCredential", ACCOUNT, "", "name/name", {"ServiceName": "codecommit.amazonaws.com"}),
     Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
+    Row(
+        "codebuild:Build",
+        ACCOUNT,
+        REGION,
+        "name:name",
+        {"projectName": "name", "serviceRole": f"arn:aws:iam::{ACCOUNT}:role/name"},
+    ),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""

@@ -177,7 +177,7 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "a-bucket-of-nobody-here/key"
     if lower == "bucket":
         return "a-bucket-of-nobody-here"
-    if lower in ("s3uri", "artifactstoreuri", "s3outputpath", "modeldataurl"):
+    if lower in ("s3uri", "artifactstoreuri", "s3outputpath", "modeldataurl", "configuri"):
         return "s3://a-bucket-of-nobody-here/x"
     if lower in ("accountid",):
         return account
