@@ -86,6 +86,7 @@ PROGRAMS = (
             "CreateMonitoringSchedule",
         ),
     ),
+    Program("v2/model_monitors", ("CreateProcessingJob", *_SERVING[1:])),
     Program("v2/clarify", ("CreateProcessingJob", *_SERVING[1:])),
     Program("v3/default_bucket", ("GetCallerIdentity", "CreateBucket")),
     Program("v3/model_trainer", ("SimulatePrincipalPolicy", "GetRole", *_TRAINING, "GetLogEvents"), short=True),

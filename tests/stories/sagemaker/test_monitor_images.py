@@ -10,7 +10,7 @@ import pytest
 
 from tests.platform import Account, allow
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
-from tests.stories.sagemaker.serving import container, model
+from tests.stories.sagemaker.serving import container, model, until
 
 MONITOR = "156813124566.dkr.ecr.us-east-1.amazonaws.com"
 ANALYZER, MERGER = (f"{MONITOR}/sagemaker-model-monitor-{one}" for one in ("analyzer", "groundtruth-merger"))
@@ -78,12 +78,12 @@ def clarify(workshop: Workshop, role: str, inputs: dict[str, tuple[str, str]]) -
 
 def ended(workshop: Workshop, name: str) -> dict[str, Any]:
     """The job when it is over."""
-    until = time.monotonic() + 120
+    late = time.monotonic() + 120
     while True:
         job: dict[str, Any] = workshop.sagemaker.describe_processing_job(ProcessingJobName=name)
-        if job["ProcessingJobStatus"] != "InProgress":
+        if job["ProcessingJobStatus"] not in ("InProgress", "Stopping"):
             return job
-        assert time.monotonic() < until
+        assert time.monotonic() < late
         time.sleep(0.05)
 
 
@@ -223,6 +223,17 @@ def test_bias_and_explanations_of_a_model(account: Account) -> None:
     put(workshop, "config/wrong.json", json.dumps({**config, "facet": [{"name_or_index": "race"}]}))
     wrong = clarify(workshop, able, {**inputs, "analysis_config": ("config/wrong.json", "config")})
     name = clarify(workshop, able, inputs)
+    slow = b"import time\n" + SCORES.replace(b"    rows =", b"    time.sleep(40)\n    rows =")
+    model(workshop, "slow", container(workshop, "slow", slow))
+    predictor = {**config["predictor"], "model_name": "slow", "endpoint_name_prefix": "stopped"}
+    put(workshop, "config/stopped.json", json.dumps({**config, "predictor": predictor}))
+    stopped = clarify(workshop, able, {**inputs, "analysis_config": ("config/stopped.json", "config")})
+
+    def made() -> list[str]:
+        return [one["EndpointName"] for one in workshop.sagemaker.list_endpoints()["Endpoints"]]
+
+    until(lambda: any(one.startswith("stopped-") for one in made()))
+    workshop.sagemaker.stop_processing_job(ProcessingJobName=stopped)
     job = ended(workshop, unable)
     assert job["ProcessingJobStatus"] == "Failed"
     assert "AccessDeniedException" in job["ExitMessage"] and "sagemaker:CreateEndpointConfig" in job["FailureReason"]
@@ -251,5 +262,6 @@ def test_bias_and_explanations_of_a_model(account: Account) -> None:
     local = workshop.s3.get_object(Bucket=workshop.bucket, Key=f"{name}/explanations_shap/out.csv")["Body"].read()
     header, first, *_ = local.decode().splitlines()
     assert header == "sex_label0,income_label0" and [*map(float, first.split(","))] == [0.0, 0.0]
+    assert ended(workshop, stopped)["ProcessingJobStatus"] == "Stopped"
     left = [one for one in workshop.sagemaker.list_endpoints()["Endpoints"] if one["EndpointStatus"] != "Deleting"]
     assert not left and not workshop.sagemaker.list_endpoint_configs()["EndpointConfigs"]
