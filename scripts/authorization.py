@@ -121,6 +121,7 @@ _TEXTS = {
     "aliasname": "alias/name",
     "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
+    "apigateway.authorizercredentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.credentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.path": "/cloudwatchRoleArn",
     "apigateway.value": f"arn:aws:iam::{ACCOUNT}:role/name",

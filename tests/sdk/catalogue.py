@@ -80,13 +80,19 @@ PROGRAMS = (
     Program("v2/data_capture", _SERVING),
     Program(
         "v2/monitor",
-        ("CreateProcessingJob", "CreateDataQualityJobDefinition", "CreateMonitoringSchedule"),
-        awaits=(
+        (
+            "CreateProcessingJob",
             "CreateDataQualityJobDefinition",
             "CreateMonitoringSchedule",
+            "ListMonitoringExecutions",
+            "UpdateMonitoringSchedule",
+            *_SERVING,
         ),
     ),
     Program("v2/model_monitors", ("CreateProcessingJob", *_SERVING[1:])),
+    Program(
+        "v2/quality_check", ("CreatePipeline", "StartPipelineExecution", "CreateProcessingJob", "ListModelPackages")
+    ),
     Program("v2/clarify", ("CreateProcessingJob", *_SERVING[1:])),
     Program("v3/default_bucket", ("GetCallerIdentity", "CreateBucket")),
     Program("v3/model_trainer", ("SimulatePrincipalPolicy", "GetRole", *_TRAINING, "GetLogEvents"), short=True),

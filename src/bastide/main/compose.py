@@ -119,6 +119,7 @@ class Platform:
     queues: sqs.Upkeep
     post: sns.Post
     clockwork: scheduler.Clockwork
+    monitors: sagemaker.Monitors
     streams: firehose.Flusher
     telling: cloudwatch.Telling
     notifications: s3.Notifications
@@ -338,6 +339,7 @@ class Platform:
             sqs.Upkeep(calls),
             post,
             scheduler.Clockwork(calls),
+            sagemaker.Monitors(calls),
             firehose.Flusher(calls),
             telling,
             notifications,
@@ -355,6 +357,7 @@ class Platform:
         platform.queues.start()
         post.start()
         platform.clockwork.start()
+        platform.monitors.start()
         platform.streams.start()
         telling.start()
         notifications.start()
@@ -479,6 +482,7 @@ class Platform:
         await self.queues.close()
         await self.post.close()
         await self.clockwork.close()
+        await self.monitors.close()
         await self.streams.close()
         await self.telling.close()
         await self.notifications.close()

@@ -225,7 +225,8 @@ def test_what_would_reach_nothing_is_refused(place: Place) -> None:
     api, account = place.api, place.account
     named = {"restApiId": api.id, "resourceId": api.resource("refused"), "httpMethod": "GET"}
     for given, words in (
-        ({"authorizationType": "COGNITO_USER_POOLS"}, "authorizers"),
+        ({"authorizationType": "COGNITO_USER_POOLS"}, "no user pools"),
+        ({"authorizationType": "CUSTOM"}, "authorizer ID"),
         ({"authorizationType": "NONE", "apiKeyRequired": True}, "apiKeyRequired"),
     ):
         with pytest.raises(ClientError, match=words):
@@ -235,7 +236,8 @@ def test_what_would_reach_nothing_is_refused(place: Place) -> None:
     role = account.role("Integrates", allow("sagemaker:InvokeEndpoint"), trust=GATEWAY)
     post = {"integrationHttpMethod": "POST"}
     for given, words in (
-        ({"type": "MOCK"}, "type MOCK"),
+        ({"type": "MOCK", "requestTemplates": {"application/json": "$input"}}, "mapping language"),
+        ({"type": "MOCK", "requestTemplates": {"application/json": "{}"}}, "statusCode"),
         ({"type": "HTTP_PROXY", "uri": "https://example.com", **post}, "type HTTP_PROXY"),
         ({"type": "AWS_PROXY", "uri": sagemaker, **post}, "functions/FUNCTION-ARN"),
         ({"type": "AWS", "uri": sagemaker, **post}, "needs credentials"),

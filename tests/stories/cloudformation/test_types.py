@@ -41,6 +41,21 @@ _NOTHING = [
 """What a trail selects that delivers no file into a bucket that has to be empty at the end, however long that takes."""
 
 
+ANALYZER = "156813124566.dkr.ecr.us-east-1.amazonaws.com/sagemaker-model-monitor-analyzer"
+_BATCH = {
+    "DataCapturedDestinationS3Uri": "s3://captured/here",
+    "DatasetFormat": {"Csv": {"Header": True}},
+    "LocalPath": "/opt/ml/processing/input",
+}
+_REPORTS = {"S3Uri": "s3://captured/reports", "LocalPath": "/opt/ml/processing/output", "S3UploadMode": "EndOfJob"}
+_CLUSTER = {"ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.t3.medium", "VolumeSizeInGB": 1}}
+
+
+def _trusting(service: str) -> dict[str, Any]:
+    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return {"Version": "2012-10-17", "Statement": [trust]}
+
+
 def _account(word: str) -> dict[str, Any]:
     """Types of an ordinary account; `word` is what changes."""
     tags = [{"Key": "word", "Value": word}]
@@ -268,6 +283,50 @@ def _account(word: str) -> dict[str, Any]:
             },
         ),
         "Packages": ("AWS::SageMaker::ModelPackageGroup", {"ModelPackageGroupName": "packages", "Tags": tags}),
+        "Monitor": ("AWS::IAM::Role", {"AssumeRolePolicyDocument": _trusting("sagemaker.amazonaws.com")}),
+        "Monitored": (
+            "AWS::SageMaker::DataQualityJobDefinition",
+            {
+                "JobDefinitionName": f"quality-{word}",
+                "DataQualityAppSpecification": {"ImageUri": ANALYZER},
+                "DataQualityJobInput": {"BatchTransformInput": _BATCH},
+                "DataQualityJobOutputConfig": {"MonitoringOutputs": [{"S3Output": _REPORTS}]},
+                "JobResources": _CLUSTER,
+                "RoleArn": _at("Monitor.Arn"),
+                "Tags": [{"Key": "word", "Value": "fixed"}],
+            },
+        ),
+        "Hourly": (
+            "AWS::SageMaker::MonitoringSchedule",
+            {
+                "MonitoringScheduleName": "hourly",
+                "MonitoringScheduleConfig": {
+                    "MonitoringJobDefinitionName": f"quality-{word}",
+                    "MonitoringType": "DataQuality",
+                    "ScheduleConfig": {
+                        "ScheduleExpression": f"cron(0 {1 if word == 'one' else 2} ? * * *)",
+                    },
+                },
+                "Tags": tags,
+            },
+            ["Monitored"],
+        ),
+        "Daily": (
+            "AWS::SageMaker::MonitoringSchedule",
+            {
+                "MonitoringScheduleName": "daily",
+                "MonitoringScheduleConfig": {
+                    "MonitoringJobDefinition": {
+                        "MonitoringAppSpecification": {"ImageUri": ANALYZER},
+                        "MonitoringInputs": [{"BatchTransformInput": _BATCH}],
+                        "MonitoringOutputConfig": {"MonitoringOutputs": [{"S3Output": _REPORTS}]},
+                        "MonitoringResources": _CLUSTER,
+                        "Environment": {"WORD": word},
+                        "RoleArn": _at("Monitor.Arn"),
+                    },
+                },
+            },
+        ),
         "Repository": (
             "AWS::ECR::Repository",
             {"ImageTagMutability": "MUTABLE" if word == "one" else "IMMUTABLE", "Tags": tags},

@@ -33,6 +33,12 @@ DEPLOYMENT: Final = "apigateway:Deployment"
 """``API/DEPLOYMENT``: the resources as they were."""
 STAGE: Final = "apigateway:Stage"
 """``API/STAGE``."""
+MODEL: Final = "apigateway:Model"
+"""``API/NAME``: what a body is to be, a JSON schema."""
+VALIDATOR: Final = "apigateway:RequestValidator"
+"""``API/VALIDATOR``: what is checked of a request."""
+AUTHORIZER: Final = "apigateway:Authorizer"
+"""``API/AUTHORIZER``: the function that says who may call."""
 ACCOUNT: Final = "apigateway:Account"
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 MOST: Final = 300
@@ -73,6 +79,19 @@ def resource(a: Authorised, view: View, id: str = "") -> Row:
     if row is None:
         raise absent("Resource")
     return row
+
+
+def part(a: Authorised, view: View, kind: str, member: str, what: str) -> Row:
+    """Something of an API that a call names by a member; raises NotFoundException."""
+    row = view.get(kind, a.account, a.region, f"{api(a, view).name}/{a.input[member]}")
+    if row is None:
+        raise absent(what)
+    return row
+
+
+def parts(view: View, row: Row, kind: str) -> list[Row]:
+    """All of a kind that an API has."""
+    return view.scan(kind, row.account, row.region, prefix=f"{row.name}/", limit=MOST)
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------
