@@ -111,6 +111,7 @@ def event(number: int) -> str:
 
 @pytest.mark.control("MON-10", lacking="the schedule")
 @pytest.mark.control("MON-11", lacking="the schedule")
+@pytest.mark.control("MON-12", lacking="the schedule, and explanations of single predictions")
 def test_baselines_and_what_does_not_keep_them(workshop: Workshop) -> None:
     csv = {"dataset_format": json.dumps({"csv": {"header": True}}), "publish_cloudwatch_metrics": "Disabled"}
     rows = "".join(f"{one % 2},{one / 8},{'yes' if one % 3 else 'no'}\n" for one in range(400))
@@ -157,6 +158,18 @@ def test_baselines_and_what_does_not_keep_them(workshop: Workshop) -> None:
         "baseline_constraints": f"{DATA}/limits/constraints.json",
     }
     quality = process(workshop, ANALYZER, how, dataset=merging, limits="limits/constraints.json")
+    facets = [{"name_or_index": "afam", "value_or_threshold": ["yes"]}]
+    bias = {"headers": ["income", "afam", "deny"], "label": "deny", "label_values_or_threshold": [0], "facet": facets}
+    put(workshop, "bias/config.json", json.dumps({**bias, "methods": {"post_training_bias": {"methods": ["DPPL"]}}}))
+    groups = [{"value_or_threshold": "yes", "metrics": [{"name": "DPPL", "value": 0.0}]}]
+    put(workshop, "fair/analysis.json", json.dumps({"post_training_bias_metrics": {"facets": {"afam": groups}}}))
+    captured = {"captureIndexNames": ["endpointInput", "endpointOutput"]}
+    how = {
+        "dataset_format": json.dumps({"sagemakerMergeJson": captured}),
+        "inference_attribute": "0",
+        "baseline_constraints": f"{DATA}/fair/analysis.json",
+    }
+    biased = process(workshop, CLARIFY, how, dataset=merging, config="bias/config.json", fair="fair/analysis.json")
     job = ended(workshop, same)
     assert (job["ProcessingJobStatus"], job["ExitMessage"]) == (
         "Completed",
@@ -179,6 +192,16 @@ def test_baselines_and_what_does_not_keep_them(workshop: Workshop) -> None:
     assert told["binary_classification_metrics"]["accuracy"]["value"] == 0.5
     [one] = report(workshop, quality, "constraint_violations.json")["violations"]
     assert one["metric_name"] == "accuracy"
+    job = ended(workshop, biased)
+    assert job["ExitMessage"] == "CompletedWithViolations: Job completed successfully with 1 violations.", job
+    rows = [(one % 3 > 0, one % 2 == 0) for one in range(380, 400)]  # of the facet, and approved
+    shares = [
+        sum(yes for group, yes in rows if group is of) / sum(1 for group, _ in rows if group is of)
+        for of in (False, True)
+    ]
+    [one] = report(workshop, biased, "constraint_violations.json")["violations"]
+    assert (one["facet"], one["metric_name"], one["constraint_check_type"]) == ("afam", "DPPL", "bias_drift_check")
+    assert float(one["description"].split()[1]) == pytest.approx(shares[0] - shares[1])
 
 
 SCORES = b"""

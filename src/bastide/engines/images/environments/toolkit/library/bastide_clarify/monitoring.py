@@ -25,8 +25,8 @@ from bastide_clarify.table import CSV, JSON_LINES, Table
 STAGES = {"pre_training_bias_metrics": "Pre-training", "post_training_bias_metrics": "Post-Training"}
 KEPT = 0.9
 """The nDCG score below which attributions have drifted."""
-INFINITY = 2.348543e108
-"""What AWS publishes for it."""
+INFINITY = 2.0**360
+"""What AWS publishes for it: the greatest value that CloudWatch takes."""
 
 
 def run(job: Job, config: dict[str, Any]) -> int | None:
