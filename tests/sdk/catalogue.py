@@ -89,7 +89,10 @@ PROGRAMS = (
             *_SERVING,
         ),
     ),
-    Program("v2/model_monitors", ("CreateProcessingJob", *_SERVING[1:])),
+    Program(
+        "v2/model_monitors",
+        ("CreateProcessingJob", "CreateModelBiasJobDefinition", "CreateModelExplainabilityJobDefinition", *_SERVING),
+    ),
     Program(
         "v2/quality_check", ("CreatePipeline", "StartPipelineExecution", "CreateProcessingJob", "ListModelPackages")
     ),
