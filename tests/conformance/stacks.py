@@ -89,8 +89,11 @@ _SUCCESSORS = {
     "python3.6": "python3.12",
     "python3.7": "python3.12",
     "python3.8": "python3.12",
+    "      MonitoringScheduleArn: String\n": "",
+    "!GetAtt SagemakerMonitoringSchedule.ScheduleName": "!Sub mlops-${ModelName}-pms-${TrainJobId}",
 }
-"""AWS attaches these policies to nobody any more, and makes no functions of these runtimes, nor does Bastide."""
+"""AWS attaches these policies to nobody any more, and makes no functions of these runtimes, nor does Bastide. The ARN of a
+monitoring schedule is read-only now, and there is no attribute ScheduleName."""
 _BUILT = {"vpc_detective_control.zip": "../src/detective_control"}
 """Archives that a repository's own script makes of its folders."""
 _PACKAGED = {
@@ -280,7 +283,7 @@ def _read(path: Path, bucket: str) -> tuple[dict[str, Any], list[str]]:
     for old, new in _SUCCESSORS.items():
         if old in text:
             text = text.replace(old, new)
-            replaced.append(f"{new.rpartition('/')[2]} for {old.rpartition('/')[2]}")
+            replaced.append(f"{new.rpartition('/')[2] or 'nothing'} for {old.strip().rpartition('/')[2]}")
     return templates.read(text), replaced
 
 

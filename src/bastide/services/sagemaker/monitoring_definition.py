@@ -137,8 +137,6 @@ def check(a: Authorised, tx: Transaction, one: Monitoring) -> None:
         images.resolve(MERGER.format(a.region))
         if not one.truth:
             raise Refused("ValidationException", f"GroundTruthS3Input is needed for {one.type}.")
-        if not one.endpoint:
-            raise Refused("ValidationException", f"BatchTransformInput is not supported by Bastide yet for {one.type}.")
     uris = [one.output["S3Uri"], *one.baseline.values(), one.truth, application.get("ConfigUri")]
     scripts = [application.get(member) for member in ("RecordPreprocessorSourceUri", "PostAnalyticsProcessorSourceUri")]
     for uri in (*uris, *scripts, one.source.get("DataCapturedDestinationS3Uri")):

@@ -124,8 +124,9 @@ class MonitoringFlow:
                 ended = await self._merge(run, row, session, one, occasion, data)
                 if ended is not None:
                     return ended
-                base = requests.merged(one)
-                data = await self._there(session, [Place(f"{base}/{place.below}", place.below) for place in data])
+                base = requests.merged(one, occasion)
+                put = [Place(f"{base}/{place.below}", place.below, place.hour) for place in data]
+                data = await self._there(session, put)
                 if not data:
                     return {"status": "Failed", "reason": "No merged data: no captured record has ground truth."}
             job = await self._job(run, row, requests.analysis(one, occasion, data))
@@ -167,7 +168,7 @@ class MonitoringFlow:
             if len(variants) * len(wanted) > _MOST_PLACES:
                 wanted = list(dict.fromkeys(hour[:10] for hour in wanted))
             places = [
-                Place(f"{base}/{variant}/{hour}", f"{one.endpoint}/{variant}/{hour}")
+                Place(f"{base}/{variant}/{hour}", f"{one.endpoint}/{variant}/{hour}", hour)
                 for variant in variants
                 for hour in wanted
             ]
@@ -187,7 +188,7 @@ class MonitoringFlow:
         for hour in wanted:
             below = "/".join(part for part in (prefix.strip("/"), folder, hour) if part)
             for number, entry in enumerate(await objects.listing(session, bucket, f"{below}/"), 1):
-                found.append(Place(f"s3://{bucket}/{entry.key}", f"{hour}/{number}", manifest=True))
+                found.append(Place(f"s3://{bucket}/{entry.key}", f"{hour}/{number}", hour, manifest=True))
         return found
 
     @staticmethod
@@ -208,8 +209,8 @@ class MonitoringFlow:
     ) -> dict[str, Any] | None:
         """Has captured data and ground truth put together; how the execution ended, if it did."""
         base = one.truth.rstrip("/")
-        wanted = list(dict.fromkeys(place.below.split("/", 2)[2] for place in data))
-        truth = await self._there(session, [Place(f"{base}/{hour}", hour) for hour in wanted])
+        wanted = list(dict.fromkeys(place.hour for place in data))
+        truth = await self._there(session, [Place(f"{base}/{hour}", hour, hour) for hour in wanted])
         if not truth:
             return {"status": "Failed", "reason": f"No merged data: there is no ground truth at {base} for the time."}
         job = await self._job(run, row, requests.merge(one, occasion, data, truth))

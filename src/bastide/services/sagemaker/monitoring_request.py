@@ -38,10 +38,12 @@ _ATTRIBUTES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Something to read. below: where it lies below the folder of its kind. manifest: it names what is to be read."""
+    """Something to read. below: where it lies below the folder of its kind. hour: of which it is (or day, of several).
+    manifest: it names what is to be read."""
 
     uri: str
     below: str
+    hour: str
     manifest: bool = False
 
 
@@ -73,9 +75,10 @@ def merge_name(occasion: Occasion) -> str:
     return occasion.name("groundtruth-merge")
 
 
-def merged(one: Monitoring) -> str:
+def merged(one: Monitoring, occasion: Occasion) -> str:
     """Where merged data lies."""
-    return f"{one.output['S3Uri'].rstrip('/')}/merge"
+    base = f"{one.output['S3Uri'].rstrip('/')}/merge"
+    return base if one.endpoint else f"{base}/{occasion.schedule}"
 
 
 def _input(name: str, uri: str, folder: str, *, manifest: bool = False, **more: Any) -> dict[str, Any]:
@@ -117,6 +120,7 @@ def _outputs(one: Monitoring, uri: str, folder: str, mode: str) -> dict[str, Any
 
 def merge(one: Monitoring, occasion: Occasion, captured: Sequence[Place], truth: Sequence[Place]) -> dict[str, Any]:
     """The input of CreateProcessingJob for the job that puts captured data and ground truth together."""
+    told = {} if one.endpoint else {"dataset_format": orjson.dumps(_written(one)).decode()}
     folders = {"dataset_source": f"{_BASE}/input_data", "ground_truth_source": f"{_BASE}/groundtruth"}
     output = f"{_BASE}/output"
     return _job(
@@ -127,8 +131,9 @@ def merge(one: Monitoring, occasion: Occasion, captured: Sequence[Place], truth:
             *_places("groundtruth_input", folders["ground_truth_source"], truth),
             *_places("endpoint_input", folders["dataset_source"], captured),
         ],
-        ProcessingOutputConfig=_outputs(one, merged(one), output, "EndOfJob"),
+        ProcessingOutputConfig=_outputs(one, merged(one, occasion), output, "EndOfJob"),
         Environment={
+            **told,
             **folders, "output_path": output, "start_time": iso(occasion.start), "end_time": iso(occasion.end),
         },
     )  # fmt: skip
@@ -196,15 +201,19 @@ def results(one: Monitoring, occasion: Occasion) -> str:
     return "/".join(part for part in parts if part)
 
 
+def _written(one: Monitoring) -> Mapping[str, Any]:
+    """The format of what transform jobs read and wrote."""
+    given = one.source["DatasetFormat"]
+    if "Csv" in given:
+        return {"csv": {"header": bool((given["Csv"] or {}).get("Header"))}}
+    if "Json" in given:
+        return {"json": {"line": bool((given["Json"] or {}).get("Line"))}}
+    return {"parquet": {}}
+
+
 def _format(one: Monitoring) -> Mapping[str, Any]:
-    if not one.endpoint:
-        given = one.source["DatasetFormat"]
-        if "Csv" in given:
-            return {"csv": {"header": bool((given["Csv"] or {}).get("Header"))}}
-        if "Json" in given:
-            return {"json": {"line": bool((given["Json"] or {}).get("Line"))}}
-        return {"parquet": {}}
-    if one.type == "ModelQuality":
-        return {"sagemakerMergeJson": {"captureIndexNames": ["endpointOutput"]}}
+    if not one.endpoint and one.type not in MERGED:
+        return _written(one)
+    indexes = ["endpointInput", "endpointOutput"] if one.endpoint else ["batchTransformOutput"]
     kind = "sagemakerMergeJson" if one.type in MERGED else "sagemakerCaptureJson"
-    return {kind: {"captureIndexNames": ["endpointInput", "endpointOutput"]}}
+    return {kind: {"captureIndexNames": indexes[1:] if one.type == "ModelQuality" and one.endpoint else indexes}}
