@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ class Desk:
 @pytest.fixture(scope="module")
 def desk(zone: Zone) -> Desk:
     made = Desk(zone)
-    made.shared.client("codecommit").create_repository(repositoryName="bank-paths")
+    code = made.shared.client("codecommit")
+    with suppress(code.exceptions.RepositoryNameExistsException):  # tests of other modules may stand in between
+        code.create_repository(repositoryName="bank-paths")
     return made
 
 
