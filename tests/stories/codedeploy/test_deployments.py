@@ -56,6 +56,10 @@ class Site:
             self.bench.settled("f")
             assert self.lambda_.publish_version(FunctionName="f")["Version"] == str(number)
 
+    def again(self) -> None:
+        """Clients of a platform that was started again."""
+        self.client, self.lambda_ = self.account.client("codedeploy"), self.account.client("lambda")
+
     def group(self, name: str, config: str = "CodeDeployDefault.LambdaCanary10Percent5Minutes", **more: Any) -> None:
         """A deployment group, and the alias of its name, at version 1."""
         self.lambda_.create_alias(FunctionName="f", Name=name, FunctionVersion="1")
