@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
@@ -92,16 +93,21 @@ class Led:
             bench.settled("warm")
         client.create_alias(FunctionName="warm", Name="live", FunctionVersion="1")
         deploy = account.client("codedeploy")
-        named = {"applicationName": "a", "deploymentGroupName": "g"}
         deploy.create_application(applicationName="a", computePlatform="Lambda")
-        deploy.create_deployment_group(**named, serviceRoleArn=role)
+        deploy.create_deployment_group(**self.named, serviceRoleArn=role)
+
+    named: ClassVar[dict[str, Any]] = {"applicationName": "a", "deploymentGroupName": "g"}
+
+    def begin(self) -> None:
+        """The check has been asked for."""
+        deploy = self.bench.account.client("codedeploy")
         properties = {"Name": "warm", "Alias": "live", "CurrentVersion": "1", "TargetVersion": "2"}
         spec = {
             "version": 0.0, "Resources": [{"w": {"Type": "AWS::Lambda::Function", "Properties": properties}}],
             "Hooks": [{"BeforeAllowTraffic": "CodeDeployHook_late"}],
         }  # fmt: skip
         revision = {"revisionType": "AppSpecContent", "appSpecContent": {"content": json.dumps(spec)}}
-        self.id = deploy.create_deployment(**named, revision=revision)["deploymentId"]
+        self.id = deploy.create_deployment(**self.named, revision=revision)["deploymentId"]
         until(lambda: deploy.get_deployment(deploymentId=self.id)["deploymentInfo"]["status"] == "InProgress")
 
     def goes_on(self) -> None:
@@ -118,11 +124,11 @@ def test_events_are_taken_up_and_nothing_is_left(crashing: Running) -> None:
     warm = bench.make("def handler(event, context): return 1", "warm")
     assert bench.invoke(warm).payload == 1  # it stands frozen when the platform dies
     name = bench.make(CODE, "slow", Timeout=60)
+    led = Led(bench)
     event = json.dumps({"bucket": bucket, "seconds": 0.5})
+    led.begin()
     assert bench.client.invoke(FunctionName=name, InvocationType="Event", Payload=event)["StatusCode"] == 202
     until(lambda: _has(bench, bucket, "begun"))
-    # A deployment that a function checks meanwhile.
-    led = Led(bench)
     assert _functions(crashing)
     crashing.kill()
     until(lambda: not _functions(crashing))
@@ -132,7 +138,8 @@ def test_events_are_taken_up_and_nothing_is_left(crashing: Running) -> None:
     until(lambda: _has(bench, bucket, "done"))
     assert bench.invoke(warm).payload == 1
     bench.client.delete_function(FunctionName=name)
-    bench.client.delete_function(FunctionName=warm)
+    for one in (warm, "CodeDeployHook_late"):
+        bench.client.delete_function(FunctionName=one)
     end = time.monotonic() + 60
     while left := _left(crashing):
         assert time.monotonic() < end, left
