@@ -118,6 +118,7 @@ _TASK = base64.b64encode(
     json.dumps({"taskId": "name", "sourceArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name"}).encode()
 ).decode()
 _TEXTS = {
+    "codebuild.id": "name:name",
     "aliasname": "alias/name",
     "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
@@ -238,6 +239,13 @@ _ROWS = (
     Row("codecommit:Comment", ACCOUNT, REGION, "name", {"repository": "id"}),
     Row("iam:ServiceSpecificCredential", ACCOUNT, "", "name/name", {"ServiceName": "codecommit.amazonaws.com"}),
     Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
+    Row(
+        "codebuild:Build",
+        ACCOUNT,
+        REGION,
+        "name:name",
+        {"projectName": "name", "serviceRole": f"arn:aws:iam::{ACCOUNT}:role/name"},
+    ),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""

@@ -42,6 +42,7 @@ LONG = {
     "tests/stories/ec2/test_transit.py": 74,
     "tests/stories/identity_center/test_sign_in.py": 34,
     "tests/stories/kms/test_root_keys.py": 54,
+    "tests/stories/landing/test_age.py": 30,
     "tests/stories/landing/test_beginning_and_end.py": 50,
     "tests/stories/landing/test_chain.py": 60,
     "tests/stories/landing/test_delivery.py": 50,

@@ -59,6 +59,7 @@ from bastide.services import (
     codecommit,
     codedeploy,
     codepipeline,
+    config,
     ec2,
     ecr,
     events,
@@ -119,6 +120,7 @@ class Platform:
     queues: sqs.Upkeep
     post: sns.Post
     clockwork: scheduler.Clockwork
+    evaluator: config.Evaluator
     monitors: sagemaker.Monitors
     streams: firehose.Flusher
     telling: cloudwatch.Telling
@@ -339,6 +341,7 @@ class Platform:
             sqs.Upkeep(calls),
             post,
             scheduler.Clockwork(calls),
+            config.Evaluator(calls),
             sagemaker.Monitors(calls),
             firehose.Flusher(calls),
             telling,
@@ -357,6 +360,7 @@ class Platform:
         platform.queues.start()
         post.start()
         platform.clockwork.start()
+        platform.evaluator.start()
         platform.monitors.start()
         platform.streams.start()
         telling.start()
@@ -482,6 +486,7 @@ class Platform:
         await self.queues.close()
         await self.post.close()
         await self.clockwork.close()
+        await self.evaluator.close()
         await self.monitors.close()
         await self.streams.close()
         await self.telling.close()

@@ -59,6 +59,15 @@ def test_what_is_put_is_read_by_every_statistic(account: Account) -> None:
         Statistics=["SampleCount", "Average", "Sum", "Minimum", "Maximum"],
     )  # fmt: skip
     assert found["Label"] == "Latency"
+    # Labels tell apart what was asked: by statistic, by period, by both.
+    for queries, labels in (
+        ([stat("a")], ["Latency"]),
+        ([stat("a", "Sum"), stat("b", "Minimum")], ["Latency Sum", "Latency Minimum"]),
+        ([stat("a", "Sum", 60), stat("b", "Sum", 300)], ["Latency 60", "Latency 300"]),
+        ([stat("a", "Sum", 60), stat("b", "Minimum", 300)], ["Latency Sum 60", "Latency Minimum 300"]),
+    ):
+        told = client.get_metric_data(MetricDataQueries=queries, StartTime=after(0), EndTime=after(60))
+        assert [one["Label"] for one in told["MetricDataResults"]] == labels
     points = sorted(found["Datapoints"], key=lambda one: one["Timestamp"])
     assert points[0] == {
         "Timestamp": HOUR, "SampleCount": 30, "Average": 14.5, "Sum": 435, "Minimum": 0, "Maximum": 29,

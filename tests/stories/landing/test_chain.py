@@ -142,6 +142,10 @@ def test_data_models_and_images_cross_accounts_as_declared(zone: Zone) -> None:
     serve = zone.platform.client("s3", zone.service("production", zone.arn("production", "ModelRole")))
     name = f"{zone.ids['test']}/job/output/model.tar.gz"
     train.put_object(Bucket=models, Key=name, Body=b"model")
+    refused(DENIED, serve.get_object, Bucket=models, Key=name)
+    tags = [{"Key": key, "Value": "mortgage"} for key in ("owner", "environment", "project")]
+    workflow = zone.platform.client("s3", zone.service("test", zone.arn("test", "StateMachineRole")))
+    workflow.put_object_tagging(Bucket=models, Key=name, Tagging={"TagSet": tags})
     assert serve.get_object(Bucket=models, Key=name)["Body"].read() == b"model"
     refused(DENIED, serve.put_object, Bucket=models, Key=name, Body=b"other")
     refused(DENIED, train.put_object, Bucket=models, Key="elsewhere", Body=b"x")
@@ -208,6 +212,8 @@ def test_a_job_trains_in_test_under_all_guardrails(zone: Zone) -> None:
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     name = job["ModelArtifacts"]["S3ModelArtifacts"].partition(f"{models}/")[2]
     serve = zone.platform.client("s3", zone.service("production", zone.arn("production", "ModelRole")))
+    tagging = zone.platform.client("s3", zone.service("test", zone.arn("test", "StateMachineRole")))
+    tagging.put_object_tagging(Bucket=models, Key=name, Tagging={"TagSet": given["Tags"]})
     told_of = serve.head_object(Bucket=models, Key=name)
     assert told_of["ServerSideEncryption"] == "aws:kms" and told_of["SSEKMSKeyId"] == zone.key(
         "shared-services", "model"

@@ -52,6 +52,14 @@ def test_it_says_what_the_published_validator_says(value: Any, schema: dict[str,
     assert fits(value, whole, {}) == Draft4Validator(whole).is_valid(value)
 
 
+@given(
+    st.sampled_from(["^a|b$", "a|b", "a\\$", "a\\\\$", "^(a|b)c$", "[|]a", "[^|]$", "^", "a.b", "", "^$|c", "\\||^b"]),
+    st.text("abc|$\\\n", max_size=4).filter(lambda one: not one.endswith("\n")),  # where Python's $ is not the end
+)
+def test_a_pattern_matches_anywhere(pattern: str, text: str) -> None:
+    assert fits(text, {"pattern": pattern}, {}) == Draft4Validator({"pattern": pattern}).is_valid(text)
+
+
 def test_models_refer_to_each_other_and_to_themselves() -> None:
     place = "https://apigateway.amazonaws.com/restapis/abc/models"
     tree = {"type": "object", "properties": {"below": {"type": "array", "items": {"$ref": f"{place}/Tree"}}}}
@@ -76,7 +84,15 @@ def test_what_would_take_for_ever_ends() -> None:
 
 @pytest.mark.parametrize(
     "schema",
-    [[], {"type": "thing"}, {"items": {"type": 7}}, {"pattern": "("}, {"properties": []}, {"$ref": "http://x"}],
+    [
+        [],
+        {"type": "thing"},
+        {"items": {"type": 7}},
+        {"pattern": "("},
+        {"pattern": "a)|(b"},
+        {"properties": []},
+        {"$ref": "http://x"},
+    ],
 )
 def test_what_is_no_schema_is_refused(schema: Any) -> None:
     with pytest.raises(Wrong):

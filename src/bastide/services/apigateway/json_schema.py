@@ -18,6 +18,7 @@ from bastide.protocol.patterns import strangers
 _MOST_STEPS: Final = 100_000
 _DEEPEST: Final = 64
 _MODEL: Final = re.compile(r"https://apigateway\.amazonaws\.com/restapis/[^/]+/models/([A-Za-z0-9]+)")
+_ANYTHING: Final = r"[\s\S]*"
 _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "object": lambda one: isinstance(one, dict),
     "array": lambda one: isinstance(one, list),
@@ -41,11 +42,40 @@ class _TooMuch(Exception):  # noqa: N818
     """It takes more steps than anybody waits for."""
 
 
+def _branches(text: str) -> Iterator[str]:
+    """The alternatives of a pattern, as it is written."""
+    begin = depth = 0
+    escaped = within = False
+    for at, sign in enumerate(text):
+        if escaped:
+            escaped = False
+        elif sign == "\\":
+            escaped = True
+        elif within:
+            within = sign != "]"
+        elif sign == "[":
+            within = True
+        elif sign in "()":
+            depth += 1 if sign == "(" else -1
+        elif sign == "|" and not depth:
+            yield text[begin:at]
+            begin = at + 1
+    yield text[begin:]
+
+
+def _anywhere(branch: str) -> str:
+    """An alternative that may match anywhere in a text, as one that matches all of it."""
+    bare = branch.removesuffix("$")
+    ends = bare != branch and (len(bare) - len(bare.rstrip("\\"))) % 2 == 0
+    begins = branch.startswith("^")
+    held = (bare if ends else branch).removeprefix("^")
+    return f"{'' if begins else _ANYTHING}(?:{held}){'' if ends else _ANYTHING}"
+
+
 @lru_cache(maxsize=512)
 def _pattern(text: str) -> Callable[[str], bool] | None:
     """A pattern that may match anywhere in a text."""
-    front, behind = ("" if text.startswith("^") else ".*"), ("" if text.endswith("$") else ".*")
-    return strangers(f"{front}(?:{text.removeprefix('^').removesuffix('$')}){behind}")
+    return strangers("|".join(map(_anywhere, _branches(text)))) if strangers(text) is not None else None
 
 
 def _below(schema: Schema) -> Iterator[Any]:
