@@ -140,7 +140,7 @@ def test_a_canary_is_checked_waits_and_becomes_the_version(here: Moved, site: Si
     ]  # fmt: skip
     # An alias really splits what is invoked: with 40 events at a half each has some.
     site.lambda_.update_alias(FunctionName="f", Name="canary", RoutingConfig={"AdditionalVersionWeights": {"2": 0.5}})
-    answers = {site.lambda_.invoke(FunctionName="f:canary")["ExecutedVersion"] for _ in range(40)}
+    answers = {site.bench.invoke("f:canary").version for _ in range(40)}
     assert answers == {"1", "2"}
     seen: list[str] = []
 
