@@ -62,6 +62,8 @@ class Releases:
     key: str
     sources: str
     declaration: dict[str, Any] = field(default_factory=dict)
+    first: str = ""
+    """The execution that `declaration` began with; other tests start more."""
 
     def __post_init__(self) -> None:
         self.reach()
@@ -170,7 +172,7 @@ class Releases:
                     return found
             return None
 
-        return until(token)
+        return until(token, told=lambda: self.stages(name)[stage])
 
     def answer(self, name: str, stage: str, status: str = "Approved", action: str = "Ask", **more: Any) -> None:
         """Says yes, or no."""
