@@ -30,6 +30,7 @@ LONG = {
     "tests/stories/codeartifact/test_python.py": 72,
     "tests/stories/codeartifact/test_sources.py": 37,
     "tests/stories/codebuild/": 60,
+    "tests/stories/codedeploy/": 30,
     "tests/stories/codepipeline/": 60,
     "tests/stories/commands/test_policy_tools.py": 57,
     "tests/stories/commands/test_reproduce.py": 118,

@@ -10,12 +10,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.moved import until
-from tests.platform import Running, below
+from tests.platform import Running, allow, below
 from tests.stories.lambda_.conftest import Bench, bench_of
 
 CODE = """
@@ -25,6 +26,17 @@ def handler(event, context):
     s3.put_object(Bucket=event["bucket"], Key="begun", Body=b"")
     time.sleep(event["seconds"])
     s3.put_object(Bucket=event["bucket"], Key="done", Body=b"")
+"""
+
+
+DEPLOYS = "arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda"
+CHECK = """
+import boto3, time
+def handler(event, context):
+    time.sleep(0.5)
+    boto3.client("codedeploy").put_lifecycle_event_hook_execution_status(
+        deploymentId=event["DeploymentId"], lifecycleEventHookExecutionId=event["LifecycleEventHookExecutionId"],
+        status="Succeeded")
 """
 
 
@@ -63,6 +75,48 @@ def _has(bench: Bench, bucket: str, key: str) -> bool:
     return True
 
 
+class Led:
+    """A deployment that waits for a function's check: the platform dies while that one runs."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        account, client = bench.account, bench.client
+        role = account.role("Deploys", trust={"Service": "codedeploy.amazonaws.com"})
+        account.client("iam").attach_role_policy(RoleName="Deploys", PolicyArn=DEPLOYS)
+        account.client("iam").put_role_policy(
+            RoleName="functions", PolicyName="checks", PolicyDocument=json.dumps(allow("codedeploy:*"))
+        )
+        bench.make(CHECK, "CodeDeployHook_late", Timeout=60)
+        for _ in (1, 2):
+            client.publish_version(FunctionName="warm")
+            client.update_function_configuration(FunctionName="warm", Description="second")
+            bench.settled("warm")
+        client.create_alias(FunctionName="warm", Name="live", FunctionVersion="1")
+        deploy = account.client("codedeploy")
+        deploy.create_application(applicationName="a", computePlatform="Lambda")
+        deploy.create_deployment_group(**self.named, serviceRoleArn=role)
+
+    named: ClassVar[dict[str, Any]] = {"applicationName": "a", "deploymentGroupName": "g"}
+
+    def begin(self) -> None:
+        """The check has been asked for."""
+        deploy = self.bench.account.client("codedeploy")
+        properties = {"Name": "warm", "Alias": "live", "CurrentVersion": "1", "TargetVersion": "2"}
+        spec = {
+            "version": 0.0, "Resources": [{"w": {"Type": "AWS::Lambda::Function", "Properties": properties}}],
+            "Hooks": [{"BeforeAllowTraffic": "CodeDeployHook_late"}],
+        }  # fmt: skip
+        revision = {"revisionType": "AppSpecContent", "appSpecContent": {"content": json.dumps(spec)}}
+        self.id = deploy.create_deployment(**self.named, revision=revision)["deploymentId"]
+        until(lambda: deploy.get_deployment(deploymentId=self.id)["deploymentInfo"]["status"] == "InProgress")
+
+    def goes_on(self) -> None:
+        """It is over, and the alias stands at the version."""
+        deploy = self.bench.account.client("codedeploy")
+        until(lambda: deploy.get_deployment(deploymentId=self.id)["deploymentInfo"]["status"] == "Succeeded")
+        assert self.bench.client.get_alias(FunctionName="warm", Name="live")["FunctionVersion"] == "2"
+
+
 def test_events_are_taken_up_and_nothing_is_left(crashing: Running) -> None:
     bench = bench_of(crashing.account())
     bucket = f"crash-{bench.account.id}"
@@ -70,7 +124,9 @@ def test_events_are_taken_up_and_nothing_is_left(crashing: Running) -> None:
     warm = bench.make("def handler(event, context): return 1", "warm")
     assert bench.invoke(warm).payload == 1  # it stands frozen when the platform dies
     name = bench.make(CODE, "slow", Timeout=60)
+    led = Led(bench)
     event = json.dumps({"bucket": bucket, "seconds": 0.5})
+    led.begin()
     assert bench.client.invoke(FunctionName=name, InvocationType="Event", Payload=event)["StatusCode"] == 202
     until(lambda: _has(bench, bucket, "begun"))
     assert _functions(crashing)
@@ -78,10 +134,12 @@ def test_events_are_taken_up_and_nothing_is_left(crashing: Running) -> None:
     until(lambda: not _functions(crashing))
     crashing.launch()
     bench.client = bench.account.client("lambda")
+    led.goes_on()
     until(lambda: _has(bench, bucket, "done"))
     assert bench.invoke(warm).payload == 1
     bench.client.delete_function(FunctionName=name)
-    bench.client.delete_function(FunctionName=warm)
+    for one in (warm, "CodeDeployHook_late"):
+        bench.client.delete_function(FunctionName=one)
     end = time.monotonic() + 60
     while left := _left(crashing):
         assert time.monotonic() < end, left

@@ -102,16 +102,14 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
                 decision.layer, decision.source or "", decision.statement, decision.sid or "",
             )  # fmt: skip
             questions.append(question)
-            if not decision.allowed and facts.hidden is not None and facts.account != caller.account:
-                told = facts.hidden
-                raise Refused(told.code, told.message, told.status, kept={"questions": questions})
             if not decision.allowed:
-                raise Refused(
+                refused = Refused(
                     denied_code(call.request.protocol, operation.service),
                     _told(calls, call, policy.message(request, decision), questions),
                     403 if call.request.protocol in ("query", "rest-xml", "ec2", "rest-json") else 400,
                     kept={"questions": questions},
                 )
+                raise refused if facts.refusal is None else facts.refusal(caller, refused)
             if tags:
                 _tags(calls, view, call, question, tags)
     if not questions:

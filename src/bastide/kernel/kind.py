@@ -139,8 +139,8 @@ class Facts:
     """The policy as it is written, and the unique ids of users and roles in it when it was (`kernel.principals`)."""
     own: bool = False
     """Its name does not tell whose it is, and nobody else has anything to do with it: to other accounts it is not there."""
-    hidden: Refused | None = None
-    """What other accounts are told that may not have it: the same as of what is not there."""
+    refusal: Callable[[Caller, Refused], Refused] | None = None
+    """Words a refusal about it for whoever asked: other accounts may be told what they are told of what is not there."""
 
 
 FactsOf = Callable[[View, Arn, str], "Facts | None"]

@@ -50,6 +50,16 @@ def _place(head: Head) -> tuple[str, str, str]:
 
 
 class _Operation(OperationCodec):
+    """A refusal may bring the answer that the API itself has for it (`kept`)."""
+
+    def error(self, protocol: str, refused: Refused, request_id: str, host_id: str = "") -> Answer:
+        told = refused.kept.get("answer")
+        if told is None:
+            return super().error(protocol, refused, request_id, host_id)
+        headers = [(name.lower(), value) for name, value in told["Headers"] if name.lower() not in _OURS]
+        headers += [("x-amzn-requestid", request_id), ("x-amzn-errortype", refused.code)]
+        return Answer(told["StatusCode"], headers, told["Body"].replace(b"$context.requestId", request_id.encode()))
+
     def parse(self, protocol: str, head: Head, body: bytes) -> dict[str, Any]:
         api, stage, path = _place(head)
         return {

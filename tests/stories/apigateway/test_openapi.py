@@ -184,6 +184,14 @@ def test_requests_are_checked_and_a_function_says_who_may_call(mine: Account, ar
             }
         },
     }  # fmt: skip
+    body["x-amazon-apigateway-gateway-responses"] = {
+        "UNAUTHORIZED": {
+            "statusCode": "418", "responseParameters": {"gatewayresponse.header.X-Why": "'no token'"},
+            "responseTemplates": {"application/json": '{"said": $context.error.messageString, "id": "$context.requestId"}'},
+        },
+        "MISSING_AUTHENTICATION_TOKEN": {"statusCode": 404},
+        "BAD_REQUEST_PARAMETERS": {"responseTemplates": {"text/plain": "$context.error.message"}},
+    }  # fmt: skip
     api = imported(mine, body)
     api.deploy()
 
@@ -191,14 +199,29 @@ def test_requests_are_checked_and_a_function_says_who_may_call(mine: Account, ar
         headers = {"Content-Type": "application/json", **({"X-Token": token} if token is not None else {})}
         return api.call(path, "POST", json.dumps(told).encode(), headers=headers)[::2]
 
-    assert asked(None) == (401, {"message": "Unauthorized"})
-    assert asked("NOT-LOWER") == (401, {"message": "Unauthorized"})
-    assert asked("nobody") == (401, {"message": "Unauthorized"})
+    for token in (None, "NOT-LOWER", "nobody"):
+        status, told = asked(token)
+        assert (status, told["said"]) == (418, "Unauthorized") and len(told["id"]) == 36
+    assert api.call("/orders?q=1", "POST")[1]["x-why"] == "no token"
+    status, headers, told = api.call("/nowhere", keys=mine.keys)
+    assert (status, told) == (404, {"message": "Missing Authentication Token"})
+    assert headers["x-amzn-errortype"] == "MissingAuthenticationTokenException"
     assert asked("foe") == (403, {"message": "User is not authorized to access this resource"})
     assert asked("friend", [{"id": "i-1"}])[0] == 200
     for wrong in ({}, [{"id": "x"}], [{}], [{"id": "i-1"}] * 3, None):
         assert asked("friend", wrong) == (400, {"message": "Invalid request body"}), wrong
-    assert asked("friend", [], "/orders") == (400, {"message": "Missing required request parameters: [q]"})
+    assert asked("friend", [], "/orders") == (400, b"Missing required request parameters: [q]")
+    shown = {one["responseType"]: one for one in api.client.get_gateway_responses(restApiId=api.id, limit=50)["items"]}
+    assert [one for one, told in shown.items() if not told["defaultResponse"]] == [
+        "BAD_REQUEST_PARAMETERS", "MISSING_AUTHENTICATION_TOKEN", "UNAUTHORIZED",
+    ]  # fmt: skip
+    for type, more, why in (
+        ("INVALID_SIGNATURE", {}, "before it is known"),
+        ("DEFAULT_4XX", {"responseTemplates": {"text/plain": "#set($x = 1)"}}, "text"),
+        ("DEFAULT_4XX", {"responseParameters": {"gatewayresponse.header.X": "method.request.header.X"}}, "a text"),
+    ):
+        with pytest.raises(ClientError, match=why):
+            api.client.put_gateway_response(restApiId=api.id, responseType=type, **more)
     status, headers, told = api.call("/orders", "OPTIONS")
     assert (status, headers["access-control-allow-origin"], told) == (200, "*", {})
     [authorizer] = api.client.get_authorizers(restApiId=api.id)["items"]

@@ -49,12 +49,17 @@ class Site:
         )
         self.client.create_application(applicationName="app", computePlatform="Lambda")
         for name, status in (("good", "Succeeded"), ("bad", "Failed")):
-            self.bench.make(CHECK, f"CodeDeployHook_{name}", Environment={"Variables": {"STATUS": status}})
+            more = {"Environment": {"Variables": {"STATUS": status}}, "Timeout": 300}
+            self.bench.make(CHECK, f"CodeDeployHook_{name}", **more)
         self.bench.make("def handler(event, context): return context.function_version", "f")
         for number in (1, 2):
             self.lambda_.update_function_configuration(FunctionName="f", Description=str(number))
             self.bench.settled("f")
             assert self.lambda_.publish_version(FunctionName="f")["Version"] == str(number)
+
+    def again(self) -> None:
+        """Clients of a platform that was started again."""
+        self.client, self.lambda_ = self.account.client("codedeploy"), self.account.client("lambda")
 
     def group(self, name: str, config: str = "CodeDeployDefault.LambdaCanary10Percent5Minutes", **more: Any) -> None:
         """A deployment group, and the alias of its name, at version 1."""
@@ -133,21 +138,10 @@ def test_a_canary_is_checked_waits_and_becomes_the_version(here: Moved, site: Si
     assert events == [
         ("BeforeAllowTraffic", "Succeeded"), ("AllowTraffic", "InProgress"), ("AfterAllowTraffic", "Pending"),
     ]  # fmt: skip
-    # An alias really splits what is invoked: with 60 events the odds that one version got all are below 1 in 500.
+    # An alias really splits what is invoked: with 40 events at a half each has some.
     site.lambda_.update_alias(FunctionName="f", Name="canary", RoutingConfig={"AdditionalVersionWeights": {"2": 0.5}})
-    answers = {site.lambda_.invoke(FunctionName="f:canary")["ExecutedVersion"] for _ in range(40)}
+    answers = {site.bench.invoke("f:canary").version for _ in range(40)}
     assert answers == {"1", "2"}
-    with here.days_later(6 / 1440):
-        until(lambda: here.look(lambda view: DEPLOYMENT.get(view, account.id, "us-east-1", id)).doc["_share"] == 100)
-    told = site.over(id)
-    assert (told["status"], told["creator"], told["description"]) == ("Succeeded", "user", "d")
-    assert told["deploymentOverview"]["Succeeded"] == 1
-    assert site.alias("canary") == ("2", {})
-    assert {one["status"] for one in site.target(id)["lifecycleEvents"]} == {"Succeeded"}
-    info = site.client.get_deployment_group(applicationName="app", deploymentGroupName="canary")["deploymentGroupInfo"]
-    assert info["lastSuccessfulDeployment"]["deploymentId"] == id
-    [revision] = site.client.list_application_revisions(applicationName="app", deployed="include")["revisions"]
-    assert revision == told["revision"]
     seen: list[str] = []
 
     def heard() -> bool:
@@ -155,10 +149,24 @@ def test_a_canary_is_checked_waits_and_becomes_the_version(here: Moved, site: Si
             seen.append(json.loads(json.loads(one["Body"])["Message"])["status"])
         return len(seen) == 2
 
-    until(heard)
+    with here.days_later(6 / 1440):  # less than signatures may be off; whatever is told then is due then, too
+        told = site.over(id)
+        until(heard)
+    assert (told["status"], told["creator"], told["description"]) == ("Succeeded", "user", "d")
+    assert told["deploymentOverview"]["Succeeded"] == 1
+    assert site.alias("canary") == ("2", {})
+    assert {one["status"] for one in site.target(id)["lifecycleEvents"]} == {"Succeeded"}
+    info = site.client.get_deployment_group(applicationName="app", deploymentGroupName="canary")["deploymentGroupInfo"]
+    assert info["lastSuccessfulDeployment"]["deploymentId"] == id
+    used = site.client.list_application_revisions(applicationName="app", deployed="include")["revisions"]
+    assert told["revision"] in used
     assert sorted(seen) == ["CREATED", "SUCCEEDED"]
-    states = [one["detail"]["state"] for one in here.told if one["source"] == "aws.codedeploy"]
-    assert states == ["START", "SUCCESS"]
+
+    def states() -> list[str]:
+        mine = [one["detail"] for one in here.told if one.get("source") == "aws.codedeploy"]
+        return [one["state"] for one in mine if one["deploymentId"] == id]
+
+    until(lambda: states() == ["START", "SUCCESS"], told=states)
     # Every call was the group's role's own.
     trail = account.client("cloudtrail")
     looked = {"LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": "UpdateAlias20150331"}]}
@@ -271,8 +279,10 @@ def test_a_stack_leads_its_alias_and_goes_back_when_that_fails(here: Moved, site
     assert stacks.settled("served")["StackStatus"] == "CREATE_COMPLETE", stacks.story("served")
     name = f"{stacks.outputs('served')['F']}:live"
     asked("update", "two", "CodeDeployHook_good")
-    app = stacks.physical("served")["ServerlessDeploymentApplication"]
-    id = until(lambda: site.client.list_deployments()["deployments"][0:1])[0]
+    physical = stacks.physical("served")
+    app = physical["ServerlessDeploymentApplication"]
+    named = {"applicationName": app, "deploymentGroupName": physical["FDeploymentGroup"]}
+    id = until(lambda: site.client.list_deployments(**named)["deployments"])[0]
     until(lambda: site.client.get_deployment(deploymentId=id)["deploymentInfo"]["status"] == "InProgress")
     told = site.get(id)
     assert (told["creator"], told["applicationName"]) == ("CloudFormation", app)

@@ -184,7 +184,7 @@ async def authorised(
     id = str(found.method.get("authorizerId"))
     held: dict[str, Any] | None = (deployment.doc.get("authorizers") or {}).get(id)
     if held is None:
-        raise Unanswered(500, "Internal server error")
+        raise Unanswered(500, "Internal server error", "AUTHORIZER_FAILURE")
     values = [_value(a, found, about, one) for one in _sources(held)]
     if any(not one for one in values):
         raise Unanswered(401, "Unauthorized")
@@ -242,14 +242,16 @@ async def _asked(
             )
         answer = await a.calls.act(caller, "lambda", "Invoke", asked, region=region, source=GATEWAY)
     except Refused as refused:
-        raise Unanswered(500, "Internal server error") from refused
+        raise Unanswered(500, "Internal server error", "AUTHORIZER_FAILURE") from refused
     try:
         said = orjson.loads(answer["Payload"])
     except orjson.JSONDecodeError:
-        raise Unanswered(500, "Internal server error") from None
+        raise Unanswered(500, "Internal server error", "AUTHORIZER_FAILURE") from None
     if answer.get("FunctionError"):
         unauthorised = isinstance(said, dict) and said.get("errorMessage") == "Unauthorized"
-        raise Unanswered(401 if unauthorised else 500, "Unauthorized" if unauthorised else "Internal server error")
+        if unauthorised:
+            raise Unanswered(401, "Unauthorized")
+        raise Unanswered(500, "Internal server error", "AUTHORIZER_FAILURE")
     more = said.get("context") if isinstance(said, dict) else None
     if (
         not isinstance(said, dict) or not isinstance(said.get("principalId"), str)
@@ -257,7 +259,7 @@ async def _asked(
         or (more is not None and not isinstance(more, dict))
         or any(isinstance(one, dict | list) for one in (more or {}).values())
     ):  # fmt: skip
-        raise Unanswered(500, "Internal server error")
+        raise Unanswered(500, "Internal server error", "AUTHORIZER_FAILURE")
     return said
 
 
@@ -266,7 +268,7 @@ def _decided(a: Authorised, found: Matched, answer: Mapping[str, Any]) -> None:
     try:
         document = Document.parse(orjson.dumps(answer["policyDocument"]).decode(), Form.IDENTITY)
     except (Refused, ValueError, TypeError):
-        raise Unanswered(500, "Internal server error") from None
+        raise Unanswered(500, "Internal server error", "AUTHORIZER_FAILURE") from None
     account = found.api.account
     keys = context({"aws:SourceIp": a.request.source_ip, "aws:UserAgent": a.request.user_agent})
     # Whoever the function says it is has what the function says, as a user of the account has their policies.

@@ -40,11 +40,19 @@ _TOLD: Final = {
 }
 
 
+_KINDS: Final = {
+    400: "BAD_REQUEST_BODY", 401: "UNAUTHORIZED", 403: "ACCESS_DENIED", 429: "THROTTLED", 502: "INTEGRATION_FAILURE",
+    504: "INTEGRATION_TIMEOUT",
+}  # fmt: skip
+
+
 class Unanswered(Exception):  # noqa: N818 - an answer, too
     """What stands behind did not answer as it should: what the caller is told instead."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, kind: str = "") -> None:
+        """kind: the type of its gateway response, where the status does not tell it."""
         super().__init__(message)
+        self.kind = kind or _KINDS.get(status, "API_CONFIGURATION_ERROR")
         self.status = status
         self.message = message
 

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from bastide.domain import MICROS, Arn, Refused
-from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output
+from bastide.kernel import Ask, Asked, Authorised, Caller, Facts, Kind, Output
 from bastide.policy import Attached, Document, Form
-from bastide.services.apigateway import access_log, authorizer, behind, model
+from bastide.services.apigateway import access_log, authorizer, behind, gateway_response, model
 from bastide.services.apigateway.noun import DEPLOYMENT, INDEX, REST_API, STAGE, execute_arn, policy_of
 from bastide.services.apigateway.rest_api import log_role
 from bastide.store import Row, View
@@ -26,6 +26,7 @@ from bastide.store import Row, View
 INVOCATION: Final = Kind("Invocation", service="execute-api", arn="{}", named_by="ApiId", tags=False, history=False)
 """Not a noun: what the operation hangs on."""
 _MOST: Final = 10 * 1024 * 1024
+_UNKNOWN: Final = "MISSING_AUTHENTICATION_TOKEN"
 _UNSIGNED: Final = ("NONE", "CUSTOM")
 """Methods that want no signature; an authorizer is asked about whoever comes."""
 _OPEN: Final = Attached(
@@ -123,7 +124,7 @@ def _this(asked: Asked) -> Iterable[str]:
     if asked.call.caller.kind == "Anonymous":
         found = match(asked.view, given["ApiId"], given["Stage"], method, path)
         if found is None or found.method["authorizationType"] not in _UNSIGNED:
-            raise _unknown()
+            raise _as_worded(asked.view, given["ApiId"], given["Stage"], _unknown(), _UNKNOWN)
     arn = execute_arn(api, f"{given['Stage']}/{method}/{path}")
     try:
         Arn.parse(arn)
@@ -144,8 +145,17 @@ def facts(view: View, arn: Arn, _: str) -> Facts | None:
         private = api.doc["endpoint"]["types"] == ["PRIVATE"]  # it has to have a policy
         policy = None if private else _OPEN
     text, principals = api.doc.get("_policy", ""), api.doc.get("_principals", {})
-    # Whoever guesses ids learns nothing: of an API that they may not call they are told what they are told of none.
-    return Facts(api.account, policy=policy, type="RestApi", text=text, principals=principals, hidden=_unknown())
+
+    def refusal(caller: Caller, refused: Refused) -> Refused:
+        """Whoever guesses ids learns nothing: of an API that they may not call they are told what they are told of none,
+        unless the API has words of its own for them."""
+        if caller.account == api.account:
+            return _as_worded(view, parts[0], parts[1], refused, "ACCESS_DENIED")
+        told = _unknown()
+        told = Refused(told.code, told.message, told.status, kept=refused.kept)
+        return _as_worded(view, parts[0], parts[1], told, _UNKNOWN)
+
+    return Facts(api.account, policy=policy, type="RestApi", text=text, principals=principals, refusal=refusal)
 
 
 _UNANSWERED: Final[set[asyncio.Task[Output]]] = set()
@@ -173,11 +183,36 @@ async def _call(a: Authorised, _: Output) -> Output:
     # What stands behind is not stopped when nobody waits for it any more, as on AWS.
     done, _left = await asyncio.wait({asked}, timeout=wait)
     try:
-        output = asked.result() if done else behind.error(504, "Endpoint request timed out")
+        output = asked.result() if done else _error(a, found, behind.Unanswered(504, "Endpoint request timed out"))
     except behind.Unanswered as unanswered:
-        output = behind.error(unanswered.status, unanswered.message)
+        output = _error(a, found, unanswered)
     await _log(a, found, about, output, began)
     return output
+
+
+def _error(a: Authorised, found: Matched, unanswered: behind.Unanswered) -> Output:
+    """An error, as the API words it."""
+    deployment: Row = a.staged["deployment"]
+    about = {"requestId": a.request.id, "apiId": found.api.name, "stage": found.stage.name.partition("/")[2]}
+    told = gateway_response.worded(
+        deployment.doc.get("answers") or {}, unanswered.kind, unanswered.status, unanswered.message,
+        httpMethod=a.input["Method"], **about,
+    )  # fmt: skip
+    return told or behind.error(unanswered.status, unanswered.message)
+
+
+def _as_worded(view: View, id: str, stage: str, refused: Refused, kind: str) -> Refused:
+    """A refusal that brings the answer which the stage's deployment has for it, if it has one."""
+    api = _api(view, id)
+    held = view.get(STAGE, api.account, api.region, f"{id}/{stage}") if api is not None else None
+    if api is None or held is None:
+        return refused
+    deployment = view.get(DEPLOYMENT, api.account, api.region, f"{id}/{held.doc['deploymentId']}")
+    answers = (deployment.doc.get("answers") or {}) if deployment is not None else {}
+    told = gateway_response.worded(answers, kind, refused.status, refused.message, apiId=id, stage=stage)
+    if told is None:
+        return refused
+    return Refused(refused.code, refused.message, refused.status, kept={**refused.kept, "answer": told})
 
 
 async def _answer(a: Authorised, found: Matched, about: dict[str, str]) -> Output:
@@ -188,7 +223,7 @@ async def _answer(a: Authorised, found: Matched, about: dict[str, str]) -> Outpu
         a.staged["authorizer"] = await authorizer.authorised(a, found, deployment, about, event)
     wrong = model.fault(found.method, deployment.doc, a.input, found.variables)
     if wrong:
-        raise behind.Unanswered(400, wrong)
+        raise behind.Unanswered(400, wrong, "BAD_REQUEST_PARAMETERS" if "parameters" in wrong else "")
     return await behind.ask(a, found, about)
 
 
@@ -230,11 +265,9 @@ async def _log(a: Authorised, found: Matched, about: dict[str, str], output: Out
 def invoke(a: Authorised, view: View) -> Output:
     given = a.input
     found = match(view, given["ApiId"], given["Stage"], given["Method"], given["Path"])
-    if found is None:
-        raise _unknown()
+    if found is None or (found.method["authorizationType"] == "AWS_IAM" and a.caller.kind == "Anonymous"):
+        raise _as_worded(view, given["ApiId"], given["Stage"], _unknown(), _UNKNOWN)
     api = found.api
-    if found.method["authorizationType"] == "AWS_IAM" and a.caller.kind == "Anonymous":
-        raise _unknown()
     if a.caller.kind != "Anonymous" and a.region != api.region:
         raise Refused("InvalidSignatureException", f"The API is in {api.region}; please sign for that Region.", 403)
     if api.doc["closed"]:
@@ -244,7 +277,8 @@ def invoke(a: Authorised, view: View) -> Output:
         if not a.request.vpce or (ids and a.request.vpce not in ids):
             raise _forbidden()
     if len(given.get("Body") or b"") > _MOST:
-        raise Refused("RequestTooLargeException", "Request Too Long", 413)
+        long = Refused("RequestTooLargeException", "Request Too Long", 413)
+        raise _as_worded(view, given["ApiId"], given["Stage"], long, "REQUEST_TOO_LARGE")
     a.staged["matched"] = found
     a.staged["deployment"] = view.get(
         DEPLOYMENT, api.account, api.region, f"{api.name}/{found.stage.doc['deploymentId']}"

@@ -14,6 +14,7 @@ from bastide.services.apigateway.access_log import checked
 from bastide.services.apigateway.noun import (
     AUTHORIZER,
     DEPLOYMENT,
+    GATEWAY_RESPONSE,
     MODEL,
     MOST,
     RESOURCE,
@@ -82,6 +83,7 @@ def create(a: Authorised, tx: Transaction) -> Output:
         "models": {one.name.partition("/")[2]: one.doc["schema"] for one in parts(tx, row, MODEL)},
         "validators": {one.name.partition("/")[2]: one.doc for one in parts(tx, row, VALIDATOR)},
         "authorizers": {one.name.partition("/")[2]: one.doc for one in parts(tx, row, AUTHORIZER)},
+        "answers": {one.name.partition("/")[2]: one.doc for one in parts(tx, row, GATEWAY_RESPONSE)},
     }  # fmt: skip
     made = Row(DEPLOYMENT, a.account, a.region, f"{row.name}/{new(6)}", doc)
     tx.insert(made, event=a.operation.name, request_id=a.request.id)

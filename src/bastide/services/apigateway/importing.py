@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.services.apigateway import gateway_response
 from bastide.services.apigateway.authorizer import MOST as MOST_AUTHORIZERS
 from bastide.services.apigateway.authorizer import authorizer_of
 from bastide.services.apigateway.method import (
@@ -24,6 +25,7 @@ from bastide.services.apigateway.model import model_of, validator_of
 from bastide.services.apigateway.noun import (
     AUTHORIZER,
     GATEWAY,
+    GATEWAY_RESPONSE,
     MODEL,
     MOST,
     RESOURCE,
@@ -122,15 +124,12 @@ def _apply(a: Authorised, tx: Transaction, row: Row, found: Plan, *, overwrite: 
 
 def _parts(a: Authorised, tx: Transaction, row: Row, found: Plan, overwrite: bool) -> dict[str, dict[str, str]]:
     """Models, validators and authorizers; the ids of the latter two by their names."""
-    if found.answers:
-        raise bad(
-            "x-amazon-apigateway-gateway-responses is not supported by Bastide yet: its own errors are as they are."
-        )
     ids: dict[str, dict[str, str]] = {}
     for kind, wanted, read in (
         (MODEL, found.models, model_of),
         (VALIDATOR, found.validators, validator_of),
         (AUTHORIZER, found.authorizers, lambda one: authorizer_of(one, a.region)),
+        (GATEWAY_RESPONSE, found.answers, gateway_response.response_of),
     ):
         held = {one.doc.get("name") or one.name.partition("/")[2]: one for one in parts(tx, row, kind)}
         if overwrite:
@@ -145,7 +144,7 @@ def _parts(a: Authorised, tx: Transaction, row: Row, found: Plan, overwrite: boo
                 there.doc = doc
                 tx.update(there, event=a.operation.name, request_id=a.request.id)
                 continue
-            id = name if kind == MODEL else new(6)
+            id = name if kind in (MODEL, GATEWAY_RESPONSE) else new(6)
             held[name] = Row(kind, a.account, a.region, f"{row.name}/{id}", doc)
             tx.insert(held[name], event=a.operation.name, request_id=a.request.id)
         ids[kind] = {name: one.name.partition("/")[2] for name, one in held.items()}

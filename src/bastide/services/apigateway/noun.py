@@ -39,6 +39,8 @@ VALIDATOR: Final = "apigateway:RequestValidator"
 """``API/VALIDATOR``: what is checked of a request."""
 AUTHORIZER: Final = "apigateway:Authorizer"
 """``API/AUTHORIZER``: the function that says who may call."""
+GATEWAY_RESPONSE: Final = "apigateway:GatewayResponse"
+"""``API/TYPE``: how an error of API Gateway's own is worded."""
 ACCOUNT: Final = "apigateway:Account"
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 MOST: Final = 300

@@ -19,6 +19,7 @@ from bastide.services.apigateway.noun import (
     AUTHORIZER,
     DEPLOYMENT,
     GATEWAY,
+    GATEWAY_RESPONSE,
     INDEX,
     MODEL,
     MOST,
@@ -190,7 +191,7 @@ def update(a: Authorised, tx: Transaction) -> Output:
 @REST_API.operation("DeleteRestApi", asks=ask("DELETE", "/restapis/{restApiId}"))
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = api(a, tx)
-    for kind in (STAGE, DEPLOYMENT, RESOURCE, MODEL, VALIDATOR, AUTHORIZER):
+    for kind in (STAGE, DEPLOYMENT, RESOURCE, MODEL, VALIDATOR, AUTHORIZER, GATEWAY_RESPONSE):
         while rows := tx.scan(kind, a.account, a.region, prefix=f"{row.name}/", limit=MOST):
             for one in rows:
                 tx.delete(one, event=a.operation.name, request_id=a.request.id)

@@ -318,6 +318,16 @@ async def _delete_authorizer(r: Resource) -> None:
     await r.drop("DeleteAuthorizer", {"restApiId": r.get("RestApiId"), "authorizerId": r.physical})
 
 
+async def _gateway_response(r: Resource) -> None:
+    await r.do("PutGatewayResponse", r.properties, key=f"put/{r.run}"[:60])
+    r.thing.physical = r.thing.physical or r.name(64)
+    r.thing.attributes = {"Id": r.physical}
+
+
+async def _delete_gateway_response(r: Resource) -> None:
+    await r.drop("DeleteGatewayResponse", r.only("RestApiId", "ResponseType"))
+
+
 # -- the account -------------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +362,8 @@ TYPES: Final = (
           "UpdateRequestValidator", "DeleteRequestValidator"),
     _type("Authorizer", _authorizer, _delete_authorizer, _update_authorizer, "CreateAuthorizer", "UpdateAuthorizer",
           "DeleteAuthorizer"),
+    _type("GatewayResponse", _gateway_response, _delete_gateway_response, _gateway_response, "PutGatewayResponse",
+          "DeleteGatewayResponse"),
     _type("Account", _account, _keep_account, _account, "UpdateAccount"),
 )  # fmt: skip
 """The types of API Gateway."""
