@@ -272,3 +272,21 @@ def test_scalars_are_converted_and_what_comes_later_is_let_pass() -> None:
     found, faults = schema.checked("AWS::KMS::Key", given_)
     assert not faults
     assert found == {"EnableKeyRotation": True, "PendingWindowInDays": 7, "Description": "5", "KeyPolicy": LATER}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"this is invalid JSON"}', r"JSON not well-formed. \(line 1, column 25\)"),
+        ("Resources:\n  a: [\n", "YAML not well-formed"),
+    ],
+)
+def test_bodies_that_are_none(body: str, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        read(body)
+
+
+def test_bodies_that_are_nearly_json() -> None:
+    assert read('{"Resources": {"A": 1,},}') == {"Resources": {"A": 1}}
+    assert read('{"Description": "over\nlines"}') == {"Description": "over\nlines"}
+    assert read("Zones: !GetAZs\n") == {"Zones": {"Fn::GetAZs": ""}}
