@@ -74,7 +74,7 @@ sdk: setup clients ## programs of the SageMaker SDK, v2 and v3, unchanged; SDK=v
 controls: setup clients ## every control of the mission, the tests that cite it, how they ended
 	@$(PYTEST) --controls
 
-conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam, asl, s3 or stacks for one
+conformance: $(VENV)/.ready ## public cases of others, from BASTIDE_CONFORMANCE; SUITE=protocols, iam, asl, s3, stacks or records for one
 	@$(BIN)/python -m tests.conformance $(SUITE)
 
 .PHONY: imagery

@@ -118,9 +118,11 @@ _TASK = base64.b64encode(
     json.dumps({"taskId": "name", "sourceArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:name"}).encode()
 ).decode()
 _TEXTS = {
+    "codebuild.id": "name:name",
     "aliasname": "alias/name",
     "domainowner": ACCOUNT,
     "accountid": ACCOUNT,
+    "apigateway.authorizercredentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.credentials": f"arn:aws:iam::{ACCOUNT}:role/name",
     "apigateway.path": "/cloudwatchRoleArn",
     "apigateway.value": f"arn:aws:iam::{ACCOUNT}:role/name",
@@ -178,6 +180,7 @@ _TEXTS = {
     "policysourcearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "principalarn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "ec2.deliverlogspermissionarn": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "directconnect.resourcearns": f"arn:aws:directconnect:{REGION}:{ACCOUNT}:dxcon/name",
     "ram.resourcearns": f"arn:aws:ec2:{REGION}:{ACCOUNT}:transit-gateway/name",
     "resourceid": "444455556666",
     "rolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
@@ -248,6 +251,13 @@ _ROWS = (
     Row("codecommit:Comment", ACCOUNT, REGION, "name", {"repository": "id"}),
     Row("iam:ServiceSpecificCredential", ACCOUNT, "", "name/name", {"ServiceName": "codecommit.amazonaws.com"}),
     Row("sagemaker:PipelineCallback", ACCOUNT, REGION, "name", {"execution": "name/execution/id"}),
+    Row(
+        "codebuild:Build",
+        ACCOUNT,
+        REGION,
+        "name:name",
+        {"projectName": "name", "serviceRole": f"arn:aws:iam::{ACCOUNT}:role/name"},
+    ),
     Row("kms:AliasOf", ACCOUNT, REGION, f"{_TEXTS['targetkeyid']}|alias/name", {}),
 )
 """What there must be for a call's resources to have their ARNs."""

@@ -13,8 +13,9 @@ SUITES = {
     "s3": "tests.conformance.s3",
     "stacks": "tests.conformance.stacks",
     "asl": "tests.conformance.asl",
+    "records": "tests.conformance.records",
 }
-FETCHED = {"s3", "stacks"}
+FETCHED = {"s3", "stacks", "records"}
 """Suites that are a checkout of their own, not a folder of cases; they run when they are named."""
 
 

@@ -179,7 +179,7 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "a-bucket-of-nobody-here/key"
     if lower == "bucket":
         return "a-bucket-of-nobody-here"
-    if lower in ("s3uri", "artifactstoreuri", "s3outputpath", "modeldataurl"):
+    if lower in ("s3uri", "artifactstoreuri", "s3outputpath", "modeldataurl", "configuri"):
         return "s3://a-bucket-of-nobody-here/x"
     if lower in ("accountid",):
         return account
@@ -243,7 +243,7 @@ def _client(running: Running, service: str, keys: Keys | None, spoil: bool) -> A
 
     known = (running.url, service, keys, spoil)
     if known not in _CLIENTS:
-        _CLIENTS[known] = running.client(service, keys)
+        _CLIENTS[known] = running.client(service, keys, fresh=True)
         _CLIENTS[known].meta.events.register_last("before-send", capture)
     return _CLIENTS[known]
 

@@ -30,8 +30,9 @@ _FILTERS: Final = (
 )  # fmt: skip
 
 
-def _wrong(text: str) -> Refused:
-    return Refused("InvalidEventPatternException", f"Event pattern is not valid. Reason: {text}")
+def _wrong(text: str, name: str = "") -> Refused:
+    where = f" (in {name[:100]})" if name else ""
+    return Refused("InvalidEventPatternException", f"Event pattern is not valid. Reason: {text}{where}")
 
 
 class Pattern:
@@ -72,11 +73,11 @@ def _check(held: Mapping[str, Any], depth: int = 0) -> int:
             branches *= sum(_check(one, depth + 1) for one in value)
         elif isinstance(value, dict):
             if not value:
-                raise _wrong(f"{name}: empty objects are not allowed")
+                raise _wrong("Empty objects are not allowed", name)
             branches *= _check(value, depth + 1)
         elif isinstance(value, list):
             if not value:
-                raise _wrong(f"{name}: empty arrays are not allowed")
+                raise _wrong("Empty arrays are not allowed", name)
             for one in value:
                 _check_one(name, one)
         else:
@@ -85,17 +86,70 @@ def _check(held: Mapping[str, Any], depth: int = 0) -> int:
 
 
 def _texts(name: str, kind: str, value: Any) -> None:
+    """Raises Refused unless what `anything-but` excludes is text."""
     many = value if isinstance(value, list) else [value]
-    if not many or not all(isinstance(one, str) for one in many):
-        raise _wrong(f"{name}: {kind} takes text")
+    if not many:
+        raise _wrong("Empty arrays are not allowed", name)
+    if not all(isinstance(one, str) for one in many):
+        if kind == "equals-ignore-case":
+            raise _wrong(
+                "Inside anything-but/equals-ignore-case list, number|start|null|boolean is not supported.", name
+            )
+        raise _wrong(f"{'wildcard' if kind == 'wildcard' else 'prefix/suffix'} match pattern must be a string", name)
+    if kind in ("prefix", "suffix") and not all(many):
+        raise _wrong("Null prefix/suffix not allowed", name)
 
 
 def _wild(name: str, text: str) -> None:
     plain = text.replace("\\\\", "").replace("\\*", "")
     if "\\" in plain:
-        raise _wrong(f"{name}: a backslash of a wildcard stands before * or another backslash")
-    if "**" in plain or plain.count("*") > _MOST_WILDCARDS:
-        raise _wrong(f"{name}: too many or consecutive wildcards")
+        raise _wrong("Invalid escape character: a backslash stands before * or another backslash", name)
+    if "**" in plain:
+        raise _wrong(f"Consecutive wildcard characters at pos {text.find('**') + 1}", name)
+    if plain.count("*") > _MOST_WILDCARDS:
+        raise _wrong(
+            "Rule is too complex - try using fewer wildcard characters or fewer repeating character sequences after a "
+            "wildcard character",
+            name,
+        )
+
+
+def _range(name: str, value: Any) -> None:
+    """Raises Refused for what is no ``numeric``."""
+    if not isinstance(value, list):
+        raise _wrong("Value of numeric must be an array.", name)
+    for n in range(0, len(value), 2):
+        if not isinstance(value[n], str) or value[n] not in _NUMERIC:
+            raise _wrong(f"Unrecognized numeric range operator: {str(value[n])[:20]}", name)
+        if n + 1 == len(value) or not isinstance(value[n + 1], (int, float)) or isinstance(value[n + 1], bool):
+            raise _wrong(f"Value of {value[n]} must be numeric", name)
+        if not _is_number(value[n + 1]):
+            raise _wrong(f"Value of {value[n]} must be from -5e9 to 5e9", name)
+    if len(value) not in (2, 4):
+        raise _wrong("numeric takes one or two comparisons", name)
+    if len(value) == 4:
+        if {value[0][0], value[2][0]} != {"<", ">"}:
+            raise _wrong(f"Bad numeric range operator: {value[2]}", name)
+        low, high = (value[1], value[3]) if value[0][0] == ">" else (value[3], value[1])
+        if low > high:
+            raise _wrong("Bottom must be less than top", name)
+
+
+def _network(name: str, value: str) -> None:
+    """Raises Refused for what is no CIDR."""
+    address, slash, bits = value.partition("/")
+    if not slash or "/" in bits:
+        raise _wrong("Malformed CIDR, one '/' required", name)
+    if not (bits.isascii() and bits.isdigit()):
+        raise _wrong("Malformed CIDR, mask bits must be an integer", name)
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise _wrong(f"Nonstandard IP address: {address[:100]}", name) from None
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise _wrong("Malformed CIDR, mask bits are too many", name) from None
 
 
 def _is_number(value: Any) -> bool:
@@ -105,52 +159,40 @@ def _is_number(value: Any) -> bool:
 def _check_one(name: str, one: Any) -> None:
     if not isinstance(one, dict):
         if isinstance(one, list):
-            raise _wrong(f"{name}: arrays do not hold arrays")
+            raise _wrong("Arrays do not hold arrays", name)
         return
     if len(one) != 1:
-        raise _wrong(f"{name}: a filter has one key")
+        raise _wrong("Only one key allowed in match expression", name)
     [(kind, value)] = one.items()
     if kind not in _FILTERS:
-        raise _wrong(f"{name}: unrecognized match type {kind}")
+        raise _wrong(f"Unrecognized match type {kind[:100]}", name)
     if kind in ("prefix", "suffix"):
         if isinstance(value, dict):
             if set(value) != {"equals-ignore-case"} or not isinstance(value["equals-ignore-case"], str):
-                raise _wrong(f"{name}: {kind} takes text")
+                raise _wrong(f"{kind} match pattern must be a string", name)
         elif not isinstance(value, str):
-            raise _wrong(f"{name}: {kind} takes text")
+            raise _wrong(f"{kind} match pattern must be a string", name)
     elif kind in ("equals-ignore-case", "wildcard", "cidr"):
         if not isinstance(value, str):
-            raise _wrong(f"{name}: {kind} takes text")
+            raise _wrong(f"{'prefix' if kind == 'cidr' else kind} match pattern must be a string", name)
         if kind == "wildcard":
             _wild(name, value)
         if kind == "cidr":
-            try:
-                ipaddress.ip_network(value, strict=False)
-            except ValueError:
-                raise _wrong(f"{name}: {value} is no CIDR") from None
+            _network(name, value)
     elif kind == "exists":
         if not isinstance(value, bool):
-            raise _wrong(f"{name}: exists takes true or false")
+            raise _wrong("exists match pattern must be either true or false.", name)
     elif kind == "numeric":
-        pairs = value if isinstance(value, list) else []
-        if len(pairs) not in (2, 4) or not all(
-            isinstance(pairs[n], str) and pairs[n] in _NUMERIC and _is_number(pairs[n + 1])
-            for n in range(0, len(pairs), 2)
-        ):
-            raise _wrong(f"{name}: numeric takes one or two comparisons with numbers from -5e9 to 5e9")
-        if (
-            len(pairs) == 4
-            and not (pairs[0] in (">", ">=") and pairs[2] in ("<", "<=") and pairs[1] <= pairs[3])
-            and not (pairs[0] in ("<", "<=") and pairs[2] in (">", ">=") and pairs[3] <= pairs[1])
-        ):
-            raise _wrong(f"{name}: two comparisons of numeric are a range from a smaller to a greater number")
+        _range(name, value)
     elif isinstance(value, dict):
         if len(value) != 1 or next(iter(value)) not in ("prefix", "suffix", "equals-ignore-case", "wildcard"):
-            raise _wrong(f"{name}: anything-but takes values, prefix, suffix, equals-ignore-case or wildcard")
-        _texts(name, "anything-but", next(iter(value.values())))
+            raise _wrong(f"Unsupported anything-but pattern: {str(next(iter(value), ''))[:100]}", name)
+        [(inner, held)] = value.items()
+        if isinstance(held, dict):
+            raise _wrong("Value of anything-but must be an array or single string/number value.", name)
+        _texts(name, inner, held)
         if "wildcard" in value:
-            inner = value["wildcard"]
-            for each in inner if isinstance(inner, list) else [inner]:
+            for each in held if isinstance(held, list) else [held]:
                 _wild(name, each)
     else:
         many = value if isinstance(value, list) else [value]
@@ -158,7 +200,9 @@ def _check_one(name: str, one: Any) -> None:
         if not many or not (
             texts or all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in many)
         ):
-            raise _wrong(f"{name}: anything-but takes texts or numbers")
+            if isinstance(value, list):
+                raise _wrong("Inside anything but list, start|null|boolean is not supported.", name)
+            raise _wrong("Value of anything-but must be an array or single string/number value.", name)
 
 
 def _object(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
@@ -167,7 +211,7 @@ def _object(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
             if not any(_object(one, event) for one in wanted):
                 return False
             continue
-        value = event.get(name, _MISSING)
+        value = _at(event, name)
         if isinstance(wanted, dict):
             if isinstance(value, list):
                 if not any(isinstance(one, dict) and _object(wanted, one) for one in value):
@@ -177,6 +221,21 @@ def _object(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
         elif not any(_field(one, value) for one in wanted):
             return False
     return True
+
+
+def _at(event: Mapping[str, Any], name: str) -> Any:
+    """What stands under a name. A dot in a name, here or there, is a step into an object."""
+    if name in event:
+        return event[name]
+    head, dot, rest = name.partition(".")
+    while dot:
+        inner = event.get(head)
+        if isinstance(inner, dict) and (found := _at(inner, rest)) is not _MISSING:
+            return found
+        step, dot, rest = rest.partition(".")
+        head = f"{head}.{step}"
+    below = {key[len(name) + 1 :]: value for key, value in event.items() if key.startswith(f"{name}.")}
+    return below or _MISSING
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -190,7 +249,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 def _field(one: Any, value: Any) -> bool:
     if isinstance(one, dict) and "exists" in one:
         # Only leaves exist: an object is none.
-        return bool(one["exists"]) == (value is not _MISSING and not isinstance(value, dict))
+        return bool(one["exists"]) == (value is not _MISSING and value != [] and not isinstance(value, dict))
     if value is _MISSING or isinstance(value, dict):
         return False
     if value == [] or value is _MISSING:
@@ -254,7 +313,7 @@ def _leaf(one: Any, value: Any) -> bool:
         if isinstance(wanted, dict):
             [(inner, many)] = wanted.items()
             texts = many if isinstance(many, list) else [many]
-            return isinstance(value, str) and not any(_text(inner, text, value) for text in texts)
+            return not (isinstance(value, str) and any(_text(inner, text, value) for text in texts))
         return not any(_same(each, value) for each in (wanted if isinstance(wanted, list) else [wanted]))
     if not isinstance(value, str):
         return False

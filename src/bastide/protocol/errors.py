@@ -42,6 +42,13 @@ _SQS_CODES = {
 """Codes that clients of SQS knew when it spoke query, from its API reference; its model does not have them."""
 
 
+_SHAPES = {
+    "InvalidParameterValue": "InvalidParameterValueException",
+    "MissingParameter": "MissingRequiredParameterException",
+}
+"""What the body calls codes of query that a model has no shape for; the header has the codes."""
+
+
 def answer(operation: OperationCodec, protocol: str, refused: Refused, request_id: str, host_id: str = "") -> Answer:
     """The response for a refusal: a modelled error by its shape's name or code with the model's status, else as is."""
     shape = _error_shape(operation, refused.code)
@@ -111,7 +118,7 @@ def _structured_error(
     content: dict[str, Any]
     if shape is None:
         content = {"message": refused.message, **members}
-        code = refused.code
+        code = _SHAPES.get(refused.code, refused.code) if operation.service.query_compatible else refused.code
     else:
         named = next((name for name in shape.members if name.lower() == "message"), None)
         if named is not None and refused.message:

@@ -59,6 +59,15 @@ def test_what_is_put_is_read_by_every_statistic(account: Account) -> None:
         Statistics=["SampleCount", "Average", "Sum", "Minimum", "Maximum"],
     )  # fmt: skip
     assert found["Label"] == "Latency"
+    # Labels tell apart what was asked: by statistic, by period, by both.
+    for queries, labels in (
+        ([stat("a")], ["Latency"]),
+        ([stat("a", "Sum"), stat("b", "Minimum")], ["Latency Sum", "Latency Minimum"]),
+        ([stat("a", "Sum", 60), stat("b", "Sum", 300)], ["Latency 60", "Latency 300"]),
+        ([stat("a", "Sum", 60), stat("b", "Minimum", 300)], ["Latency Sum 60", "Latency Minimum 300"]),
+    ):
+        told = client.get_metric_data(MetricDataQueries=queries, StartTime=after(0), EndTime=after(60))
+        assert [one["Label"] for one in told["MetricDataResults"]] == labels
     points = sorted(found["Datapoints"], key=lambda one: one["Timestamp"])
     assert points[0] == {
         "Timestamp": HOUR, "SampleCount": 30, "Average": 14.5, "Sum": 435, "Minimum": 0, "Maximum": 29,
@@ -261,7 +270,7 @@ def test_older_clients_speak_forms_and_json_and_get_the_same_codes(account: Acco
 
 def test_large_puts_come_compressed(account: Account) -> None:
     """boto3 compresses what is larger than 10 KiB."""
-    client = account.client("cloudwatch")
+    client = account.client("cloudwatch", fresh=True)
     sent = []
     client.meta.events.register_last("before-send", lambda request, **_: sent.append(dict(request.headers)) or None)
     client.put_metric_data(

@@ -284,6 +284,8 @@ def test_every_filter_of_patterns(detail: dict[str, Any], matches: bool) -> None
 def test_patterns_that_are_none_are_refused(account: Account) -> None:
     client = account.client("events")
     assert client.test_event_pattern(EventPattern='{"source": ["s"]}', Event=json.dumps(EVENT))["Result"] is True
+    fewer = json.dumps({name: value for name, value in EVENT.items() if name != "resources"})
+    assert client.test_event_pattern(EventPattern='{"source": ["s"]}', Event=fewer)["Result"] is True
     for bad in (
         "{", "[]", "{}", '{"a": "b"}', '{"a": []}', '{"a": {}}', '{"a": [{"prefix": 1}]}', '{"a": [{"nearly": "x"}]}',
         '{"a": [{"numeric": [">"]}]}', '{"a": [{"numeric": [">", 1e10]}]}', '{"a": [{"numeric": [[], 1]}]}',

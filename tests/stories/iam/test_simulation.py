@@ -83,8 +83,8 @@ def test_conditions_and_what_is_missing(account: Account) -> None:
     assert [one["EvalDecision"] for one in found] == ["allowed", "implicitDeny", "implicitDeny", "implicitDeny"]
     at = json.dumps(policy).index("[{") + 2  # columns count from 1
     place = {
-        "StartPosition": {"Line": 1, "Column": at},
-        "EndPosition": {"Line": 1, "Column": len(json.dumps(policy)) - 2},
+        "StartPosition": {"Line": 1, "Column": at + 1},
+        "EndPosition": {"Line": 1, "Column": len(json.dumps(policy)) - 1},
     }
     matched = [{"SourcePolicyId": "role_Simulated_inline", "SourcePolicyType": "role", **place}]
     assert found[0]["MatchedStatements"] == matched
@@ -160,7 +160,7 @@ def test_where_the_statement_stands(account: Account) -> None:
     [matched] = one["MatchedStatements"]
     lines = document.split("\n")
     start, end = matched["StartPosition"], matched["EndPosition"]
-    assert lines[start["Line"] - 1][start["Column"] - 1] == "{" and lines[end["Line"] - 1][end["Column"] - 1] == "}"
+    assert lines[start["Line"] - 1][start["Column"] - 2] == "{" and lines[end["Line"] - 1][end["Column"] - 2] == "}"
     between = "\n".join(lines[start["Line"] - 1 : end["Line"]])
     assert '"Allow"' in between and '"Deny"' not in between
 

@@ -285,6 +285,9 @@ def test_keys_of_before_the_safe(moved: Moved) -> None:
     assert len(list((moved.data / "safe").iterdir())) == 1
 
 
+OAEP = "RSAES_OAEP_SHA_256"
+
+
 def _import(moved: Moved, key: str, material: bytes, way: str = "RSAES_OAEP_SHA_256", **given: Any) -> dict[str, Any]:
     """Imports as an owner does: wraps with the public key that KMS gave."""
     told = moved.kms("GetParametersForImport", KeyId=key, WrappingAlgorithm=way, WrappingKeySpec="RSA_2048")
@@ -311,12 +314,14 @@ def test_imported_material(moved: Moved) -> None:
     assert moved.refused("kms", "EnableKey", KeyId=key) == "KMSInvalidStateException"
     material = os.urandom(32)
     id = _import(moved, key, material)["KeyMaterialId"]
+    longest = moved.kms("GetParametersForImport", KeyId=key, WrappingAlgorithm=OAEP, WrappingKeySpec="RSA_4096")
+    assert len(longest["ImportToken"]) <= 6144  # what ImportKeyMaterial takes
     told = moved.kms("DescribeKey", KeyId=key)["KeyMetadata"]
     assert (told["KeyState"], told["ExpirationModel"]) == ("Enabled", "KEY_MATERIAL_DOES_NOT_EXPIRE")
     blob = moved.kms("Encrypt", KeyId=key, Plaintext=MARK)["CiphertextBlob"]
     assert _materials(moved.data, key) == [material]
-    for operation in ("EnableKeyRotation", "RotateKeyOnDemand"):
-        assert moved.refused("kms", operation, KeyId=key) == "UnsupportedOperationException"
+    assert moved.refused("kms", "EnableKeyRotation", KeyId=key) == "UnsupportedOperationException"
+    assert moved.refused("kms", "RotateKeyOnDemand", KeyId=key) == "KMSInvalidStateException"  # nothing to rotate to
     shards = {path.name for path in (moved.data / "safe").iterdir()}
     moved.kms("DeleteImportedKeyMaterial", KeyId=key)
     assert not shards & {path.name for path in (moved.data / "safe").iterdir()}

@@ -221,4 +221,4 @@ def test_lines_become_metrics(account: Account) -> None:
             metricTransformations=[{**counted, "metricValue": "many"}],
         )
     logs.delete_log_group(logGroupName="/g")
-    assert logs.describe_metric_filters()["metricFilters"] == []
+    assert logs.describe_metric_filters(filterNamePrefix="x")["metricFilters"] == []

@@ -47,6 +47,9 @@ def test_versions_and_their_stages(account: Account) -> None:
         pending: ["AWSPENDING", "AWSCURRENT"],
         second: ["AWSPREVIOUS"],
     }
+    assert "Tags" not in secrets.describe_secret(SecretId=arn)
+    [shown] = secrets.list_secrets(Filters=[{"Key": "description", "Values": ["data the"]}])["SecretList"]
+    assert shown["ARN"] == arn and "RotationEnabled" not in shown
     told = secrets.list_secret_version_ids(SecretId=arn, IncludeDeprecated=True)["Versions"]
     assert [one["VersionId"] for one in told] == [pending, second, first]
     refused("ResourceNotFoundException", secrets.get_secret_value, SecretId=arn, VersionStage="NONE")
@@ -71,7 +74,8 @@ def test_a_token_is_good_for_one_content(account: Account) -> None:
     assert secrets.put_secret_value(SecretId="t", SecretString="one", ClientRequestToken=token)["VersionId"] == token
     refused("InvalidParameterException", secrets.create_secret, Name="u", SecretString="a", SecretBinary=b"b")
     refused("ValidationException", secrets.create_secret, Name="u", SecretString="a" * 65537)
-    refused("InvalidParameterException", secrets.create_secret, Name="u v", SecretString="a")
+    refused("ValidationException", secrets.create_secret, Name="u v", SecretString="a")
+    refused("ValidationException", secrets.describe_secret, SecretId="u v")
 
 
 def test_deleted_and_restored(account: Account) -> None:
@@ -89,6 +93,7 @@ def test_deleted_and_restored(account: Account) -> None:
     assert secrets.get_secret_value(SecretId=arn)["SecretString"] == "v"
     secrets.delete_secret(SecretId="d", ForceDeleteWithoutRecovery=True)
     refused("ResourceNotFoundException", secrets.describe_secret, SecretId="d")
+    assert secrets.delete_secret(SecretId="d", ForceDeleteWithoutRecovery=True)["Name"] == "d"  # as if it were there
     assert secrets.create_secret(Name="d", SecretString="new")["ARN"] != arn
     refused("ResourceNotFoundException", secrets.get_secret_value, SecretId=arn)
 
@@ -158,6 +163,13 @@ def test_a_policy_of_the_secret_opens_it_to_another_account_and_to_nobody_else(
     refused("PublicPolicyException", secrets.put_resource_policy, **given)
     checked = secrets.validate_resource_policy(ResourcePolicy=given["ResourcePolicy"])
     assert checked["PolicyValidationPassed"] is False
+    own = secrets.create_secret(Name="own", SecretString="v")["ARN"]  # under the account's own key
+    policy["Statement"][0]["Principal"] = {"AWS": reader}  # type: ignore[index]
+    secrets.put_resource_policy(SecretId=own, ResourcePolicy=json.dumps(policy))
+    assert "default KMS service key" in refused("InvalidRequestException", foreign.get_secret_value, SecretId=own)
+    secrets.delete_secret(SecretId=own)
+    secrets.delete_secret(SecretId=own, ForceDeleteWithoutRecovery=True)
+    refused("ResourceNotFoundException", secrets.describe_secret, SecretId=own)
     refused(
         "MalformedPolicyDocumentException", secrets.put_resource_policy, SecretId=arn, ResourcePolicy='{"Version":1}'
     )

@@ -322,6 +322,23 @@ def test_hostile_input_is_refused_in_words(account: Account) -> None:
             sns.publish(TopicArn=topic, **given)
     with pytest.raises(ClientError, match="InvalidParameter"):
         sns.publish(PhoneNumber="+15555550100", Message="x")
+    for arn in ("", "randomstring", "randomstring:1"):
+        with pytest.raises(ClientError, match=f"An ARN must have at least 6 elements, not {arn.count(':') + 1}"):
+            sns.publish(TopicArn=arn, Message="x")
+    # What is wrong with one entry of a batch refuses all of it.
+    entries = [{"Id": "1", "Message": "x"}, {"Id": "2", "Message": "{}", "MessageStructure": "json"}]
+    with pytest.raises(ClientError, match="No default entry"):
+        sns.publish_batch(TopicArn=topic, PublishBatchRequestEntries=entries)
+    with pytest.raises(ClientError, match=r"message\.id"):
+        sns.publish_batch(TopicArn=topic, PublishBatchRequestEntries=[{"Id": "message.id", "Message": "x"}])
+    with pytest.raises(ClientError, match="Invalid token"):
+        sns.confirm_subscription(TopicArn=topic, Token="randomtoken")
+    again = {"Name": "again", "Attributes": {"DisplayName": "one"}, "Tags": [{"Key": "a", "Value": "1"}]}
+    made_again = sns.create_topic(**again)["TopicArn"]
+    assert sns.create_topic(Name="again", Attributes={"FifoTopic": "false"}, Tags=[])["TopicArn"] == made_again
+    with pytest.raises(ClientError, match="different attributes"):
+        sns.create_topic(Name="again", Attributes={"DisplayName": "two"})
+    sns.delete_topic(TopicArn=made_again)
     for name in ("a b", "x.fifo", "y" * 257):
         with pytest.raises(ClientError, match="InvalidParameter"):
             sns.create_topic(Name=name)

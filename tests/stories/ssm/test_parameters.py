@@ -38,6 +38,20 @@ def test_versions_labels_and_history(account: Account) -> None:
         assert found["Value"] == value and found["Name"] == "/app/url"
         assert found["ARN"] == f"arn:aws:ssm:{REGION}:{account.id}:parameter/app/url"
     refused("ParameterVersionNotFound", ssm.get_parameter, Name="/app/url:3")
+    ssm.put_parameter(Name="bare", Value="b", Type="String")
+    assert ssm.get_parameter(Name="/bare")["Parameter"]["Name"] == "/bare"
+    # A secret is read as a parameter, by whoever may read it.
+    made = account.client("secretsmanager").create_secret(Name="db", SecretString="s")
+    where = "/aws/reference/secretsmanager/db"
+    secret = ssm.get_parameter(Name=where, WithDecryption=True)["Parameter"]
+    assert (secret["Name"], secret["Value"], secret["ARN"]) == (where, "s", made["ARN"])
+    assert json.loads(secret["SourceResult"])["versionId"] == made["VersionId"]
+    account.role("lesser", allow("ssm:GetParameter"))
+    lesser = account.client("ssm", account.as_role("lesser"))
+    refused("AccessDeniedException", lesser.get_parameter, Name=where, WithDecryption=True)
+    refused("ValidationException", ssm.get_parameter, Name=where)
+    absent = refused("ParameterNotFound", ssm.get_parameter, Name=f"{where}x", WithDecryption=True)
+    assert f"{where}x not found" in absent
     refused("ParameterVersionNotFound", ssm.get_parameter, Name="/app/url:test")
     refused("ParameterNotFound", ssm.get_parameter, Name="/app/none")
     ssm.label_parameter_version(Name="/app/url", Labels=["prod"])  # moves to the newest

@@ -72,6 +72,10 @@ def test_the_session_ends_with_its_role(platform: Running, account: Account) -> 
 
 
 def test_no_trust_and_no_role_look_the_same(account: Account) -> None:
+    for nonsense in ("arn::iam::1:role/something", "arn:a:::something/role", "nothing-valid-in-here"):
+        assert (
+            refusal(account.client("sts").assume_role, RoleArn=nonsense, RoleSessionName="some")[0] == "ValidationError"
+        )
     sts = account.client("sts")
     closed = role(account, "Closed", trusting({"Service": "sagemaker.amazonaws.com"}))
     told = []

@@ -237,6 +237,8 @@ def shown(row: Row) -> Output:
     told |= {"AlarmName": row.name, "AlarmArn": ALARM.arn(row.account, row.region, row.name), "StateValue": row.status}
     for member in ACTIONS.values():
         told.setdefault(member, [])
+    if "MetricName" in told:
+        told.setdefault("Dimensions", [])
     return told
 
 
@@ -429,4 +431,8 @@ def untag(a: Authorised, tx: Transaction) -> Output:
 
 @ALARM.reads("ListTagsForResource", asks=[Ask("cloudwatch:ListTagsForResource", _tagged)])
 def list_tags(a: Authorised, view: View) -> Output:
-    return {"Tags": [{"Key": key, "Value": value} for key, value in _row(a, view).tags.items()]}
+    try:
+        tags = _row(a, view).tags
+    except Refused:  # of what is not there, AWS tells that it has no tags
+        tags = {}
+    return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}

@@ -57,7 +57,11 @@ def put(a: Authorised, tx: Transaction) -> Output:
     if tags_of(a):
         raise Refused("InvalidParameterInput", "Tags of dashboards are not supported by Bastide yet.")
     if not _NAME.fullmatch(name):
-        raise Refused("InvalidParameterInput", "A dashboard's name has 1 to 255 letters, digits, - and _.")
+        raise Refused(
+            "InvalidParameterValue",
+            "The value for field DashboardName contains invalid characters. It can only contain alphanumerics, dash (-) "
+            "and underscore (_).\n",
+        )
     messages = _messages(body) if len(body.encode()) <= _LONGEST else [{"DataPath": "/", "Message": "Is too long"}]
     if messages:
         members = {"dashboardValidationMessages": messages}

@@ -200,6 +200,9 @@ def _interval(doc: dict[str, Any]) -> int:
     return 0 if "AlarmRule" in doc else min(_period(doc), 60)
 
 
+_TREATED: Final = {"breaching": "Breaching", "notBreaching": "NonBreaching"}
+
+
 def _reason(
     doc: dict[str, Any],
     points: dict[int, float],
@@ -216,7 +219,11 @@ def _reason(
     meant = [(at, value) for at, value in held if compare(value, threshold) == (state == "ALARM")] or held
     listed = ", ".join(f"{value!r} ({iso(at * MICROS)})" for at, value in meant[-5:])
     if not held:
-        return f"Threshold Crossed: no datapoints were received for {periods} periods and missing ones count so."
+        treated = _TREATED.get(doc.get("TreatMissingData", ""), "Missing")
+        return (
+            f"Threshold Crossed: no datapoints were received for {periods} periods and {periods} missing datapoints were "
+            f"treated as [{treated}]."
+        )
     verb = "was" if len(meant) == 1 else "were"
     negation = "" if state == "ALARM" else "not "
     return (

@@ -62,6 +62,7 @@ def _summary(one: dict[str, Any], where: str) -> Summary:
             f"At least one of the parameters {where}Value, StatisticValues or Values must be specified.",
         )
     if len(told) > 1:
+        told.sort(key=("Value", "Values", "StatisticValues").index)
         raise Refused(
             "InvalidParameterCombination",
             f"The parameters {where}{told[0]} and {where}{told[1]} are mutually exclusive and you have specified both.",

@@ -123,6 +123,12 @@ class Queries:
                 self.expressions[id] = Expression(one["Expression"])
             if one.get("ReturnData") is not False:
                 self.shown.append(id)
+        shown = [self.stats[id] for id in self.shown if id in self.stats]
+        statistics, periods = ({one.statistic for one in shown}, {one.period for one in shown})
+        for id, stat in self.stats.items():  # the metric, and what tells the queries apart
+            told = [stat.name, *([stat.statistic] if len(statistics) > 1 else ())]
+            told += [str(stat.period)] if len(periods) > 1 else []
+            self.labels[id] = self.labels[id] or " ".join(told)
         for id, expression in self.expressions.items():
             for name in expression.names:
                 if name not in self.labels:
@@ -229,8 +235,8 @@ def statistics(a: Authorised, view: View) -> Output:
     if (end - start) / period > _MOST_POINTS:
         raise Refused(
             "InvalidParameterCombination",
-            f"You have requested up to {(end - start) // period:,} datapoints, which exceeds the limit of "
-            f"{_MOST_POINTS:,}. You may reduce the datapoints requested by increasing Period, or decreasing the time "
+            f"You have requested up to {(end - start) // period} datapoints, which exceeds the limit of "
+            f"{_MOST_POINTS}. You may reduce the datapoints requested by increasing Period, or decreasing the time "
             "range.",
         )
     age = a.now // MICROS - start

@@ -100,6 +100,10 @@ def _stamp(at: Instant) -> str:
     return f"{iso(at, fraction=True)[:-4]}+0000"
 
 
+def _named(statistic: str) -> str:
+    return "SAMPLE_COUNT" if statistic == "SampleCount" else statistic.upper()
+
+
 def message(doc: Mapping[str, Any]) -> dict[str, Any]:
     """What a topic is told."""
     held = doc["configuration"]
@@ -118,7 +122,9 @@ def message(doc: Mapping[str, Any]) -> dict[str, Any]:
     if "MetricName" in held:
         plain = "Statistic" in held
         trigger["StatisticType"] = "Statistic" if plain else "ExtendedStatistic"
-        trigger["Statistic"] = held["Statistic"].upper() if plain else held.get("ExtendedStatistic")
+        trigger["Statistic"] = _named(held["Statistic"]) if plain else held.get("ExtendedStatistic")
+        trigger.setdefault("EvaluateLowSampleCountPercentile", "")
+        trigger.setdefault("Unit", None)
         pairs = held.get("Dimensions") or []
         trigger["Dimensions"] = [{"value": one["Value"], "name": one["Name"]} for one in pairs]
     return told | {"Trigger": trigger}

@@ -187,7 +187,7 @@ def remove_permission(a: Authorised, tx: Transaction) -> Output:
     statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     left = [] if a.input.get("RemoveAllPermissions") else [one for one in statements if one.get("Sid") != sid]
     if not a.input.get("RemoveAllPermissions") and len(left) == len(statements):
-        raise Refused("ResourceNotFoundException", f"Statement {sid} does not exist.")
+        raise Refused("ResourceNotFoundException", "Statement with the provided id does not exist.")
     if left:
         text = json.dumps({**document, "Statement": left})
         row.doc["_policy"], row.doc["_principals"] = text, principals.kept(tx, text)
@@ -230,6 +230,8 @@ def put_events(a: Authorised, tx: Transaction) -> Output:
     if a.input.get("EndpointId"):
         raise Refused("ValidationException", "Global endpoints are not supported by Bastide yet.")
     found = []
+    if sum(map(_size, a.input["Entries"])) > _MOST_EVENT:
+        raise Refused("ValidationException", "Total size of the entries in the request is over the limit.")
     for one in a.input["Entries"]:
         try:
             event = _event(a, tx, one)
@@ -239,6 +241,12 @@ def put_events(a: Authorised, tx: Transaction) -> Output:
         tx.emit(EVENTS, event)
         found.append({"EventId": event["id"]})
     return {"FailedEntryCount": sum("ErrorCode" in one for one in found), "Entries": found}
+
+
+def _size(one: dict[str, Any]) -> int:
+    """Bytes of an entry, as AWS counts them. Source: User Guide, "Calculating PutEvents event entry size"."""
+    texts = [str(one.get(member) or "") for member in ("Source", "DetailType", "Detail")] + (one.get("Resources") or [])
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) + (14 if one.get("Time") else 0)
 
 
 def _event(a: Authorised, tx: Transaction, one: dict[str, Any]) -> dict[str, Any]:
@@ -259,9 +267,6 @@ def _event(a: Authorised, tx: Transaction, one: dict[str, Any]) -> dict[str, Any
             )
     if one["Source"].startswith("aws."):
         raise Refused("NotAuthorizedForSourceException", "Not authorized for the source: aws. is for services.")
-    size = sum(len(str(one.get(member) or "").encode()) for member in ("Source", "DetailType", "Detail"))
-    if size + 14 > _MOST_EVENT:
-        raise Refused("InvalidArgument", f"The entry is larger than {_MOST_EVENT} bytes.")
     try:
         detail = orjson.loads(one["Detail"])
     except orjson.JSONDecodeError:
@@ -290,8 +295,14 @@ def _tagged(asked: Asked) -> Iterable[str]:
 
 
 def _tagged_row(a: Authorised, view: View) -> tuple[Kind, Row]:
+    given = str(a.input["ResourceARN"])
+    where = "/".join(given.split("/")[1:])
+    bus, _, name = where.rpartition("/")
+    said = f"Event bus {where} does not exist."
+    if ":rule/" in given:
+        said = f"Rule {name} does not exist on EventBus {bus or DEFAULT}."
     try:
-        arn = Arn.parse(a.input["ResourceARN"])
+        arn = Arn.parse(given)
         kind = a.calls.registry.kind(arn)
         if kind is not None and kind.service == "events" and (arn.account, arn.region) == (a.account, a.region):
             row = kind.get(view, *kind.locate(str(arn), a.account, a.region))
@@ -299,7 +310,7 @@ def _tagged_row(a: Authorised, view: View) -> tuple[Kind, Row]:
                 return kind, row
     except (ValueError, Refused):
         pass
-    raise Refused("ResourceNotFoundException", f"{a.input['ResourceARN']} does not exist.")
+    raise Refused("ResourceNotFoundException", said)
 
 
 @BUS.operation("TagResource", asks=[Ask("events:TagResource", _tagged)])

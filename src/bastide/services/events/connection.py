@@ -28,9 +28,11 @@ _PAGE: Final = 100
 
 
 def _kind(name: str, arn: str) -> Kind:
+    called = arn.partition("/")[0]
+    said = f"{'An' if name[0] in 'AEIOU' else 'A'} {called} '{{name}}' does not exist."
     return Kind(
         name, service="events", arn=arn, named_by="Name", tags=False,
-        missing=("ResourceNotFoundException", f"Failed to describe the {name.lower()}(s). {{name}} does not exist.", 400),
+        missing=("ResourceNotFoundException", f"Failed to describe the {called}(s). {said}", 400),
         taken=("ResourceAlreadyExistsException", f"{name} {{name}} already exists.", 400),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from bastide.domain import Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Calls, Kind, Output, Rounds, anything, pages
 from bastide.kernel.happened import EVENTS
 from bastide.services.events.archive import ARCHIVE, INDEX, KEPT, PURPOSE, end, moment
+from bastide.services.events.bus import BUS, DEFAULT
 from bastide.store import Row, Transaction, View
 
 REPLAY: Final = Kind(
@@ -49,12 +50,25 @@ def _bus(asked: Asked) -> Iterable[str]:
 def start(a: Authorised, tx: Transaction) -> Output:
     given = a.input
     account, region, name = ARCHIVE.locate(given["EventSourceArn"], a.account, a.region)
-    archive = ARCHIVE.find(tx, account, region, name)
+    archive = ARCHIVE.get(tx, account, region, name)
+    if archive is None:
+        raise Refused(
+            "ValidationException", f"Parameter EventSourceArn is not valid. Reason: Archive {name} does not exist."
+        )
+    if given["EventEndTime"] <= given["EventStartTime"]:
+        raise Refused(
+            "ValidationException",
+            "Parameter EventEndTime is not valid. Reason: EventStartTime must be before EventEndTime.",
+        )
     target = given["Destination"]
     if (account, region) != (a.account, a.region) or target["Arn"] != archive.doc["EventSourceArn"]:
-        raise Refused("ValidationException", "An event must be replayed to the same event bus it was archived from.")
-    if given["EventEndTime"] <= given["EventStartTime"]:
-        raise Refused("ValidationException", "EventEndTime must be later than EventStartTime.")
+        bus = target["Arn"].rpartition("/")[2]
+        if bus != DEFAULT and BUS.get(tx, *BUS.locate(target["Arn"], a.account, a.region)) is None:
+            raise Refused("ResourceNotFoundException", f"Event bus {bus} does not exist.")
+        raise Refused(
+            "ValidationException",
+            "Parameter Destination.Arn is not valid. Reason: Cross event bus replay is not permitted.",
+        )
     if (
         len(tx.scan(GOING, "", "", limit=1000)) >= 1000
         or sum(Arn.parse(one.name).account == a.account for one in tx.scan(GOING, "", "", limit=1000)) >= _MOST_GOING

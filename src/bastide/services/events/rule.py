@@ -202,10 +202,11 @@ def test(a: Authorised, view: View) -> Output:
         event = orjson.loads(a.input["Event"])
     except orjson.JSONDecodeError:
         event = None
-    needed = ("id", "detail-type", "source", "account", "time", "region", "resources")
+    pattern = Pattern(a.input["EventPattern"])
+    needed = ("id", "detail-type", "source", "account", "time", "region")
     if not isinstance(event, dict) or any(name not in event for name in needed):
         raise Refused("ValidationException", f"Parameter Event is not valid: it is an object with {', '.join(needed)}.")
-    return {"Result": Pattern(a.input["EventPattern"]).matches(event)}
+    return {"Result": pattern.matches(event)}
 
 
 # -- targets -----------------------------------------------------------------------------------------------------------
@@ -231,7 +232,10 @@ def put_targets(a: Authorised, tx: Transaction) -> Output:
     for one in a.input["Targets"]:
         targets[one["Id"]] = checked(a, one)
     if len(targets) > _MOST_TARGETS:
-        raise Refused("LimitExceededException", f"A rule has at most {_MOST_TARGETS} targets.")
+        raise Refused(
+            "LimitExceededException",
+            f"The requested resource exceeds the maximum number allowed. A rule has at most {_MOST_TARGETS} targets.",
+        )
     row.doc["targets"] = targets
     RULE.change(tx, row, a.operation.name, a.request.id)
     return {"FailedEntryCount": 0, "FailedEntries": []}
@@ -250,7 +254,15 @@ def remove_targets(a: Authorised, tx: Transaction) -> Output:
 
 @RULE.reads("ListTargetsByRule", asks=[Ask("events:ListTargetsByRule", _this("Rule"), given=_CREATOR)])
 def list_targets(a: Authorised, view: View) -> Output:
-    return {"Targets": list(_row(a, view, a.input["Rule"]).doc["targets"].values())}
+    return _page(a, "Targets", list(_row(a, view, a.input["Rule"]).doc["targets"].values()))
+
+
+def _page(a: Authorised, member: str, found: list[Any]) -> Output:
+    start, limit = int(pages.position(a, a.input.get("NextToken")) or 0), int(a.input.get("Limit") or 100)
+    output: Output = {member: found[start : start + limit]}
+    if len(found) > start + limit:
+        output["NextToken"] = pages.seal(a, str(start + limit))
+    return output
 
 
 @RULE.reads("ListRuleNamesByTarget", asks=[Ask("events:ListRuleNamesByTarget", anything)])
@@ -263,4 +275,4 @@ def list_names(a: Authorised, view: View) -> Output:
         if row.doc["EventBusName"] == bus
         and any(one["Arn"] == a.input["TargetArn"] for one in row.doc["targets"].values())
     ]
-    return {"RuleNames": names}
+    return _page(a, "RuleNames", names)

@@ -123,7 +123,7 @@ def checked(a: Authorised, one: dict[str, Any]) -> dict[str, Any]:
     if one.get("RoleArn") and place.role is False:
         raise _wrong(f"RoleArn is not supported for target {one['Arn']}: its resource policy decides.")
     if sum(bool(one.get(member)) for member in ("Input", "InputPath", "InputTransformer")) > 1:
-        raise _wrong("Only one of Input, InputPath and InputTransformer must be provided.")
+        raise _wrong(f"Only one of Input, InputPath, or InputTransformer must be provided for target {one['Id']}.")
     if one.get("Input"):
         try:
             orjson.loads(one["Input"])

@@ -78,7 +78,7 @@ def usable(view: View, account: str, arn: str) -> None:
     try:
         known = Arn.parse(arn)
     except ValueError:
-        known = Arn("", "", "", "")
+        raise Refused("ValidationError", "Invalid ARN:  Could not be parsed!") from None
     if known.service != "iam" or known.type != "policy":
         raise Refused("InvalidInput", f"ARN {arn} is not valid.")
     if arn not in MANAGED and POLICY.by_arn(view, account, arn) is None:

@@ -114,7 +114,9 @@ def create(a: Authorised, tx: Transaction) -> Output:
     if a.input.get("PermissionsBoundary"):
         attachment.set_boundary(a, tx, row, a.input["PermissionsBoundary"])
         ROLE.save(a, tx, row)
-    return {"Role": shown(a, tx, row, whole=True)}
+    made = shown(a, tx, row, whole=True)
+    # A new role's answer has neither, as AWS's.
+    return {"Role": {key: value for key, value in made.items() if key not in ("MaxSessionDuration", "RoleLastUsed")}}
 
 
 @ROLE.reads("GetRole", asks=[Ask("iam:GetRole", ROLE.this, given=_HELD)])

@@ -67,6 +67,11 @@ def _service(asked: Asked) -> str | None:
     return None if row is None else str(row.doc["ServiceName"])
 
 
+def _known(service: str) -> None:
+    if service not in _SERVICES:
+        raise no_entity(f"No such service {service} is supported for Service Specific Credentials")
+
+
 @CREDENTIAL.operation(
     "CreateServiceSpecificCredential",
     asks=[
@@ -80,11 +85,7 @@ def _service(asked: Asked) -> str | None:
 def create(a: Authorised, tx: Transaction) -> Output:
     user = USER.need(tx, a.account, user_name(a))
     service = str(a.input["ServiceName"])
-    if service not in _SERVICES:
-        raise Refused(
-            "ServiceNotSupportedException", f"Bastide has such credentials for {', '.join(_SERVICES)}, not for {service}.",
-            404,
-        )  # fmt: skip
+    _known(service)
     if a.input.get("CredentialAgeDays"):
         raise Refused("ValidationError", "CredentialAgeDays is not for CodeCommit; its credentials do not expire.")
     if len(_rows(tx, user)) >= _MOST:
@@ -110,8 +111,10 @@ def listed(a: Authorised, view: View) -> Output:
     if a.input.get("AllUsers"):
         raise Refused("ValidationError", "AllUsers is not supported by Bastide yet; name a user.")
     user = USER.need(view, a.account, user_name(a))
+    if a.input.get("ServiceName"):
+        _known(str(a.input["ServiceName"]))
     rows = [row for row in _rows(view, user) if a.input.get("ServiceName") in (None, row.doc["ServiceName"])]
-    return {"ServiceSpecificCredentials": [_shown(row) for row in rows], "IsTruncated": False}
+    return {"ServiceSpecificCredentials": [_shown(row) for row in rows]}
 
 
 @CREDENTIAL.operation(
@@ -181,7 +184,8 @@ def _move(a: Authorised, tx: Transaction, before: Row, after: Row) -> None:
 
 
 def _held(view: View, user: Row) -> str:
-    return "Cannot delete entity, must delete service specific credentials first." if _rows(view, user) else ""
+    told = "Cannot delete entity, must remove referenced objects first: its service specific credentials."
+    return told if _rows(view, user) else ""
 
 
 MOVING.append(_move)

@@ -282,7 +282,7 @@ def _origin(simulated: _Simulated, source: str, layer: str) -> tuple[str, str]:
     if one is None:
         return source, "none"
     if one.arn:
-        return policy_name(one.arn), "aws-managed" if one.arn in MANAGED else "user-managed"
+        return policy_name(one.arn), "IAM Policy"  # so AWS answers, whatever its reference lists
     kind, name = _owner_of(one)
     return f"{kind}_{name}_{one.name}", kind
 
@@ -293,7 +293,7 @@ def _matched(simulated: _Simulated, finding: Finding, statement: int) -> Output:
     text = simulated.texts.get(finding.source)
     if text is not None:
         for name, (line, column) in zip(("StartPosition", "EndPosition"), statements(text)[statement], strict=True):
-            found[name] = {"Line": line, "Column": column}
+            found[name] = {"Line": line, "Column": column + 1}  # behind the bracket, as AWS counts
     return found
 
 
@@ -358,7 +358,10 @@ def _result(simulated: _Simulated, asked: policy.Request, layers: Layers) -> Out
         **told,
     }
     if asked.resource != "*":
-        output["ResourceSpecificResults"] = [{"EvalResourceName": asked.resource, "EvalResourceDecision": said, **told}]
+        specific = {key: value for key, value in told.items() if key != "EvalDecisionDetails" or value}
+        output["ResourceSpecificResults"] = [
+            {"EvalResourceName": asked.resource, "EvalResourceDecision": said, **specific}
+        ]
     if layers.scps:
         output["OrganizationsDecisionDetail"] = {"AllowedByOrganizations": _by_organisation(findings, len(layers.scps))}
     return output

@@ -55,6 +55,12 @@ def end_all(tx: Transaction, key: Row) -> None:
 
 
 def _legal(name: str) -> str:
+    if not name.startswith("alias/"):
+        raise Refused(
+            "ValidationException",
+            'Alias must start with the prefix "alias/". Please see '
+            "https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html",
+        )
     if not _NAME.fullmatch(name) or name.startswith(_MANAGED):
         raise Refused("InvalidAliasNameException", "An alias begins with alias/ and may not begin with alias/aws/.")
     return name

@@ -6,6 +6,7 @@ DeleteImportedKeyMaterial.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 from typing import Any, Final
@@ -74,7 +75,7 @@ def parameters(a: Authorised, view: View) -> Output:
     private = bytes(a.staged) if a.staged is not None else specs.new_key(spec)
     arn = KEY.arn(row.account, row.region, row.name)
     until = a.now + _LIFE
-    told = {"key": arn, "algorithm": algorithm, "until": until, "private": private.hex()}
+    told = {"key": arn, "algorithm": algorithm, "until": until, "private": base64.b64encode(private).decode()}
     return {
         "KeyId": arn,
         "ImportToken": a.engine(RootKey).seal(json.dumps(told).encode(), _PURPOSE).encode(),
@@ -94,7 +95,7 @@ def _unwrapped(a: Authorised, arn: str) -> bytes:
         raise Refused("InvalidImportTokenException", "The import token is for another key.")
     if told["until"] <= a.now:
         raise Refused("ExpiredImportTokenException", "The import token has expired.")
-    private, algorithm = bytes.fromhex(told["private"]), str(told["algorithm"])
+    private, algorithm = base64.b64decode(told["private"]), str(told["algorithm"])
     blob = bytes(a.input["EncryptedKeyMaterial"])
     try:
         if algorithm not in _WRAPPED:

@@ -182,7 +182,7 @@ async def _new(a: Authorised) -> Any:
 def create(a: Authorised, tx: Transaction) -> Output:
     """A new key; with Origin EXTERNAL one whose material is still to be imported."""
     spec, usage, origin = _wanted(a)
-    tags = tags_of(a, "TagException")
+    tags = _tags(a)
     key_id = str(uuid.uuid4())
     arn = KEY.arn(a.account, a.region, key_id)
     text = a.input.get("Policy")
@@ -341,11 +341,20 @@ def cancel_deletion(a: Authorised, tx: Transaction) -> Output:
     return {"KeyId": arn}
 
 
+def _tags(a: Authorised) -> dict[str, str]:
+    """The tags that a call brings; raises Refused (TagException)."""
+    try:
+        return tags_of(a, "TagException")
+    except Refused as refused:
+        said = "Too many tags" if "at most" in refused.message else "Tags beginning with aws: are reserved"
+        raise refused if "Duplicate" in refused.message else Refused("TagException", said) from None
+
+
 @KEY.operation("TagResource", asks=[ask("TagResource")])
 def tag(a: Authorised, tx: Transaction) -> Output:
     """More tags."""
     row = own(a, tx)
-    row.tags |= tags_of(a, "TagException")
+    row.tags |= _tags(a)
     if len(row.tags) > _MOST_TAGS:
         raise Refused("LimitExceededException", f"A key may have at most {_MOST_TAGS} tags.")
     KEY.change(tx, row, "TagResource", a.request.id)

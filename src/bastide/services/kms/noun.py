@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from functools import partial
@@ -131,9 +132,14 @@ def locate(view: View, given: str, account: str, region: str) -> tuple[str, str,
     return account, region, str(alias.doc["TargetKeyId"])
 
 
+_ID: Final = re.compile(r"(mrk-[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
+
+
 def find(view: View, account: str, region: str, key_id: str) -> Row:
     """The key's row; raises NotFoundException, also when its day of deletion is past."""
     row = view.get(KEY.key, account, region, key_id) or managed(account, region, key_id)
+    if row is None and not _ID.fullmatch(key_id):
+        raise not_found(f"Invalid keyId '{key_id}'")
     if row is None:
         raise not_found(f"Key '{KEY.arn(account, region, key_id)}' does not exist")
     return row

@@ -83,9 +83,19 @@ def status(a: Authorised, view: View) -> Output:
 @KEY.operation("RotateKeyOnDemand", asks=[ask("RotateKeyOnDemand")])
 def rotate_on_demand(a: Authorised, tx: Transaction) -> Output:
     """New material at once; up to 25 times in a key's life."""
-    row = _rotatable(a, own(a, tx))
+    row = usable(a, own(a, tx))
+    if origin_of(row) == "EXTERNAL" and spec_of(row) == SYMMETRIC:
+        raise Refused(
+            "KMSInvalidStateException",
+            f"No available key material pending rotation for the key: {KEY.arn(row.account, row.region, row.name)}.",
+        )
+    row = _rotatable(a, row)
     if sum(one.get("type") == "ON_DEMAND" for one in row.doc["Materials"]) >= _MOST:
-        raise Refused("LimitExceededException", f"A key can be rotated on demand {_MOST} times at most.")
+        raise Refused(
+            "LimitExceededException",
+            f"The on-demand rotations limit has been reached for the given keyId. No more on-demand rotations can be "
+            f"performed for this key: {KEY.arn(row.account, row.region, row.name)}",
+        )
     rotate(a.engine(Safe), a.engine(RootKey), tx, row, "ON_DEMAND", a.now)
     KEY.change(tx, row, "RotateKeyOnDemand", a.request.id)
     return {"KeyId": KEY.arn(row.account, row.region, row.name)}

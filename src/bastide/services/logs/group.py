@@ -77,6 +77,7 @@ def _shown(row: Row) -> Output:
         "arn": f"{arn}:*",
         "logGroupArn": arn,
         "logGroupClass": "STANDARD",
+        "deletionProtectionEnabled": False,
     }
 
 
@@ -90,6 +91,11 @@ def describe(a: Authorised, view: View) -> Output:
     _unsupported(a, "accountIdentifiers", "includeLinkedAccounts", "logGroupIdentifiers")
     limit = int(a.input.get("limit") or _MOST)
     pattern = str(a.input.get("logGroupNamePattern") or "").lower()
+    if pattern and a.input.get("logGroupNamePrefix"):
+        raise Refused(
+            "InvalidParameterException",
+            "LogGroup name prefix and LogGroup name pattern are mutually exclusive parameters.",
+        )
     found: list[Output] = []
     after = pages.position(a, a.input.get("nextToken"), code="InvalidParameterException")
     for _ in range(20):

@@ -106,8 +106,6 @@ def describe(a: Authorised, view: View) -> Output:
     name, limit = given.get("logGroupName"), int(given.get("limit") or 50)
     if name:
         _row(a, view)
-    elif given.get("filterNamePrefix"):
-        raise _wrong("filterNamePrefix goes with logGroupName.")
     prefix = f"{name}:metric-filter:{given.get('filterNamePrefix') or ''}" if name else ""
     after = pages.position(a, given.get("nextToken"), code="InvalidParameterException")
     found: list[Output] = []
@@ -122,8 +120,11 @@ def describe(a: Authorised, view: View) -> Output:
             if given.get("metricNamespace") not in (None, change["metricNamespace"]):
                 continue
             group, _, own = row.name.partition(":metric-filter:")
+            if not own.startswith(given.get("filterNamePrefix") or ""):
+                continue
             told = {"filterName": own, "filterPattern": row.doc["pattern"], "metricTransformations": [change]}
-            found.append(told | {"creationTime": row.created // 1000, "logGroupName": group})
+            told |= {"creationTime": row.created // 1000, "logGroupName": group, "applyOnTransformedLogs": False}
+            found.append(told)
         if len(rows) <= limit:
             return {"metricFilters": found}
 

@@ -46,7 +46,8 @@ def put(a: Authorised, tx: Transaction) -> Output:
     else:
         row.doc = doc
         RESOURCE_POLICY.change(tx, row, a.operation.name, a.request.id)
-    return {"resourcePolicy": {"policyName": name, "policyDocument": text, "lastUpdatedTime": tx.now // 1000}}
+    told = {"policyName": name, "policyDocument": text, "lastUpdatedTime": tx.now // 1000, "policyScope": "ACCOUNT"}
+    return {"resourcePolicy": told}
 
 
 @RESOURCE_POLICY.reads("DescribeResourcePolicies", asks=[Ask("logs:DescribeResourcePolicies", anything)])
@@ -61,6 +62,7 @@ def describe(a: Authorised, view: View) -> Output:
                 "policyName": row.name,
                 "policyDocument": principals.shown(view, row.doc["policy"], row.doc["principals"]),
                 "lastUpdatedTime": row.modified // 1000,
+                "policyScope": "ACCOUNT",
             }
             for row in rows
         ]

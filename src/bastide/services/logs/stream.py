@@ -47,7 +47,9 @@ def group_name(given: dict[str, Any], account: str, region: str) -> str:
     """The group that `logGroupName` or `logGroupIdentifier` (a name or an ARN) names; raises Refused for both, neither,
     or a group of another account or region."""
     name, identifier = given.get("logGroupName"), given.get("logGroupIdentifier")
-    if bool(name) == bool(identifier):
+    if name and identifier:
+        raise Refused("ValidationException", "LogGroup name and LogGroup ARN are mutually exclusive parameters.")
+    if not name and not identifier:
         raise Refused("InvalidParameterException", "Exactly one of logGroupName and logGroupIdentifier is needed.")
     if name:
         return str(name)

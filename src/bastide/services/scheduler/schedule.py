@@ -63,8 +63,17 @@ _PUT: Final = [
 ]
 
 
+def _expression(text: str, timezone: str) -> None:
+    try:
+        Schedule.of(text)
+        zone(timezone)
+    except NoSchedule as wrong:
+        raise Refused("ValidationException", f"Invalid Schedule Expression {text}. {wrong}") from None
+
+
 async def _trusted(a: Authorised) -> None:
     """The role must let the scheduler take it on, which is found out before anything depends on it."""
+    _expression(str(a.input["ScheduleExpression"]), str(a.input.get("ScheduleExpressionTimezone") or "UTC"))
     role = str(a.input["Target"]["RoleArn"])
     group = GROUP.arn(a.account, a.region, a.input.get("GroupName") or DEFAULT)
     try:
@@ -87,13 +96,7 @@ def _doc(a: Authorised, now: Instant) -> dict[str, Any]:
     doc.setdefault("State", "ENABLED")
     doc.setdefault("ScheduleExpressionTimezone", "UTC")
     doc.setdefault("ActionAfterCompletion", "NONE")
-    try:
-        Schedule.of(doc["ScheduleExpression"])
-        zone(doc["ScheduleExpressionTimezone"])
-    except NoSchedule as wrong:
-        raise Refused(
-            "ValidationException", f"Invalid Schedule Expression {doc['ScheduleExpression']}. {wrong}"
-        ) from None
+    _expression(doc["ScheduleExpression"], doc["ScheduleExpressionTimezone"])
     window = doc["FlexibleTimeWindow"]
     flexible = window["Mode"] == "FLEXIBLE"
     if flexible != (window.get("MaximumWindowInMinutes") is not None):

@@ -20,6 +20,12 @@ def _begins(text: str, value: str) -> bool:
     return text.startswith(value)
 
 
+def _words_begin(text: str, value: str) -> bool:
+    """Each word that is looked for begins one of the description's."""
+    words = text.split()
+    return all(any(word.startswith(part) for word in words) for part in value.split())
+
+
 def _texts(row: Row, key: str) -> list[str]:
     if key == "name":
         return [row.name]
@@ -37,12 +43,13 @@ def _texts(row: Row, key: str) -> list[str]:
 
 def _test(key: str, values: list[str]) -> Callable[[Row], bool]:
     wanted = [(value[1:], False) if value.startswith("!") else (value, True) for value in values]
+    begins = _words_begin if key == "description" else _begins
     if key == "all":
         wanted = [(value.lower(), positive) for value, positive in wanted]
 
     def test(row: Row) -> bool:
         texts = _texts(row, key)
-        return any(any(_begins(text, value) for text in texts) is positive for value, positive in wanted)
+        return any(any(begins(text, value) for text in texts) is positive for value, positive in wanted)
 
     return test
 
@@ -76,7 +83,7 @@ def listed(a: Authorised, view: View) -> Output:
                 continue
             if all(test(row) for test in tests):
                 stages = {id: one["stages"] for id, one in row.doc["versions"].items() if one["stages"]}
-                found.append({**described(row), "SecretVersionsToStages": stages})
+                found.append(described(row) | ({"SecretVersionsToStages": stages} if stages else {}))
         if len(rows) <= size:
             return {"SecretList": found}
     return {"SecretList": found, "NextToken": pages.seal(a, after)}

@@ -10,13 +10,14 @@ import base64
 import uuid
 from typing import Any, Final
 
-from bastide.domain import Refused
+from bastide.domain import Arn, Refused
 from bastide.engines import keys as engine
 from bastide.kernel import Asked, Authorised
 from bastide.store import Row, Transaction, View
 
 _PRINCIPAL: Final = "secretsmanager.amazonaws.com"
 _MANAGED: Final = "alias/aws/secretsmanager"
+_DEFAULT: Final = "DefaultEncryptionKey"
 _LARGEST: Final = 65536
 _MOST_STAGES: Final = 20
 _MOST_VERSIONS: Final = 100
@@ -69,16 +70,27 @@ def _kms(a: Authorised, view: View, operation: str, given: dict[str, Any], failu
         ) from None
 
 
+def _own(a: Authorised, where: str, keyed: bool) -> None:
+    """Raises Refused (InvalidRequestException) for another account's secret under a key that only its account uses."""
+    if not keyed and Arn.parse(where).account != a.account:
+        raise Refused(
+            "InvalidRequestException",
+            "You can't access a secret from a different AWS account if you encrypt the secret with the default KMS service "
+            "key.",
+        )
+
+
 def sealed(a: Authorised, tx: Transaction, where: str, key: str, id: str, content: Content) -> dict[str, Any]:
     """What a row keeps of a version."""
     member, raw = content
     context = {"SecretARN": where, "SecretVersionId": id}
+    _own(a, where, bool(key))
     given = {"KeyId": key or _MANAGED, "KeySpec": "AES_256", "EncryptionContext": context}
     made = _kms(a, tx, "GenerateDataKey", given, "EncryptionFailure")
     return {
         "member": member,
         "created": a.now,
-        "key": made["KeyId"] if key else "DefaultEncryptionKey",
+        "key": made["KeyId"] if key else _DEFAULT,
         "wrapped": base64.b64encode(made["CiphertextBlob"]).decode(),
         "sealed": base64.b64encode(engine.encrypt(made["Plaintext"], where, 1, raw, context)).decode(),
     }
@@ -87,6 +99,7 @@ def sealed(a: Authorised, tx: Transaction, where: str, key: str, id: str, conten
 def opened(a: Authorised, view: View, where: str, id: str, version: dict[str, Any]) -> Content:
     """The content of a version; raises Refused as KMS does for the caller."""
     context = {"SecretARN": where, "SecretVersionId": id}
+    _own(a, where, version["key"] != _DEFAULT)
     given = {"CiphertextBlob": base64.b64decode(version["wrapped"]), "EncryptionContext": context}
     made = _kms(a, view, "Decrypt", given, "DecryptionFailure")
     return version["member"], engine.decrypt(made["Plaintext"], base64.b64decode(version["sealed"]), context)
@@ -108,6 +121,10 @@ def add(a: Authorised, tx: Transaction, row: Row, content: Content, stages: list
                 f"{row.doc['arn']}.",
             )
         return id
+    if "AWSCURRENT" in stages:  # what was pending and became current is over with it
+        for one in versions.values():
+            if "AWSCURRENT" in one["stages"] and "AWSPENDING" in one["stages"]:
+                one["stages"].remove("AWSPENDING")
     if not any(one["stages"] for one in versions.values()) and "AWSCURRENT" not in stages:
         stages = [*stages, "AWSCURRENT"]
     versions[id] = {"stages": [], **sealed(a, tx, row.doc["arn"], row.doc["KmsKeyId"], id, content)}

@@ -19,7 +19,7 @@ from bastide.services.secretsmanager import sealing
 from bastide.store import Row, Transaction, View
 
 SECRET = Kind("Secret", service="secretsmanager", arn="secret:{}", named_by="SecretId")
-_NAME: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,512}")
+_NAME: Final = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
 _SUFFIX: Final = re.compile(r"(.+)-[A-Za-z0-9]{6}", re.DOTALL)
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _DAY: Final = 24 * 3600 * MICROS
@@ -44,6 +44,15 @@ def not_found() -> Refused:
     return Refused("ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
 
 
+def legal(name: str) -> None:
+    """Raises Refused (ValidationException) for what no secret can be called."""
+    if not _NAME.fullmatch(name):
+        raise Refused(
+            "ValidationException",
+            "Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!",
+        )
+
+
 def arn(row: Row) -> str:
     """A secret's ARN."""
     return str(row.doc["arn"])
@@ -65,6 +74,7 @@ def suffix(request: Request, name: str) -> str:
 def _at(view: View, given: str, account: str, region: str) -> tuple[Row | None, str, str, str]:
     """The row that a name, an ARN or an ARN without its last six characters means, or None; and what was named."""
     if not given.startswith("arn:"):
+        legal(given)
         return view.get(SECRET.key, account, region, given), account, region, given
     try:
         where = Arn.parse(given)
@@ -180,10 +190,7 @@ def _not_there(a: Authorised) -> None:
 def create(a: Authorised, tx: Transaction) -> Output:
     _not_there(a)
     name = str(a.input["Name"])
-    if not _NAME.fullmatch(name):
-        raise invalid(
-            "Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!"
-        )
+    legal(name)
     before = tx.get(SECRET.key, a.account, a.region, name)
     if before is not None and gone(before, a.now):
         destroy(a, tx, before)
@@ -284,7 +291,11 @@ def delete(a: Authorised, tx: Transaction) -> Output:
         raise invalid("You can't use ForceDeleteWithoutRecovery in conjunction with RecoveryWindowInDays.")
     if days is not None and not 7 <= int(days) <= 30:
         raise invalid("RecoveryWindowInDays value must be between 7 and 30 days (inclusive).")
-    row = named(a, tx)
+    if force:
+        absent = _forced(a, tx)
+        if absent is not None:
+            return absent
+    row = named(a, tx, deleted=force)
     output: Output = {"ARN": arn(row), "Name": row.name}
     if force:
         destroy(a, tx, row)
@@ -293,6 +304,16 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     row.doc["deletes"] = a.now + int(days or 30) * _DAY
     save(a, tx, row)
     return {**output, "DeletionDate": row.doc["deletes"]}
+
+
+def _forced(a: Authorised, tx: Transaction) -> Output | None:
+    """What is answered for a secret that is not there, which a forced deletion takes for deleted; None if it is."""
+    given = str(a.input["SecretId"])
+    row, account, region, name = _at(tx, given, a.account, a.region)
+    if row is not None and not gone(row, a.now):
+        return None
+    where = f"arn:aws:secretsmanager:{region}:{account}:secret:{name}-{suffix(a.request, name)}"
+    return {"ARN": where, "Name": name, "DeletionDate": a.now}
 
 
 def destroy(a: Authorised, tx: Transaction, row: Row) -> None:
@@ -323,6 +344,7 @@ def tag(a: Authorised, tx: Transaction) -> Output:
 @SECRET.operation("UntagResource", asks=[Ask("secretsmanager:UntagResource", about, given=GIVEN)])
 def untag(a: Authorised, tx: Transaction) -> Output:
     row = named(a, tx)
+    row.doc["tagged"] = bool(row.tags) or row.doc.get("tagged", False)
     row.tags = {key: value for key, value in row.tags.items() if key not in a.input["TagKeys"]}
     save(a, tx, row)
     return {}
@@ -336,8 +358,9 @@ def described(row: Row) -> Output:
         "Name": row.name,
         "LastChangedDate": doc["changed"],
         "CreatedDate": row.created,
-        "Tags": tag_list(row.tags),
     }
+    if row.tags or doc.get("tagged"):
+        told["Tags"] = tag_list(row.tags)
     for member in ("Description", "KmsKeyId"):
         if doc[member]:
             told[member] = doc[member]

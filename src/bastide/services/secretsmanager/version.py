@@ -26,7 +26,7 @@ from bastide.store import Transaction, View
 def describe(a: Authorised, view: View) -> Output:
     row = named(a, view, deleted=True)
     stages = {id: one["stages"] for id, one in row.doc["versions"].items() if one["stages"]}
-    return {**described(row), "RotationEnabled": False, "VersionIdsToStages": stages}
+    return described(row) | ({"VersionIdsToStages": stages} if stages else {})
 
 
 @SECRET.reads("ListSecretVersionIds", asks=[Ask("secretsmanager:ListSecretVersionIds", about, given=GIVEN)])
@@ -40,7 +40,8 @@ def versions(a: Authorised, view: View) -> Output:
     size = int(a.input.get("MaxResults") or 100)
     start = int(pages.position(a, a.input.get("NextToken"), code="InvalidNextTokenException") or 0)
     told = [
-        {"VersionId": id, "VersionStages": one["stages"], "CreatedDate": one["created"], "KmsKeyIds": [one["key"]]}
+        {"VersionId": id, "CreatedDate": one["created"], "KmsKeyIds": [one["key"]]}
+        | ({"VersionStages": one["stages"]} if one["stages"] else {})
         for id, one in kept[start : start + size]
     ]
     output: Output = {"Versions": told, "ARN": arn(row), "Name": row.name}

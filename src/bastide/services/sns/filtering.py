@@ -45,9 +45,13 @@ def checked(text: str, scope: str) -> None:
     try:
         held = Pattern(text, most_bytes=_MOST_BYTES).fields
     except Refused as refused:
-        raise _wrong(refused.message.removeprefix("Event pattern is not valid. Reason: ")) from None
+        why = refused.message.removeprefix("Event pattern is not valid. Reason: ")
+        raise _wrong(why.replace("it is no JSON:", "failed to parse JSON.")) from None
     if scope != BODY and any(isinstance(value, dict) for value in held.values()):
-        raise _wrong("Filter policy scope MessageAttributes does not support nested filter policy")
+        raise Refused(
+            "InvalidParameter",
+            "Invalid parameter: Filter policy scope MessageAttributes does not support nested filter policy",
+        )
     keys, combinations = _measure(held, 1)
     if keys > _MOST_KEYS:
         raise _wrong(f"Filter policy can not have more than {_MOST_KEYS} keys")

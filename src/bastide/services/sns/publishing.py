@@ -20,7 +20,7 @@ from bastide.engines.telemetry import Meter
 from bastide.kernel import Ask, Asked, Authorised, Calls, Output
 from bastide.services.sns import filtering
 from bastide.services.sns.handing import deliver, room, seal, woken
-from bastide.services.sns.topic import SUBSCRIPTIONS, TOPIC, arn_of, attribute, invalid, this, topic_of
+from bastide.services.sns.topic import SUBSCRIPTIONS, TOPIC, arn_of, attribute, invalid, this, too_short, topic_of
 from bastide.store import Row, Transaction, View
 
 DEDUPLICATION: Final = "sns:Deduplication"
@@ -31,7 +31,7 @@ _MOST: Final = 262_144
 _MOST_ENTRIES: Final = 10
 _ENTRY: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+_STRANGER: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _TYPE: Final = re.compile(r"(String|String\.Array|Number|Binary)(\..{1,200})?", re.DOTALL)
 _NUMBER: Final = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?")
 _SUBJECT: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
@@ -59,9 +59,21 @@ def _attributes(given: Mapping[str, Mapping[str, Any]]) -> int:
     for name, one in given.items():
         kind = str(one.get("DataType") or "")
         text, raw = one.get("StringValue"), one.get("BinaryValue")
-        if not _NAME.fullmatch(name) or not _TYPE.fullmatch(kind):
-            raise Refused("ParameterValueInvalid", f"The message attribute '{name[:100]}' has an invalid name or type.")
-        value = raw if kind.startswith("Binary") else text
+        _named(name)
+        if not _TYPE.fullmatch(kind):
+            raise Refused(
+                "ParameterValueInvalid",
+                f"The message attribute '{name[:100]}' has an invalid message attribute type, the set of supported type "
+                "prefixes is Binary, Number, and String.",
+            )
+        binary = kind.startswith("Binary")
+        value = raw if binary else text
+        if not value and (text if binary else raw):
+            field = "Binary" if binary else "String"
+            raise Refused(
+                "ParameterValueInvalid",
+                f"The message attribute '{name[:100]}' with type '{kind[:100]}' must use field '{field}'.",
+            )
         if not value or (text is not None and raw is not None):
             raise Refused(
                 "ParameterValueInvalid",
@@ -75,6 +87,29 @@ def _attributes(given: Mapping[str, Mapping[str, Any]]) -> int:
         size += len(name.encode()) + len(kind.encode())
         size += len(value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass"))
     return size
+
+
+def _named(name: str) -> None:
+    """Raises ParameterValueInvalid for what no message attribute is called."""
+    stranger = _STRANGER.search(name)
+    if len(name) > 256:
+        why = "Length of message attribute name must be less than 256 bytes."
+    elif stranger is not None:
+        why = (
+            f"Invalid non-alphanumeric character '#x{ord(stranger[0]):X}' was found in the message attribute name. Can "
+            "only include alphanumeric characters, hyphens, underscores, or dots."
+        )
+    elif name.startswith("."):
+        why = "Invalid message attribute name starting with character '.' was found."
+    elif name.endswith("."):
+        why = "Invalid message attribute name ending with character '.' was found."
+    elif ".." in name:
+        why = "Message attribute name can not have successive '.' character."
+    elif not name:
+        why = "The message attribute name is empty."
+    else:
+        return
+    raise Refused("ParameterValueInvalid", why)
 
 
 def _array(name: str, text: str) -> None:
@@ -96,7 +131,7 @@ def _structured(given: Mapping[str, Any]) -> None:
     try:
         held = orjson.loads(given["Message"])
     except orjson.JSONDecodeError:
-        held = None
+        raise invalid("Message Structure - JSON message body failed to parse") from None
     if not isinstance(held, dict) or not isinstance(held.get("default"), str):
         raise invalid("Message Structure - No default entry in JSON message body")
 
@@ -106,7 +141,10 @@ def _fifo(topic: Row, given: Mapping[str, Any]) -> tuple[str, str, str] | None:
     group, token = given.get("MessageGroupId"), given.get("MessageDeduplicationId")
     if not topic.doc["fifo"]:
         if token is not None:
-            raise invalid("MessageDeduplicationId Reason: it is not valid for a topic that is not FIFO")
+            raise invalid(
+                "MessageDeduplicationId Reason: The request includes MessageDeduplicationId parameter that is not valid "
+                "for this topic type"
+            )
         return None
     if not group or not _TOKEN.fullmatch(group):
         raise invalid("The MessageGroupId parameter is required for FIFO topics, with 1 to 128 characters")
@@ -238,7 +276,10 @@ def publish(a: Authorised, tx: Transaction) -> Output:
         raise invalid("TopicArn or TargetArn Reason: one of them, and no more, is needed")
     if ":endpoint/" in str(given.get("TargetArn")):
         raise invalid("TargetArn: there are no mobile endpoints here")
-    return _publish(a, tx, topic_of(a, tx, a.input.get("TopicArn") or a.input["TargetArn"]), a.input)
+    named = given["TopicArn"] if given.get("TopicArn") is not None else given["TargetArn"]
+    if not named:
+        raise too_short("TopicArn", "")
+    return _publish(a, tx, topic_of(a, tx, named), given)
 
 
 @TOPIC.operation("PublishBatch", asks=[Ask("sns:Publish", this)], data=True, before=room, after=woken)
@@ -248,21 +289,24 @@ def publish_batch(a: Authorised, tx: Transaction) -> Output:
         raise Refused("EmptyBatchRequest", "The batch request doesn't contain any entries.")
     if len(entries) > _MOST_ENTRIES:
         raise Refused("TooManyEntriesInBatchRequest", "The batch request contains more entries than permissible (10).")
-    if any(not _ENTRY.fullmatch(one["Id"]) for one in entries):
-        raise Refused(
-            "InvalidBatchEntryId", "The Id of a batch entry has 1 to 80 letters, digits, hyphens, underscores."
-        )
+    for one in entries:
+        if not _ENTRY.fullmatch(one["Id"]):
+            why = "is too long" if len(one["Id"]) > 80 else "contains an impermissible character"
+            raise Refused(
+                "InvalidBatchEntryId", f"The Id of a batch entry in the batch request {why}: {one['Id'][:200]}"
+            )
     if len({one["Id"] for one in entries}) != len(entries):
         raise Refused("BatchEntryIdsNotDistinct", "Two or more batch entries in the request have the same Id.")
-    if sum(len(str(one["Message"]).encode("utf-8", "surrogatepass")) for one in entries) > _MOST:
-        raise Refused("BatchRequestTooLong", f"All the batch messages put together are longer than {_MOST} bytes.")
-    successful, failed = [], []
-    for one in entries:
-        before = len(a.staged)
-        try:
-            with tx.savepoint():
-                successful.append({"Id": one["Id"], **_publish(a, tx, topic, one)})
-        except Refused as refused:
-            del a.staged[before:]
-            failed.append({"Id": one["Id"], "Code": refused.code, "Message": refused.message, "SenderFault": True})
-    return {"Successful": successful, "Failed": failed}
+    if sum(map(_length, entries)) > _MOST:
+        raise Refused(
+            "BatchRequestTooLong",
+            f"The length of all the messages put together is more than the limit. It is {_MOST} bytes.",
+        )
+    # What is wrong with one entry refuses all: only what fails on the way would fail by itself.
+    return {"Successful": [{"Id": one["Id"], **_publish(a, tx, topic, one)} for one in entries], "Failed": []}
+
+
+def _length(given: Mapping[str, Any]) -> int:
+    """Bytes of a message with its attributes."""
+    text = str(given["Message"]).encode("utf-8", "surrogatepass")
+    return len(text) + _attributes(given.get("MessageAttributes") or {})

@@ -35,6 +35,7 @@ from bastide.services.sns.topic import (
     forget,
     invalid,
     this,
+    too_short,
     topic_of,
 )
 from bastide.store import Row, Transaction, View
@@ -45,10 +46,15 @@ _PASSED: Final[dict[str, Given]] = {
 }
 CONFIRM: Final = "sns/confirm"
 _TOKEN_LIFE: Final = 48 * 3600 * MICROS
+_SHORTEST: Final = 100
+"""Characters of a token at least."""
 _MOST: Final = 10_000
 _PAGE: Final = 100
+_RAW: Final = "RawMessageDelivery"
 _TARGETS: Final = {"sqs": "sqs", "lambda": "lambda", "firehose": "firehose"}
 """Services that a protocol delivers to."""
+_CALLED: Final = {"sqs": "SQS", "lambda": "Lambda", "firehose": "Firehose"}
+_NOT_HERE: Final = ("sms", "application")
 _ATTRIBUTES: Final = (
     "DeliveryPolicy", "FilterPolicy", "FilterPolicyScope", "RawMessageDelivery", "RedrivePolicy", "SubscriptionRoleArn",
 )  # fmt: skip
@@ -70,18 +76,22 @@ def _endpoint_of(asked: Asked) -> str:
 # -- attributes --------------------------------------------------------------------------------------------------------
 
 
-def _redrive(text: str, topic: Row) -> None:
+def _redrive(text: str, topic: Row, fifo: bool) -> None:
     try:
         held = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"RedrivePolicy: failed to parse JSON. {error}") from None
+    if not isinstance(held, dict) or set(held) != {"deadLetterTargetArn"}:
+        raise invalid("RedrivePolicy: it is a JSON object with a deadLetterTargetArn")
+    try:
         arn = Arn.parse(str(held["deadLetterTargetArn"]))
-        if set(held) != {"deadLetterTargetArn"} or arn.service != "sqs" or arn.region != topic.region:
+        if arn.service != "sqs" or arn.region != topic.region:
             raise ValueError
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise invalid(
-            "RedrivePolicy: it is a JSON object whose deadLetterTargetArn is a queue of the topic's region"
-        ) from None
-    if arn.resource.endswith(".fifo") != topic.doc["fifo"]:
-        raise invalid("RedrivePolicy: the dead-letter queue is of the topic's type")
+    except ValueError:
+        raise invalid("RedrivePolicy: deadLetterTargetArn is an invalid arn of a queue of the topic's region") from None
+    if arn.resource.endswith(".fifo") != fifo:
+        kind = "FIFO queue as DLQ for a FIFO Subscription to a FIFO Topic" if fifo else "standard queue as DLQ"
+        raise invalid(f"RedrivePolicy: must use a {kind}.")
 
 
 def _set(row: Row, topic: Row, name: str, value: str) -> None:
@@ -89,8 +99,9 @@ def _set(row: Row, topic: Row, name: str, value: str) -> None:
     if name not in _ATTRIBUTES:
         raise invalid(f"AttributeName: {name} is not supported by Bastide")
     if name == "RawMessageDelivery":
-        if value not in ("true", "false"):
-            raise invalid("RawMessageDelivery: it is true or false")
+        if value.lower() not in ("true", "false"):
+            raise invalid(f"RawMessageDelivery: Invalid value [{value[:100]}]. Must be true or false.")
+        value = value.lower()
         if value == "true" and row.doc["protocol"] not in ("sqs", "http", "https", "firehose"):
             raise invalid(f"RawMessageDelivery: Delivery protocol [{row.doc['protocol']}] does not support raw message")
     elif name == "DeliveryPolicy":
@@ -98,11 +109,13 @@ def _set(row: Row, topic: Row, name: str, value: str) -> None:
             raise invalid("DeliveryPolicy: Delivery protocol does not support it")
         policy_of(value, topic=False)
     elif name == "RedrivePolicy" and value:
-        _redrive(value, topic)
+        _redrive(value, topic, row.doc["endpoint"].endswith(".fifo"))
     elif name == "SubscriptionRoleArn" and row.doc["protocol"] != "firehose":
         raise invalid("SubscriptionRoleArn: it is for delivery streams")
     elif name == "FilterPolicyScope" and value not in ("MessageAttributes", filtering.BODY):
-        raise invalid("FilterPolicyScope: it is MessageAttributes or MessageBody")
+        raise invalid(
+            f"FilterPolicyScope: Invalid value [{value[:100]}]. Please use either MessageBody or MessageAttributes"
+        )
     held[name] = value
     if not value or (name == "FilterPolicy" and value == "{}"):
         del held[name]
@@ -133,13 +146,15 @@ def _checked(a: Authorised, topic: Row, protocol: str, endpoint: str) -> None:
         try:
             arn = Arn.parse(endpoint)
         except ValueError:
-            raise invalid(f"{protocol} endpoint ARN") from None
+            raise invalid(f"{_CALLED[protocol]} endpoint ARN") from None
         if arn.service != _TARGETS[protocol] or not arn.account or not arn.region:
-            raise invalid(f"{protocol} endpoint ARN")
+            raise invalid(f"{_CALLED[protocol]} endpoint ARN")
         if protocol not in a.calls.registry.services:
             raise invalid(f"Protocol: {protocol} does not exist in Bastide yet")
         if protocol == "sqs" and arn.resource.endswith(".fifo") and not topic.doc["fifo"]:
             raise invalid("Endpoint Reason: FIFO SQS Queues can not be subscribed to standard SNS topics")
+    elif protocol not in _NOT_HERE:
+        raise invalid(f"Amazon SNS does not support this protocol string: {protocol[:50]}")
     else:
         raise invalid(
             f"Protocol: {protocol[:50]} is not supported by Bastide: there are {', '.join((*LINKED, *_TARGETS))}"
@@ -169,7 +184,8 @@ def subscribe(a: Authorised, tx: Transaction) -> Output:
     known = tx.get(ENDPOINTS, topic.account, topic.region, index)
     row = tx.get(SUBSCRIPTIONS, topic.account, topic.region, known.doc["name"]) if known is not None else None
     if row is not None:
-        if any(row.doc["attributes"].get(name, "") != value for name, value in wanted.items()):
+        now = {"RawMessageDelivery": "false", "FilterPolicyScope": "MessageAttributes", **row.doc["attributes"]}
+        if any(now.get(name, "") != (value.lower() if name == _RAW else value) for name, value in wanted.items()):
             raise invalid("Attributes Reason: Subscription already exists with different attributes")
         if row.status == "pending":
             _ask(a, tx, topic, row)
@@ -187,7 +203,10 @@ def subscribe(a: Authorised, tx: Transaction) -> Output:
     name = f"{topic.name}:{uuid.uuid4()}"
     row = Row(SUBSCRIPTIONS, topic.account, topic.region, name, doc, "confirmed" if owns else "pending")
     for key in sorted(wanted, key=lambda key: key != "FilterPolicyScope"):  # which says what a FilterPolicy may be
-        _set(row, topic, key, wanted[key])
+        try:
+            _set(row, topic, key, wanted[key])
+        except Refused as refused:
+            raise invalid(f"Attributes Reason: {refused.message.removeprefix('Invalid parameter: ')}") from None
     tx.insert(row, event=a.operation.name, request_id=a.request.id)
     tx.insert(Row(ENDPOINTS, topic.account, topic.region, index, {"name": name}), keep=False)
     tx.insert(Row(OWNED, a.account, topic.region, named(row), {}), keep=False)
@@ -220,11 +239,13 @@ def _ask(a: Authorised, tx: Transaction, topic: Row, row: Row) -> None:
 
 @TOPIC.operation("ConfirmSubscription", asks=[Ask("sns:ConfirmSubscription", this)])
 def confirm(a: Authorised, tx: Transaction) -> Output:
-    topic = topic_of(a, tx)
     try:
         arn, endpoint, issued = orjson.loads(a.calls.sealer.open(str(a.input["Token"]), CONFIRM))
     except (ValueError, Refused):
+        if len(a.input["Token"]) < _SHORTEST:
+            raise Refused("InvalidParameter", "Invalid token") from None
         raise invalid("Token") from None
+    topic = topic_of(a, tx)
     if not arn.startswith(f"{arn_of(topic)}:") or tx.now - issued > _TOKEN_LIFE:
         raise invalid("Token")
     row = tx.get(SUBSCRIPTIONS, topic.account, topic.region, Arn.parse(arn).resource)
@@ -251,9 +272,9 @@ def _own(a: Authorised, view: View, missing: bool = True) -> Row | None:
     try:
         arn = Arn.parse(text)
     except ValueError:
-        arn = Arn("", "", "", "")
+        raise too_short("SubscriptionArn", text) from None
     if arn.service != "sns" or arn.resource.count(":") != 1:
-        raise invalid("SubscriptionArn Reason: An ARN must have at least 6 elements and name a subscription")
+        raise invalid("SubscriptionId")
     row = view.get(SUBSCRIPTIONS, arn.account, arn.region, arn.resource)
     owners = {arn.account} | ({row.doc["owner"]} if row is not None else set())
     if a.account not in owners and a.caller.kind != "Anonymous":
@@ -306,6 +327,8 @@ def get_attributes(a: Authorised, view: View) -> Output:
     }  # fmt: skip
     if "FilterPolicy" in told:
         told.setdefault("FilterPolicyScope", "MessageAttributes")
+    else:
+        told.pop("FilterPolicyScope", None)
     return {"Attributes": told}
 
 

@@ -53,6 +53,11 @@ def invalid(message: str) -> Refused:
     return Refused("InvalidParameter", f"Invalid parameter: {message}")
 
 
+def too_short(member: str, text: str) -> Refused:
+    """InvalidParameter for what is no ARN."""
+    return invalid(f"{member} Reason: An ARN must have at least 6 elements, not {text.count(':') + 1}")
+
+
 def default_policy(arn: str, account: str) -> str:
     """The policy of a topic that nobody gave one: what a service does for the owner's account is allowed."""
     return json.dumps(
@@ -114,7 +119,7 @@ def locate(text: str) -> tuple[str, str, str]:
     try:
         arn = Arn.parse(text)
     except ValueError:
-        raise invalid("TopicArn Reason: An ARN must have at least 6 elements") from None
+        raise too_short("TopicArn", text) from None
     if str(Arn("sns", arn.region, arn.account, arn.resource)) != text or ":" in arn.resource or not arn.account:
         raise invalid("TopicArn")
     return arn.account, arn.region, arn.resource
@@ -159,7 +164,7 @@ def _set(tx: Transaction, row: Row, name: str, value: str, *, new: bool) -> None
     if name in _FIFO_ONLY and not row.doc["fifo"]:
         raise invalid(f"{name} can only be set for FIFO topics")
     if name == "FifoTopic" and not new:
-        raise invalid("FifoTopic cannot be changed")
+        raise invalid("AttributeName: FifoTopic cannot be changed")
     if name in _WORDS:
         if value not in _WORDS[name]:
             raise invalid(f"{name}: it is one of {', '.join(_WORDS[name])} here")
@@ -174,8 +179,16 @@ def _set(tx: Transaction, row: Row, name: str, value: str, *, new: bool) -> None
     elif name != "KmsMasterKeyId":
         raise invalid(f"AttributeName: {name} is not supported by Bastide")
     held[name] = value
-    if not value:
+    if not value or (name == "FifoTopic" and value == "false"):
         del held[name]
+
+
+def _tags(a: Authorised) -> dict[str, str]:
+    """The tags that a call brings; raises InvalidParameter."""
+    given = a.input.get("Tags") or ()
+    if len({one["Key"] for one in given}) != len(given):
+        raise invalid("Duplicated keys are not allowed.")
+    return tag_map(given, code="InvalidParameter")
 
 
 @TOPIC.operation(
@@ -194,14 +207,15 @@ def create(a: Authorised, tx: Transaction) -> Output:
         raise invalid(
             "Topic Name: it has 1 to 256 letters, digits, hyphens and underscores, and ends in .fifo if FifoTopic is true"
         )
-    tags = tag_map(a.input.get("Tags"), code="InvalidParameter")
+    tags = _tags(a)
     if len(tags) > _MOST_TAGS:
         raise Refused("TagLimitExceeded", f"A topic has at most {_MOST_TAGS} tags.")
     row = TOPIC.get(tx, a.account, a.region, name)
     if row is not None:
-        if any(_shown(tx, row).get(key, "") != value for key, value in given.items() if key != "Policy"):
+        shown = {"FifoTopic": "false", **_shown(tx, row)}
+        if any(shown.get(key, "") != value for key, value in given.items() if key != "Policy"):
             raise invalid("Attributes Reason: Topic already exists with different attributes")
-        if tags and tags != row.tags:
+        if any(row.tags.get(key) != value for key, value in tags.items()):
             raise invalid("Tags Reason: Topic already exists with different tags")
         return {"TopicArn": arn_of(row)}
     row = Row(TOPIC.key, a.account, a.region, name, {"fifo": fifo, "attributes": {}}, "", tags)
@@ -311,9 +325,11 @@ def add_permission(a: Authorised, tx: Transaction) -> Output:
     held = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     if any(one.get("Sid") == label for one in held):
         raise invalid("Statement already exists")
+    given = [f"SNS:{action}" for action in actions]
+    whom = [f"arn:aws:iam::{account}:root" for account in a.input["AWSAccountId"]]
     one = {
-        "Sid": label, "Effect": "Allow", "Action": [f"SNS:{action}" for action in actions], "Resource": arn_of(row),
-        "Principal": {"AWS": [f"arn:aws:iam::{account}:root" for account in a.input["AWSAccountId"]]},
+        "Sid": label, "Effect": "Allow", "Action": given if len(given) > 1 else given[0], "Resource": arn_of(row),
+        "Principal": {"AWS": whom if len(whom) > 1 else whom[0]},
     }  # fmt: skip
     _set(tx, row, "Policy", json.dumps({**document, "Statement": [*held, one]}), new=False)
     TOPIC.change(tx, row, a.operation.name, a.request.id)
@@ -352,7 +368,7 @@ def _tagged_row(a: Authorised, view: View) -> Row:
 @TOPIC.operation("TagResource", asks=[Ask("sns:TagResource", _tagged)])
 def tag(a: Authorised, tx: Transaction) -> Output:
     row = _tagged_row(a, tx)
-    row.tags = {**row.tags, **tag_map(a.input["Tags"], code="InvalidParameter")}
+    row.tags = {**row.tags, **_tags(a)}
     if len(row.tags) > _MOST_TAGS:
         raise Refused("TagLimitExceeded", f"A topic has at most {_MOST_TAGS} tags.")
     TOPIC.change(tx, row, a.operation.name, a.request.id)

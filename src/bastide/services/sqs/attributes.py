@@ -60,7 +60,8 @@ def parameter(name: str, value: object, reason: str = "") -> Refused:
 def checked(given: Mapping[str, str], *, fifo: bool, new: bool) -> dict[str, str]:
     """The attributes as they are kept; empty ones are to be taken away. Raises Refused."""
     found: dict[str, str] = {}
-    for name, value in given.items():
+    for name, said in given.items():
+        value = said.lower() if name in _WORDS and said.lower() in ("true", "false") else said
         if name in _RANGES:
             low, high = _RANGES[name]
             if not (value.isascii() and value.isdigit() and len(value) < 12 and low <= int(value) <= high):
@@ -68,9 +69,14 @@ def checked(given: Mapping[str, str], *, fifo: bool, new: bool) -> dict[str, str
             found[name] = str(int(value))
         elif name in _WORDS:
             if name in _FIFO_ONLY and not fifo:
-                raise Refused("InvalidAttributeName", f"Unknown Attribute {name}. It is an attribute of FIFO queues.")
-            if name == "FifoQueue" and not new:
-                raise Refused("InvalidAttributeName", "FifoQueue cannot be changed after a queue was made.")
+                high = name in ("DeduplicationScope", "FifoThroughputLimit")
+                why = f"You can specify the {name} only when FifoQueue is set to true." if high else ""
+                raise Refused("InvalidAttributeName", why or f"Unknown Attribute {name}. It is one of FIFO queues.")
+            if name == "FifoQueue" and not new and value != "true":
+                raise Refused(
+                    "InvalidAttributeValue",
+                    "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported.",
+                )
             if value not in _WORDS[name]:
                 raise wrong(name, value, f"It is one of {', '.join(_WORDS[name])}.")
             found[name] = value

@@ -26,7 +26,7 @@ from bastide.store import Row, View
 
 _PRINCIPAL: Final = "sqs.amazonaws.com"
 _ILLEGAL: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+_NAME: Final = re.compile(r"[\w.-]{1,256}")
 _TYPE: Final = re.compile(r"(String|Number|Binary)(\..{1,249})?", re.DOTALL)
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 _MOST_ATTRIBUTES: Final = 10
@@ -61,19 +61,20 @@ def attributes(given: Attributes | None) -> int:
         value = raw if raw is not None else str(text).encode("utf-8", "surrogatepass")
         if not value:
             raise Refused(
-                "InvalidParameterValue", f"The message (user) attribute '{name}' must contain a non-empty value."
+                "InvalidParameterValue",
+                f"Message (user) attribute '{name}' must contain a non-empty value of type '{kind}'.",
             )
         if text is not None and _ILLEGAL.search(text):
-            raise _contents(f"The message (user) attribute '{name}'")
+            raise _contents(f"The message (user) attribute '{name}'", "InvalidParameterValue")
         if kind.startswith("Number") and not _NUMBER.fullmatch(str(text)):
             raise Refused("InvalidParameterValue", f"The value of message (user) attribute '{name}' is no number.")
         size += len(name.encode()) + len(kind.encode()) + len(value)
     return size
 
 
-def _contents(what: str) -> Refused:
+def _contents(what: str, code: str = "InvalidMessageContents") -> Refused:
     return Refused(
-        "InvalidMessageContents",
+        code,
         f"{what} has characters that are not allowed: #x9, #xA, #xD, #x20 to #xD7FF, #xE000 to #xFFFD and #x10000 to "
         "#x10FFFF are.",
     )
@@ -116,8 +117,8 @@ def md5_of(given: Attributes) -> str:
 def wanted(given: Attributes, names: Iterable[str]) -> dict[str, Any]:
     """The attributes that ReceiveMessage asks for: by name, by ``prefix.*``, ``All`` or ``.*``."""
     found = {}
-    prefixes = tuple(name[:-1] for name in names if name.endswith(".*") and name != ".*")
-    every = bool({"All", ".*"} & set(names))
+    prefixes = tuple(name[:-2] for name in names if name.endswith(".*") and name != ".*")
+    every = bool({"All", ".*", "*"} & set(names))
     for name, one in given.items():
         if every or name in names or name.startswith(prefixes):
             found[name] = {key: value for key, value in one.items() if value is not None}

@@ -49,7 +49,7 @@ def _member(name: str) -> Any:
 
 
 def _no_task() -> Refused:
-    return Refused("ResourceNotFoundException", "The resource that you specified for the TaskHandle doesn't exist.")
+    return Refused("ResourceNotFoundException", "Task does not exist.", 404)
 
 
 def _read(handle: str) -> tuple[str, str]:
@@ -57,17 +57,21 @@ def _read(handle: str) -> tuple[str, str]:
         held = orjson.loads(base64.b64decode(handle, validate=True))
         return str(held["sourceArn"]), str(held["taskId"])
     except (ValueError, TypeError, KeyError, binascii.Error):
-        raise _no_task() from None
+        raise Refused("InvalidParameterValue", "Value for parameter TaskHandle is invalid.") from None
 
 
 def _of_handle(asked: Asked) -> Iterable[str]:
     return (str(_arn(_read(str(asked.input["TaskHandle"]))[0], "TaskHandle")),)
 
 
-def _queue(a: Authorised, view: View, arn: Arn) -> Row:
+def _queue(a: Authorised, view: View, arn: Arn, member: str) -> Row:
     row = QUEUE.get(view, arn.account, arn.region, arn.resource)
     if row is None or (arn.account, arn.region) != (a.account, a.region):
-        raise Refused("ResourceNotFoundException", f"The queue {arn} doesn't exist in this account and region.")
+        raise Refused(
+            "ResourceNotFoundException",
+            f"The resource that you specified for the {member} parameter doesn't exist.",
+            404,
+        )
     return row
 
 
@@ -86,18 +90,22 @@ def _tasks(view: View, arn: Arn, limit: int = 100) -> list[Row]:
 )
 def start(a: Authorised, tx: Transaction) -> Output:
     source = _arn(a.input["SourceArn"], "SourceArn")
-    row = _queue(a, tx, source)
+    row = _queue(a, tx, source, "SourceArn")
     if not tx.scan(SOURCES, row.account, row.region, prefix=f"{row.name}|", limit=1):
-        raise parameter("SourceArn", source, "Source queue must be configured as a Dead Letter Queue.")
+        raise Refused("InvalidParameterValue", "Source queue must be configured as a Dead Letter Queue.")
     target = a.input.get("DestinationArn")
-    if target is not None and _queue(a, tx, _arn(target, "DestinationArn")).doc["fifo"] != row.doc["fifo"]:
+    if (
+        target is not None
+        and _queue(a, tx, _arn(target, "DestinationArn"), "DestinationArn").doc["fifo"] != row.doc["fifo"]
+    ):
         raise parameter("DestinationArn", target, "Source and destination are queues of the same type.")
     rate = a.input.get("MaxNumberOfMessagesPerSecond")
     if rate is not None and not 1 <= rate <= _MOST_A_SECOND:
         raise parameter("MaxNumberOfMessagesPerSecond", rate, f"Value must be between 1 and {_MOST_A_SECOND}.")
     if any(one.status in _GOING for one in _tasks(tx, source, 1)):
         raise Refused(
-            "UnsupportedOperation", "There is already a task running. Only one active task is allowed for a source."
+            "InvalidParameterValue",
+            "There is already a task running. Only one active task is allowed for a source queue arn at a given time.",
         )
     id = new_id()
     stand = standing(tx, row).counts(tx.now)
@@ -134,7 +142,7 @@ def listed(a: Authorised, view: View) -> Output:
     if not 1 <= limit <= _MOST_SHOWN:
         raise parameter("MaxResults", limit, f"Value must be between 1 and {_MOST_SHOWN}.")
     source = _arn(a.input["SourceArn"], "SourceArn")
-    _queue(a, view, source)
+    _queue(a, view, source, "SourceArn")
     return {"Results": [_shown(row) for row in _tasks(view, source, limit)]}
 
 
@@ -195,7 +203,7 @@ def _piece(tx: Transaction, index: str) -> set[str]:
         standing(tx, target).add({**doc, "id": new_id()}, tx.now, tx.now, tx.now)
         row.doc["moved"] += 1
         told.add(QUEUE.arn(target.account, target.region, target.name))
-    if row.doc.get("failure") or not rows:
+    if row.doc.get("failure") or not stand.due(tx.now, 1):
         row.status = "FAILED" if row.doc.get("failure") else "COMPLETED"
         tx.delete(held, keep=False)
     row.doc["last"] = tx.now // MICROS

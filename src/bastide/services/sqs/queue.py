@@ -63,8 +63,10 @@ QUEUE.policy_of = _policy_of
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-def place(url: str) -> tuple[str, str]:
-    """Account and name of the queue that a queue URL means; raises InvalidAddress."""
+def place(url: str, own: str = "") -> tuple[str, str]:
+    """Account and name of the queue that a queue URL means, or a mere name in the account `own`; raises InvalidAddress."""
+    if own and _NAME.fullmatch(url):
+        return own, url
     found = _PATH.fullmatch(urlsplit(url).path) if len(url) < 1024 else None
     if found is None:
         raise Refused("InvalidAddress", f"The address {url[:200]} is not valid for this endpoint.")
@@ -73,13 +75,13 @@ def place(url: str) -> tuple[str, str]:
 
 def this(asked: Asked) -> Iterable[str]:
     """The ARN of the queue whose URL the call names."""
-    account, name = place(str(asked.input["QueueUrl"]))
+    account, name = place(str(asked.input["QueueUrl"]), asked.call.account)
     return (QUEUE.arn(account, asked.call.region, name),)
 
 
 def queue_of(a: Authorised, view: View) -> Row:
     """The queue whose URL the call names; raises QueueDoesNotExist."""
-    account, name = place(str(a.input["QueueUrl"]))
+    account, name = place(str(a.input["QueueUrl"]), a.account)
     return QUEUE.find(view, account, a.region, name)
 
 
@@ -119,11 +121,10 @@ def create(a: Authorised, tx: Transaction) -> Output:
             "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length; a FIFO queue's name "
             "ends in .fifo.",
         )
-    if given.get("FifoQueue") == "false" and not fifo:
-        given.pop("FifoQueue")  # what a standard queue is anyway
-    if fifo and given.get("FifoQueue") != "true":
+    said = str(given.get("FifoQueue") or "").lower()
+    if fifo and said != "true":
         raise parameter("QueueName", name, "The name of a standard queue does not end in .fifo; FifoQueue is not set.")
-    if given.get("FifoQueue") == "true" and not fifo:
+    if said == "true" and not fifo:
         raise parameter("QueueName", name, "The name of a FIFO queue can only end in .fifo.")
     wanted = checked(given, fifo=fifo, new=True)
     row = QUEUE.get(tx, a.account, a.region, name)
@@ -250,6 +251,8 @@ def _shown(a: Authorised, view: View, row: Row, names: Iterable[str]) -> dict[st
     told["LastModifiedTimestamp"] = str((row.modified or a.now) // MICROS)
     if "KmsMasterKeyId" in held:
         told.setdefault("KmsDataKeyReusePeriodSeconds", REUSE)
+    else:
+        told.pop("KmsDataKeyReusePeriodSeconds", None)
     told.setdefault("SqsManagedSseEnabled", "false" if "KmsMasterKeyId" in held else "true")
     if row.doc["fifo"]:
         told["FifoQueue"] = "true"
@@ -296,7 +299,7 @@ def listed(a: Authorised, view: View) -> Output:
     limit, after = _page(a)
     prefix = str(a.input.get("QueueNamePrefix") or "")
     rows = view.scan(QUEUE.key, a.account, a.region, prefix=prefix, after=after, limit=limit + 1)
-    output: Output = {"QueueUrls": [url(a, a.account, row.name) for row in rows[:limit]]}
+    output: Output = {"QueueUrls": [url(a, a.account, row.name) for row in rows[:limit]]} if rows else {}
     if len(rows) > limit and a.input.get("MaxResults"):
         output["NextToken"] = pages.seal(a, rows[limit - 1].name)
     return output
@@ -322,6 +325,7 @@ def purge(a: Authorised, tx: Transaction) -> Output:
         raise Refused(
             "PurgeQueueInProgress",
             f"Only one PurgeQueue operation on {row.name} is allowed every {_PURGE_SECONDS} seconds.",
+            403,
         )
     # The queue goes on under another id: what stood under the old one is nobody's, and is swept away.
     discard(tx, row)
@@ -367,16 +371,19 @@ def add_permission(a: Authorised, tx: Transaction) -> Output:
             raise parameter("PrincipalId", account, "Unable to verify.")
     if not accounts or not actions or len(actions) > _MOST_ACTIONS:
         raise Refused("OverLimit", f"A permission has 1 to {_MOST_ACTIONS} actions and at least one account.")
-    document = json.loads(row.doc.get("_policy") or '{"Version": "2012-10-17", "Statement": []}')
+    arn = QUEUE.arn(row.account, row.region, row.name)
+    empty = json.dumps({"Version": "2008-10-17", "Id": f"{arn}/SQSDefaultPolicy", "Statement": []})
+    document = json.loads(row.doc.get("_policy") or empty)
     held = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     if any(one.get("Sid") == label for one in held):
         raise parameter("Label", label, "Already exists.")
+    whom, given = [f"arn:aws:iam::{account}:root" for account in accounts], [f"SQS:{action}" for action in actions]
     one = {
         "Sid": label,
         "Effect": "Allow",
-        "Principal": {"AWS": [f"arn:aws:iam::{account}:root" for account in accounts]},
-        "Action": [f"SQS:{action}" for action in actions],
-        "Resource": QUEUE.arn(row.account, row.region, row.name),
+        "Principal": {"AWS": whom if len(whom) > 1 else whom[0]},
+        "Action": given if len(given) > 1 else given[0],
+        "Resource": arn,
     }
     _policy(tx, row, json.dumps({**document, "Statement": [*held, one]}))
     QUEUE.change(tx, row, a.operation.name, a.request.id)
@@ -390,7 +397,7 @@ def remove_permission(a: Authorised, tx: Transaction) -> Output:
     held = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     left = [one for one in held if one.get("Sid") != label]
     if len(left) == len(held):
-        raise parameter("Label", label, "can't find label on existing policy.")
+        raise parameter("Label", label, "can't find label.")
     _policy(tx, row, json.dumps({**document, "Statement": left}) if left else "")
     QUEUE.change(tx, row, a.operation.name, a.request.id)
     return {}

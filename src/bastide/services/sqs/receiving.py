@@ -287,12 +287,13 @@ def _change(a: Authorised, tx: Transaction, row: Row, given: Mapping[str, Any]) 
     if not 0 <= seconds <= _LONGEST_HIDDEN:
         raise parameter("VisibilityTimeout", seconds, "Must be between 0 and 43200.")
     message = _found(a, tx, row, given["ReceiptHandle"])
-    if message is None or message.doc["d"] <= tx.now:
-        if row.doc["fifo"]:
-            raise _expired(given["ReceiptHandle"])
+    if row.doc["fifo"] and (message is None or message.doc["d"] <= tx.now):
+        raise _expired(given["ReceiptHandle"])
+    if message is None:
         raise Refused(
-            "MessageNotInflight",
-            "The message referred to does not exist, or is not available for visibility timeout change.",
+            "InvalidParameterValue",
+            f"Value {given['ReceiptHandle']} for parameter ReceiptHandle is invalid. Reason: Message does not exist or is "
+            "not available for visibility timeout change.",
         )
     until = tx.now + seconds * MICROS
     if until - message.doc["f"] > _LONGEST_HIDDEN * MICROS and message.doc["r"] == 1:

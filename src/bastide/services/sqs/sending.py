@@ -18,6 +18,7 @@ from bastide.services.sqs.waiting import Queues
 from bastide.store import Row, Transaction
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
+_GLYPHS: Final = "can only include alphanumeric and punctuation characters. 1 to 128 in length."
 _ENTRY: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _REMEMBERED: Final = 300 * MICROS
 _MOST_ENTRIES: Final = 10
@@ -54,12 +55,14 @@ def _group(given: Mapping[str, Any], fifo: bool) -> str | None:
             raise Refused("MissingParameter", "The request must contain the parameter MessageGroupId.")
         return None
     if not _TOKEN.fullmatch(group):
-        raise parameter("MessageGroupId", group, "It has 1 to 128 letters, digits and punctuation.")
+        raise parameter("MessageGroupId", group, f"MessageGroupId {_GLYPHS}")
     return str(group)
 
 
 def _due(row: Row, given: Mapping[str, Any], now: int) -> int:
     delay = given.get("DelaySeconds")
+    if row.doc["fifo"] and delay == 0:
+        delay = None  # the queue's own counts
     if delay is not None and row.doc["fifo"]:
         raise parameter("DelaySeconds", delay, "The request include parameter that is not valid for this queue type.")
     if delay is not None and not 0 <= delay <= _LONGEST_DELAY:
@@ -81,14 +84,14 @@ def _deduplicated(row: Row, given: Mapping[str, Any], group: str | None) -> tupl
         return None
     if token is None:
         if attribute(row, "ContentBasedDeduplication") != "true":
-            raise parameter(
-                "MessageDeduplicationId", token,
+            raise Refused(
+                "InvalidParameterValue",
                 "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided "
-                "explicitly.",
-            )  # fmt: skip
+                "explicitly",
+            )
         token = hashlib.sha256(given["MessageBody"].encode()).hexdigest()
     elif not _TOKEN.fullmatch(token):
-        raise parameter("MessageDeduplicationId", token, "It has 1 to 128 letters, digits and punctuation.")
+        raise parameter("MessageDeduplicationId", token, f"MessageDeduplicationId {_GLYPHS}")
     scope = group if attribute(row, "DeduplicationScope") == "messageGroup" else ""
     return token, hashlib.sha256(f"{scope}\0{token}".encode()).hexdigest()
 
@@ -96,9 +99,10 @@ def _deduplicated(row: Row, given: Mapping[str, Any], group: str | None) -> tupl
 def _send(a: Authorised, tx: Transaction, row: Row, given: Mapping[str, Any]) -> Output:
     size, most = _sizes(given), int(attribute(row, "MaximumMessageSize"))
     if size > most:
+        how = "cannot be validated" if "Id" in given else "are invalid"
         raise Refused(
             "InvalidParameterValue",
-            f"One or more parameters are invalid. Reason: Message must be shorter than {most} bytes.",
+            f"One or more parameters {how}. Reason: Message must be shorter than {most} bytes.",
         )
     now, group = tx.now, _group(given, row.doc["fifo"])
     due, token = _due(row, given, now), _deduplicated(row, given, group)
@@ -189,13 +193,22 @@ def batch(a: Authorised, tx: Transaction, work: Callable[[Mapping[str, Any]], Ou
             failed.append(
                 {"Id": one["Id"], "SenderFault": True, "Code": refused.code, "Message": refused.message[:1000]}
             )
-    return {"Successful": successful, "Failed": failed}
+    return {"Successful": successful} | ({"Failed": failed} if failed else {})
+
+
+def _length(given: Mapping[str, Any]) -> int:
+    """Bytes of a message with its attributes, whatever else is wrong with it."""
+    size = len(str(given.get("MessageBody") or "").encode("utf-8", "surrogatepass"))
+    for name, one in (given.get("MessageAttributes") or {}).items():
+        value = one.get("BinaryValue") or str(one.get("StringValue") or "").encode("utf-8", "surrogatepass")
+        size += len(name.encode()) + len(str(one.get("DataType") or "").encode()) + len(value)
+    return size
 
 
 @QUEUE.operation("SendMessageBatch", asks=[Ask("sqs:SendMessage", this)], data=True, after=_told)
 def send_batch(a: Authorised, tx: Transaction) -> Output:
     row = queue_of(a, tx)
-    total = sum(len(str(one.get("MessageBody") or "").encode("utf-8", "surrogatepass")) for one in entries(a))
+    total = sum(map(_length, entries(a)))
     if total > _MOST_BATCH:
         raise Refused(
             "BatchRequestTooLong",

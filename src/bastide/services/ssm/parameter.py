@@ -89,15 +89,20 @@ def _illegal(given: str) -> Refused:
 
 def legal(name: str) -> str:
     """The name; raises Refused for one that no parameter can have."""
-    if not _NAME.fullmatch(name) or "//" in name or (name.endswith("/") and name != "/") or len(name) > _LONGEST:
+    deep = "/" in name and not name.startswith("/")
+    if (
+        deep
+        or not _NAME.fullmatch(name)
+        or "//" in name
+        or (name.endswith("/") and name != "/")
+        or len(name) > _LONGEST
+    ):
         raise Refused(
             "ValidationException",
             'Parameter name: can\'t be prefixed with "ssm" (case-insensitive). If formed as a path, it can consist of '
             "sub-paths divided by slash symbol; each sub-path can be formed as a mix of letters, numbers and the following "
-            "3 symbols .-_",
+            "3 symbols .-_" + (" A name with slashes begins with one." if deep else ""),
         )
-    if "/" in name and not name.startswith("/"):
-        raise Refused("ValidationException", "Parameter name must be a fully qualified name.")
     return name
 
 

@@ -22,6 +22,7 @@ from bastide.services.ssm.parameter import (
     this,
     version_of,
 )
+from bastide.services.ssm.secret import read, referenced
 from bastide.store import Row, View
 
 _MOST_EXAMINED: Final = 1000
@@ -46,31 +47,38 @@ def _chosen(view: View, row: Row, selector: str) -> dict[str, Any]:
 
 @PARAMETER.reads("GetParameter", asks=[Ask("ssm:GetParameter", this)])
 def get(a: Authorised, view: View) -> Output:
-    row, selector = found(a, view, a.input["Name"])
+    return {"Parameter": _read(a, view, str(a.input["Name"]))}
+
+
+def _read(a: Authorised, view: View, name: str) -> Output:
+    """The parameter of a name; a slash before a name without any is none. Raises Refused as `found` does."""
+    if referenced(name):
+        return read(a, view, name)
+    bare = name.startswith("/") and name.count("/") == 1
+    try:
+        row, selector = found(a, view, name)
+    except Refused as refused:
+        if not bare or refused.code != "ParameterNotFound":
+            raise
+        row, selector = found(a, view, name[1:])
     if row.account != a.account:
         raise not_found()
     doc = _chosen(view, row, selector)
-    return {"Parameter": shown(a, view, row, doc, decrypt=bool(a.input.get("WithDecryption")), selector=selector)}
+    told = shown(a, view, row, doc, decrypt=bool(a.input.get("WithDecryption")), selector=selector)
+    return {**told, "Name": name.partition(":")[0]} if bare else told
 
 
 @PARAMETER.reads("GetParameters", asks=[Ask("ssm:GetParameters", these)])
 def several(a: Authorised, view: View) -> Output:
     told: list[Output] = []
     invalid: list[str] = []
-    decrypt = bool(a.input.get("WithDecryption"))
     for name in a.input["Names"]:
         try:
-            row, selector = found(a, view, name)
-            doc = _chosen(view, row, selector)
+            told.append(_read(a, view, str(name)))
         except Refused as refused:
             if refused.code not in ("ParameterNotFound", "ParameterVersionNotFound", "ValidationException"):
                 raise
             invalid.append(name)
-            continue
-        if row.account != a.account:
-            invalid.append(name)
-            continue
-        told.append(shown(a, view, row, doc, decrypt=decrypt, selector=selector))
     return {"Parameters": told, "InvalidParameters": invalid}
 
 

@@ -6,13 +6,13 @@ Source: STS API reference, "AssumeRole"; IAM User Guide, "Passing session tags i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from bastide.domain import Refused
-from bastide.kernel import Ask, Asked, Authorised, Call, Calls, Kind, Output, account_of_key, anything, member
+from bastide.kernel import Ask, Asked, Authorised, Call, Calls, Kind, Output, account_of_key, anything
 from bastide.kernel.kind import each
 from bastide.services.sts import role as roles
 from bastide.services.sts.role import invalid
@@ -110,7 +110,17 @@ def _given() -> dict[str, Any]:
     }
 
 
-_ROLE_ARN = member("RoleArn")
+_PARTITION = re.compile(r"arn:aws(-[a-z]+)*:")
+
+
+def _role_arn(asked: Asked) -> Iterable[str]:
+    """The ARN that a call names; what is none at all is told before anybody is asked about it."""
+    given = str(asked.input["RoleArn"])
+    if not _PARTITION.match(given) or given.count(":") < 5:
+        raise invalid(f"{given} is invalid")
+    return (given,)
+
+
 _LAMBDA: Final = "lambda.amazonaws.com"
 _CODEBUILD: Final = "codebuild.amazonaws.com"
 _IDENTITY_CENTER: Final = "arn:aws:iam::aws:contextProvider/IdentityCenter"
@@ -151,10 +161,10 @@ def _provided(a: Authorised) -> dict[str, Any]:
     tells=True,
     prepare=second_factor,
     asks=[
-        Ask("sts:AssumeRole", _ROLE_ARN, given=_given()),
-        Ask("sts:TagSession", _ROLE_ARN, given=_given(), when=_tagged),
-        Ask("sts:SetSourceIdentity", _ROLE_ARN, given=_given(), when=lambda asked: bool(_source_identity(asked))),
-        Ask("sts:SetContext", _ROLE_ARN, given=_given(), when=lambda asked: bool(asked.input.get("ProvidedContexts"))),
+        Ask("sts:AssumeRole", _role_arn, given=_given()),
+        Ask("sts:TagSession", _role_arn, given=_given(), when=_tagged),
+        Ask("sts:SetSourceIdentity", _role_arn, given=_given(), when=lambda asked: bool(_source_identity(asked))),
+        Ask("sts:SetContext", _role_arn, given=_given(), when=lambda asked: bool(asked.input.get("ProvidedContexts"))),
     ],
 )
 def assume_role(a: Authorised, view: View) -> Output:

@@ -91,10 +91,8 @@ def federation_token(a: Authorised, view: View) -> Output:
         if len(held) != len(limits.policies) + len(limits.policy_arns):
             raise roles.invalid("A session policy named by PolicyArns does not exist in the account of the user.")
     a.touched.append(caller.arn)
-    output: Output = {
+    return {
         "Credentials": credentials,
         "FederatedUser": {"FederatedUserId": caller.user_id, "Arn": caller.arn},
+        "PackedPolicySize": limits.packed,
     }
-    if limits.packed:
-        output["PackedPolicySize"] = limits.packed
-    return output
