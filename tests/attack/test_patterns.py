@@ -19,6 +19,8 @@ TRICKS = [
     ("(a{0,200}){0,200}b", "a" * 30),
     ("(?=.*.*.*b)a", "a" * 4000),
     ("(?:(?=.*b)a)*b", "a" * 4000),
+    ("(?=((a*)*(a*)*)*b)(?!((a|aa)*c)*d)(a*a*)*c", "a" * 250),
+    ("(?:(?=((a?){250}b|a*)*)a|aa)*c", "a" * 250),
     (r"(a*)*\1b", "a" * 30),
     ("(((((){0,256}){0,256}){0,256}){0,256}){0,256}b", "a"),
 ]
@@ -64,6 +66,15 @@ def test_patterns_end() -> None:
         ("^(?!.*--)[a-z-]+$", "a-b", "a--b"),
         ("(?=.*[A-Z])(?=.*[0-9]).{8,}", "Abcdefg1", "abcdefg1"),
         ("[a-z]+(-[a-z]+)*(_[0-9]+)?", "ab-cd_1", "ab-_1"),
+        ("(?=(a+)+)a+", "aaa", "ba"),
+        (
+            r"^$|(?=^.{3,63}$)(?!.*[.-]{2})(?!^(?:[0-9]{1,3}(\.(?!$)|$)){4}$)(^(([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])\.)*"
+            r"([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])$)",
+            "my.bucket-1",
+            "10.0.0.1",
+        ),
+        (r"([a-z]|(\d(?!\d{0,2}\.\d{1,3})))([a-z\d]|(\.(?!(\.|-)))|(-(?!\.))){1,61}[a-z\d.]", "a.b-c", "a..b"),
+        (r"(?=.*\bno\b)[a-z ]+", "say no more", "say nothing more"),
         ("(a|b|ab)*c", "abababc", "ababab"),
         ("(?i)abc", "aBc", "abd"),
         ("5\\d{2}", "502", "200"),
@@ -74,6 +85,6 @@ def test_patterns_mean_what_they_say(pattern: str, yes: str, no: str) -> None:
     assert found is not None and found(yes) and not found(no)
 
 
-@pytest.mark.parametrize("pattern", ["(", r"(a+)\1", "(?=(a+)+)b", "(?i)(a+)+(b+)+"])
+@pytest.mark.parametrize("pattern", ["(", r"(a+)\1", "(?<=(a+))b+(c+)+(d+)+", "(?i)(a+)+(b+)+"])
 def test_what_cannot_be_followed_is_no_pattern(pattern: str) -> None:
     assert strangers(pattern) is None

@@ -20,6 +20,8 @@ from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
+from bastide.protocol.lookaround import Lookaround
+
 _SHORT = 24
 _LONG = 256 * 1024
 _MOST_STATES = 3000
@@ -227,7 +229,8 @@ def strangers(java: str) -> Matcher | None:
     """`matcher` for a pattern that a caller wrote. None, too, where it cannot be followed in bounded time.
 
     Python's engine gets it only if it can go back in two places at most, and values of bounded length; every other pattern
-    is followed in all its states at once, which lookaround, back references and ignored case do not allow."""
+    is followed in all its states at once, or, where it looks ahead, from every place once; back references, looking back
+    and ignored case do not allow that."""
     try:
         translated = translate(java)
         parsed = _parser.parse(translated, re.ASCII)
@@ -235,7 +238,7 @@ def strangers(java: str) -> Matcher | None:
         if _choices(parsed) <= 2 or _led(parsed):
             return lambda text: len(text) <= _STEADY and compiled.fullmatch(text) is not None
         if _looks(parsed):
-            return None
+            return Lookaround(parsed, _single).matches
         positions = _Positions(parsed)
     except (re.error, OverflowError, RecursionError, ValueError, NotImplementedError):
         return None

@@ -386,6 +386,7 @@ def _account(word: str) -> dict[str, Any]:
                 "VpcId": _ref("Network"),
                 "CidrBlock": {"Fn::Select": [0, {"Fn::Cidr": [_at("Network.CidrBlock"), 2, 8]}]},
                 "AvailabilityZone": {"Fn::Select": [0, {"Fn::GetAZs": ""}]},
+                "MapPublicIpOnLaunch": word == "one",
                 "Tags": tags,
             },
         ),

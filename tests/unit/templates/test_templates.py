@@ -176,6 +176,18 @@ def test_any_text_is_read_or_refused(body: str) -> None:
     ("raw", "words"),
     [
         ({}, "At least one Resources member"),
+        ({"Resources": []}, "At least one Resources member"),
+        ({"Resources": ["A"]}, "Any Resources member must be an object"),
+        ({"Resources": {"A": "B"}}, "Any Resources member must be an object"),
+        ({"Resources": {"A": {**PLAIN, "Metadata": {"M": None}}}}, r"\[/Resources/A/Metadata/M\] 'null' values"),
+        ({"Resources": {"A": PLAIN}, "Outputs": {"O": {"Description": "d"}}}, "must contain a Value object"),
+        ({"Resources": {"A": PLAIN}, "Mappings": {"M": {"K": "v"}}}, "Every Mappings member K must be a map"),
+        ({"Resources": {"A": {**PLAIN, "Condition": "C"}}}, "Unresolved condition dependency C in the Resources block"),
+        (
+            {"Resources": {"A": {**PLAIN, "Properties": {"Value": {"Fn::If": ["C", "a", "b"]}}}}},
+            "unresolved condition dependency C in Fn::If",
+        ),
+        ({"Resources": {"A": PLAIN}, "Transform": {"Name": {"Ref": "P"}}}, "must be a string"),
         ({"Resources": {"A": PLAIN}, "Other": 1}, "Invalid template property"),
         ({"Resources": {"A-B": PLAIN}}, "non alphanumeric"),
         ({"Resources": {"A": {**PLAIN, "Oops": 1}}}, "Invalid template resource property"),
@@ -272,3 +284,21 @@ def test_scalars_are_converted_and_what_comes_later_is_let_pass() -> None:
     found, faults = schema.checked("AWS::KMS::Key", given_)
     assert not faults
     assert found == {"EnableKeyRotation": True, "PendingWindowInDays": 7, "Description": "5", "KeyPolicy": LATER}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"this is invalid JSON"}', r"JSON not well-formed. \(line 1, column 25\)"),
+        ("Resources:\n  a: [\n", "YAML not well-formed"),
+    ],
+)
+def test_bodies_that_are_none(body: str, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        templates.read(body)
+
+
+def test_bodies_that_are_nearly_json() -> None:
+    assert templates.read('{"Resources": {"A": 1,},}') == {"Resources": {"A": 1}}
+    assert templates.read('{"Description": "over\nlines"}') == {"Description": "over\nlines"}
+    assert templates.read("Zones: !GetAZs\n") == {"Zones": {"Fn::GetAZs": ""}}

@@ -73,14 +73,27 @@ def parse(body: str) -> Any:
         try:
             found = orjson.loads(body)
         except (orjson.JSONDecodeError, UnicodeEncodeError):
-            found = _json(body)
+            found = _nearly(body)
         _bounded(found)
         return found
     return _yaml(body)
 
 
+def _nearly(body: str) -> Any:
+    """What is not quite JSON: YAML's flow style begins the same way, but a key without a value is a fault of JSON's."""
+    try:
+        return _json(body)
+    except Refused as fault:
+        try:
+            found = _yaml(body)
+            no_nulls(found)
+        except (Refused, AttributeError):
+            raise fault from None
+        return found
+
+
 def _json(body: str) -> Any:
-    """JSON as AWS reads it: texts may go over lines. What begins with a bracket is never YAML there."""
+    """JSON as AWS reads it: texts may go over lines."""
     try:
         return json.loads(body, strict=False)
     except json.JSONDecodeError as error:
@@ -98,7 +111,8 @@ def no_nulls(raw: Mapping[str, Any]) -> None:
         if one is None:
             raise refused(f"[{where[:400]}] 'null' values are not allowed in templates")
         if isinstance(one, dict):
-            here += [(f"{where}/{name}", below) for name, below in reversed(one.items())]
+            asked = reversed(one.items())
+            here += [(f"{where}/{name}", below) for name, below in asked if name != "Fn::GetAZs"]
         elif isinstance(one, list):
             here += [(f"{where}/{number}", below) for number, below in enumerate(one)]
 
@@ -217,7 +231,8 @@ def _scalar(event: Any) -> Any:
         if name == "Fn::GetAtt":
             resource, _, attribute = text.partition(".")
             return {name: [resource, attribute] if attribute else text}
-        return {name: plain(text) if event.style is None or event.style == "" else text}
+        # A function of nothing is one of the empty text: !GetAZs means the stack's own Region.
+        return {name: plain(text) if text and (event.style is None or event.style == "") else text}
     if tag and tag.startswith("!") and tag != "!":
         raise refused(f"Template format error: unknown YAML tag {tag[:64]}.")
     if tag and tag.startswith(_STANDARD):

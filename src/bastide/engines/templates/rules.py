@@ -25,7 +25,7 @@ def check_declared(rules: Any) -> None:
         if not isinstance(assertions, list) or not assertions:
             raise refused(f"Template format error: the rule {name[:64]} needs Assertions.")
         for one in assertions:
-            if not isinstance(one, dict) or "Assert" not in one or set(one) - {"Assert", "AssertDescription"}:
+            if not isinstance(one, dict) or "Assert" not in one:
                 raise refused(f"Template format error: an assertion of the rule {name[:64]} needs an Assert.")
 
 

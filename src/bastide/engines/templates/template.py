@@ -254,10 +254,11 @@ def _check_mappings(given: Any) -> None:
 def _resource(name: str, given: Any) -> Declared:
     if not _NAME.fullmatch(name):
         raise refused(f"Template format error: Resource name {name[:64]} is non alphanumeric.")
-    more = sorted(set(given) - _MEMBERS)
+    type = given.get("Type")
+    custom = isinstance(type, str) and type.startswith(("Custom::", "AWS::CloudFormation::CustomResource"))
+    more = sorted(set(given) - _MEMBERS - ({"Version"} if custom else set()))
     if more:
         raise refused(f"Invalid template resource property '{more[0][:64]}'")
-    type = given.get("Type")
     if not isinstance(type, str):
         raise refused(f"Template format error: [/Resources/{name}] Every Resources object must contain a Type member.")
     properties = given.get("Properties")
@@ -273,15 +274,7 @@ def _resource(name: str, given: Any) -> Declared:
     if not isinstance(condition, str):
         raise refused(f"Template format error: Condition of {name} must be a name.")
     updating = given.get("UpdatePolicy") or {}
-    if updating and (
-        type != "AWS::Lambda::Alias"
-        or not isinstance(updating, dict)
-        or set(updating) != {"CodeDeployLambdaAliasUpdate"}
-    ):
-        raise refused(f"Template error: UpdatePolicy of {name} has no effect on {type[:64]}; please leave it out.")
     creation = given.get("CreationPolicy") or {}
-    if creation and type != "AWS::CloudFormation::WaitCondition":
-        raise refused(f"Template error: CreationPolicy of {name} has no effect on {type[:64]}; please leave it out.")
     return Declared(
         name, type, properties, tuple(depends), condition, given.get("DeletionPolicy"), given.get("UpdateReplacePolicy"),
         given.get("Metadata"), creation if isinstance(creation, dict) else {}, updating,
@@ -361,6 +354,18 @@ def check_told(template: Template, scope: Scope) -> None:
         if missing:
             told = ", ".join(sorted(set(missing)))
             raise refused(f"Unresolved resource dependencies [{told}] in the Outputs block of the template")
+
+
+def check_policies(one: Declared) -> None:
+    """Raises Refused for policies of a resource that have no effect on its type."""
+    if one.updating and (
+        one.type != "AWS::Lambda::Alias"
+        or not isinstance(one.updating, dict)
+        or set(one.updating) != {"CodeDeployLambdaAliasUpdate"}
+    ):
+        raise refused(f"Template error: UpdatePolicy of {one.name} has no effect on {one.type}; please leave it out.")
+    if one.creation and one.type != "AWS::CloudFormation::WaitCondition":
+        raise refused(f"Template error: CreationPolicy of {one.name} has no effect on {one.type}; please leave it out.")
 
 
 def policy(given: Any, scope: Scope, name: str, member: str, default: str) -> str:

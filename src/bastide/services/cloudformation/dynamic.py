@@ -54,9 +54,15 @@ class Dynamic:
 
     async def _parameter(self, reference: str, store: str) -> str:
         secure = store == "ssm-secure"
-        told = (await self._actor.act("ssm", "GetParameter", {"Name": reference, "WithDecryption": secure}))[
-            "Parameter"
-        ]
+        try:
+            asked = {"Name": reference, "WithDecryption": secure}
+            told = (await self._actor.act("ssm", "GetParameter", asked))["Parameter"]
+        except Refused as refused:
+            if refused.code != "ParameterNotFound":
+                raise
+            raise Refused(
+                "ValidationError", f"Unable to fetch parameters [{reference}] from parameter store for this account."
+            ) from None
         if (told["Type"] == "SecureString") != secure:
             raise Refused(
                 "ValidationError",

@@ -368,6 +368,7 @@ async def check(
     template.dependencies(scope)
     templates.check_told(template, scope)
     for name, one in template.active(scope).items():
+        templates.check_policies(one)
         templates.policy(one.deletion, scope, name, "DeletionPolicy", "Delete")
         templates.policy(one.replaced, scope, name, "UpdateReplacePolicy", "Delete")
         if is_custom(one.type) or not templates.schema.has_schema(one.type):

@@ -265,7 +265,8 @@ async def _read_template(a: Authorised) -> Any:
 def parsed(body: str) -> Template:
     """A template as far as its form goes; loops are not written out without parameters."""
     raw = templates.read(body)
-    if not any("Fn::ForEach" in key for key in _keys(raw)) and not templates.includes.asked(raw):
+    changed = templates.macros.used(raw) or templates.SERVERLESS in templates.transforms_of(raw)
+    if not changed and not any("Fn::ForEach" in key for key in _keys(raw)) and not templates.includes.asked(raw):
         return templates.checked(raw)
     templates.parameters.check_declared(raw.get("Parameters") or {})
     return Template(raw, templates.transforms_of(raw))

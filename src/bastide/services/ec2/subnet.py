@@ -95,7 +95,7 @@ def _shown(row: Row) -> dict[str, Any]:
         "AvailabilityZone": row.doc["Zone"],
         "AvailabilityZoneId": zone_id(row.doc["Zone"]),
         "DefaultForAz": False,
-        "MapPublicIpOnLaunch": False,
+        "MapPublicIpOnLaunch": bool(row.doc.get("MapPublic")),
         "AssignIpv6AddressOnCreation": False,
         "Ipv6CidrBlockAssociationSet": [],
         "Tags": noun.tags_shown(row),
@@ -110,10 +110,29 @@ describes(
         "availability-zone": noun.doc("Zone"), "availabilityZone": noun.doc("Zone"),
         "availability-zone-id": lambda view, row: zone_id(row.doc["Zone"]),
         "available-ip-address-count": lambda view, row: str(_free(row)),
-        "default-for-az": fixed("false"), "map-public-ip-on-launch": fixed("false"),
+        "default-for-az": fixed("false"),
+        "map-public-ip-on-launch": lambda view, row: "true" if row.doc.get("MapPublic") else "false",
         "subnet-arn": lambda view, row: SUBNET.arn(row.account, row.region, row.name),
     },
 )  # fmt: skip
+
+
+@SUBNET.does("ModifySubnetAttribute", asks=[ask("ModifySubnetAttribute", SUBNET.ids("SubnetId"))])
+def modify_attribute(a: Authorised, tx: Transaction) -> Output:
+    """Of an instance, which alone would have a public address from it, there is none here; other network interfaces have
+    none from it on AWS, either."""
+    unsupported(
+        a, "AssignIpv6AddressOnCreation", "MapCustomerOwnedIpOnLaunch", "CustomerOwnedIpv4Pool", "EnableDns64",
+        "PrivateDnsHostnameTypeOnLaunch", "EnableResourceNameDnsARecordOnLaunch",
+        "EnableResourceNameDnsAAAARecordOnLaunch", "EnableLniAtDeviceIndex", "DisableLniAtDeviceIndex",
+    )  # fmt: skip
+    row = SUBNET.held(a, tx, a.input["SubnetId"])
+    value = (a.input.get("MapPublicIpOnLaunch") or {}).get("Value")
+    if value is None:
+        raise missing("mapPublicIpOnLaunch.Value")
+    row.doc["MapPublic"] = bool(value)
+    SUBNET.save(a, tx, row)
+    return {}
 
 
 @SUBNET.does("DeleteSubnet", asks=[ask("DeleteSubnet", SUBNET.ids("SubnetId"))])

@@ -46,6 +46,9 @@ def _asked(r: Resource) -> dict[str, Any]:
     if (asked.get("environment") or {}).get("type") == "linuxContainer":
         # As templates of the service's first years have it.
         asked["environment"] = {**asked["environment"], "type": "LINUX_CONTAINER"}
+    role = str(asked.get("serviceRole") or "")
+    if role and not role.startswith("arn:"):  # many templates refer to a role, which gives its name
+        asked["serviceRole"] = f"arn:aws:iam::{r.stack.account}:role/{role}"
     return {**asked, "name": r.thing.attributes["Name"], "tags": _tags(r)}
 
 

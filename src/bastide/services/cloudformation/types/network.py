@@ -95,7 +95,7 @@ async def _read_vpc(r: Resource) -> dict[str, Any] | None:
 
 async def _create_subnet(r: Resource) -> None:
     lacking(
-        r, "MapPublicIpOnLaunch", "AssignIpv6AddressOnCreation", "Ipv6CidrBlock", "Ipv6Native", "OutpostArn", "EnableDns64",
+        r, "AssignIpv6AddressOnCreation", "Ipv6CidrBlock", "Ipv6Native", "OutpostArn", "EnableDns64",
         "Ipv4IpamPoolId", "Ipv6IpamPoolId", "PrivateDnsNameOptionsOnLaunch",
     )  # fmt: skip
     asked = r.only("VpcId", "CidrBlock", "AvailabilityZone", "AvailabilityZoneId")
@@ -108,6 +108,23 @@ async def _create_subnet(r: Resource) -> None:
         "AvailabilityZone": made["AvailabilityZone"],
         "Ipv6CidrBlocks": [],
     }
+    if _true(r.get("MapPublicIpOnLaunch")):
+        await _map(r)
+
+
+def _true(value: Any) -> bool:
+    return str(value).lower() == "true"
+
+
+async def _map(r: Resource) -> None:
+    asked = {"SubnetId": r.physical, "MapPublicIpOnLaunch": {"Value": _true(r.get("MapPublicIpOnLaunch"))}}
+    await r.do("ModifySubnetAttribute", asked, key="map")
+
+
+async def _update_subnet(r: Resource) -> None:
+    if r.changed("MapPublicIpOnLaunch"):
+        await _map(r)
+    await retag(r)
 
 
 async def _delete_subnet(r: Resource) -> None:
@@ -385,8 +402,8 @@ TYPES: Final = (
     Type("AWS::EC2::VPC", "ec2", _create_vpc, _delete_vpc, _update_vpc, _read_vpc,
          calls_of("ec2", ["CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "CreateTags"]),
          frozenset({"InstanceTenancy"}), arn_of("vpc")),
-    Type("AWS::EC2::Subnet", "ec2", _create_subnet, _delete_subnet, retag, None,
-         calls_of("ec2", ["CreateSubnet", "DeleteSubnet", "CreateTags"]), frozenset({"MapPublicIpOnLaunch"}),
+    Type("AWS::EC2::Subnet", "ec2", _create_subnet, _delete_subnet, _update_subnet, None,
+         calls_of("ec2", ["CreateSubnet", "DeleteSubnet", "ModifySubnetAttribute", "CreateTags"]), frozenset(),
          arn_of("subnet")),
     Type("AWS::EC2::RouteTable", "ec2", _create_table, _delete_table, retag, None,
          calls_of("ec2", ["CreateRouteTable", "DeleteRouteTable", "CreateTags"]), frozenset(), arn_of("route-table")),

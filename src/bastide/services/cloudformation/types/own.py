@@ -290,6 +290,11 @@ async def _forget_macro(r: Resource) -> None:
     await r.calls.store.write(work)
 
 
+async def _metadata(r: Resource) -> None:
+    """What the CDK says of itself: on AWS, too, nothing is made of it."""
+    r.thing.physical = r.name(128)
+
+
 CUSTOM: Final = Type("AWS::CloudFormation::CustomResource", "lambda", _create_custom, _delete_custom, _update_custom)
 """The type of custom resources, whatever they are called."""
 _STACK: Final = (
@@ -308,6 +313,7 @@ TYPES: Final = (
         _keep_macro,
         calls=(("lambda", "Invoke"),),
     ),
+    Type("AWS::CDK::Metadata", "cloudformation", _metadata, nothing, nothing),
     Type("AWS::CloudFormation::WaitConditionHandle", "cloudformation", _handle, nothing),
     Type("AWS::CloudFormation::WaitCondition", "cloudformation", _wait, nothing, nothing),
 )

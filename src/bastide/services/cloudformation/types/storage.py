@@ -110,6 +110,8 @@ _SETTINGS: Final[tuple[tuple[str, str, _Put, str], ...]] = (
     ("CorsConfiguration", "PutBucketCors", _cors, "DeleteBucketCors"),
 )  # fmt: skip
 """A bucket's settings: the property, the operation that puts it, its input, and the operation that takes it away."""
+_IGNORED: Final = ("Private", "BucketOwnerRead", "BucketOwnerFullControl")
+"""Access control lists that give nobody else anything; the last two S3 ignores for buckets."""
 _OWN: Final = {"BucketName", "Tags", "ObjectLockEnabled", "AccessControl", *(one[0] for one in _SETTINGS)}
 
 
@@ -118,9 +120,10 @@ async def _settings(r: Resource) -> None:
     lacking = sorted(set(r.properties) - _OWN)
     if lacking:
         raise Refused("ValidationError", f"Bastide's buckets do not have {', '.join(lacking)} yet; leave it out.")
-    if r.get("AccessControl") not in (None, "Private"):
+    if r.get("AccessControl") not in (None, *_IGNORED):
         raise Refused(
-            "ValidationError", "AccessControl: buckets have no access control lists but Private; use a policy."
+            "ValidationError",
+            "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting: AccessControl; use a policy.",
         )
     for member, put, shape, away in _SETTINGS:
         if not r.changed(member):
