@@ -36,6 +36,8 @@ _SEGMENT: Final = 1360
 """Bytes of TCP in a packet, that an encrypted one still fits into 1500."""
 _AGAIN: Final = 1.0
 """Seconds until a daemon that ended is started again."""
+_GONE: Final = (OSError, NetworkError, TimeoutError, asyncio.IncompleteReadError)
+"""What a daemon that ended, or never began, makes of a call."""
 _INWARD, _OUTWARD = 101, 102
 _EVENTS: Final = ("ike-updown", "child-updown", "ike-rekey", "child-rekey")
 _USER, _GROUP = "nobody", "nogroup"
@@ -122,6 +124,7 @@ class Device:
         self._leads: set[str] = set()
         self._process: asyncio.subprocess.Process | None = None
         self._kept: asyncio.Task[None] | None = None
+        self._told: Vici | None = None
 
     @property
     def telemetry(self) -> Mapping[str, Telemetry]:
@@ -145,7 +148,7 @@ class Device:
             "rule add iif lo lookup main prio 101",
             *(f"address add {one}/32 dev lo" for tunnel in self.ipsec.tunnels for one in (tunnel.outside, tunnel.inside)),
         )  # fmt: skip
-        told = await self._begin()
+        told = self._told = await self._begin()
         self._kept = asyncio.get_running_loop().create_task(self._keep(told))
 
     async def lead(self, networks: Iterable[str]) -> None:
@@ -171,20 +174,25 @@ class Device:
         process.stdin.write(_CONFIGURATION.encode())
         process.stdin.close()
         told = await self._connect(process)
+        try:
+            await self._tell(told)
+        except BaseException:
+            told.close()
+            raise
+        return told
+
+    async def _tell(self, told: Vici) -> None:
+        peers = [IPv4Address(one.inside) + 1 for one in self.ipsec.tunnels]
         async with asyncio.timeout(kernel.SECONDS):
-            peers = [IPv4Address(one.inside) + 1 for one in self.ipsec.tunnels]
             await kernel.ip(
                 self.namespace,
                 f"route add default dev ipsec0 table {_OUTWARD}",
                 *(f"route add {one}/32 dev ipsec0" for one in peers),
             )
             for one in self.ipsec.tunnels:
-                await told.ask(
-                    "load-shared",
-                    {"id": one.outside, "type": "IKE", "data": one.key, "owners": [one.outside, self.ipsec.gateway]},
-                )
+                key = {"id": one.outside, "type": "IKE", "data": one.key, "owners": [one.outside, self.ipsec.gateway]}
+                await told.ask("load-shared", key)
                 await told.ask("load-conn", {one.outside: connection(self.ipsec, one)})
-        return told
 
     async def _connect(self, process: asyncio.subprocess.Process) -> Vici:
         root = f"/proc/{process.pid}/root/run"
@@ -202,19 +210,21 @@ class Device:
         while True:
             try:
                 await self._follow(told)
-            except (OSError, NetworkError, TimeoutError, asyncio.IncompleteReadError) as error:
+            except _GONE as error:
                 _log.error("the VPN to %s is down: its daemon is gone: %s", self.ipsec.gateway, error)
-            told.close()
+            finally:
+                told.close()
             self._are({})
+            told = await self._again()
+
+    async def _again(self) -> Vici:
+        while True:
             await self._end()
-            while True:
-                await asyncio.sleep(_AGAIN)
-                try:
-                    told = await self._begin()
-                    break
-                except (OSError, NetworkError, TimeoutError, asyncio.IncompleteReadError) as error:
-                    _log.error("the VPN to %s stays down: %s", self.ipsec.gateway, error)
-                    await self._end()
+            await asyncio.sleep(_AGAIN)
+            try:
+                return await self._begin()
+            except _GONE as error:
+                _log.error("the VPN to %s stays down: %s", self.ipsec.gateway, error)
 
     async def _follow(self, told: Vici) -> None:
         assert self._process is not None
@@ -250,6 +260,8 @@ class Device:
         """Ends the daemon and takes the namespace away."""
         if self._kept is not None:
             self._kept.cancel()
+        if self._told is not None:
+            self._told.close()  # a task that was cancelled before it began has closed nothing
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

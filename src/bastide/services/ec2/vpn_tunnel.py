@@ -68,7 +68,7 @@ def made(a: Authorised, tx: Transaction, connection: str, given: Iterable[Mappin
     found: list[dict[str, Any]] = []
     taken: set[ipaddress.IPv4Network] = set()
     for options in [*asked, *({} for _ in range(_COUNT - len(asked)))]:
-        one = _checked(options)
+        one = checked(options)
         inside = _inside(str(options.get("TunnelInsideCidr") or ""), taken)
         taken.add(inside)
         key = str(options.get("PreSharedKey") or "") or _new_key()
@@ -92,7 +92,8 @@ def _new_key() -> str:
     return secrets.choice(string.ascii_letters) + "".join(secrets.choice(letters) for _ in range(31))
 
 
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a tunnel, with what is taken if nothing is given; raises Refused."""
     without = sorted(key for key, value in options.items() if key not in _KNOWN and value not in (None, False, [], {}))
     if without:
         raise Refused("UnsupportedOperation", f"Bastide's tunnels do not have {', '.join(without)}.")
