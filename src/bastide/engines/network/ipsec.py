@@ -41,6 +41,8 @@ _GONE: Final = (OSError, NetworkError, TimeoutError, asyncio.IncompleteReadError
 _INWARD, _OUTWARD = 101, 102
 _EVENTS: Final = ("ike-updown", "child-updown", "ike-rekey", "child-rekey")
 _USER, _GROUP = "nobody", "nogroup"
+_OWN: Final = "/run/charon"
+"""What its files begin with, in a folder that it alone sees: a profile of AppArmor may let it use no others."""
 _CONFIGURATION: Final = f"""
 charon-systemd {{
   load = random nonce aes sha1 sha2 hmac kdf gcm openssl kernel-libipsec kernel-netlink socket-default vici
@@ -52,7 +54,7 @@ charon-systemd {{
   retransmit_base = 1.5
   journal {{ default = -1 }}
   syslog {{ daemon {{ default = -1 }} auth {{ default = -1 }} }}
-  plugins {{ vici {{ socket = unix:///run/vici }} }}
+  plugins {{ vici {{ socket = unix://{_OWN}.vici }} }}
 }}
 """
 
@@ -166,9 +168,9 @@ class Device:
         process = self._process = await asyncio.create_subprocess_exec(
             "/usr/bin/setpriv", "--pdeathsig", "KILL", "--", "/usr/bin/nsenter", f"--net={kernel.shown(self.namespace)}",
             "--", "/usr/bin/unshare", "--mount", "--propagation", "private", "--", "/bin/sh", "-c",
-            f"mount -t tmpfs -o mode=0755 none /run && cat >/run/strongswan.conf && exec {PROGRAM} </dev/null",
+            f"mount -t tmpfs -o mode=0755 none /run && cat >{_OWN}.conf && exec {PROGRAM} </dev/null",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-            env={"PATH": kernel.PATH, "STRONGSWAN_CONF": "/run/strongswan.conf"}, cwd="/",
+            env={"PATH": kernel.PATH, "STRONGSWAN_CONF": f"{_OWN}.conf"}, cwd="/",
         )  # fmt: skip
         assert process.stdin is not None
         process.stdin.write(_CONFIGURATION.encode())
@@ -195,14 +197,14 @@ class Device:
                 await told.ask("load-conn", {one.outside: connection(self.ipsec, one)})
 
     async def _connect(self, process: asyncio.subprocess.Process) -> Vici:
-        root = f"/proc/{process.pid}/root/run"
+        own = f"/proc/{process.pid}/root{_OWN}"
         async with asyncio.timeout(kernel.SECONDS):
             while True:
                 if process.returncode is not None:
                     raise NetworkError(f"{PROGRAM} ended with status {process.returncode}")
-                if Path(root, "strongswan.conf").exists():  # otherwise it still sees the machine's own /run
+                if Path(f"{own}.conf").exists():  # otherwise it still sees the machine's own /run
                     with contextlib.suppress(OSError):
-                        return Vici(*await asyncio.open_unix_connection(f"{root}/vici"))
+                        return Vici(*await asyncio.open_unix_connection(f"{own}.vici"))
                 await asyncio.sleep(0.003)
 
     async def _keep(self, told: Vici) -> None:
