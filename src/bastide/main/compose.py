@@ -76,6 +76,7 @@ from bastide.services import (
     servicecatalog,
     sns,
     sqs,
+    ssm,
     states,
 )
 from bastide.services.cloudtrail import Delivery, Logging
@@ -259,7 +260,7 @@ class Platform:
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
         engines[sagemaker.Notebooks] = sagemaker.Notebooks(calls, directory.notebooks)
-        durable = (sagemaker, cloudformation, codebuild, codepipeline, servicecatalog)
+        durable = (sagemaker, cloudformation, codebuild, codepipeline, servicecatalog, ssm)
         workflows = Workflows(store, clock, [flow for service in durable for flow in service.flows(calls)])
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)
