@@ -40,6 +40,10 @@ _LOADER = botocore.session.get_session().get_component("data_loader")
 _LOADER.search_paths.append(str(MODELS))
 
 
+_BARE = ("Tag", "Filter", "NewDhcpConfiguration", "ModifyVpnTunnelOptionsSpecification")
+"""Structures of which no member is required, and one is needed."""
+
+
 def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
     """A value the model allows, naming something in `account` that does not exist."""
     kind = shape.type_name
@@ -47,10 +51,10 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
         chosen = list(shape.required_members)
         if shape.metadata.get("union") and shape.members:
             chosen = [next(iter(shape.members))]
-        if shape.name in ("Tag", "Filter", "NewDhcpConfiguration") and not chosen:
+        if shape.name in _BARE and not chosen:
             chosen = [
-                next(one for one in ("Key", "key", "Name") if one in shape.members)
-            ]  # an empty structure in a list is not even sent by the ec2 protocol
+                next(one for one in ("Key", "key", "Name", "StartupAction") if one in shape.members)
+            ]  # an empty structure is not even sent by the ec2 protocol
         return {one: example(shape.members[one], one, account, depth + 1) for one in chosen}
     if kind == "list":
         return [example(shape.member, name, account, depth + 1) for _ in range(max(1, shape.metadata.get("min", 1)))]

@@ -37,7 +37,7 @@ def probe() -> list[Finding]:
     found = [_privileges(), _filter(), _program("bwrap", "bubblewrap", "--disable-userns", "--help")]
     found += [_program("gocryptfs", "gocryptfs"), _program("fusermount3", "fuse3"), _fuse(), _cgroups()]
     found.append(_sandbox() if all(f.ok for f in found[:3]) else _not_tried())
-    found += [_networks(), _containers(), _gvisor(), _gpu()]
+    found += [_networks(), _tunnels(), _containers(), _gvisor(), _gpu()]
     return found
 
 
@@ -166,6 +166,22 @@ def _trial(gvisor: dict[str, object], limits: dict[str, int]) -> str:
         return ""
     why = re.sub(r"\s+", " ", f"{answer} {output}").strip()[:300]
     return why or f"it ended with status {started.returncode}"
+
+
+def _tunnels() -> Finding:
+    packages = "charon-systemd libcharon-extra-plugins libstrongswan-standard-plugins"
+    plugin = Path("/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so")
+    lacks = [
+        name
+        for name, there in (
+            ("charon-systemd", shutil.which("charon-systemd", path="/usr/sbin:/usr/bin:/sbin:/bin") is not None),
+            (str(plugin), plugin.exists()),
+            ("/dev/net/tun", Path("/dev/net/tun").exists()),
+        )
+        if not there
+    ]
+    told = f"not found: {', '.join(lacks)}" if lacks else "strongSwan, with IPsec of its own, and TUN"
+    return Finding("VPN tunnels", not lacks, told, f"apt-get install {packages}, a kernel with TUN", False)
 
 
 def _networks() -> Finding:

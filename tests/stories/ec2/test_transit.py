@@ -385,6 +385,19 @@ def test_a_tunnel_of_the_vpcs_own_gateway_is_the_only_path_and_ends_with_its_con
     until(lambda: telemetry(ec2, id) == ["UP", "DOWN"])
     assert fetched(two.in_a, HOST) == f"on premises, to {two.address_a}"
 
+    # A key that was given away is changed, and the tunnel is down until the device has the new one.
+    tunnel = {"VpnConnectionId": id, "VpnTunnelOutsideIpAddress": shown["VgwTelemetry"][0]["OutsideIpAddress"]}
+    again = ec2.modify_vpn_tunnel_options(**tunnel, TunnelOptions={"PreSharedKey": "Another.key_of_ours"})
+    assert lost(two.in_a, HOST, 80)
+    office.disconnect()
+    assert not office.connect(configuration, "10.200.0.0/15")
+    assert office.connect(again["VpnConnection"]["CustomerGatewayConfiguration"], "10.200.0.0/15")
+    until(lambda: telemetry(ec2, id) == ["UP", "DOWN"])
+    kept = a.account.client("cloudtrail").lookup_events(
+        LookupAttributes=[{"AttributeKey": "EventName", "AttributeValue": "ModifyVpnTunnelOptions"}]
+    )
+    assert "key_of_ours" not in json.dumps(kept["Events"], default=str)
+
     ec2.disable_vgw_route_propagation(GatewayId=made, RouteTableId=table)
     assert lost(two.in_a, HOST, 80)
     ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/16", GatewayId=made)

@@ -36,9 +36,13 @@ _SEGMENT: Final = 1360
 """Bytes of TCP in a packet, that an encrypted one still fits into 1500."""
 _AGAIN: Final = 1.0
 """Seconds until a daemon that ended is started again."""
+_GONE: Final = (OSError, NetworkError, TimeoutError, asyncio.IncompleteReadError)
+"""What a daemon that ended, or never began, makes of a call."""
 _INWARD, _OUTWARD = 101, 102
 _EVENTS: Final = ("ike-updown", "child-updown", "ike-rekey", "child-rekey")
 _USER, _GROUP = "nobody", "nogroup"
+_OWN: Final = "/run/charon"
+"""What its files begin with, in a folder that it alone sees: a profile of AppArmor may let it use no others."""
 _CONFIGURATION: Final = f"""
 charon-systemd {{
   load = random nonce aes sha1 sha2 hmac kdf gcm openssl kernel-libipsec kernel-netlink socket-default vici
@@ -50,7 +54,7 @@ charon-systemd {{
   retransmit_base = 1.5
   journal {{ default = -1 }}
   syslog {{ daemon {{ default = -1 }} auth {{ default = -1 }} }}
-  plugins {{ vici {{ socket = unix:///run/vici }} }}
+  plugins {{ vici {{ socket = unix://{_OWN}.vici }} }}
 }}
 """
 
@@ -122,6 +126,7 @@ class Device:
         self._leads: set[str] = set()
         self._process: asyncio.subprocess.Process | None = None
         self._kept: asyncio.Task[None] | None = None
+        self._told: Vici | None = None
 
     @property
     def telemetry(self) -> Mapping[str, Telemetry]:
@@ -145,7 +150,7 @@ class Device:
             "rule add iif lo lookup main prio 101",
             *(f"address add {one}/32 dev lo" for tunnel in self.ipsec.tunnels for one in (tunnel.outside, tunnel.inside)),
         )  # fmt: skip
-        told = await self._begin()
+        told = self._told = await self._begin()
         self._kept = asyncio.get_running_loop().create_task(self._keep(told))
 
     async def lead(self, networks: Iterable[str]) -> None:
@@ -163,38 +168,43 @@ class Device:
         process = self._process = await asyncio.create_subprocess_exec(
             "/usr/bin/setpriv", "--pdeathsig", "KILL", "--", "/usr/bin/nsenter", f"--net={kernel.shown(self.namespace)}",
             "--", "/usr/bin/unshare", "--mount", "--propagation", "private", "--", "/bin/sh", "-c",
-            f"mount -t tmpfs -o mode=0755 none /run && cat >/run/strongswan.conf && exec {PROGRAM} </dev/null",
+            f"mount -t tmpfs -o mode=0755 none /run && cat >{_OWN}.conf && exec {PROGRAM} </dev/null",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-            env={"PATH": kernel.PATH, "STRONGSWAN_CONF": "/run/strongswan.conf"}, cwd="/",
+            env={"PATH": kernel.PATH, "STRONGSWAN_CONF": f"{_OWN}.conf"}, cwd="/",
         )  # fmt: skip
         assert process.stdin is not None
         process.stdin.write(_CONFIGURATION.encode())
         process.stdin.close()
         told = await self._connect(process)
+        try:
+            await self._tell(told)
+        except BaseException:
+            told.close()
+            raise
+        return told
+
+    async def _tell(self, told: Vici) -> None:
+        peers = [IPv4Address(one.inside) + 1 for one in self.ipsec.tunnels]
         async with asyncio.timeout(kernel.SECONDS):
-            peers = [IPv4Address(one.inside) + 1 for one in self.ipsec.tunnels]
             await kernel.ip(
                 self.namespace,
                 f"route add default dev ipsec0 table {_OUTWARD}",
                 *(f"route add {one}/32 dev ipsec0" for one in peers),
             )
             for one in self.ipsec.tunnels:
-                await told.ask(
-                    "load-shared",
-                    {"id": one.outside, "type": "IKE", "data": one.key, "owners": [one.outside, self.ipsec.gateway]},
-                )
+                key = {"id": one.outside, "type": "IKE", "data": one.key, "owners": [one.outside, self.ipsec.gateway]}
+                await told.ask("load-shared", key)
                 await told.ask("load-conn", {one.outside: connection(self.ipsec, one)})
-        return told
 
     async def _connect(self, process: asyncio.subprocess.Process) -> Vici:
-        root = f"/proc/{process.pid}/root/run"
+        own = f"/proc/{process.pid}/root{_OWN}"
         async with asyncio.timeout(kernel.SECONDS):
             while True:
                 if process.returncode is not None:
                     raise NetworkError(f"{PROGRAM} ended with status {process.returncode}")
-                if Path(root, "strongswan.conf").exists():  # otherwise it still sees the machine's own /run
+                if Path(f"{own}.conf").exists():  # otherwise it still sees the machine's own /run
                     with contextlib.suppress(OSError):
-                        return Vici(*await asyncio.open_unix_connection(f"{root}/vici"))
+                        return Vici(*await asyncio.open_unix_connection(f"{own}.vici"))
                 await asyncio.sleep(0.003)
 
     async def _keep(self, told: Vici) -> None:
@@ -202,19 +212,21 @@ class Device:
         while True:
             try:
                 await self._follow(told)
-            except (OSError, NetworkError, TimeoutError, asyncio.IncompleteReadError) as error:
+            except _GONE as error:
                 _log.error("the VPN to %s is down: its daemon is gone: %s", self.ipsec.gateway, error)
-            told.close()
+            finally:
+                told.close()
             self._are({})
+            told = await self._again()
+
+    async def _again(self) -> Vici:
+        while True:
             await self._end()
-            while True:
-                await asyncio.sleep(_AGAIN)
-                try:
-                    told = await self._begin()
-                    break
-                except (OSError, NetworkError, TimeoutError, asyncio.IncompleteReadError) as error:
-                    _log.error("the VPN to %s stays down: %s", self.ipsec.gateway, error)
-                    await self._end()
+            await asyncio.sleep(_AGAIN)
+            try:
+                return await self._begin()
+            except _GONE as error:
+                _log.error("the VPN to %s stays down: %s", self.ipsec.gateway, error)
 
     async def _follow(self, told: Vici) -> None:
         assert self._process is not None
@@ -250,6 +262,8 @@ class Device:
         """Ends the daemon and takes the namespace away."""
         if self._kept is not None:
             self._kept.cancel()
+        if self._told is not None:
+            self._told.close()  # a task that was cancelled before it began has closed nothing
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

@@ -218,6 +218,16 @@ def delete(a: Authorised, tx: Transaction) -> Output:
     return {}
 
 
+@VPN_CONNECTION.does("ModifyVpnTunnelOptions", asks=naming("ModifyVpnTunnelOptions", VPN_CONNECTION), settles=_of)
+def modify_tunnel(a: Authorised, tx: Transaction) -> Output:
+    unsupported(a, "PreSharedKeyStorage")
+    row = VPN_CONNECTION.held(a, tx, a.input["VpnConnectionId"])
+    outside = str(a.input["VpnTunnelOutsideIpAddress"])
+    row.doc["Tunnels"] = vpn_tunnel.changed(a, row, outside, dict(a.input["TunnelOptions"]))
+    VPN_CONNECTION.save(a, tx, row)
+    return {"VpnConnection": _shown(a, tx, row)}
+
+
 # -- static routes -----------------------------------------------------------------------------------------------------
 
 

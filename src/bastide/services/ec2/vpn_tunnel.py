@@ -68,23 +68,48 @@ def made(a: Authorised, tx: Transaction, connection: str, given: Iterable[Mappin
     found: list[dict[str, Any]] = []
     taken: set[ipaddress.IPv4Network] = set()
     for options in [*asked, *({} for _ in range(_COUNT - len(asked)))]:
-        one = _checked(options)
+        one = checked(options)
         inside = _inside(str(options.get("TunnelInsideCidr") or ""), taken)
         taken.add(inside)
-        key = str(options.get("PreSharedKey") or "") or _new_key()
-        if not _KEY.fullmatch(key):
-            raise invalid(
-                "The pre-shared key has to have between 8 and 64 letters, digits, '.' and '_', and not to begin with 0."
-            )
         found.append(
             {
                 **one,
                 "TunnelInsideCidr": str(inside),
                 "Outside": new_address(a, tx, connection),
-                "Key": a.calls.sealer.seal(key.encode(), PURPOSE),
+                "Key": _sealed(a, str(options.get("PreSharedKey") or "") or _new_key()),
             }
         )
     return found
+
+
+def changed(a: Authorised, row: Row, outside: str, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tunnels of a connection, one of them with other options; raises Refused."""
+    held = row.doc.get("Tunnels", ())
+    if outside not in [one["Outside"] for one in held]:
+        raise invalid(f"{row.name} has no tunnel with the outside address {outside[:64]}.")
+    found: list[dict[str, Any]] = []
+    for one in held:
+        if one["Outside"] != outside:
+            found.append(one)
+            continue
+        before = {name: [{"Value": value} for value in one[name]] for name in _LISTS}
+        before |= {name: one[name] for name in (*_NUMBERS, *_CHOICES)}
+        new = {**one, **checked({**before, **given})}
+        if given.get("TunnelInsideCidr"):
+            others = {ipaddress.IPv4Network(each["TunnelInsideCidr"]) for each in held if each is not one}
+            new["TunnelInsideCidr"] = str(_inside(str(given["TunnelInsideCidr"]), others))
+        if given.get("PreSharedKey"):
+            new["Key"] = _sealed(a, str(given["PreSharedKey"]))
+        found.append(new)
+    return found
+
+
+def _sealed(a: Authorised, key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise invalid(
+            "The pre-shared key has to have between 8 and 64 letters, digits, '.' and '_', and not to begin with 0."
+        )
+    return a.calls.sealer.seal(key.encode(), PURPOSE)
 
 
 def _new_key() -> str:
@@ -92,7 +117,8 @@ def _new_key() -> str:
     return secrets.choice(string.ascii_letters) + "".join(secrets.choice(letters) for _ in range(31))
 
 
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a tunnel, with what is taken if nothing is given; raises Refused."""
     without = sorted(key for key, value in options.items() if key not in _KNOWN and value not in (None, False, [], {}))
     if without:
         raise Refused("UnsupportedOperation", f"Bastide's tunnels do not have {', '.join(without)}.")
