@@ -126,6 +126,8 @@ def _structured_error(
         content = operation.service.writers(protocol == CBOR).structure(shape)(members)
         if named is None and refused.message:
             content.setdefault("message", refused.message)
+        if operation.service.service == "lambda" and "Type" in shape.members:
+            content.setdefault("Type", "Service" if status >= 500 else "User")
         code = shape.name
     if protocol == CBOR:
         return refusals.cbor_error(code, content, status, request_id)
