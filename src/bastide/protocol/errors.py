@@ -91,6 +91,7 @@ def answer(operation: OperationCodec, protocol: str, refused: Refused, request_i
                 answer.body = b""
         else:
             blame = "Receiver" if status >= 500 else "Sender"
+            inner += "<Detail/>" if operation.service.service == "sqs" else ""
             answer = refusals.query_error(
                 xml_code, refused.message, inner, status, request_id, operation.service.xmlns, blame
             )

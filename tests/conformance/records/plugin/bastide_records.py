@@ -140,7 +140,10 @@ ended: dict[str, tuple[str, str]] = {}
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-ADDED = re.compile(r"\(\+\) (/\S+)?/[Mm]essage \(")
+ADDED = re.compile(
+    r"\(\+\) (/\S+)?/([Mm]essage|encryptionConfiguration|[Rr]edrive\w+|\w*KeyMaterialId|FifoThroughputScope) \("
+)
+"""What may be told beside what was recorded: a sentence where there was none, and what AWS has told since."""
 BESIDE = re.compile(r"/(SdkHttpMetadata/(All)?HttpHeaders|SdkResponseMetadata/RequestId)$")
 """What state machines keep of the HTTP that AWS speaks within, which is none here."""
 ABSENT = re.compile(
