@@ -194,18 +194,18 @@ def check_read(given: Mapping[str, Any], doc: dict[str, Any], prefix: str = "", 
     since, unless = given.get(f"{prefix}IfModifiedSince"), given.get(f"{prefix}IfUnmodifiedSince")
     if match is None and none is None and since is None and unless is None:
         return
-    etag = doc["etag"]
+    etag, said = doc["etag"], "x-amz-copy-source-" if prefix else ""
     modified = doc["t"] // MICROS * MICROS
     if match is not None:
         if not _names(match, etag):
-            raise _failed("If-Match")
+            raise _failed(said + "If-Match")
     elif unless is not None and modified > unless:
-        raise _failed("If-Unmodified-Since")
+        raise _failed(said + "If-Unmodified-Since")
     if none is not None:
         if _names(none, etag):
-            raise _failed("If-None-Match") if copying else _not_modified(doc)
+            raise _failed(said + "If-None-Match") if copying else _not_modified(doc)
     elif since is not None and modified <= since:
-        raise _failed("If-Modified-Since") if copying else _not_modified(doc)
+        raise _failed(said + "If-Modified-Since") if copying else _not_modified(doc)
 
 
 def _not_modified(doc: dict[str, Any]) -> Refused:

@@ -148,7 +148,7 @@ BESIDE = re.compile(r"/(SdkHttpMetadata/(All)?HttpHeaders|SdkResponseMetadata/Re
 """What state machines keep of the HTTP that AWS speaks within, which is none here."""
 ABSENT = re.compile(
     r"is not one that Bastide has|Bastide does not have them yet|is not one of this platform's|supported by Bastide|"
-    r"in Bastide yet|Bastide does not know it|the platform has no mail server"
+    r"in Bastide yet|does not exist in Bastide|Bastide does not know it|the platform has no mail server"
 )
 """How Bastide refuses what it does not have: an operation, a member, a type of a template, a region."""
 DIFFERENCE = re.compile(r"^\([-+~]\) ", re.MULTILINE)
