@@ -164,7 +164,7 @@ class SamlProvider:
             c14n_algorithm="http://www.w3.org/2001/10/xml-exc-c14n#",
         )
         der = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-        return signer.sign(element, key=pem(self.key), cert=der, reference_uri=element.get("ID"), id_attribute="ID")
+        return signer.sign(element, key=self.key, cert=der, reference_uri=element.get("ID"), id_attribute="ID")
 
     def response(
         self,

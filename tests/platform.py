@@ -20,6 +20,7 @@ from typing import Any
 
 import boto3
 import botocore.config
+from botocore.client import ClientCreator
 
 from bastide.protocol import MODELS
 
@@ -28,6 +29,8 @@ REGION = "us-east-1"
 SESSION = boto3.session.Session()
 """One for all: it keeps the service models it has read."""
 SESSION._session.get_component("data_loader").search_paths.append(str(MODELS))
+KEPT_CLIENTS = 48
+"""As many clients of a platform are at hand as a test may ask for again and again."""
 PROGRAM = [sys.executable, "-m", "bastide"]
 
 
@@ -67,6 +70,21 @@ def _initialised() -> Path:
     return data
 
 
+def _classes_once() -> None:
+    """Lets botocore make the class of a service's clients once: half of what making a client costs."""
+    make, made = ClientCreator._create_client_class, {}
+
+    def once(self: ClientCreator, service_name: str, service_model: Any) -> Any:
+        if service_name not in made:
+            made[service_name] = make(self, service_name, service_model)
+        return made[service_name]
+
+    ClientCreator._create_client_class = once
+
+
+_classes_once()
+
+
 @dataclass
 class Running:
     """`bastide init` and `bastide up` on a data directory of their own."""
@@ -78,6 +96,7 @@ class Running:
     environment: dict[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     program: list[str] = field(default_factory=lambda: PROGRAM)
+    _clients: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def start(self, **environment: str) -> None:
         """Initialises if needed, starts, and waits for the line `ready`."""
@@ -137,6 +156,7 @@ class Running:
             self.process.stdout.close()
             self.log.close()
         self.process = None
+        self._clients.clear()
 
     def processor_seconds(self) -> float:
         """What its process has used, which does not grow with what else the machine has to do."""
@@ -154,10 +174,29 @@ class Running:
         return Keys(told["AccessKeyId"], told["SecretAccessKey"])
 
     def client(
-        self, service: str, keys: Keys | None = None, *, plain: bool = False, region: str = REGION, **config: Any
+        self,
+        service: str,
+        keys: Keys | None = None,
+        *,
+        plain: bool = False,
+        region: str = REGION,
+        fresh: bool = False,
+        **config: Any,
     ) -> Any:
-        """A boto3 client; the administrator's without keys."""
+        """A boto3 client; the administrator's without keys. The same one for the same words, unless it is to be `fresh`:
+        for who adds handlers to it, or wants a connection of its own."""
         held = keys or self.administrator
+        words = (service, held, plain, region, repr(sorted(config.items())), self.http if plain else self.url)
+        made = None if fresh else self._clients.pop(words, None)
+        if made is None:
+            made = self._client(service, held, plain, region, config)
+        if not fresh:
+            self._clients[words] = made
+            while len(self._clients) > KEPT_CLIENTS:
+                del self._clients[next(iter(self._clients))]
+        return made
+
+    def _client(self, service: str, held: Keys, plain: bool, region: str, config: dict[str, Any]) -> Any:
         settings: dict[str, Any] = {
             "retries": {"max_attempts": 1, "mode": "standard"},
             "read_timeout": 90,

@@ -45,7 +45,7 @@ def _service(suite: dict[str, Any], case: dict[str, Any]) -> tuple[ServiceModel,
         "shapes": suite["shapes"],
     }
     model = ServiceModel(description, "example")
-    return model, model.operation_model(given["name"]), Codec("example", model)
+    return model, model.operation_model(given["name"]), Codec("example", model.metadata, lambda: model)
 
 
 # What the cases write for what we hold: times as seconds, blobs as text, infinities as words.

@@ -3,6 +3,7 @@ down by hand; and what is counted where a parameter is left out."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 ACCOUNT = "111122223333"
@@ -32,6 +33,7 @@ MADE_BY = {
     "CreateTransitGatewayRouteTable": "transit-gateway-route-table",
     "CreateCustomerGateway": "customer-gateway",
     "CreateVpnConnection": "vpn-connection",
+    "CreateVpnGateway": "vpn-gateway",
     "CreateFlowLogs": "vpc-flow-log",
     "AllocateAddress": "elastic-ip",
     "CreateNatGateway": "natgateway",
@@ -46,7 +48,85 @@ _VPC = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
 _TAGS = [{"Key": "team", "Value": "red"}]
 _IN_VPC = {"sagemaker:vpcsubnets": ("subnet-1", "subnet-2"), "sagemaker:vpcsecuritygroupids": ("sg-1",)}
 
+_NETWORK = {"EnableNetworkIsolation": True, "EnableInterContainerTrafficEncryption": True, "VpcConfig": _VPC}
+_CLUSTER = {"InstanceType": "ml.m5.large", "VolumeKmsKeyId": "volume-key", "InstanceCount": 1, "VolumeSizeInGB": 1}
+_MONITORED = {
+    **_IN_VPC,
+    "sagemaker:instancetypes": ("ml.m5.large",),
+    "sagemaker:volumekmskey": "volume-key",
+    "sagemaker:outputkmskey": "output-key",
+    "sagemaker:networkisolation": "true",
+    "sagemaker:intercontainertrafficencryption": "true",
+    "sagemaker:maxruntimeinseconds": "77",
+}
+_UNMONITORED = {
+    "sagemaker:volumekmskey": None,
+    "sagemaker:outputkmskey": None,
+    "sagemaker:vpcsubnets": None,
+    "sagemaker:vpcsecuritygroupids": None,
+    "sagemaker:networkisolation": "false",
+    "sagemaker:intercontainertrafficencryption": "false",
+    "sagemaker:maxruntimeinseconds": "86400",
+}
+
+
+def _definition(type: str) -> Samples:
+    """Of the creation of a job definition."""
+    kind = "-".join(re.findall("[A-Z][a-z]+", type)).lower()
+    operation, name = f"Create{type}JobDefinition", {"JobDefinitionName": "d"}
+    whole = {
+        **name,
+        "JobResources": {"ClusterConfig": _CLUSTER},
+        f"{type}JobOutputConfig": {"MonitoringOutputs": [], "KmsKeyId": "output-key"},
+        "NetworkConfig": _NETWORK,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 77},
+    }
+    passed = {
+        "iam:passedtoservice": "sagemaker.amazonaws.com",
+        "iam:associatedresourcearn": _arn(f"{kind}-job-definition/d"),
+    }
+    return {
+        (operation, f"sagemaker:{operation}"): [(whole, _MONITORED), (name, _UNMONITORED)],
+        (operation, "iam:PassRole"): [({**name, "RoleArn": ROLE}, passed)],
+        (operation, "sagemaker:AddTags"): [({**name, "Tags": _TAGS}, {"sagemaker:taggingaction": operation})],
+    }
+
+
+def _schedule(operation: str) -> Samples:
+    """Of the creation of a monitoring schedule, and of its update."""
+    name = {"MonitoringScheduleName": "s"}
+
+    def inline(**definition: Any) -> dict[str, Any]:
+        return {**name, "MonitoringScheduleConfig": {"MonitoringJobDefinition": definition}}
+
+    whole = inline(
+        MonitoringResources={"ClusterConfig": _CLUSTER},
+        MonitoringOutputConfig={"MonitoringOutputs": [], "KmsKeyId": "output-key"},
+        NetworkConfig=_NETWORK,
+        StoppingCondition={"MaxRuntimeInSeconds": 77},
+    )
+    passed = {
+        "iam:passedtoservice": "sagemaker.amazonaws.com", "iam:associatedresourcearn": _arn("monitoring-schedule/s"),
+    }  # fmt: skip
+    return {
+        (operation, f"sagemaker:{operation}"): [(whole, _MONITORED), (inline(), _UNMONITORED)],
+        (operation, "iam:PassRole"): [(inline(RoleArn=ROLE), passed)],
+    }
+
+
 SAGEMAKER: Samples = {
+    **_definition("DataQuality"),
+    **_definition("ModelQuality"),
+    **_definition("ModelBias"),
+    **_definition("ModelExplainability"),
+    **_schedule("CreateMonitoringSchedule"),
+    **_schedule("UpdateMonitoringSchedule"),
+    ("CreateMonitoringSchedule", "sagemaker:AddTags"): [
+        (
+            {"MonitoringScheduleName": "s", "Tags": _TAGS},
+            {"sagemaker:taggingaction": "CreateMonitoringSchedule"},
+        )
+    ],
     ("CreateTrainingJob", "sagemaker:CreateTrainingJob"): [
         (
             {

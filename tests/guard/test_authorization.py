@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -13,8 +14,6 @@ from bastide.main.catalogue import SERVICES
 from tests.guard.reference import authorization
 
 REGISTRY = Registry(SERVICES)
-TOLD = authorization.entries()
-FOUND = authorization.differences(REGISTRY, TOLD)
 DOCUMENTED_GLOBALLY = [
     "aws:AssumedRoot", "aws:CalledVia", "aws:CalledViaAWSMCP", "aws:CalledViaFirst", "aws:CalledViaLast",
     "aws:ChatbotSourceArn", "aws:CurrentTime", "aws:Ec2InstanceSourcePrivateIPv4", "aws:Ec2InstanceSourceVpc",
@@ -41,11 +40,18 @@ SECTIONS = {
 }
 
 
+@cache
+def _compared() -> tuple[list[authorization.Entry], list[authorization.Difference]]:
+    """The lines of `docs/authorization.yaml`, of which those are marked that are used, and the differences."""
+    told = authorization.entries()
+    return told, authorization.differences(REGISTRY, told)
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_no_difference_is_silent(section: str) -> None:
     silent = [
         f"{one.question.name} ({one.question.action}): {one.what}"
-        for one in FOUND
+        for one in _compared()[1]
         if one.section == section and one.entry is None
     ]
     assert not silent, f"{SECTIONS[section]}, and docs/authorization.yaml does not say why:\n" + "\n".join(silent)
@@ -56,12 +62,12 @@ def test_every_question_declares_what_it_fills() -> None:
 
 
 def test_no_reason_is_idle() -> None:
-    idle = [f"{one.section}: {one.where} {one.what}" for one in TOLD if not one.used]
+    idle = [f"{one.section}: {one.where} {one.what}" for one in _compared()[0] if not one.used]
     assert not idle, "docs/authorization.yaml explains what is no difference (any more):\n" + "\n".join(idle)
 
 
 def test_every_reason_is_a_sentence() -> None:
-    for reason in [one.reason for one in TOLD] + list(authorization.global_gaps().values()):
+    for reason in [one.reason for one in authorization.entries()] + list(authorization.global_gaps().values()):
         assert len(reason.split()) >= 3 and reason[-1] in ".)", reason
 
 
@@ -83,6 +89,7 @@ def _without(operation: Operation, number: int, ask: Ask) -> Registry:
 
 
 def test_the_comparison_sees_what_is_missing() -> None:
+    told = authorization.entries()
     operation = REGISTRY.operations["sagemaker", "CreateTrainingJob"]
     ask = operation.asks[0]
     lost = {key: given for key, given in ask.given.items() if key != "sagemaker:VolumeKmsKey"}
@@ -94,10 +101,10 @@ def test_the_comparison_sees_what_is_missing() -> None:
         ("actions", "sagemaker:CreateTrainJob"): replace(ask, action="sagemaker:CreateTrainJob"),
     }
     for (section, what), changed in cases.items():
-        found = authorization.differences(_without(operation, 0, changed), TOLD)
+        found = authorization.differences(_without(operation, 0, changed), told)
         assert any((one.section, one.what, one.entry) == (section, what, None) for one in found), (section, what)
     asks_less = replace(operation, asks=operation.asks[:1])
-    found = authorization.differences(_without(asks_less, 0, ask), TOLD)
+    found = authorization.differences(_without(asks_less, 0, ask), told)
     assert {one.what for one in found if one.section == "dependent"} == {"iam:PassRole", "sagemaker:AddTags"}
 
 

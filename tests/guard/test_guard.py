@@ -55,7 +55,8 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
     if kind == "list":
         return [example(shape.member, name, account, depth + 1) for _ in range(max(1, shape.metadata.get("min", 1)))]
     if kind == "map":
-        return {"key": example(shape.value, name, account, depth + 1)}
+        key = shape.key.enum[0] if shape.key.enum else "key"
+        return {key: example(shape.value, name, account, depth + 1)}
     if kind == "string":
         return _text(shape, name, account)
     if kind in ("integer", "long"):
@@ -82,6 +83,7 @@ _PATTERNS = {
     "TagResourceArn": "arn:aws:scheduler:{region}:{account}:schedule-group/nothing-here",
     "Account": "{account}",
     "TagResourceId": "nothing-here",
+    "DocumentVersionNumber": "1",
 }
 """What the models of Lambda, EventBridge, Scheduler, CloudFormation and Route 53 allow, by their shapes."""
 
@@ -177,7 +179,7 @@ def _text(shape: Any, name: str, account: str) -> str:
         return "a-bucket-of-nobody-here/key"
     if lower == "bucket":
         return "a-bucket-of-nobody-here"
-    if lower in ("s3uri", "artifactstoreuri", "s3outputpath", "modeldataurl"):
+    if lower in ("s3uri", "artifactstoreuri", "s3outputpath", "modeldataurl", "configuri"):
         return "s3://a-bucket-of-nobody-here/x"
     if lower in ("accountid",):
         return account
@@ -241,7 +243,7 @@ def _client(running: Running, service: str, keys: Keys | None, spoil: bool) -> A
 
     known = (running.url, service, keys, spoil)
     if known not in _CLIENTS:
-        _CLIENTS[known] = running.client(service, keys)
+        _CLIENTS[known] = running.client(service, keys, fresh=True)
         _CLIENTS[known].meta.events.register_last("before-send", capture)
     return _CLIENTS[known]
 

@@ -181,6 +181,7 @@ class Landscape:
             "sagemaker:AppNetworkAccessType": "VpcOnly",
             "sagemaker:InstanceTypes": [self._instance(action)],
             **{f"aws:RequestTag/{tag}": "x" for tag in self.tags},
+            **{f"{kind}/{tag}": "x" for kind in ("aws:ResourceTag", "s3:ExistingObjectTag") for tag in self.tags},
         }
         if (owner or who.account) != _STRANGER:
             keys["aws:ResourceOrgID"] = self.values["OrganizationId"]
@@ -553,7 +554,7 @@ def refusals(blueprint: Blueprint, found: Landscape) -> Iterator[Step]:
                 for one in statement.get(word, ()):
                     action, _, resource = one["do"].partition(" ")
                     resource = known(resource, found.values)
-                    account = found.account_name(_account_of(resource) or "") or "data-science"
+                    account = one.get("in") or found.account_name(_account_of(resource) or "") or "data-science"
                     actor = found.actor(one.get("as", "administrator"), account)
                     yield Step(
                         (actor.name, actor.account), action, resource, known(one.get("with", {}), found.values), allowed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from bastide.landing import imagery
 from bastide.landing.blueprint import DATA, Blueprint, Team
 from bastide.landing.guardrails import document
 from bastide.landing.resources import policies
@@ -173,10 +174,12 @@ def _pipelines(blueprint: Blueprint, team: Team) -> Template:
     asked["CustomData"] = f"May {team.name} go to production?"
     serve = _stack("ProductionAccount", f"{blueprint.name}-serve-{team.name}", "serve", "CrossAccountRoleC")
     serve["Configuration"]["ParameterOverrides"] = '{"ModelPackage": "#{variables.ModelPackage}"}'
+    signed = [imagery.signature(1)] if "images" in blueprint.delivery else []
+    serve["RunOrder"] = len(signed) + 1
     release = [
         _source(blueprint, team),
         {"Name": "Approve", "Actions": [_action("Release", "Approval", "Manual", 1, asked)]},
-        {"Name": "Deploy", "Actions": [serve]},
+        {"Name": "Deploy", "Actions": [*signed, serve]},
     ]
     starter = "arn:aws:iam::${SharedServicesAccount}:role/<NAME>/PipelineStarter"
     training = f"arn:aws:codepipeline:<HOME>:${{SharedServicesAccount}}:{name}-training"

@@ -20,6 +20,8 @@ Tags = Sequence[dict[str, str]]
 _SHARED: Final = "${SharedServicesAccount}"
 REBUILT: Final = "rate(28 days)"
 """How old a base image gets, at most, before it is built anew."""
+OLDEST: Final = 30
+"""Days after which the rule says that one is too old."""
 _RESCANNED: Final = "rate(1 day)"
 
 
@@ -32,6 +34,40 @@ def central(blueprint: Blueprint) -> Template:
         made[camel(f"image-{name}")] = _held(blueprint, name, tags, "public", "<DEPLOYING_ROLE>")
     made |= _role("ImagePipeline", "<NAME>-ImagePipelineRole", "codepipeline", "pipeline")
     made |= _role("ImageRescanner", "<NAME>-ImageRescanner", "scheduler", "rescanner")
+    made |= _role("Signatures", "<NAME>-SignatureRole", "lambda", "signatures")
+    made["Verifier"] = _function("<NAME>-signatures", "Refuses images that no build has signed", "Signatures")
+    made |= _role("ImageAges", "<NAME>-ImageAgesRole", "lambda", "ages")
+    made["Ages"] = _function("<NAME>-image-ages", "Judges how old images are", "ImageAges")
+    made["AgesAsked"] = {
+        "Type": "AWS::Lambda::Permission",
+        "Properties": {
+            "FunctionName": {"Ref": "Ages"},
+            "Action": "lambda:InvokeFunction",
+            "Principal": "config.amazonaws.com",
+            "SourceAccount": _SHARED,
+        },
+    }
+    bases = [f"{one.repository}:{one.line}" for one in blueprint.images if one.level == "base"]
+    made["AgeRule"] = {
+        "Type": "AWS::Config::ConfigRule",
+        "DependsOn": ["AgesAsked"],
+        "Properties": {
+            "ConfigRuleName": "<NAME>-image-ages",
+            "Description": f"Base images are built anew within {OLDEST} days",
+            "InputParameters": {"days": str(OLDEST), "images": " ".join(bases)},
+            "Source": {
+                "Owner": "CUSTOM_LAMBDA",
+                "SourceIdentifier": {"Fn::GetAtt": ["Ages", "Arn"]},
+                "SourceDetails": [
+                    {
+                        "EventSource": "aws.config",
+                        "MessageType": "ScheduledNotification",
+                        "MaximumExecutionFrequency": "TwentyFour_Hours",
+                    }
+                ],
+            },
+        },
+    }
     return _finished(blueprint, made)
 
 
@@ -59,7 +95,8 @@ def roles(blueprint: Blueprint) -> Iterator[tuple[str, Template]]:
     held = source("imagery")
     own = {one.level: one.repository for one in reversed(blueprint.images)}
     own |= {team.name: f"{team.name}/{team.images[0]}" for team in blueprint.teams if team.images}
-    kinds = [("ImagePipeline", "pipeline", ""), ("ImageRescanner", "rescanner", "")]
+    kinds = [("ImagePipeline", "pipeline", ""), ("ImageRescanner", "rescanner", ""), ("Signatures", "signatures", "")]
+    kinds.append(("ImageAges", "ages", ""))
     for logical, kind, level in (*kinds, *((f"Builder{camel(one)}", "builder", one) for one in own)):
         given = {**_words(blueprint), "LEVEL": level, "OWN": own.get(level, "")}
         yield logical, filled({"statements": held[kind], "cannot": held["cannot"][kind]}, given)
@@ -84,6 +121,7 @@ def _vetted(blueprint: Blueprint) -> dict[str, str]:
     return {
         "FROM": " ".join(f"{one.repository}:{one.line}" for one in reversed(blueprint.images)),
         "STOP_AT": " ".join(blueprint.stops["application"]),
+        "SIGNING_KEY": f"alias/{blueprint.name}-signing",
     }
 
 
@@ -107,6 +145,9 @@ def _finished(blueprint: Blueprint, resources: Template) -> Template:
     for one in found["Resources"].values():
         if one["Type"] == "AWS::CodeBuild::Project":
             one["Properties"]["Source"]["BuildSpec"] = _buildspec()
+        elif one["Type"] == "AWS::Lambda::Function":
+            name = "ages.py" if one["Properties"]["FunctionName"].endswith("-ages") else "signatures.py"
+            one["Properties"]["Code"] = {"ZipFile": program(name)}
     return found
 
 
@@ -170,6 +211,35 @@ def _role(logical: str, name: str, service: str, policy: str, path: str = "/serv
             },
         }
     }
+
+
+def _function(name: str, says: str, role: str) -> Template:
+    """A function of this package's program."""
+    return {
+        "Type": "AWS::Lambda::Function",
+        "Properties": {
+            "FunctionName": name,
+            "Description": says,
+            "Runtime": "python3.12",
+            "Handler": "index.handler",
+            "Timeout": 60,
+            "Role": {"Fn::GetAtt": [role, "Arn"]},
+            "Environment": {
+                "Variables": {
+                    "REGISTRY": f"{_SHARED}.dkr.ecr.<HOME>.amazonaws.com",
+                    "SIGNING_KEY": "${SigningKeyArn}",
+                },
+            },
+            "Tags": _tags("images"),
+        },
+    }
+
+
+def signature(order: int) -> Template:
+    """The action of a pipeline that refuses a version whose images are not signed."""
+    kind = {"Category": "Invoke", "Owner": "AWS", "Provider": "Lambda", "Version": "1"}
+    asked = {"FunctionName": "<NAME>-signatures", "UserParameters": "#{variables.ModelPackage}"}
+    return {"Name": "Signature", "ActionTypeId": kind, "RunOrder": order, "Configuration": asked}
 
 
 def _workshop(level: str, tags: Tags = ()) -> Template:

@@ -62,7 +62,9 @@ def template(name: str, blueprint: Blueprint) -> Template:
     parts = {
         "<TAGS>": common["Resources"]["Pipeline"]["Properties"]["Tags"],
         "<TRAIN>": source("pipelines/training-pipeline")["Stages"][0]["Actions"],
+        "<TRAIN_WITH_IMAGE>": _with_image(source("pipelines/training-pipeline")["Stages"][0]["Actions"]),
         "<STEPS>": imagery.steps(blueprint),
+        "<SIGNATURE>": imagery.signature(1) if "images" in blueprint.delivery else None,
     }
     made: Template = {}
     for section in ("Parameters", "Conditions", "Resources", "Outputs"):
@@ -83,12 +85,23 @@ def template(name: str, blueprint: Blueprint) -> Template:
     return {"AWSTemplateFormatVersion": "2010-09-09", "Description": own["Description"], **told}
 
 
+def _with_image(actions: list[Template]) -> list[Template]:
+    """The actions that train: with the image that the run has had built, if it has."""
+    stack, *others = actions
+    given = stack["Configuration"]["ParameterOverrides"]
+    tag = "#{SourceVariables.BranchName}-#{SourceVariables.CommitId}"
+    image = f"${{AWS::AccountId}}.dkr.ecr.<HOME>.amazonaws.com/${{Image}}:{tag}"
+    more = f'{given.removesuffix("}")}, "Image": "{image}"}}'
+    configuration = {**stack["Configuration"], "ParameterOverrides": {"Fn::If": ["BuildsImage", more, given]}}
+    return [{**stack, "Configuration": configuration}, *others]
+
+
 def _put(value: Any, parts: dict[str, Any]) -> Any:
-    """A tree with whole parts in the place of their names."""
+    """A tree with whole parts in the place of their names; an item that is None goes."""
     if isinstance(value, dict):
         return {key: _put(one, parts) for key, one in value.items()}
     if isinstance(value, list):
-        return [_put(one, parts) for one in value]
+        return [one for each in value if (one := _put(each, parts)) is not None]
     return parts.get(value, value) if isinstance(value, str) else value
 
 

@@ -33,7 +33,11 @@ def foundation(blueprint: Blueprint, account: str) -> Template:
             "UpdateReplacePolicy": "Retain",
             "Properties": {
                 "Description": f"{blueprint.name}: {name}",
-                "EnableKeyRotation": True,
+                **(
+                    {"KeySpec": entry["spec"], "KeyUsage": "SIGN_VERIFY"}
+                    if "spec" in entry
+                    else {"EnableKeyRotation": True}
+                ),
                 "PendingWindowInDays": 7,
                 "KeyPolicy": document(entry["statements"]),
             },
@@ -150,7 +154,7 @@ def _shared(blueprint: Blueprint, made: dict[str, Any]) -> None:
                     "RepositoryPolicyText": document(repository["statements"]),
                     **({"ImageScanningConfiguration": {"ScanOnPush": True}} if "images" in blueprint.delivery else {}),
                     "EmptyOnDelete": True,
-                    "Tags": [{"Key": "CreatedBy", "Value": "SageMaker"}, {"Key": "team", "Value": team.name}],
+                    "Tags": [{"Key": "CreatedBy", "Value": "SageMaker"}, *team.tags],
                 },
             }
         for model in team.models:

@@ -6,7 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -57,7 +57,8 @@ class Codec:
     """One service as botocore names it.
 
     signing_name: its name in credential scopes. endpoint_prefix, api_version, target_prefix, json_version: as in the
-    model. protocols: those that clients may speak, the first preferred. global_: has one endpoint for all regions.
+    model. protocols: those that clients may speak, the first preferred. metadata is the model's; `read` reads the whole of
+    it, when it is first asked for.
     """
 
     compiled = OperationCodec
@@ -65,10 +66,10 @@ class Codec:
     anonymous = False
     """Whether nobody may ask, too: what is asked about says who may."""
 
-    def __init__(self, service: str, model: Any, *, global_: bool = False) -> None:
+    def __init__(self, service: str, metadata: Mapping[str, Any], read: Callable[[], ServiceModel]) -> None:
         self.service = service
-        self.model = model
-        metadata = model.metadata
+        self.metadata = metadata
+        self._read = read
         self.endpoint_prefix = str(metadata.get("endpointPrefix", service))
         self.signing_name = str(metadata.get("signingName") or self.endpoint_prefix)
         self.api_version = str(metadata.get("apiVersion", ""))
@@ -77,9 +78,7 @@ class Codec:
         self.protocols: tuple[str, ...] = tuple(dict.fromkeys([metadata["protocol"], *metadata.get("protocols", ())]))
         self.protocol = self.protocols[0]
         self.query_compatible = "awsQueryCompatible" in metadata
-        self.global_ = global_
         self.anonymous = self.anonymous or service == "s3"
-        self.names: frozenset[str] = frozenset(model.operation_names)
         self.operations: Mapping[str, OperationCodec] = _Operations(self)
         namespace = metadata.get("xmlNamespace")
         if namespace is None and service == "ec2":
@@ -100,6 +99,25 @@ class Codec:
         self._errors: dict[str, Any] | None = None
         self._rest = next((one for one in self.protocols if one.startswith("rest-")), None)
         self._form = next((one for one in self.protocols if one in ("query", "ec2")), None)
+
+    @cached_property
+    def model(self) -> ServiceModel:
+        """The service's model, as it is served."""
+        return self._served(self._read())
+
+    def _served(self, model: ServiceModel) -> ServiceModel:
+        """What of a published model is served, and what besides."""
+        return model
+
+    @property
+    def global_(self) -> bool:
+        """Whether it has one endpoint for all regions."""
+        return self.endpoint_prefix in _global_prefixes()
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Its operations."""
+        return frozenset(self.model.operation_names)
 
     def readers(self, binary: bool) -> ValueReaders:
         """The readers of JSON, or of CBOR if `binary`."""
@@ -273,33 +291,51 @@ def _global_prefixes() -> frozenset[str]:
     return frozenset(name for name, one in services.items() if one.get("isRegionalized") is False)
 
 
+def _model(service: str) -> ServiceModel:
+    return ServiceModel(_loader().load_service_model(service, "service-2"), service)
+
+
+def _metadata(folder: Path) -> Any:
+    """What stands at the head of the newest model in a folder of them, from its first bytes: all of the models are 100 MB.
+    None if there is none, or it stands elsewhere."""
+    versions = sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+    files = [versions[-1] / name for name in ("service-2.json.gz", "service-2.json")] if versions else []
+    file = next((one for one in files if one.is_file()), None)
+    if file is None:
+        return None
+    with file.open("rb") as source:
+        first = source.read(4096)
+    raw = zlib.decompressobj(31).decompress(first, 16384) if file.suffix == ".gz" else first
+    text = raw.decode("utf-8", "replace")
+    try:
+        return json.JSONDecoder().raw_decode(text, text.index("{", text.index('"metadata"')))[0]
+    except ValueError:
+        return None
+
+
 @cache
 def codec(service: str) -> Codec:
     """The codec of a service by botocore's name for it; raises KeyError for one that botocore does not know."""
-    try:
-        model = ServiceModel(_loader().load_service_model(service, "service-2"), service)
-    except UnknownServiceError:
-        raise KeyError(service) from None
-    prefix = model.metadata.get("endpointPrefix", service)
-    return SPECIAL.get(service, Codec)(service, model, global_=prefix in _global_prefixes())
+    metadata = _metadata(MODELS / service) or _metadata(_data() / service)
+    if metadata is None:
+        try:
+            metadata = _model(service).metadata
+        except UnknownServiceError:
+            raise KeyError(service) from None
+    return SPECIAL.get(service, Codec)(service, metadata, lambda: _model(service))
 
 
 @cache
 def _signing_names() -> dict[str, tuple[str, ...]]:
-    """Services by the name they sign with, read from the first bytes of each model: all of them are 100 MB."""
+    """Services by the name they sign with."""
     found: dict[str, list[str]] = {}
     for folder in sorted(_data().iterdir()):
-        versions = sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
-        packed = versions[-1] / "service-2.json.gz" if versions else None
-        if packed is None or not packed.exists():
-            continue
-        with packed.open("rb") as source:
-            text = zlib.decompressobj(31).decompress(source.read(4096), 16384).decode("utf-8", "replace")
-        start = text.find('"metadata"')
-        try:
-            metadata, _ = json.JSONDecoder().raw_decode(text, text.index("{", start))
-        except ValueError:
-            metadata = _loader().load_service_model(folder.name, "service-2")["metadata"]
+        metadata = _metadata(folder)
+        if metadata is None:
+            try:
+                metadata = _model(folder.name).metadata
+            except UnknownServiceError:
+                continue
         name = metadata.get("signingName") or metadata.get("endpointPrefix") or folder.name
         found.setdefault(name, []).append(folder.name)
     return {name: tuple(many) for name, many in found.items()}

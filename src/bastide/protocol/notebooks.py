@@ -32,8 +32,8 @@ def _extended(model: Any) -> ServiceModel:
 class Notebooks(Codec):
     """The codec; no request on the wire means what is inside."""
 
-    def __init__(self, service: str, model: Any, *, global_: bool = False) -> None:
-        super().__init__(service, _extended(model), global_=global_)
+    def _served(self, model: ServiceModel) -> ServiceModel:
+        return _extended(model)
 
     def route(self, head: Head, body: bytes | None) -> tuple[str, str]:
         """As the other services; what is inside is not known here."""

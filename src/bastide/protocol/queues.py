@@ -7,7 +7,7 @@ Developer Guide, "Making Query API requests"; API Reference (2012-11-05).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from botocore.model import ServiceModel
@@ -17,6 +17,8 @@ from bastide.protocol.head import Answer, Head
 from bastide.protocol.operation import OperationCodec
 
 _NAMESPACE: Final = "http://queue.amazonaws.com/doc/2012-11-05/"
+_QUERY: Final = {"protocol": "query", "protocols": ["query"], "xmlNamespace": _NAMESPACE}
+"""What the metadata of the query protocol say."""
 _ITEMS: Final = {
     "AWSAccountIdList": "AWSAccountId",
     "ActionNameList": "ActionName",
@@ -62,7 +64,7 @@ def _json_model(held: Any) -> ServiceModel:
 
 def _query_model(held: Any) -> ServiceModel:
     described = copy.deepcopy(held._service_description)
-    described["metadata"] |= {"protocol": "query", "protocols": ["query"], "xmlNamespace": _NAMESPACE}
+    described["metadata"] |= _QUERY
     shapes = described["shapes"]
     for name, item in _ITEMS.items():
         if name in shapes:
@@ -97,13 +99,15 @@ class QueueCodec(Codec):
 
     compiled = _Operation
 
-    def __init__(self, service: str, model: Any, *, global_: bool = False) -> None:
-        model = _json_model(model)
-        super().__init__(service, model, global_=global_)
-        self.query = Codec(service, _query_model(model))
+    def __init__(self, service: str, metadata: Mapping[str, Any], read: Callable[[], ServiceModel]) -> None:
+        super().__init__(service, metadata, read)
+        self.query = Codec(service, {**metadata, **_QUERY}, lambda: _query_model(self.model))
         self.protocols = (*self.protocols, "query")
         self._form = "query"
         self.xmlns = self.query.xmlns
+
+    def _served(self, model: ServiceModel) -> ServiceModel:
+        return _json_model(model)
 
 
 SPECIAL["sqs"] = QueueCodec

@@ -35,8 +35,9 @@ _SHAPES: Final[dict[str, Any]] = {
 
 
 def _extended(model: Any) -> ServiceModel:
-    described = copy.deepcopy(model._service_description)
-    described["shapes"].update(_SHAPES)
+    described = copy.copy(model._service_description)
+    described["operations"] = dict(described["operations"])
+    described["shapes"] = described["shapes"] | _SHAPES
     for name, shapes in INSIDE.items():
         operation: dict[str, Any] = {"name": name, "http": {"method": "POST", "requestUri": "/"}}
         for side in ("input", "output"):
@@ -53,8 +54,8 @@ def _extended(model: Any) -> ServiceModel:
 class Repositories(Codec):
     """The codec; no request on the wire means what is inside."""
 
-    def __init__(self, service: str, model: Any, *, global_: bool = False) -> None:
-        super().__init__(service, _extended(model), global_=global_)
+    def _served(self, model: ServiceModel) -> ServiceModel:
+        return _extended(model)
 
     def route(self, head: Head, body: bytes | None) -> tuple[str, str]:
         """As the other services; what is inside is not known here."""

@@ -10,6 +10,7 @@ a header.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes, urlencode
 
@@ -64,11 +65,11 @@ class TrackingCodec(Codec):
 
     compiled = _Operation
 
-    def __init__(self, service: str, model: Any, *, global_: bool = False) -> None:
-        super().__init__(service, model, global_=global_)
-        https = ((name, model.operation_model(name).http) for name in model.operation_names)
+    @cached_property
+    def _known(self) -> list[tuple[str, re.Pattern[bytes], str, str]]:
+        https = ((name, self.model.operation_model(name).http) for name in self.model.operation_names)
         own = [(http["method"], http["requestUri"], name) for name, http in https]
-        self._known = [(method, _pattern(path), path, name) for method, path, name in (*own, *_ALSO)]
+        return [(method, _pattern(path), path, name) for method, path, name in (*own, *_ALSO)]
 
     def find(self, head: Head) -> tuple[str, re.Match[bytes], str] | None:
         """The operation that a request line means, what its labels are, and the path as it is to be sent on."""

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from tests.platform import REGION, Account, Running, allow
 from tests.stories.apigateway.gateway import GATEWAY, Api, function_uri
 from tests.stories.cloudformation.stacks import Stacks, template
-from tests.stories.lambda_.conftest import bench_of
+from tests.stories.lambda_.conftest import Bench, bench_of
 
 CODE = """
 import json
@@ -116,6 +116,101 @@ paths:
     assert api.call("/closed", "POST", keys=mine.keys)[0] == 403
     api.client.put_rest_api(restApiId=api.id, mode="overwrite", body=json.dumps(document(arn)).encode())
     assert "Deny" in api.client.get_rest_api(restApiId=api.id)["policy"]
+
+
+GUARD = """
+import json
+def handler(event, context):
+    token = event["authorizationToken"]
+    if token == "nobody":
+        raise Exception("Unauthorized")
+    effect = "Allow" if token == "friend" else "Deny"
+    statement = {"Effect": effect, "Action": "execute-api:Invoke", "Resource": event["methodArn"].rpartition("/")[0] + "/*"}
+    return {"principalId": token, "policyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+            "context": {"level": 7}}
+"""
+
+
+@pytest.mark.control("IAM-04")
+def test_requests_are_checked_and_a_function_says_who_may_call(mine: Account, arn: str) -> None:
+    """Models, validators, an authorizer and a mock, as a document has them."""
+    bench = Bench(mine, f"arn:aws:iam::{mine.id}:role/functions", mine.client("lambda"))
+    name = bench.make(GUARD)
+    bench.client.add_permission(
+        FunctionName=name, StatementId="api", Action="lambda:InvokeFunction", Principal="apigateway.amazonaws.com",
+        SourceArn=f"arn:aws:execute-api:{REGION}:{mine.id}:*/authorizers/*",
+    )  # fmt: skip
+    guard = function_uri(f"arn:aws:lambda:{REGION}:{mine.id}:function:{name}")
+    method = {
+        "x-amazon-apigateway-integration": behind(arn), "responses": {}, "security": [{"guard": []}],
+        "x-amazon-apigateway-request-validator": "all",
+        "parameters": [
+            {"name": "q", "in": "query", "required": True, "type": "string"},
+            {"name": "body", "in": "body", "schema": {"$ref": "#/definitions/Order"}},
+        ],
+    }  # fmt: skip
+    cors = {
+        "responses": {"200": {"description": "", "headers": {"Access-Control-Allow-Origin": {"type": "string"}}}},
+        "x-amazon-apigateway-integration": {
+            "type": "mock", "requestTemplates": {"application/json": '{"statusCode": 200}'},
+            "responses": {
+                "default": {
+                    "statusCode": "200",
+                    "responseParameters": {"method.response.header.Access-Control-Allow-Origin": "'*'"},
+                    "responseTemplates": {"application/json": "{}"},
+                }
+            },
+        },
+    }  # fmt: skip
+    body = {
+        "swagger": "2.0", "info": {"title": "orders"},
+        "paths": {"/orders": {"post": method, "options": cors}},
+        "definitions": {
+            "Item": {
+                "type": "object", "required": ["id"],
+                "properties": {"id": {"type": "string", "pattern": "^i-[0-9]+$"}},
+            },
+            "Order": {"type": "array", "items": {"$ref": "#/definitions/Item"}, "maxItems": 2},
+        },
+        "x-amazon-apigateway-request-validators": {
+            "all": {"validateRequestBody": True, "validateRequestParameters": True}
+        },
+        "securityDefinitions": {
+            "guard": {
+                "type": "apiKey", "name": "X-Token", "in": "header", "x-amazon-apigateway-authtype": "custom",
+                "x-amazon-apigateway-authorizer": {
+                    "type": "token", "authorizerUri": guard, "identityValidationExpression": "[a-z]+",
+                },
+            }
+        },
+    }  # fmt: skip
+    api = imported(mine, body)
+    api.deploy()
+
+    def asked(token: str | None, told: Any = (), path: str = "/orders?q=1") -> tuple[int, Any]:
+        headers = {"Content-Type": "application/json", **({"X-Token": token} if token is not None else {})}
+        return api.call(path, "POST", json.dumps(told).encode(), headers=headers)[::2]
+
+    assert asked(None) == (401, {"message": "Unauthorized"})
+    assert asked("NOT-LOWER") == (401, {"message": "Unauthorized"})
+    assert asked("nobody") == (401, {"message": "Unauthorized"})
+    assert asked("foe") == (403, {"message": "User is not authorized to access this resource"})
+    assert asked("friend", [{"id": "i-1"}])[0] == 200
+    for wrong in ({}, [{"id": "x"}], [{}], [{"id": "i-1"}] * 3, None):
+        assert asked("friend", wrong) == (400, {"message": "Invalid request body"}), wrong
+    assert asked("friend", [], "/orders") == (400, {"message": "Missing required request parameters: [q]"})
+    status, headers, told = api.call("/orders", "OPTIONS")
+    assert (status, headers["access-control-allow-origin"], told) == (200, "*", {})
+    [authorizer] = api.client.get_authorizers(restApiId=api.id)["items"]
+    assert (authorizer["type"], authorizer["identitySource"]) == ("TOKEN", "method.request.header.X-Token")
+    assert {one["name"] for one in api.client.get_models(restApiId=api.id)["items"]} == {"Item", "Order"}
+    # The function is asked once about a token: its right to be called may go meanwhile.
+    bench.client.remove_permission(FunctionName=name, StatementId="api")
+    assert asked("friend", [{"id": "i-1"}])[0] == 200
+    assert asked("stranger") == (500, {"message": "Internal server error"})
+    for schema, why in (('{"type": "thing"}', "not known"), ('{"pattern": "(a*)*(?=b)"}', "cannot be checked")):
+        with pytest.raises(ClientError, match=why):
+            api.client.create_model(restApiId=api.id, name="Bad", contentType="application/json", schema=schema)
 
 
 @pytest.mark.control("IAM-04")

@@ -41,6 +41,21 @@ _NOTHING = [
 """What a trail selects that delivers no file into a bucket that has to be empty at the end, however long that takes."""
 
 
+ANALYZER = "156813124566.dkr.ecr.us-east-1.amazonaws.com/sagemaker-model-monitor-analyzer"
+_BATCH = {
+    "DataCapturedDestinationS3Uri": "s3://captured/here",
+    "DatasetFormat": {"Csv": {"Header": True}},
+    "LocalPath": "/opt/ml/processing/input",
+}
+_REPORTS = {"S3Uri": "s3://captured/reports", "LocalPath": "/opt/ml/processing/output", "S3UploadMode": "EndOfJob"}
+_CLUSTER = {"ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.t3.medium", "VolumeSizeInGB": 1}}
+
+
+def _trusting(service: str) -> dict[str, Any]:
+    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return {"Version": "2012-10-17", "Statement": [trust]}
+
+
 def _account(word: str) -> dict[str, Any]:
     """Types of an ordinary account; `word` is what changes."""
     tags = [{"Key": "word", "Value": word}]
@@ -268,6 +283,50 @@ def _account(word: str) -> dict[str, Any]:
             },
         ),
         "Packages": ("AWS::SageMaker::ModelPackageGroup", {"ModelPackageGroupName": "packages", "Tags": tags}),
+        "Monitor": ("AWS::IAM::Role", {"AssumeRolePolicyDocument": _trusting("sagemaker.amazonaws.com")}),
+        "Monitored": (
+            "AWS::SageMaker::DataQualityJobDefinition",
+            {
+                "JobDefinitionName": f"quality-{word}",
+                "DataQualityAppSpecification": {"ImageUri": ANALYZER},
+                "DataQualityJobInput": {"BatchTransformInput": _BATCH},
+                "DataQualityJobOutputConfig": {"MonitoringOutputs": [{"S3Output": _REPORTS}]},
+                "JobResources": _CLUSTER,
+                "RoleArn": _at("Monitor.Arn"),
+                "Tags": [{"Key": "word", "Value": "fixed"}],
+            },
+        ),
+        "Hourly": (
+            "AWS::SageMaker::MonitoringSchedule",
+            {
+                "MonitoringScheduleName": "hourly",
+                "MonitoringScheduleConfig": {
+                    "MonitoringJobDefinitionName": f"quality-{word}",
+                    "MonitoringType": "DataQuality",
+                    "ScheduleConfig": {
+                        "ScheduleExpression": f"cron(0 {1 if word == 'one' else 2} ? * * *)",
+                    },
+                },
+                "Tags": tags,
+            },
+            ["Monitored"],
+        ),
+        "Daily": (
+            "AWS::SageMaker::MonitoringSchedule",
+            {
+                "MonitoringScheduleName": "daily",
+                "MonitoringScheduleConfig": {
+                    "MonitoringJobDefinition": {
+                        "MonitoringAppSpecification": {"ImageUri": ANALYZER},
+                        "MonitoringInputs": [{"BatchTransformInput": _BATCH}],
+                        "MonitoringOutputConfig": {"MonitoringOutputs": [{"S3Output": _REPORTS}]},
+                        "MonitoringResources": _CLUSTER,
+                        "Environment": {"WORD": word},
+                        "RoleArn": _at("Monitor.Arn"),
+                    },
+                },
+            },
+        ),
         "Repository": (
             "AWS::ECR::Repository",
             {"ImageTagMutability": "MUTABLE" if word == "one" else "IMMUTABLE", "Tags": tags},
@@ -496,6 +555,52 @@ def _connected(word: str) -> dict[str, Any]:
                 "StaticRoutesOnly": word == "one",
                 "Tags": tags,
             },
+        ),
+        "OwnEnd": ("AWS::EC2::VPNGateway", {"Type": "ipsec.1", "Tags": tags}),
+        "OwnEndHere": ("AWS::EC2::VPCGatewayAttachment", {"VpcId": _ref("Network"), "VpnGatewayId": _ref("OwnEnd")}),
+        "OwnLink": (
+            "AWS::EC2::VPNConnection",
+            {
+                "Type": "ipsec.1",
+                "CustomerGatewayId": _ref("Elsewhere"),
+                "VpnGatewayId": _ref("OwnEnd"),
+                "StaticRoutesOnly": True,
+                "VpnTunnelOptionsSpecifications": [
+                    {"PreSharedKey": "a_key.of_ours", "IKEVersions": [{"Value": "ikev2"}]}
+                ],
+            },
+        ),
+        "Beyond": (
+            "AWS::EC2::VPNConnectionRoute",
+            {
+                "VpnConnectionId": _ref("OwnLink"),
+                "DestinationCidrBlock": "10.11.0.0/16" if word == "one" else "10.12.0.0/16",
+            },
+        ),
+        "Propagated": (
+            "AWS::EC2::VPNGatewayRoutePropagation",
+            {"RouteTableIds": [_ref("Table")], "VpnGatewayId": _ref("OwnEnd")},
+            ["OwnEndHere"],
+        ),
+        "Circuit": (
+            "AWS::DirectConnect::Connection",
+            {"ConnectionName": word, "Location": "Bastide", "Bandwidth": "1Gbps", "Tags": tags},
+        ),
+        "Between": ("AWS::DirectConnect::DirectConnectGateway", {"DirectConnectGatewayName": "between", "Tags": tags}),
+        "Private": (
+            "AWS::DirectConnect::PrivateVirtualInterface",
+            {
+                "ConnectionId": _at("Circuit.ConnectionId"),
+                "VirtualInterfaceName": "private",
+                "Vlan": 101 if word == "one" else 102,
+                "DirectConnectGatewayId": _at("Between.DirectConnectGatewayId"),
+                "BgpPeers": [{"AddressFamily": "ipv4", "Asn": "65000"}],
+                "Tags": tags,
+            },
+        ),
+        "Joined": (
+            "AWS::DirectConnect::DirectConnectGatewayAssociation",
+            {"DirectConnectGatewayId": _at("Between.DirectConnectGatewayId"), "AssociatedGatewayId": _ref("OwnEnd")},
         ),
         "Flows": (
             "AWS::EC2::FlowLog",

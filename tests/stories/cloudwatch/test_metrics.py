@@ -270,7 +270,7 @@ def test_older_clients_speak_forms_and_json_and_get_the_same_codes(account: Acco
 
 def test_large_puts_come_compressed(account: Account) -> None:
     """boto3 compresses what is larger than 10 KiB."""
-    client = account.client("cloudwatch")
+    client = account.client("cloudwatch", fresh=True)
     sent = []
     client.meta.events.register_last("before-send", lambda request, **_: sent.append(dict(request.headers)) or None)
     client.put_metric_data(

@@ -237,8 +237,15 @@ def test_builds_are_stopped_retried_counted_and_deleted(bench: Bench) -> None:
     bench.client.stop_build(id=id)
     stopped = bench.over(id)
     assert (stopped["buildStatus"], phases(stopped)["BUILD"]) == ("STOPPED", "STOPPED")
+    # Under another role than the project's, a build is tried again by whoever may pass that role.
+    account, other = bench.account, bench.account.role("other", allow(*MAY), trust=CODEBUILD)
+    over = bench.over(bench.start(name, serviceRoleOverride=other, buildspecOverride=spec(build=["false"])))
+    may = account.role("retries", allow("codebuild:RetryBuild"))
+    with pytest.raises(ClientError, match="iam:PassRole"):
+        account.client("codebuild", account.platform.assume(may, account.keys)).retry_build(id=over["id"])
+    bench.client.batch_delete_builds(ids=[over["id"]])
     again = bench.client.retry_build(id=id)["build"]
-    assert again["buildNumber"] == 2 and again["id"] != id
+    assert again["buildNumber"] == 3 and again["id"] != id
     bench.client.stop_build(id=again["id"])
     bench.over(again["id"])
     assert bench.client.list_builds_for_project(projectName=name)["ids"] == [again["id"], id]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from bastide.domain import Refused
-from bastide.kernel import Caller
+from bastide.engines import git
+from bastide.kernel import Call, Caller, Request
 from bastide.main.compose import Platform
 from bastide.services import codecommit
 from bastide.services.codecommit import content
@@ -87,6 +88,25 @@ def test_an_archive_is_exactly_the_tree_of_a_commit_however_many_packs_there_are
                 with pytest.raises(Refused) as raised:
                     await act(operation, by=role, **given)
                 assert raised.value.code == code
+
+            # No more fetches at a time than there is room for; who waits long enough is told so, and later has its turn.
+            copies = platform.calls.engine(git.Git)
+            copies.fetches, copies.patience = 2, 0.05
+
+            async def fetched() -> Any:
+                at = Request("r", platform.calls.clock(), "127.0.0.1", "git", True, "json")
+                operation = platform.calls.registry.operations["codecommit", "GitPull"]
+                call = Call(operation, {"repositoryName": "code"}, ROOT, HOME, "us-east-1", at)
+                call.prepared = codecommit.Fetch()
+                return await platform.calls.run(call)
+
+            async with copies.turn(HOME):
+                with pytest.raises(Refused, match="Try again in a moment: this platform serves 2 fetches") as raised:
+                    await fetched()
+                assert (raised.value.code, raised.value.status) == ("ThrottlingException", 429)
+                async with copies.turn("444455556666"):
+                    pass
+            assert later["commitId"].encode() in (await fetched())["advertised"]
         finally:
             await platform.close()
 

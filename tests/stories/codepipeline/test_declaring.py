@@ -314,3 +314,12 @@ def test_a_swapped_artifact_is_not_used_nor_a_hostile_one(releases: Releases) ->
         assert releases.over(name, id)["status"] == "Failed", what
         assert "cannot be unpacked" in releases.error(name, id, "Copy")["message"], what
     assert releases.s3.list_objects_v2(Bucket=releases.sources, Prefix="out/")["KeyCount"] == 0
+    # With its key lost no artifact is read or written: the first action that needs one says so.
+    kms = releases.account.client("kms")
+    kms.schedule_key_deletion(KeyId=releases.key, PendingWindowInDays=7)
+    id = releases.started(name)
+    assert releases.over(name, id)["status"] == "Failed"
+    error = releases.error(name, id, "Source")
+    assert error["code"] == "PermissionError" and "pending deletion" in error["message"], error
+    kms.cancel_key_deletion(KeyId=releases.key)
+    kms.enable_key(KeyId=releases.key)

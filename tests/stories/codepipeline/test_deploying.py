@@ -288,6 +288,16 @@ def test_a_release_waits_for_its_ticket(account: Account, releases: Releases, tm
         (tmp_path / "said-CHG2").write_text("refused")
         assert releases.over(name, id, 120)["status"] == "Failed"
         assert releases.error(name, id, "Ticket") == {"code": "JobFailed", "message": "CHG2 was refused"}
+        # Its artifact is swapped while the function that has begun with it still asks: what it then says does not count.
+        id = releases.started(name)
+        raised(id, "CHG3")
+        where = releases.actions(name, id)["Source"]["output"]["outputArtifacts"][0]["s3location"]
+        os.mkfifo(tmp_path / "said-CHG3")
+        with (tmp_path / "said-CHG3").open("w") as says:  # waits for who reads it
+            releases.s3.put_object(Bucket=where["bucket"], Key=where["key"], Body=b"another")
+            says.write("approved")
+        assert releases.over(name, id, 120)["status"] == "Failed"
+        assert releases.error(name, id, "Ticket")["code"] == "RevisionOutOfSync"
     id = releases.started(name)
     assert releases.over(name, id, 120)["status"] == "Failed"
     assert "the tickets cannot be reached" in releases.error(name, id, "Ticket")["message"] and deployed() == 1

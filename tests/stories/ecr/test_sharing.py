@@ -59,6 +59,39 @@ def test_the_named_role_of_another_account_pulls_and_pushes(account: Account, ne
     assert code(as_role("named").batch_get_image, **ids) == "AccessDeniedException"
     assert code(ecr.get_repository_policy, repositoryName="base/serving") == "RepositoryPolicyNotFoundException"
 
+    # What the registry's policy says holds in all repositories that it names, those to come too; a deny in either is final.
+    assert code(ecr.get_registry_policy) == "RegistryPolicyNotFoundException"
+    where = f"arn:aws:ecr:us-east-1:{account.id}:repository/base/*"
+    lets = {"Sid": "A", "Effect": "Allow", "Principal": {"AWS": named}, "Action": [*_PULL, *_PUSH], "Resource": where}
+    stays = {"Sid": "B", "Effect": "Deny", "Principal": "*", "Action": "ecr:BatchDeleteImage", "Resource": where}
+    for wrong in (
+        {**lets, "Action": "s3:GetObject"}, {**lets, "Action": "ecr:GetAuthorizationToken"},
+        {key: value for key, value in lets.items() if key != "Resource"},
+    ):  # fmt: skip
+        document = json.dumps({"Version": "2012-10-17", "Statement": [wrong]})
+        assert code(ecr.put_registry_policy, policyText=document) == "InvalidParameterException"
+    document = json.dumps({"Version": "2012-10-17", "Statement": [lets, stays]})
+    ecr.put_registry_policy(policyText=document)
+    assert json.loads(ecr.get_registry_policy()["policyText"]) == json.loads(document)
+    for name in ("base/later", "elsewhere"):
+        ecr.create_repository(repositoryName=name)
+        push(ecr, name, b"image", "v1")
+    for name in ("base/serving", "base/later"):
+        assert as_role("named").batch_get_image(**{**ids, "repositoryName": name})["images"]
+    assert code(as_role("named").batch_get_image, **{**ids, "repositoryName": "elsewhere"}) == "AccessDeniedException"
+    assert code(as_role("other").batch_get_image, **ids) == "AccessDeniedException"
+    more = {**lets, "Action": "ecr:BatchDeleteImage"}
+    del more["Resource"]
+    ecr.set_repository_policy(
+        repositoryName="base/serving", policyText=json.dumps({"Version": "2012-10-17", "Statement": [more]})
+    )
+    assert code(as_role("named").batch_delete_image, **ids) == "AccessDeniedException"
+    assert code(ecr.batch_delete_image, **ids) == "AccessDeniedException", "nor whoever administers the account"
+    ecr.delete_registry_policy()
+    assert code(as_role("named").batch_get_image, **ids) == "AccessDeniedException"
+    assert as_role("named").batch_delete_image(**ids)["imageIds"]
+    assert code(ecr.delete_registry_policy) == "RegistryPolicyNotFoundException"
+
 
 def test_a_repository_from_a_template_with_all_that_it_has(account: Account) -> None:
     stacks, ecr = Stacks(account), account.client("ecr")

@@ -11,10 +11,12 @@ from typing import Any
 import orjson
 import pytest
 
+from bastide.services.ecr import image
 from tests.moved import Moved, moved, until
 from tests.platform import Account, allow
 from tests.stories.codeartifact.packages import Shelf
 from tests.stories.ecr import oci
+from tests.stories.ecr.registry import Registry
 from tests.stories.ecr.test_lifecycle import policy, push, rule
 from tests.stories.ecr.test_repositories import manifest, upload
 from tests.stories.ecr.test_scanning import advisory, debian, findings, load
@@ -101,6 +103,23 @@ def test_a_daily_scan_finds_what_has_become_known(timed: Moved, tmp_path: Path) 
     assert not found()
     with timed.days_later(1.1):
         until(found)
+
+
+def test_a_repository_that_is_full_says_so(timed: Moved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As AWS does at 20,000 images; by the API, and to whoever pushes."""
+    monkeypatch.setattr(image, "_MOST_IMAGES", 2)
+    ecr = timed.client("ecr")
+    uri = ecr.create_repository(repositoryName="full")["repository"]["repositoryUri"]
+    first = push(ecr, "full", b"one", "v1")
+    push(ecr, "full", b"two", "v2")
+    with pytest.raises(ecr.exceptions.LimitExceededException, match="maximum allowed number of images which is '2'"):
+        push(ecr, "full", b"three", "v3")
+    registry = Registry(Account(timed, "111122223333", "home", timed.administrator), tmp_path)
+    oci.layout(tmp_path / "one", [oci.system])
+    done = registry.skopeo("copy", "DEST", "--dest-tls-verify=false", f"oci:{tmp_path / 'one'}", f"docker://{uri}:v3")
+    assert done.returncode != 0 and "maximum allowed number of images" in done.stderr, done.stderr
+    ecr.batch_delete_image(repositoryName="full", imageIds=[{"imageDigest": first}])
+    push(ecr, "full", b"three", "v3")
 
 
 def test_a_token_ends_and_versions_are_told(timed: Moved) -> None:

@@ -25,7 +25,7 @@ def _until(look: Callable[[], Any], seconds: float = 180) -> Any:
 @pytest.mark.control("ACC-02", "ACC-04", "ACC-10", "XAC-02", "XAC-04", "XAC-05", "XAC-07", "DAT-08", "ACC-13", "DEP-03")
 @pytest.mark.control("ACC-12")
 @pytest.mark.control("PIP-01", "PIP-02", "STG-09", "TAG-06")
-@pytest.mark.control("TAG-07", lacking="builds, functions, artifacts and images")
+@pytest.mark.control("TAG-07", lacking="images, of which AWS's own one serves here")
 def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path: Path) -> None:
     """The example that `bastide landing example` writes, committed: nothing but the two pipelines moves it on."""
     code, _, why = landing(zone.platform, "example", str(zone.file), "mortgage", str(tmp_path))
@@ -134,6 +134,16 @@ def test_a_commit_trains_is_registered_approved_and_serves(zone: Zone, tmp_path:
     assert endpoint["EndpointStatus"] == "InService"
     tags = {one["Key"]: one["Value"] for one in production.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]}
     assert {"owner": "mortgage", "environment": "production", "project": "mortgage"}.items() <= tags.items()
+    bucket, _, key = (
+        shared.client("sagemaker")
+        .describe_model_package(ModelPackageName=package)["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+        .removeprefix("s3://")
+        .partition("/")
+    )
+    tags = {
+        one["Key"]: one["Value"] for one in shared.client("s3").get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+    }
+    assert tags == {"owner": "mortgage", "environment": "production", "project": "mortgage"}
     [context] = production.list_contexts(SourceUri=endpoint["EndpointArn"])["ContextSummaries"]
     graph = production.query_lineage(StartArns=[context["ContextArn"]], Direction="Ascendants")
     [origin] = production.list_artifacts(SourceUri=package)["ArtifactSummaries"]

@@ -24,7 +24,7 @@ from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry
 from tests.stories.ecr.test_scanning import _STATUS as STATUS
 from tests.stories.ecr.test_scanning import advisory, debian, files
-from tests.stories.landing.test_pipelines import Desk
+from tests.stories.landing.end_to_end import EndToEnd, verified
 from tests.stories.landing.zone import DENIED, Zone, refused
 
 _HARDENED = """ARG REGISTRY
@@ -65,7 +65,10 @@ while read -r header && test "$(printf %s "$header" | tr -d '\r')"; do :; done
 said="framework $(cat /opt/framework/version)"
 printf 'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' "${#said}" "$said"
 """
-_OWN = {"training/Dockerfile": _TEAM, "training/run.sh": _RUN, "training/answer.sh": _ANSWER}
+_STEAL = json.dumps(
+    {"version": "0.2", "phases": {"build": {"commands": ["aws sts get-caller-identity && echo stolen"]}}}
+)
+_OWN = {"buildspec.yml": _STEAL, "training/Dockerfile": _TEAM, "training/run.sh": _RUN, "training/answer.sh": _ANSWER}
 _FOREIGN = "FROM docker.io/library/python:3.11\nUSER app\n"
 _ASIDE = {"training/Containerfile": "FROM scratch\n"}
 """What builders prefer, were they not told which file was looked at."""
@@ -149,9 +152,10 @@ class Story:
         return found
 
     def images(self, name: str) -> dict[str, str]:
-        """Digests by tags."""
+        """Digests by tags, without signatures."""
         found = self.ecr.describe_images(repositoryName=name)["imageDetails"]
-        return {tag: one["imageDigest"] for one in found for tag in one.get("imageTags", ())}
+        told = {tag: one["imageDigest"] for one in found for tag in one.get("imageTags", ())}
+        return {tag: digest for tag, digest in told.items() if not tag.endswith(".sig")}
 
     def config(self, reference: str, keys: Keys | None = None) -> dict[str, Any]:
         done = self.registry.skopeo("inspect", "ONE", "--config", f"docker://{reference}", keys=keys)
@@ -186,7 +190,7 @@ def _rooted(host: str) -> str:
     return f"{name}/v2/{path}/" if path else f"{name}/v2/"
 
 
-@pytest.mark.control("STG-03", "DEP-02", "IMG-08")
+@pytest.mark.control("STG-03", "DEP-01", "DEP-02", "IMG-08")
 @pytest.mark.control("IMG-01", "IMG-02", "IMG-03", "IMG-04", "IMG-05", "IMG-07", "IMG-09", "IMG-10", "IMG-12")
 @pytest.mark.control("IMG-06", lacking="a second team with the same name and tag")
 @pytest.mark.control("IMG-11", lacking="30 days by the clock; a rule that judges an image's age")
@@ -199,7 +203,7 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
         story.ended(name, 1, "Failed", "Source")
 
     # A framework is built on a base that is there, or not at all; what stands on nothing known is not even built.
-    story.commit("mortgage", **{"training/Dockerfile": _FOREIGN})
+    foreign = story.commit("mortgage", **{"training/Dockerfile": _FOREIGN})
     story.commit("framework", **{"python/Dockerfile": _FRAMEWORK})
     assert "base/debian v12 cannot be read: 404" in story.ended(framework, 2, "Failed", "Build")
     assert "what may be built on is $REGISTRY/ and one of" in story.ended(team, 2, "Failed", "Build")
@@ -229,6 +233,7 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     said = story.ended(team, 3, "Succeeded")
     application = story.images("mortgage/training")
     assert set(application) == {f"main-{commit}"}
+    assert "stolen" not in said, "what a team commits does not change how it is judged"
     way = [f"mortgage/training@{application[f'main-{commit}']}", f"framework/python@{runtime}"]
     way += [f"base/debian@{held['v12']}", f"public/debian@{public}"]
     assert "\n".join(way) in said
@@ -244,7 +249,7 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     packed = io.BytesIO(story.account.client("s3").get_object(**place)["Body"].read())
     bill = json.loads(zipfile.ZipFile(packed).read("bills/mortgage-training.json"))
     assert bill["bomFormat"] == "CycloneDX" and any(one["name"] == "bash" for one in bill["components"])
-    workloads = Workloads(zone, f"main-{commit}")
+    workload = Workload(zone)
 
     # What becomes known of the base in use starts its build at once. That stops at its scan: it gets no stable tag, and
     # what is built on it is not built anew. A private key stops before the push. Both while other things are refused.
@@ -259,11 +264,13 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     known = {"known/openssl.json": json.dumps(advisory("CVE-2026-0001", "Debian:12", "openssl", _PUBLIC_PATCHED))}
     wrong = {"training/key.pem": _KEY, "training/Dockerfile": _TEAM + "COPY key.pem /k\n", **_ASIDE}
     story.commit("mortgage", **wrong, **known)
-    _refusals(story, commit)
+    whole = EndToEnd(story, tmp_path / "example")
+    story.code.create_branch(repositoryName=team, branchName="patch", commitId=foreign)
+    lie = _refusals(story, commit)
     said = story.ended(team, 4, "Failed", "Build")
     assert "finding: k has a private key" in said
     assert "finding: libssl3 3.0.11-1~deb12u1 has CVE-2026-0001" in said  # before anything is pushed
-    assert set(story.images("mortgage/training")) == {f"main-{commit}"}
+    assert set(story.images("mortgage/training")) == {f"main-{commit}", "lie"}
     assert "has findings of CRITICAL" in story.ended(base, 4, "Failed", "Scan")
     assert story.images("base/debian")["v12"] == held["v12"] and len(story.images("base/debian")) == 3
     asked = {"repositoryName": "base/debian", "imageId": {"imageTag": "v12"}}
@@ -276,7 +283,7 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     # The fix is committed: dpkg puts it into the base, whose stable tag moves; the framework is built on that, the team's
     # image with its next commit.
     story.commit("base", **{"debian/Dockerfile": _PATCHED, "debian/patches/libssl3.deb": _deb(tmp_path)})
-    workloads.ran(story)
+    workload.ran()
     assert "has findings: {}" in story.ended(base, 5, "Succeeded")
     patched = _digest(story)
     assert patched != held["v12"]
@@ -288,14 +295,16 @@ def test_from_a_public_image_to_a_teams_own(zone: Zone, tmp_path: Path) -> None:
     runs = story.runs(team)
     assert f"base/debian@{patched}" in story.ended(framework, len(before) + 1, "Succeeded")
     _starts_only_what_stands_on_it(story)
-    assert story.runs(team) == runs and set(story.images("mortgage/training")) == {f"main-{commit}"}
-    # Its next commit has the patch: one of a branch, which a pipeline of the catalogue builds for an engineer.
-    story.code.create_branch(repositoryName=team, branchName="patch", commitId=story.heads["mortgage"])
-    commit = story.commit("mortgage", branch="patch", **_OWN, **{"training/key.pem": "no longer\n"})
-    given = {"Repository": team, "Branch": "patch", "Team": "mortgage", "Image": "training"}
-    made = Desk(zone).stands("image-pipeline", Name="patch", **given)["Pipeline"]
-    said = story.ended(made, 1, "Succeeded")
+    assert story.runs(team) == runs and set(story.images("mortgage/training")) == {f"main-{commit}", "lie"}
+    # Its next commit has the patch: one of a branch, which a pipeline from end to end takes on to Production.
+    # What stood there before went no further than its image.
+    whole.stopped()
+    story.heads["mortgage"] = foreign
+    commit = whole.committed(_TEAM, "patched")
+    other = whole.unsigned(lie)
+    said = story.ended(whole.images, 3, "Succeeded")
     assert f"base/debian@{patched}" in said and f"patch-{commit}" in story.images("mortgage/training")
+    whole.arrives(commit, "patched", other)
     assert story.runs(team) == runs
     if os.environ.get("BASTIDE_IMAGERY") == "all":
         _at_length(story, public, patched)
@@ -332,13 +341,12 @@ def _starts_only_what_stands_on_it(story: Story) -> None:
     assert [one for one, does in starts.items() if does] == [("base/debian", "v12")]
 
 
-class Workloads:
-    """In Test: a job with the framework's image and a script of S3, a job with the team's image, and an endpoint of it."""
+class Workload:
+    """In Test: a job with the framework's image and a script of S3."""
 
-    def __init__(self, zone: Zone, tag: str) -> None:
+    def __init__(self, zone: Zone) -> None:
         self.zone, self.account = zone, zone.account("test")
         registry = f"{zone.ids['shared-services']}.dkr.ecr.us-east-1.amazonaws.com"
-        self.image = f"{registry}/mortgage/training:{tag}"
         ssm = self.account.client("ssm")
         told = ssm.get_parameters_by_path(Path="/bank/network")["Parameters"]
         where = {one["Name"].rpartition("/")[2]: one["Value"] for one in told}
@@ -365,38 +373,17 @@ class Workloads:
             TrainingJobName="of-framework", AlgorithmSpecification={**given, "ContainerEntrypoint": entry},
             InputDataConfig=[{"ChannelName": "code", "DataSource": source}], **job,
         )  # fmt: skip
-        self.sagemaker.create_training_job(
-            TrainingJobName="of-team", AlgorithmSpecification={**given, "TrainingImage": self.image}, **job
-        )
-        self.sagemaker.create_model(
-            ModelName="of-team", ExecutionRoleArn=zone.arn("test", "ModelRole"), EnableNetworkIsolation=True,
-            PrimaryContainer={"Image": self.image}, VpcConfig=vpc, Tags=tags,
-        )  # fmt: skip
-        variant = {"ModelName": "of-team", "VariantName": "all", "InstanceType": "ml.m5.large",
-                   "InitialInstanceCount": 1}  # fmt: skip
-        config = {"EndpointConfigName": "of-team", "KmsKeyId": key, "ProductionVariants": [variant], "Tags": tags}
-        self.sagemaker.create_endpoint_config(**config)
-        self.sagemaker.create_endpoint(EndpointName="of-team", EndpointConfigName="of-team", Tags=tags)
 
-    def ran(self, story: Story) -> None:
-        """Waits for all of them, and looks at what they said."""
-        said = {"of-framework": "script with framework 3.11", "of-team": "no public registry; framework 3.11"}
-        for name, says in said.items():
-            while (job := self.sagemaker.describe_training_job(TrainingJobName=name))[
-                "TrainingJobStatus"
-            ] == "InProgress":
-                time.sleep(0.1)
-            group = {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamNamePrefix": f"{name}/"}
-            found = self.account.client("logs").filter_log_events(**group)["events"]
-            lines = [one["message"] for one in found]
-            assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines)
-            assert says in lines, lines
-        asked = {"EndpointName": "of-team"}
-        story.until(lambda: self.sagemaker.describe_endpoint(**asked)["EndpointStatus"] != "Creating")
-        endpoint = self.sagemaker.describe_endpoint(**asked)
-        assert endpoint["EndpointStatus"] == "InService", endpoint
-        answer = self.account.client("sagemaker-runtime").invoke_endpoint(**asked, Body=b"1")
-        assert answer["Body"].read() == b"framework 3.11"
+    def ran(self) -> None:
+        """Waits for it, and looks at what it said."""
+        while (job := self.sagemaker.describe_training_job(TrainingJobName="of-framework"))[
+            "TrainingJobStatus"
+        ] == "InProgress":
+            time.sleep(0.1)
+        group = {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamNamePrefix": "of-framework/"}
+        lines = [one["message"] for one in self.account.client("logs").filter_log_events(**group)["events"]]
+        assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines)
+        assert "script with framework 3.11" in lines, lines
 
 
 def _kept_out(done: subprocess.CompletedProcess[str]) -> None:
@@ -404,7 +391,8 @@ def _kept_out(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode != 0 and ("denied" in told or "403 (forbidden)" in told), done.stderr
 
 
-def _refusals(story: Story, commit: str) -> None:
+def _refusals(story: Story, commit: str) -> str:
+    """What is refused to whom; an image that lies, by its name."""
     zone, registry, ecr = story.zone, story.registry, story.ecr
     # Other namespaces: neither the team's builds nor an administrator of the account write into the central levels, and no
     # build writes into another one's; a stable tag is moved by its pipeline alone; nobody deletes.
@@ -444,7 +432,17 @@ def _refusals(story: Story, commit: str) -> None:
     assert done.returncode == 1 and "its layers do not begin with those" in done.stderr, done.stderr
     done = story.verify(f"mortgage/training:main-{commit}")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 4, done.stderr
-    ecr.batch_delete_image(repositoryName="mortgage/training", imageIds=[{"imageTag": "lie"}])
+    # What was judged has the builds' signature, as openssl sees it; what was not has none, and no other image's will do.
+    assert verified(story, "mortgage/training", f"main-{commit}") == ""
+    assert "there is none" in verified(story, "mortgage/training", "lie")
+    digests = (held["imageId"]["imageDigest"], story.images("mortgage/training")["lie"])
+    tags = [f"docker://{uri}:{one.replace(':', '-')}.sig" for one in digests]
+    done = registry.skopeo("copy", "SRC", "DEST", *tags, keys=builder)
+    assert done.returncode == 0, done.stderr
+    assert verified(story, "mortgage/training", "lie") == f"it is that of {digests[0]}"
+    administrator = zone.account("shared-services").client("kms")
+    asked = {"KeyId": "alias/bank-signing", "Message": b"mine", "SigningAlgorithm": "ECDSA_SHA_256"}
+    refused(DENIED, administrator.sign, **asked)
 
     # Every account of the organisation pulls the central levels, with a policy of its own; teams' images are for the roles
     # that their policy names.
@@ -457,6 +455,21 @@ def _refusals(story: Story, commit: str) -> None:
     function = zone.platform.client("ecr", zone.service("production", zone.arn("production", "FunctionRole")))
     asked = {"registryId": story.account.id, "repositoryName": "base/debian", "imageIds": [{"imageTag": "v12"}]}
     refused(DENIED, function.batch_get_image, **asked)  # of the organisation, and without a policy of its own for it
+    # A pull request that would have the build's role do something else is for others to merge, and starts nothing; nor does
+    # an engineer start the build with another buildspec.
+    notebook = zone.service("data-science", zone.arn("data-science", "NotebookRole"))
+    contributor = zone.platform.assume(zone.arn("shared-services", "CodeContributor"), notebook)
+    code, team = zone.platform.client("codecommit", contributor), "bank-mortgage-images"
+    story.code.create_branch(repositoryName=team, branchName="steal", commitId=commit)
+    put = {"repositoryName": team, "branchName": "steal", "filePath": "buildspec.yml", "fileContent": b"version: 0.2"}
+    story.code.put_file(**put, parentCommitId=commit)
+    target = {"repositoryName": team, "sourceReference": "steal", "destinationReference": "main"}
+    made = code.create_pull_request(title="steal", targets=[target])["pullRequest"]
+    refused(DENIED, code.merge_pull_request_by_fast_forward, pullRequestId=made["pullRequestId"], repositoryName=team)
+    builds = zone.platform.client("codebuild", zone.person("shared-services", "MLOps"))
+    given = {"projectName": team, "sourceTypeOverride": "NO_SOURCE", "buildspecOverride": _STEAL}
+    refused(DENIED, builds.start_build, **given)
+    return f"{story.account.id}.dkr.ecr.us-east-1.amazonaws.com/mortgage/training:lie"
 
 
 def _digest(story: Story) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from tests.platform import Account, allow
 from tests.stories.apigateway.gateway import Api
 from tests.stories.ecr import oci
 from tests.stories.ecr.registry import Registry
+from tests.stories.landing.serving import PARTS, asking, deployable
 from tests.stories.landing.zone import DENIED, Zone, landing, refused
 from tests.stories.sagemaker.conftest import archive as packed
 from tests.stories.sagemaker.test_metrics import sums
@@ -169,7 +168,7 @@ def test_engineers_launch_pipelines_that_they_may_not_make(zone: Zone, desk: Des
     refused("PipelineNotFoundException", desk.pipelines.get_pipeline, name=built)
 
 
-@pytest.mark.control("DEP-04")
+@pytest.mark.control("DEP-04", "TAG-07")
 @pytest.mark.control("DEP-08", "DEP-09")
 def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk, tmp_path: Path) -> None:
     """The trigger `custom`: a function looks at the commit, starts the pipeline or does not, and says why."""
@@ -201,7 +200,7 @@ def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk, tmp_pa
     [container] = told["InferenceSpecification"]["Containers"]
     assert container["ModelDataUrl"] == f"s3://{models}/{archive}" and container["Image"].endswith(f"@{digest}")
     assert told["ModelApprovalStatus"] == "PendingManualApproval"
-    _deployable(zone, version["ModelPackageArn"])
+    deployable(zone, version["ModelPackageArn"], models, archive)
     functions, rule = desk.shared.client("lambda"), f"{name}-look"
     functions.put_function_event_invoke_config(FunctionName=chooser, MaximumRetryAttempts=0)
     # Without the permission the function is not asked, and the rule counts that; who may not start the pipeline says so.
@@ -261,38 +260,6 @@ def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk, tmp_pa
     after = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
     assert not [one for one in after if one["ModelPackageVersion"] > version["ModelPackageVersion"] and
                 one.get("ModelPackageDescription", "").startswith("bought")]  # fmt: skip
-
-
-def _deployable(zone: Zone, package: str) -> None:
-    """Has a version approved and served in Production for a moment, as its stack role would."""
-    approver = zone.platform.client("sagemaker", zone.person("shared-services", "ModelApprover"))
-    approver.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
-    production = zone.account("production")
-    told = production.client("ssm").get_parameters_by_path(Path="/bank/network")["Parameters"]
-    where = {one["Name"].rpartition("/")[2]: one["Value"] for one in told}
-    stack = zone.platform.client("sagemaker", zone.service("production", zone.arn("production", "StackRole")))
-    tags = [{"Key": key, "Value": "production"} for key in ("owner", "environment", "project")]
-    stack.create_model(
-        ModelName="bought", ExecutionRoleArn=zone.arn("production", "ModelRole"), EnableNetworkIsolation=True,
-        Containers=[{"ModelPackageName": package}], Tags=tags,
-        VpcConfig={"Subnets": where["subnets"].split(","), "SecurityGroupIds": [where["security-group"]]},
-    )  # fmt: skip
-    variant = {"VariantName": "all", "ModelName": "bought", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    key = zone.key("production", "production")
-    stack.create_endpoint_config(EndpointConfigName="bought", ProductionVariants=[variant], KmsKeyId=key, Tags=tags)
-    stack.create_endpoint(EndpointName="bought", EndpointConfigName="bought", Tags=tags)
-
-    def settled() -> Any:
-        found = stack.describe_endpoint(EndpointName="bought")
-        return found if found["EndpointStatus"] in ("InService", "Failed") else None
-
-    found = _until(settled)
-    assert found["EndpointStatus"] == "InService", found.get("FailureReason")
-    asking = zone.platform.client(
-        "sagemaker-runtime", zone.service("production", zone.arn("production", "FunctionRole"))
-    )
-    assert asking.invoke_endpoint(EndpointName="bought", Body=b"row")["Body"].read() == b"seen row"
-    stack.delete_endpoint(EndpointName="bought")
 
 
 @pytest.fixture
@@ -459,7 +426,7 @@ def test_a_commit_ends_in_production_after_a_ticket(zone: Zone, desk: Desk, tick
         ModelPackageArn=second, ModelApprovalStatus="Approved"
     )
     # Who asks while one version takes the other's place is answered all the time.
-    with _asking(lambda: front.call(**asked, keys=production.keys)[0]) as answers:
+    with asking(lambda: front.call(**asked, keys=production.keys)[0]) as answers:
         how, because = release(second, "Approved")
     assert how == "Succeeded", because
     assert answers and set(answers) == {200}, answers
@@ -468,7 +435,10 @@ def test_a_commit_ends_in_production_after_a_ticket(zone: Zone, desk: Desk, tick
     # One that does not come up is not kept: the stack goes back, and the endpoint answers from what it had.
     broken = f"{zone.ids['test']}/broken/model.tar.gz"
     training = zone.platform.client("s3", zone.service("test", zone.arn("test", "TrainingRole")))
-    training.put_object(Bucket=zone.bucket("models", "shared-services"), Key=broken, Body=b"no model")
+    place = {"Bucket": zone.bucket("models", "shared-services"), "Key": broken}
+    training.put_object(**place, Body=b"no model")
+    workflow = zone.platform.client("s3", zone.service("test", zone.arn("test", "StateMachineRole")))
+    workflow.put_object_tagging(**place, Tagging={"TagSet": PARTS})
     url = f"s3://{zone.bucket('models', 'shared-services')}/{broken}"
     made_of["Containers"] = [{"Image": one["Image"], "ModelDataUrl": url} for one in made_of["Containers"]]
     third = registry.create_model_package(
@@ -484,22 +454,3 @@ def test_a_commit_ends_in_production_after_a_ticket(zone: Zone, desk: Desk, tick
     endpoint = serving.describe_endpoint(EndpointName="bank-paths")
     assert (endpoint["EndpointStatus"], endpoint["EndpointConfigName"]) == ("InService", new)
     assert front.call(**asked, keys=production.keys)[0] == 200
-
-
-@contextmanager
-def _asking(ask: Callable[[], int]) -> Iterator[list[int]]:
-    """Asks over and over beside what is done inside: what was answered."""
-    answers: list[int] = []
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.is_set():
-            answers.append(ask())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield answers
-    finally:
-        over.set()
-        thread.join()

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.stories.sagemaker.conftest import Workshop
+from tests.platform import Account, allow
+from tests.stories.sagemaker.conftest import Workshop, workshop_of
+from tests.stories.sagemaker.serving import container, model
 
 MONITOR = "156813124566.dkr.ecr.us-east-1.amazonaws.com"
 ANALYZER, MERGER = (f"{MONITOR}/sagemaker-model-monitor-{one}" for one in ("analyzer", "groundtruth-merger"))
+CLARIFY = "205585389593.dkr.ecr.us-east-1.amazonaws.com/sagemaker-clarify-processing:1.0"
 DATA, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 
 
@@ -40,6 +43,35 @@ def process(workshop: Workshop, image: str, environment: dict[str, str], **input
             for one, key in inputs.items()
         ],
         ProcessingOutputConfig={"Outputs": [{"OutputName": "monitoring_output", "S3Output": target}]},
+    )
+    return name
+
+
+def clarify(workshop: Workshop, role: str, inputs: dict[str, tuple[str, str]]) -> str:
+    """Starts a job of Clarify's as its SDK does; its name. inputs: key in the bucket and folder of each."""
+    name = workshop.name("clarify")
+    target = {"S3Uri": f"s3://{workshop.bucket}/{name}", "LocalPath": OUT, "S3UploadMode": "EndOfJob"}
+    given = [
+        {
+            "InputName": one,
+            "S3Input": {
+                "S3Uri": f"s3://{workshop.bucket}/{key}",
+                "LocalPath": f"{DATA}/{folder}",
+                "S3DataType": "S3Prefix",
+                "S3InputMode": "File",
+            },
+        }
+        for one, (key, folder) in inputs.items()
+    ]
+    workshop.sagemaker.create_processing_job(
+        ProcessingJobName=name,
+        RoleArn=role,
+        AppSpecification={"ImageUri": CLARIFY},
+        ProcessingResources={
+            "ClusterConfig": {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1}
+        },
+        ProcessingInputs=given,
+        ProcessingOutputConfig={"Outputs": [{"OutputName": "analysis_result", "S3Output": target}]},
     )
     return name
 
@@ -147,3 +179,77 @@ def test_baselines_and_what_does_not_keep_them(workshop: Workshop) -> None:
     assert told["binary_classification_metrics"]["accuracy"]["value"] == 0.5
     [one] = report(workshop, quality, "constraint_violations.json")["violations"]
     assert one["metric_name"] == "accuracy"
+
+
+SCORES = b"""
+def model_fn(folder): return None
+def transform_fn(model, body, kind, accept):
+    rows = [line.split(',') for line in body.splitlines() if line]
+    return ''.join(f"{0.4 * float(row[0]) + 0.002 * float(row[1])}\\n" for row in rows), 'text/csv'
+"""
+
+
+@pytest.mark.control("EXP-16", lacking="started by the SDK itself")
+def test_bias_and_explanations_of_a_model(account: Account) -> None:
+    """The job makes an endpoint of the model with its role, and takes it away again."""
+    workshop = workshop_of(account)
+    asks = ("CreateEndpointConfig", "CreateEndpoint", "DescribeEndpoint", "DeleteEndpoint", "DeleteEndpointConfig")
+    able = account.role(
+        "Analyst",
+        allow("s3:*", "logs:*", "kms:*", *(f"sagemaker:{one}" for one in (*asks, "InvokeEndpoint"))),
+        trust={"Service": "sagemaker.amazonaws.com"},
+    )
+    model(workshop, "scores", container(workshop, "scores", SCORES))
+    put(workshop, "clarify/data.csv", "".join(f"{n % 5 // 4},{n % 2},{n}\n" for n in range(120)))
+    config = {
+        "dataset_type": "text/csv",
+        "headers": ["deny", "sex", "income"],
+        "label": "deny",
+        "label_values_or_threshold": [0],
+        "facet": [{"name_or_index": "sex", "value_or_threshold": [1]}],
+        "probability_threshold": 0.3,
+        "methods": {
+            "report": {"name": "report", "title": "Mortgages"},
+            "pre_training_bias": {"methods": "all"},
+            "post_training_bias": {"methods": "all"},
+            "shap": {"baseline": [[0, 0]], "num_samples": 10, "save_local_shap_values": True},
+            "pdp": {"features": ["sex"]},
+        },
+        "predictor": {"model_name": "scores", "instance_type": "ml.t2.medium", "initial_instance_count": 1},
+    }
+    put(workshop, "config/analysis_config.json", json.dumps(config))
+    inputs = {"analysis_config": ("config/analysis_config.json", "config"), "dataset": ("clarify/data.csv", "data")}
+    unable = clarify(workshop, workshop.role, inputs)
+    put(workshop, "config/wrong.json", json.dumps({**config, "facet": [{"name_or_index": "race"}]}))
+    wrong = clarify(workshop, able, {**inputs, "analysis_config": ("config/wrong.json", "config")})
+    name = clarify(workshop, able, inputs)
+    job = ended(workshop, unable)
+    assert job["ProcessingJobStatus"] == "Failed"
+    assert "AccessDeniedException" in job["ExitMessage"] and "sagemaker:CreateEndpointConfig" in job["FailureReason"]
+    job = ended(workshop, wrong)
+    assert "no column 'race'; there are deny, sex, income" in job["FailureReason"]
+    job = ended(workshop, name)
+    assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
+    told = report(workshop, name, "analysis.json")
+    [group] = told["pre_training_bias_metrics"]["facets"]["sex"]
+    assert {one["name"]: one["value"] for one in group["metrics"]}["CI"] == 0.0
+    [group] = told["post_training_bias_metrics"]["facets"]["sex"]
+    metrics = {one["name"]: one["value"] for one in group["metrics"]}
+    assert (
+        len(metrics) == 13 and metrics["DPPL"] == 1.0 and metrics["DI"] == 0.0
+    )  # who is of the facet scores above 0.3
+    found = told["explanations"]["kernel_shap"]["label0"]
+    assert found["expected_value"] == 0.0
+    assert found["global_shap_values"]["sex"] == pytest.approx(0.2)
+    assert found["global_shap_values"]["income"] == pytest.approx(0.002 * 59.5)
+    [plot] = told["explanations"]["pdp"]
+    low, high = plot["model_predictions"][0]
+    assert plot["feature_values"] == [0, 1] and high - low == pytest.approx(0.4)
+    keys = {one["Key"] for one in workshop.s3.list_objects_v2(Bucket=workshop.bucket, Prefix=f"{name}/")["Contents"]}
+    files = ("analysis.json", "explanations_shap/out.csv", "report.html", "report.ipynb")
+    assert keys == {f"{name}/{one}" for one in files}
+    local = workshop.s3.get_object(Bucket=workshop.bucket, Key=f"{name}/explanations_shap/out.csv")["Body"].read()
+    header, first, *_ = local.decode().splitlines()
+    assert header == "sex_label0,income_label0" and [*map(float, first.split(","))] == [0.0, 0.0]
+    left = [one for one in workshop.sagemaker.list_endpoints()["Endpoints"] if one["EndpointStatus"] != "Deleting"]
+    assert not left and not workshop.sagemaker.list_endpoint_configs()["EndpointConfigs"]

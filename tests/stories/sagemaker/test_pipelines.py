@@ -156,7 +156,8 @@ def test_what_is_no_definition_is_refused_with_what_to_change(shop: Workshop) ->
     cases: dict[str, Any] = {
         "First -> Second -> First": definition(*circle),
         "unknown Type; it is one of": definition(unknown),
-        "which Bastide has not: there is no image of Clarify yet": definition({**first, "Type": "ClarifyCheck"}),
+        "needs a CheckType out of DATA_BIAS": definition({**first, "Type": "ClarifyCheck"}),
+        "which Bastide has not: there is no EMR": definition({**first, "Type": "EMR"}),
         "refers to Nothing, which is no step": definition({
             **first, "Arguments": {"RoleArn": get("Steps.Nothing.ProcessingJobName")}}),
         "which is no property of a Processing step": definition(first, {

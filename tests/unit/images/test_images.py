@@ -113,6 +113,7 @@ def test_a_change_of_the_toolkit_installs_nothing_anew(root: Path, monkeypatch: 
             "evaluate-rules",
             "model-monitor-analyzer",
             "groundtruth-merger",
+            "clarify-processing",
         }
         assert {one.name for one in (tools / "bin").iterdir()} == programs
         assert (tools / "library" / "bastide_algorithms" / "recordio.py").is_file()

@@ -108,7 +108,7 @@ def test_who_builds_images_can_do_that_and_nothing_else() -> None:
     world = landscape(rendered(blueprint), blueprint)
     known = [*roles(blueprint)]
     assert {name for name, _ in known} == {
-        "ImagePipeline", "ImageRescanner", "BuilderBase", "BuilderFramework", "BuilderMortgage"
+        "ImagePipeline", "ImageRescanner", "Signatures", "ImageAges", "BuilderBase", "BuilderFramework", "BuilderMortgage"
     }  # fmt: skip
     found = [*steps(blueprint, world)]
     for name, entry in known:

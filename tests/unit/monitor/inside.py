@@ -13,9 +13,10 @@ sys.path.insert(0, sys.argv[1])
 
 import numpy as np
 import pandas as pd
+from bastide_clarify import analysis, bias, table
 from bastide_monitor import constraints, quality, records
 from scipy import stats
-from sklearn import metrics
+from sklearn import metrics, neighbors
 
 CHANCE = np.random.default_rng(3)
 
@@ -103,7 +104,28 @@ def parquet(folder: Path) -> None:
         raise AssertionError("a broken file was read")
 
 
+def flips() -> None:
+    """The flip test asks scikit-learn's neighbours; a baseline is made of k-means."""
+    for count in (8, 60, 300):
+        x = CHANCE.normal(size=(count, 3))
+        d = CHANCE.uniform(size=count) < 0.4
+        d[:2] = True, False
+        guess = x[:, 0] + d > 0.5
+        nearest = neighbors.KNeighborsClassifier(5 if (~d).sum() > 9 else 1).fit(x[~d], guess[~d])
+        elsewhere = nearest.predict(x[d])
+        wanted = ((guess[d] & ~elsewhere).sum() - (~guess[d] & elsewhere).sum()) / d.sum()
+        of = bias.Groups(d, guess, guess, rest=lambda x=x: x)
+        assert np.isclose(bias.measured(of, ["FT"], bias.POST)[0]["value"], wanted)
+    rows = [
+        [str(a), b] for a, b in zip(np.r_[CHANCE.normal(0, 1, 50), CHANCE.normal(99, 1, 50)], "xy" * 50, strict=True)
+    ]
+    data = table.named([[*row, "z" if float(row[0]) > 50 else "w"] for row in rows], ["a", "b", "c"])
+    found = analysis.Analysis({"methods": {}}, data, lambda told: None)._clustered(2, ["a", "b", "c"], 0)
+    assert sorted(row[2] for row in found) == ["w", "z"] and sorted(round(row[0] / 99) for row in found) == [0, 1]
+
+
 model_quality()
+flips()
 drift()
 parquet(Path(sys.argv[2]))
 print(json.dumps({"done": True}))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.monitor.analyzer import analyse, written
@@ -100,6 +100,7 @@ def test_statistics_are_those_of_pandas(frame: pandas.DataFrame, tmp_path: Path)
     assert wanted["monitoring_config"]["distribution_constraints"]["comparison_method"] == "Robust"
 
 
+@settings(max_examples=25)
 @given(rows=TABLES)
 def test_no_data_breaks_its_own_constraints(rows: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> None:
     where = tmp_path_factory.mktemp("own")
@@ -124,6 +125,7 @@ def test_no_data_breaks_its_own_constraints(rows: list[list[str]], tmp_path_fact
         assert common["num_present"] + common["num_missing"] == len(rows)
 
 
+@settings(max_examples=25)
 @given(rows=TABLES, cut=st.integers(0, 40))
 def test_files_are_one_dataset(rows: list[list[str]], cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Also where a file knows but some of the columns."""
@@ -188,6 +190,10 @@ def test_what_has_changed_is_found(frame: pandas.DataFrame, tmp_path: Path) -> N
     assert abs(metrics["feature_baseline_drift_share"]["Value"] - far) < 0.005
 
     fewer = frame[["whole", "city"]].rename(columns={"city": "town"}).head(50)
+    left = {"exclude_features_attribute": "whole, share,wide,3"}
+    one = analyse(tmp_path / "left", "csv", shifted(frame).to_csv(index=False), baseline=baseline, **left)
+    assert one.reports["constraint_violations.json"] == {"violations": []}
+    assert [each["name"] for each in one.reports["statistics.json"]["features"]] == ["id"]
     found = analyse(tmp_path / "columns", "csv", fewer.to_csv(index=False), baseline=baseline)
     kinds = [one["constraint_check_type"] for one in found.reports["constraint_violations.json"]["violations"]]
     assert kinds == ["missing_column_check", "extra_column_check"]
@@ -290,6 +296,7 @@ def test_what_does_not_fit_is_said(kind: str, text: str | bytes, more: Any, says
     assert len(found.message) <= 1024
 
 
+@settings(max_examples=25)
 @given(
     told=st.recursive(
         st.none() | st.floats() | st.text(max_size=3),

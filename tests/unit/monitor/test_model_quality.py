@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bastide.engines.images import place_of
@@ -100,6 +100,7 @@ def test_a_worse_model_is_found(tmp_path: Path) -> None:
     )
 
 
+@settings(max_examples=20)
 @given(
     rows=st.lists(st.tuples(st.sampled_from("abc1"), st.sampled_from("abc1")), min_size=1, max_size=60),
     numbers=st.lists(st.tuples(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9)), min_size=1, max_size=60),
@@ -145,6 +146,7 @@ def merge(base: Path, records: str, *truths: str, **more: str) -> Any:
     return done(base, "groundtruth_merger", {name: str(base / one) for name, one in places.items()} | more)
 
 
+@settings(max_examples=20)
 @given(known=st.sets(st.integers(0, 30)), asked=st.lists(st.integers(0, 30), unique=True, max_size=20))
 def test_what_is_merged_is_what_both_have(
     known: set[int], asked: list[int], tmp_path_factory: pytest.TempPathFactory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bastide.domain import Refused
+from bastide.main.catalogue import SERVICES
 from bastide.protocol import Head, codec, error_for, services_for_signing_name
 
 
@@ -111,6 +112,11 @@ def test_the_services_of_a_name_in_a_scope() -> None:
     assert "s3" in services_for_signing_name("s3")
     assert services_for_signing_name("monitoring") == ("cloudwatch",)
     assert services_for_signing_name("nothing") == ()
+
+
+def test_the_head_of_a_model_says_what_the_whole_model_says() -> None:
+    for name in {service.name for service in SERVICES}:
+        assert codec(name).metadata == codec(name)._read().metadata, name
 
 
 def test_what_is_known_of_a_service_and_its_operations() -> None:

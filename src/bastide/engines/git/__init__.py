@@ -1,6 +1,6 @@
 """Git repositories: packs that lie sealed elsewhere, worked on by the ``git`` program in a sandbox."""
 
-from bastide.engines.git.copies import MOST_OBJECTS, Copy, Git, Intake
+from bastide.engines.git.copies import MOST_OBJECTS, Busy, Copy, Git, Intake
 from bastide.engines.git.making import Edit, Signed, commit
 from bastide.engines.git.merging import Conflict, Merged, merge
 from bastide.engines.git.names import legal_path, legal_reference
@@ -11,6 +11,7 @@ __all__ = [
     "ID",
     "MOST_OBJECTS",
     "NOTHING",
+    "Busy",
     "Change",
     "Commit",
     "Conflict",

@@ -23,6 +23,9 @@ from bastide.engines.git.programs import Damaged, GitError, Place, Program, TooM
 
 Fetch = Callable[[str], AsyncIterator[bytes]]
 _ROOM: Final = 16 << 30
+_FETCHES: Final = 32
+_PATIENCE: Final = 20.0
+"""Seconds that a fetch waits for its turn."""
 _ATTRIBUTES: Final = "* -export-ignore -export-subst -text -ident -eol -filter -working-tree-encoding\n"
 """An archive is the tree, whatever its files say of themselves."""
 _MARK: Final = "copies"
@@ -36,12 +39,27 @@ _MOST_LISTED: Final = 64 << 20
 _MOST_TREE: Final = 12 << 20
 
 
-class Git:
-    """Keeps the copies. opened: gives the folder for them, another if one is lost; raises when none can be had."""
+class Busy(GitError):  # noqa: N818
+    """As many fetches are under way as there may be; the message says how many."""
 
-    def __init__(self, opened: Callable[[], Awaitable[Path]], room: int = _ROOM) -> None:
+
+class Git:
+    """Keeps the copies. opened: gives the folder for them, another if one is lost; raises when none can be had. fetches: so
+    many clients are sent something at a time, and half as many of one account."""
+
+    def __init__(
+        self,
+        opened: Callable[[], Awaitable[Path]],
+        room: int = _ROOM,
+        fetches: int = _FETCHES,
+        patience: float = _PATIENCE,
+    ) -> None:
         self._opened = opened
         self._room = room
+        self.fetches = fetches
+        self.patience = patience
+        self._fetching: dict[str, int] = {}
+        self._ended = asyncio.Condition()
         self._opening = asyncio.Lock()
         self._held: dict[str, _Held] = {}
 
@@ -70,6 +88,32 @@ class Git:
         finally:
             held.users -= 1
             await self._tidy()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, account: str) -> AsyncIterator[None]:
+        """Room for one fetch: each is a program and what it holds in memory. Waits for it, and then raises Busy."""
+
+        def free() -> bool:
+            own = self._fetching.get(account, 0)
+            return own < max(1, self.fetches // 2) and sum(self._fetching.values()) < self.fetches
+
+        async with self._ended:
+            try:
+                async with asyncio.timeout(self.patience):
+                    await self._ended.wait_for(free)
+            except TimeoutError:
+                raise Busy(
+                    f"{self.fetches} fetches at a time, {max(1, self.fetches // 2)} of them of one account"
+                ) from None
+            self._fetching[account] = self._fetching.get(account, 0) + 1
+        try:
+            yield
+        finally:
+            async with self._ended:
+                self._fetching[account] -= 1
+                if not self._fetching[account]:
+                    del self._fetching[account]
+                self._ended.notify_all()
 
     async def forget(self, id: str) -> None:
         """The repository is gone; whoever reads it now reads on."""

@@ -171,18 +171,12 @@ IMAGES: Final = {
         # The packages of XGBoost's environment, of which Parquet's reader is one, are all that these need.
         *(
             Image(
-                f"sagemaker-model-monitor-{name}",
-                "xgboost",
-                "latest",
-                ("latest",),
-                scripts=False,
-                trains=False,
-                serves=False,
-                process=(program,),
+                name, "xgboost", re.escape(tag), (tag,), scripts=False, trains=False, serves=False, process=(program,)
             )
-            for name, program in (
-                ("analyzer", "model-monitor-analyzer"),
-                ("groundtruth-merger", "groundtruth-merger"),
+            for name, tag, program in (
+                ("sagemaker-model-monitor-analyzer", "latest", "model-monitor-analyzer"),
+                ("sagemaker-model-monitor-groundtruth-merger", "latest", "groundtruth-merger"),
+                ("sagemaker-clarify-processing", "1.0", "clarify-processing"),
             )
         ),
         *(
@@ -192,12 +186,10 @@ IMAGES: Final = {
     )
 }
 
-_MONITORS: Final = "Bastide does not bring its analyses yet."
 _REFUSED: Final = {
     "mxnet-training": "MXNet is retired (the project ended in 2023): there is no environment of it.",
     "mxnet-inference": "MXNet is retired (the project ended in 2023): there is no environment of it.",
     "xgboost": "The first release of XGBoost's image is retired: use sagemaker-xgboost, for example 1.7-1.",
-    "sagemaker-clarify-processing": _MONITORS,
     "sagemaker-debugger-rules": "It evaluates rules of training jobs: name it in their DebugRuleConfigurations.",
 }
 

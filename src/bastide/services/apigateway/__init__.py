@@ -6,11 +6,11 @@ Source: Amazon API Gateway REST API reference and Developer Guide.
 from __future__ import annotations
 
 from bastide.kernel import Service
-from bastide.services.apigateway import calling, deployment, importing, method, noun, rest_api
+from bastide.services.apigateway import authorizer, calling, deployment, importing, method, model, noun, rest_api
 
 __all__ = ["SERVICES"]
 
-_DECLARED = (deployment, importing, method, rest_api)
+_DECLARED = (authorizer, deployment, importing, method, model, rest_api)
 
 SERVICES = (
     Service("apigateway", kinds=[noun.REST_API], facts=noun.facts),

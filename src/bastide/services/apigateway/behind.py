@@ -16,7 +16,7 @@ import orjson
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Caller, Output, service_caller
 from bastide.protocol.patterns import strangers
-from bastide.services.apigateway.method import ENDPOINT, LAMBDA
+from bastide.services.apigateway.method import ENDPOINT, LAMBDA, mocked
 from bastide.services.apigateway.noun import GATEWAY, execute_arn
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ async def ask(a: Authorised, found: Matched, about: Mapping[str, str]) -> Output
     integration = found.method["methodIntegration"]
     if integration["type"] == "AWS_PROXY":
         return await _function(a, found, integration, about)
+    if integration["type"] == "MOCK":
+        return _mock(a, found.method, integration)
     return await _endpoint(a, found, integration)
 
 
@@ -85,7 +87,8 @@ def _many(pairs: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     return found
 
 
-def _event(a: Authorised, found: Matched, about: Mapping[str, str]) -> bytes:
+def event_of(a: Authorised, found: Matched, about: Mapping[str, str]) -> dict[str, Any]:
+    """A call as functions get it; raises Unanswered."""
     given = a.input
     hidden = _SECRET if a.caller.kind != "Anonymous" else ()
     headers = [pair for pair in given["Headers"] if pair[0] not in hidden]
@@ -100,16 +103,16 @@ def _event(a: Authorised, found: Matched, about: Mapping[str, str]) -> bytes:
     identity = {name.partition(".")[2]: value or None for name, value in about.items() if name.startswith("identity.")}
     context: dict[str, Any] = {name: value for name, value in about.items() if "." not in name}
     context |= {"identity": identity, "requestTimeEpoch": int(about["requestTimeEpoch"])}
-    return orjson.dumps(
-        {
+    if a.staged.get("authorizer") is not None:
+        context["authorizer"] = a.staged["authorizer"]
+    return {
             "resource": found.resource["path"], "path": given["Path"], "httpMethod": given["Method"],
             "headers": {one[0]: one[1] for one in headers} or None, "multiValueHeaders": _many(headers) or None,
             "queryStringParameters": {name: values[-1] for name, values in queries.items()} or None,
             "multiValueQueryStringParameters": queries or None, "pathParameters": dict(found.variables) or None,
             "stageVariables": found.stage.doc.get("variables") or None, "requestContext": context,
             "body": (text or None), "isBase64Encoded": binary and bool(body),
-        }
-    )  # fmt: skip
+        }  # fmt: skip
 
 
 def _is_binary(types: Sequence[str], given: str) -> bool:
@@ -120,7 +123,11 @@ def _is_binary(types: Sequence[str], given: str) -> bool:
 async def _function(a: Authorised, found: Matched, integration: Mapping[str, Any], about: Mapping[str, str]) -> Output:
     match = LAMBDA.fullmatch(integration["uri"])
     assert match is not None, "it was checked when it was put there"
-    asked = {"FunctionName": match[2], "InvocationType": "RequestResponse", "Payload": _event(a, found, about)}
+    asked = {
+        "FunctionName": match[2],
+        "InvocationType": "RequestResponse",
+        "Payload": orjson.dumps(event_of(a, found, about)),
+    }
     try:
         caller = await _who(a, found, integration)
         answer = await a.calls.act(caller, "lambda", "Invoke", asked, region=found.api.region, source=GATEWAY)
@@ -247,6 +254,22 @@ def _mapped(
         if value is not None:
             headers = [one for one in headers if one[0] != name.lower()] + [[name.lower(), value]]
     return {"StatusCode": int(chosen["statusCode"]), "Headers": headers, "Body": body}
+
+
+def _mock(a: Authorised, method: Mapping[str, Any], integration: Mapping[str, Any]) -> Output:
+    """What is said without asking anybody; raises Unanswered where nothing is."""
+    given = next((one[1] for one in a.input["Headers"] if one[0] == "content-type"), "application/json")
+    templates = integration["requestTemplates"]
+    text = templates.get(given.partition(";")[0].strip().lower(), templates.get("application/json"))
+    status = mocked(text) if text is not None else None
+    if status is None:
+        raise Unanswered(500, "Internal server error")
+    responses = list(integration["integrationResponses"].values())
+    usual = [one for one in responses if not one.get("selectionPattern")]
+    told: Mapping[str, Any] = next((one for one in [*responses, *usual] if _selects(one, status) or one in usual), {})
+    kinds = told.get("responseTemplates") or {}
+    kind, body = next(iter(kinds.items())) if kinds else ("application/json", "")
+    return _mapped(integration, method, status, {"content-type": kind}, body.encode())
 
 
 def _selects(response: Mapping[str, Any], status: int) -> bool:

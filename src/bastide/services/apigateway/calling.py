@@ -18,7 +18,7 @@ from typing import Any, Final
 from bastide.domain import MICROS, Arn, Refused
 from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output
 from bastide.policy import Attached, Document, Form
-from bastide.services.apigateway import access_log, behind
+from bastide.services.apigateway import access_log, authorizer, behind, model
 from bastide.services.apigateway.noun import DEPLOYMENT, INDEX, REST_API, STAGE, execute_arn, policy_of
 from bastide.services.apigateway.rest_api import log_role
 from bastide.store import Row, View
@@ -26,6 +26,8 @@ from bastide.store import Row, View
 INVOCATION: Final = Kind("Invocation", service="execute-api", arn="{}", named_by="ApiId", tags=False, history=False)
 """Not a noun: what the operation hangs on."""
 _MOST: Final = 10 * 1024 * 1024
+_UNSIGNED: Final = ("NONE", "CUSTOM")
+"""Methods that want no signature; an authorizer is asked about whoever comes."""
 _OPEN: Final = Attached(
     Document.parse(
         {
@@ -116,17 +118,17 @@ def _this(asked: Asked) -> Iterable[str]:
     given = asked.input
     api = _api(asked.view, given["ApiId"])
     if api is None:
-        raise _forbidden()
+        raise _unknown()
     path, method = "/".join(part for part in given["Path"].split("/") if part), given.get("Method") or "GET"
     if asked.call.caller.kind == "Anonymous":
         found = match(asked.view, given["ApiId"], given["Stage"], method, path)
-        if found is None or found.method["authorizationType"] != "NONE":
+        if found is None or found.method["authorizationType"] not in _UNSIGNED:
             raise _unknown()
     arn = execute_arn(api, f"{given['Stage']}/{method}/{path}")
     try:
         Arn.parse(arn)
     except ValueError:  # it would be nobody's
-        raise _forbidden() from None
+        raise _unknown() from None
     return (arn,)
 
 
@@ -138,11 +140,12 @@ def facts(view: View, arn: Arn, _: str) -> Facts | None:
         return None
     found = match(view, parts[0], parts[1], parts[2], parts[3] if len(parts) > 3 else "")
     policy = policy_of(api)
-    if policy is None and found is not None and found.method["authorizationType"] == "NONE":
+    if policy is None and found is not None and found.method["authorizationType"] in _UNSIGNED:
         private = api.doc["endpoint"]["types"] == ["PRIVATE"]  # it has to have a policy
         policy = None if private else _OPEN
     text, principals = api.doc.get("_policy", ""), api.doc.get("_principals", {})
-    return Facts(api.account, policy=policy, type="RestApi", text=text, principals=principals)
+    # Whoever guesses ids learns nothing: of an API that they may not call they are told what they are told of none.
+    return Facts(api.account, policy=policy, type="RestApi", text=text, principals=principals, hidden=_unknown())
 
 
 _UNANSWERED: Final[set[asyncio.Task[Output]]] = set()
@@ -164,7 +167,7 @@ async def _call(a: Authorised, _: Output) -> Output:
     began = time.monotonic()
     about = _about(a, found)
     wait = int(found.method["methodIntegration"]["timeoutInMillis"]) / 1000
-    asked = asyncio.create_task(behind.ask(a, found, about))
+    asked = asyncio.create_task(_answer(a, found, about))
     _UNANSWERED.add(asked)
     asked.add_done_callback(_over)
     # What stands behind is not stopped when nobody waits for it any more, as on AWS.
@@ -175,6 +178,18 @@ async def _call(a: Authorised, _: Output) -> Output:
         output = behind.error(unanswered.status, unanswered.message)
     await _log(a, found, about, output, began)
     return output
+
+
+async def _answer(a: Authorised, found: Matched, about: dict[str, str]) -> Output:
+    """Who may call, what the request is to have, and what stands behind it, in this order; raises Unanswered."""
+    deployment: Row = a.staged["deployment"]
+    if found.method["authorizationType"] == "CUSTOM":
+        event = behind.event_of(a, found, about)
+        a.staged["authorizer"] = await authorizer.authorised(a, found, deployment, about, event)
+    wrong = model.fault(found.method, deployment.doc, a.input, found.variables)
+    if wrong:
+        raise behind.Unanswered(400, wrong)
+    return await behind.ask(a, found, about)
 
 
 def _about(a: Authorised, found: Matched) -> dict[str, str]:
@@ -231,4 +246,7 @@ def invoke(a: Authorised, view: View) -> Output:
     if len(given.get("Body") or b"") > _MOST:
         raise Refused("RequestTooLargeException", "Request Too Long", 413)
     a.staged["matched"] = found
+    a.staged["deployment"] = view.get(
+        DEPLOYMENT, api.account, api.region, f"{api.name}/{found.stage.doc['deploymentId']}"
+    )
     return {}

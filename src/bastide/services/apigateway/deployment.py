@@ -12,17 +12,21 @@ from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.apigateway.access_log import checked
 from bastide.services.apigateway.noun import (
+    AUTHORIZER,
     DEPLOYMENT,
+    MODEL,
     MOST,
     RESOURCE,
     REST_API,
     STAGE,
+    VALIDATOR,
     absent,
     api,
     ask,
     bad,
     new,
     paged,
+    parts,
     patched,
     unsupported,
 )
@@ -73,7 +77,12 @@ def create(a: Authorised, tx: Transaction) -> Output:
         raise bad("The REST API doesn't contain any methods")
     if not all("methodIntegration" in one for one in methods):
         raise bad("No integration defined for method")
-    doc = {"description": given.get("description"), "resources": resources}
+    doc = {
+        "description": given.get("description"), "resources": resources,
+        "models": {one.name.partition("/")[2]: one.doc["schema"] for one in parts(tx, row, MODEL)},
+        "validators": {one.name.partition("/")[2]: one.doc for one in parts(tx, row, VALIDATOR)},
+        "authorizers": {one.name.partition("/")[2]: one.doc for one in parts(tx, row, AUTHORIZER)},
+    }  # fmt: skip
     made = Row(DEPLOYMENT, a.account, a.region, f"{row.name}/{new(6)}", doc)
     tx.insert(made, event=a.operation.name, request_id=a.request.id)
     made.created = tx.now

@@ -12,14 +12,30 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Output
+from bastide.services.apigateway.authorizer import MOST as MOST_AUTHORIZERS
+from bastide.services.apigateway.authorizer import authorizer_of
 from bastide.services.apigateway.method import (
     integration_of,
     integration_response_of,
     method_of,
     response_of,
 )
-from bastide.services.apigateway.noun import GATEWAY, MOST, RESOURCE, REST_API, api, ask, bad
-from bastide.services.apigateway.openapi import Plan, plan
+from bastide.services.apigateway.model import model_of, validator_of
+from bastide.services.apigateway.noun import (
+    AUTHORIZER,
+    GATEWAY,
+    MODEL,
+    MOST,
+    RESOURCE,
+    REST_API,
+    VALIDATOR,
+    api,
+    ask,
+    bad,
+    new,
+    parts,
+)
+from bastide.services.apigateway.openapi import MODELS, Plan, plan
 from bastide.services.apigateway.rest_api import checked_policy, child, endpoint_of, made, shown
 from bastide.store import Row, Transaction
 
@@ -100,12 +116,54 @@ def _apply(a: Authorised, tx: Transaction, row: Row, found: Plan, *, overwrite: 
         doc["endpoint"] = endpoint_of(found.endpoint)
     if found.policy:  # who may call stays as it is, unless the document says otherwise
         checked_policy(row, tx, found.policy)
-    _resources(a, tx, row, found, overwrite)
+    _resources(a, tx, row, found, overwrite, _parts(a, tx, row, found, overwrite))
     REST_API.change(tx, row, a.operation.name, a.request.id)
 
 
-def _method(a: Authorised, given: Doc) -> Doc:
-    """A method of a plan as an API keeps it."""
+def _parts(a: Authorised, tx: Transaction, row: Row, found: Plan, overwrite: bool) -> dict[str, dict[str, str]]:
+    """Models, validators and authorizers; the ids of the latter two by their names."""
+    if found.answers:
+        raise bad(
+            "x-amazon-apigateway-gateway-responses is not supported by Bastide yet: its own errors are as they are."
+        )
+    ids: dict[str, dict[str, str]] = {}
+    for kind, wanted, read in (
+        (MODEL, found.models, model_of),
+        (VALIDATOR, found.validators, validator_of),
+        (AUTHORIZER, found.authorizers, lambda one: authorizer_of(one, a.region)),
+    ):
+        held = {one.doc.get("name") or one.name.partition("/")[2]: one for one in parts(tx, row, kind)}
+        if overwrite:
+            for name in [one for one in held if one not in wanted]:
+                tx.delete(held.pop(name), event=a.operation.name, request_id=a.request.id)
+        if len({*held, *wanted}) > (MOST if kind != AUTHORIZER else MOST_AUTHORIZERS):
+            raise bad("The document has more models, validators or authorizers than an API may have.")
+        for name, given in wanted.items():
+            doc = read({**given, **({"schema": _own(row, given["schema"])} if kind == MODEL else {})})
+            there = held.get(name)
+            if there is not None:
+                there.doc = doc
+                tx.update(there, event=a.operation.name, request_id=a.request.id)
+                continue
+            id = name if kind == MODEL else new(6)
+            held[name] = Row(kind, a.account, a.region, f"{row.name}/{id}", doc)
+            tx.insert(held[name], event=a.operation.name, request_id=a.request.id)
+        ids[kind] = {name: one.name.partition("/")[2] for name, one in held.items()}
+    return ids
+
+
+def _own(row: Row, schema: str) -> str:
+    """A schema whose references lead to the API's own models."""
+    return schema.replace(f"{MODELS}/", f"https://apigateway.amazonaws.com/restapis/{row.name}/models/")
+
+
+def _method(a: Authorised, given: Doc, ids: Mapping[str, Mapping[str, str]]) -> Doc:
+    """A method of a plan as an API keeps it. ids: of validators and authorizers, by name."""
+    given = dict(given)
+    if given.get("validator"):
+        given["requestValidatorId"] = ids[VALIDATOR][given["validator"]]
+    if given.get("authorizer"):
+        given["authorizerId"], given["authorizationScopes"] = ids[AUTHORIZER][given["authorizer"]], given["scopes"]
     held = method_of(given)
     for one in given["responses"]:
         held["methodResponses"][one["statusCode"]] = response_of(one)
@@ -121,7 +179,9 @@ def _method(a: Authorised, given: Doc) -> Doc:
     return held
 
 
-def _resources(a: Authorised, tx: Transaction, row: Row, found: Plan, overwrite: bool) -> None:
+def _resources(
+    a: Authorised, tx: Transaction, row: Row, found: Plan, overwrite: bool, ids: Mapping[str, Mapping[str, str]]
+) -> None:
     rows = {one.doc["path"]: one for one in tx.scan(RESOURCE, a.account, a.region, prefix=f"{row.name}/", limit=MOST)}
     if overwrite:
         wanted = {"/"}
@@ -141,7 +201,7 @@ def _resources(a: Authorised, tx: Transaction, row: Row, found: Plan, overwrite:
             here = rows[below]
         for verb, given in methods.items():
             try:
-                here.doc["methods"][verb] = _method(a, given)
+                here.doc["methods"][verb] = _method(a, given, ids)
             except Refused as refused:
                 raise Refused(refused.code, f"{verb} {path}: {refused.message}", refused.status) from None
     for one in rows.values():

@@ -6,13 +6,25 @@ would reach nothing, and is refused. Source: Amazon API Gateway REST API referen
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from bastide.kernel import Ask, Authorised, Output, each, member
 from bastide.protocol.patterns import strangers
-from bastide.services.apigateway.noun import GATEWAY, REST_API, absent, ask, bad, resource, unsupported
+from bastide.services.apigateway.noun import (
+    AUTHORIZER,
+    GATEWAY,
+    MODEL,
+    REST_API,
+    VALIDATOR,
+    absent,
+    ask,
+    bad,
+    resource,
+    unsupported,
+)
 from bastide.store import Row, Transaction, View
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "ANY")
@@ -23,6 +35,7 @@ ENDPOINT: Final = re.compile(r"arn:aws:apigateway:([a-z0-9-]+):runtime\.sagemake
 _WHOLE: Final = ("$input.json('$')", '$input.json("$")', "$input.body")
 """Mapping templates that change nothing; there is no language for others here."""
 _SOURCE: Final = re.compile(r"'[^']*'|method\.request\.(header|querystring|path)\.[A-Za-z0-9_.:-]+")
+_PARAMETER: Final = re.compile(r"method\.request\.(header|querystring|path)\.[^\s.][^\s]{0,255}")
 _TARGET: Final = re.compile(r"integration\.request\.(header|path)\.[A-Za-z0-9_.:-]+")
 _ANSWER: Final = re.compile(r"'[^']*'|integration\.response\.header\.[A-Za-z0-9-]+")
 _HEADER: Final = re.compile(r"method\.response\.header\.[A-Za-z0-9-]+")
@@ -55,6 +68,7 @@ _REQUEST: Final = {
 @REST_API.operation("PutMethod", asks=ask("PUT", _PATH, _REQUEST))
 def put(a: Authorised, tx: Transaction) -> Output:
     row, found = resource(a, tx), method_of(a.input)
+    _checked_parts(a, tx, found)
     row.doc["methods"][a.input["httpMethod"]] = found
     _save(a, tx, row)
     return found
@@ -64,16 +78,40 @@ def method_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """A method as it is kept; raises BadRequestException."""
     if given["httpMethod"] not in METHODS:
         raise bad(f"httpMethod is one of {', '.join(METHODS)}.")
-    if given["authorizationType"] not in ("NONE", "AWS_IAM"):
-        raise bad("authorizationType is NONE or AWS_IAM: there are no authorizers and user pools in Bastide yet.")
-    unsupported(given, "authorizerId", "apiKeyRequired", "requestModels", "requestValidatorId", "authorizationScopes")
+    if given["authorizationType"] not in ("NONE", "AWS_IAM", "CUSTOM"):
+        raise bad("authorizationType is NONE, AWS_IAM or CUSTOM: there are no user pools in Bastide.")
+    if (given["authorizationType"] == "CUSTOM") != bool(given.get("authorizerId")):
+        raise bad(
+            "Invalid authorizer ID specified. An authorizerId is for the authorizationType CUSTOM, which needs one."
+        )
+    unsupported(given, "apiKeyRequired", "authorizationScopes")
     found: dict[str, Any] = {
         "httpMethod": given["httpMethod"], "authorizationType": given["authorizationType"], "apiKeyRequired": False,
         "requestParameters": dict(given.get("requestParameters") or {}), "methodResponses": {},
     }  # fmt: skip
     if given.get("operationName"):
         found["operationName"] = given["operationName"]
+    for name in ("authorizerId", "requestValidatorId", "requestModels"):
+        if given.get(name):
+            found[name] = dict(given[name]) if name == "requestModels" else given[name]
+    parameters = found["requestParameters"]
+    if any(not _PARAMETER.fullmatch(one) for one in parameters):
+        raise bad(
+            "requestParameters are method.request.header.NAME, .querystring.NAME or .path.NAME, and true or false."
+        )
     return found
+
+
+def _checked_parts(a: Authorised, view: View, method: Mapping[str, Any]) -> None:
+    """Raises BadRequestException where what a method names is not there."""
+    for kind, names, what in (
+        (AUTHORIZER, [method.get("authorizerId")], "authorizer"),
+        (VALIDATOR, [method.get("requestValidatorId")], "request validator"),
+        (MODEL, list((method.get("requestModels") or {}).values()), "model"),
+    ):
+        for name in names:
+            if name and view.get(kind, a.account, a.region, f"{a.input['restApiId']}/{name}") is None:
+                raise bad(f"Invalid {what} identifier specified: {str(name)[:64]}")
 
 
 @REST_API.reads("GetMethod", asks=ask("GET", _PATH))
@@ -133,9 +171,11 @@ def delete_response(a: Authorised, tx: Transaction) -> Output:
 def _behind(given: Mapping[str, Any], region: str) -> None:
     """Raises BadRequestException for what would reach nothing."""
     type, uri = given["type"], str(given.get("uri") or "")
+    if type == "MOCK":
+        return
     found = {"AWS_PROXY": LAMBDA, "AWS": ENDPOINT}.get(type)
     if found is None:
-        raise bad(f"Integrations of type {type} are not supported by Bastide: AWS_PROXY and AWS are.")
+        raise bad(f"Integrations of type {type} are not supported by Bastide: AWS_PROXY, AWS and MOCK are.")
     match = found.fullmatch(uri)
     if match is None or match[1] != region:
         wanted = (
@@ -152,8 +192,13 @@ def _behind(given: Mapping[str, Any], region: str) -> None:
         raise bad("credentials is the ARN of a role.")
 
 
-def _templates(given: Mapping[str, Any], name: str) -> dict[str, str]:
+def _templates(given: Mapping[str, Any], name: str, *, mock: bool = False) -> dict[str, str]:
+    """Mapping templates as they are kept. mock: texts that are told as they stand."""
     found = dict(given.get(name) or {})
+    if mock:
+        if any("$" in str(one) or "#" in str(one) for one in found.values()):
+            raise bad(f"{name}: Bastide has no mapping language; of a mock a template is a text without $ and #.")
+        return found
     if any(str(one).strip() not in ("", *_WHOLE) for one in found.values()):
         raise bad(f"{name}: Bastide has no mapping language; {_WHOLE[0]} and $input.body pass a body on as it is.")
     return found
@@ -199,14 +244,33 @@ def integration_of(given: Mapping[str, Any], region: str) -> dict[str, Any]:
     wait = given.get("timeoutInMillis") or _LONGEST
     if not 50 <= wait <= _LONGEST:
         raise bad("timeoutInMillis is 50 to 29000.")
+    mock = given["type"] == "MOCK"
     found: dict[str, Any] = {
-        "type": given["type"], "httpMethod": "POST", "uri": given["uri"], "requestParameters": parameters,
-        "requestTemplates": _templates(given, "requestTemplates"), "timeoutInMillis": wait,
+        "type": given["type"], "requestParameters": parameters,
+        "requestTemplates": _templates(given, "requestTemplates", mock=mock), "timeoutInMillis": wait,
         "passthroughBehavior": given.get("passthroughBehavior") or "WHEN_NO_MATCH", "integrationResponses": {},
     }  # fmt: skip
-    if given.get("credentials"):
-        found["credentials"] = given["credentials"]
+    if not mock:
+        return {**found, "httpMethod": "POST", "uri": given["uri"], **_lent(given)}
+    if parameters or given.get("credentials"):
+        raise bad("A mock has no requestParameters and no credentials: nothing is asked.")
+    for text in found["requestTemplates"].values():
+        if mocked(text) is None:
+            raise bad('A mock\'s request template is {"statusCode": NUMBER}.')
     return found
+
+
+def mocked(template: str) -> int | None:
+    """The status that a mock's template says, None if it says none."""
+    try:
+        status = json.loads(template)["statusCode"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return status if isinstance(status, int) and 100 <= status <= 599 else None
+
+
+def _lent(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"credentials": given["credentials"]} if given.get("credentials") else {}
 
 
 def _integration(a: Authorised, view: View) -> tuple[Row, dict[str, Any], dict[str, Any]]:
@@ -260,7 +324,7 @@ def integration_response_of(
             )
     return {
         "statusCode": code, "responseParameters": parameters,
-        "responseTemplates": _templates(given, "responseTemplates"),
+        "responseTemplates": _templates(given, "responseTemplates", mock=integration["type"] == "MOCK"),
         **({"selectionPattern": pattern} if pattern else {}),
     }  # fmt: skip
 

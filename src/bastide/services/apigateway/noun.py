@@ -33,6 +33,12 @@ DEPLOYMENT: Final = "apigateway:Deployment"
 """``API/DEPLOYMENT``: the resources as they were."""
 STAGE: Final = "apigateway:Stage"
 """``API/STAGE``."""
+MODEL: Final = "apigateway:Model"
+"""``API/NAME``: what a body is to be, a JSON schema."""
+VALIDATOR: Final = "apigateway:RequestValidator"
+"""``API/VALIDATOR``: what is checked of a request."""
+AUTHORIZER: Final = "apigateway:Authorizer"
+"""``API/AUTHORIZER``: the function that says who may call."""
 ACCOUNT: Final = "apigateway:Account"
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 MOST: Final = 300
@@ -75,6 +81,19 @@ def resource(a: Authorised, view: View, id: str = "") -> Row:
     return row
 
 
+def part(a: Authorised, view: View, kind: str, member: str, what: str) -> Row:
+    """Something of an API that a call names by a member; raises NotFoundException."""
+    row = view.get(kind, a.account, a.region, f"{api(a, view).name}/{a.input[member]}")
+    if row is None:
+        raise absent(what)
+    return row
+
+
+def parts(view: View, row: Row, kind: str) -> list[Row]:
+    """All of a kind that an API has."""
+    return view.scan(kind, row.account, row.region, prefix=f"{row.name}/", limit=MOST)
+
+
 # -- questions ---------------------------------------------------------------------------------------------------------
 
 
@@ -107,7 +126,7 @@ def facts(view: View, arn: Arn, _: str) -> Facts | None:
     row = REST_API.get(view, known.doc["account"], known.doc["region"], parts[2])
     if len(parts) == 5 and parts[3] == "stages":
         row = view.get(STAGE, known.doc["account"], known.doc["region"], f"{parts[2]}/{parts[4]}") or row
-    return Facts(known.doc["account"], row.tags if row is not None else {}, type=REST_API.name)
+    return Facts(known.doc["account"], row.tags if row is not None else {}, type=REST_API.name, own=True)
 
 
 def execute_arn(row: Row, rest: str) -> str:

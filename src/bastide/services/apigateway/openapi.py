@@ -44,6 +44,8 @@ _REFUSED: Final = {
     f"{_OURS}security-policy": "the listener's is TLS 1.2 for all",
     f"{_OURS}endpoint-access-mode": "there is one only",
 }
+MODELS: Final = "https://apigateway.amazonaws.com/restapis/-/models"
+"""What schemas of a plan refer to each other by, until the API has its id."""
 Doc = dict[str, Any]
 
 
@@ -282,10 +284,19 @@ class _Reading:
             self.plan.warnings.append(f"The model {name[:64]} is called {clean}: names have letters and digits.")
             name = clean
         self.plan.models[name] = {
-            "name": name, "contentType": "application/json", "schema": orjson.dumps(_mapping(schema, name)).decode(),
+            "name": name, "contentType": "application/json", "schema": self._schema(_mapping(schema, name)),
             "description": str(_mapping(schema, name).get("description") or "")[:1024],
         }  # fmt: skip
         return name
+
+    def _schema(self, schema: Doc) -> str:
+        """A schema's text, which refers to models by their addresses."""
+        text = orjson.dumps(schema).decode()
+
+        def model(found: re.Match[str]) -> str:
+            return f'"$ref":"{MODELS}/{re.sub(r"[^A-Za-z0-9]", "", found[1])[:128]}"'
+
+        return re.sub(r'"\$ref":"#/(?:definitions|components/schemas)/([^"/]+)"', model, text)
 
     # -- methods -----------------------------------------------------------------------------------------------------------
 

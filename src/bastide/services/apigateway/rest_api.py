@@ -16,13 +16,16 @@ from bastide.kernel import Ask, Authorised, Output, each, principals
 from bastide.policy import Document, Form
 from bastide.services.apigateway.noun import (
     ACCOUNT,
+    AUTHORIZER,
     DEPLOYMENT,
     GATEWAY,
     INDEX,
+    MODEL,
     MOST,
     RESOURCE,
     REST_API,
     STAGE,
+    VALIDATOR,
     absent,
     api,
     ask,
@@ -187,7 +190,7 @@ def update(a: Authorised, tx: Transaction) -> Output:
 @REST_API.operation("DeleteRestApi", asks=ask("DELETE", "/restapis/{restApiId}"))
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = api(a, tx)
-    for kind in (STAGE, DEPLOYMENT, RESOURCE):
+    for kind in (STAGE, DEPLOYMENT, RESOURCE, MODEL, VALIDATOR, AUTHORIZER):
         while rows := tx.scan(kind, a.account, a.region, prefix=f"{row.name}/", limit=MOST):
             for one in rows:
                 tx.delete(one, event=a.operation.name, request_id=a.request.id)

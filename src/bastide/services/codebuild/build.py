@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from bastide.domain import Refused, new_id
-from bastide.kernel import Ask, Authorised, Output, anything, once
+from bastide.kernel import Ask, Asked, Authorised, Output, anything, once
 from bastide.services.codebuild import checking, conditions, network, record
 from bastide.services.codebuild.noun import (
     BUILD,
     BUILD_OF,
+    PRINCIPAL,
     PROJECT,
     arn_name,
     ask,
@@ -206,7 +207,31 @@ def start(a: Authorised, tx: Transaction) -> Output:
     return once(a, tx, a.input.get("idempotencyToken"), make, code="InvalidInputException")
 
 
-@BUILD.operation("RetryBuild", asks=[ask("RetryBuild", projects_of_builds("id"))])
+def _other_role(asked: Asked) -> list[str]:
+    """The role of the build that is tried again, if it is not the project's own: whoever tries again passes it anew."""
+    try:
+        name = build_name(str(asked.input.get("id") or ""), asked.call.account, asked.call.region)
+    except Refused:
+        return []  # the handler says what is wrong with it
+    held = BUILD.get(asked.view, asked.call.account, asked.call.region, name)
+    if held is None:
+        return []
+    project = PROJECT.get(asked.view, asked.call.account, asked.call.region, held.doc["projectName"])
+    role = str(held.doc["serviceRole"])
+    return [] if project is not None and project.doc["serviceRole"] == role else [role]
+
+
+_PASSING_AGAIN: Final = Ask(
+    "iam:PassRole",
+    _other_role,
+    given={
+        "iam:PassedToService": lambda _: PRINCIPAL,
+        "iam:AssociatedResourceArn": lambda asked: next(iter(projects_of_builds("id")(asked)), None),
+    },
+)
+
+
+@BUILD.operation("RetryBuild", asks=[ask("RetryBuild", projects_of_builds("id")), _PASSING_AGAIN])
 def retry(a: Authorised, tx: Transaction) -> Output:
     if not a.input.get("id"):
         raise invalid("Invalid build ID: id is needed.")

@@ -87,6 +87,10 @@ async def _pull(a: Authorised) -> Output:
         return archive
     stack = contextlib.AsyncExitStack()
     try:
+        try:
+            await stack.enter_async_context(a.engine(git.Git).turn(a.account))
+        except git.Busy as busy:
+            raise Refused("ThrottlingException", f"Try again in a moment: this platform serves {busy}.", 429) from None
         here = await stack.enter_async_context(opened(a, lambda view: named(a, view)))
         with a.calls.store.reading() as view:
             row = named(a, view)

@@ -13,8 +13,8 @@ from bastide.services.ecr import policy as _policy  # declares the policies of r
 from bastide.services.ecr import sbom
 from bastide.services.ecr.examine import examine
 from bastide.services.ecr.layer import PART_BYTES, Downloads, bucket
+from bastide.services.ecr.registry_policy import REGISTRY
 from bastide.services.ecr.repository import IMAGE, LAYER, PREVIEW, REPOSITORY, SCAN, TAG, UPLOAD, facts, holders
-from bastide.services.ecr.scanning import REGISTRY
 from bastide.services.ecr.token import TOKEN, caller_of
 from bastide.services.ecr.upkeep import Upkeep
 from bastide.store import View

@@ -15,6 +15,8 @@ from bastide.store import Row, Transaction, View
 
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _MOST_TAGS: Final = 1000
+_MOST_IMAGES: Final = 20_000
+"""Of a repository. Source: Amazon ECR User Guide, "Amazon ECR service quotas"."""
 _MOST_AT_ONCE: Final = 1000
 _GRACE: Final = 24 * 3600 * MICROS
 
@@ -79,6 +81,12 @@ def put(a: Authorised, tx: Transaction) -> Output:
             "because the tag is immutable.",
         )
     if image is None:
+        if len(rows_of(tx, IMAGE, repository)) >= _MOST_IMAGES:
+            raise _refused(
+                "LimitExceededException",
+                f"The repository with name '{repository.name}' in the registry with id '{repository.account}' already has "
+                f"the maximum allowed number of images which is '{_MOST_IMAGES}'. Delete some, or let a lifecycle policy.",
+            )
         doc: dict[str, Any] = {
             "manifest": text,
             "media": read.media,

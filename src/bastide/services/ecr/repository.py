@@ -10,7 +10,7 @@ from bastide.domain import Arn, Refused, tag_list, tag_map
 from bastide.kernel import Ask, Asked, Authorised, Facts, Kind, Output, pages
 from bastide.kernel.address import Address
 from bastide.policy import Attached, Document, Form
-from bastide.services.ecr import sealing
+from bastide.services.ecr import registry_policy, sealing
 from bastide.store import Row, Transaction, View
 
 REPOSITORY: Final = Kind("Repository", service="ecr", arn="repository/{}", named_by="repositoryName")
@@ -95,17 +95,19 @@ def arn_of(row: Row) -> str:
 
 
 def facts(view: View, where: Arn, _: str) -> Facts | None:
-    """Whose a repository is, its tags and its policy."""
+    """Whose a repository is, also one that is not there yet, its tags, and what its policy and its registry's say."""
     if where.type != "repository":
         return None
     row = REPOSITORY.get(view, where.account, where.region, where.resource.removeprefix("repository/"))
-    if row is None:
-        return Facts(where.account, type="Repository")
-    text = str(row.doc.get("policy") or "")
-    policy = Attached(Document.parse_cached(text, Form.RESOURCE), f"policy of {where}") if text else None
+    above = registry_policy.policy(view, where.account, where.region)
+    own, doc = row.doc if row is not None else {}, above.doc if above is not None else {}
+    text = registry_policy.together(str(own.get("policy") or ""), str(doc.get("policy") or ""))
+    named = f"policies of the registry and of {where}" if doc else f"policy of {where}"
+    policy = Attached(Document.parse_cached(text, Form.RESOURCE), named) if text else None
     return Facts(
-        where.account, row.tags, policy, type="Repository", text=text, principals=row.doc.get("principals", {})
-    )
+        where.account, row.tags if row is not None else {}, policy, type="Repository", text=text,
+        principals={**doc.get("principals", {}), **own.get("principals", {})},
+    )  # fmt: skip
 
 
 # -- making --------------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
-from bastide.kernel import Ask, Authorised, Kind, Output, anything, pages
+from bastide.kernel import Ask, Authorised, Output, anything, pages
 from bastide.kernel.happened import tell
+from bastide.services.ecr.registry_policy import REGISTRY
 from bastide.services.ecr.repository import (
     DUE,
     IMAGE,
@@ -31,8 +32,6 @@ from bastide.services.ecr.repository import (
 )
 from bastide.store import Row, Transaction, View
 
-REGISTRY: Final = Kind("Registry", service="ecr", arn="registry/{}", tags=False)
-"""Rows ``scanning``: how the registry of an account and region scans."""
 _DAY: Final = 24 * 3600 * MICROS
 _IMAGES: Final = (
     "application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json",

@@ -28,6 +28,9 @@ from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.model_card import MODEL_CARD
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
+from bastide.services.sagemaker.monitoring_definition import DEFINITIONS
+from bastide.services.sagemaker.monitoring_flow import MonitoringFlow, Monitors
+from bastide.services.sagemaker.monitoring_schedule import MONITORING_SCHEDULE
 from bastide.services.sagemaker.notebook_host import Notebooks
 from bastide.services.sagemaker.notebook_host import events as notebook_events
 from bastide.services.sagemaker.notebook_instance import NOTEBOOK
@@ -54,7 +57,18 @@ from bastide.services.sagemaker.tuning_trial import OVER
 from bastide.services.sagemaker.warm_pool import WarmPools, available
 from bastide.store import View
 
-__all__ = ["METRICS", "SERVICE", "Capture", "Notebooks", "Trackers", "flows", "notebook_url", "recover", "subscribe"]
+__all__ = [
+    "METRICS",
+    "SERVICE",
+    "Capture",
+    "Monitors",
+    "Notebooks",
+    "Trackers",
+    "flows",
+    "notebook_url",
+    "recover",
+    "subscribe",
+]
 
 _POOL_EVENTS = ("UpdateTrainingJob", "WarmPoolReused", "WarmPoolTerminated")
 _ENDPOINT_EVENTS = ("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "DeleteEndpoint")
@@ -68,6 +82,9 @@ def _facts(view: View, arn: Arn, action: str) -> Facts | None:
     if action in ("sagemaker:CreateTrainingJob", "sagemaker:StopTrainingJob"):
         found = TRAINING_JOB.facts(view, arn) if arn.resource.startswith(TRAINING_JOB.type) else None
         return None if found is None else replace(found, policy=_TUNERS)
+    if action == "sagemaker:CreateProcessingJob" and arn.resource.startswith(PROCESSING_JOB.type):
+        found = PROCESSING_JOB.facts(view, arn)
+        return None if found is None else replace(found, policy=_MONITORS)
     return None
 
 
@@ -92,6 +109,26 @@ _TUNERS = Attached(
 )
 """SageMaker makes and stops the training jobs of tuning jobs by itself: whoever made the tuning job was asked for them, and
 for the role that they get. Nobody but the platform itself acts as this service."""
+_MONITORS = Attached(
+    Document.parse(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "MonitoringSchedules",
+                    "Effect": "Allow",
+                    "Principal": {"Service": SAGEMAKER},
+                    "Action": "sagemaker:CreateProcessingJob",
+                    "Resource": "*",
+                    "Condition": {"ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:*:*:monitoring-schedule/*"}},
+                }
+            ],
+        },
+        Form.RESOURCE,
+    ),
+    "the trust of processing jobs in monitoring schedules",
+)
+"""The same of the processing jobs of monitoring schedules."""
 
 
 SERVICE = Service(
@@ -100,6 +137,8 @@ SERVICE = Service(
         TRAINING_JOB,
         TUNING_JOB,
         PROCESSING_JOB,
+        MONITORING_SCHEDULE,
+        *DEFINITIONS.values(),
         MODEL_PACKAGE_GROUP,
         MODEL_PACKAGE,
         MODEL_CARD,
@@ -143,6 +182,7 @@ def flows(calls: Calls, *, grace_seconds: float = 120.0) -> list[Flow]:
         training.flow(),
         TuningFlow(calls, training).flow(),
         ProcessingFlow(calls, grace_seconds).flow(),
+        MonitoringFlow(calls).flow(),
         EndpointFlow(calls).flow(),
         AsyncFlow(calls).flow(),
         TransformFlow(calls).flow(),
@@ -187,6 +227,11 @@ def subscribe(outbox: Outbox, calls: Calls, workflows: Workflows) -> None:
 
     async def processing(body: dict[str, Any]) -> None:
         await job(body, "processing", "CreateProcessingJob", "StopProcessingJob")
+        if body["status"] not in ("InProgress", "Stopping"):
+            with calls.store.reading() as view:
+                row = PROCESSING_JOB.get(view, body["account"], body["region"], body["name"])
+            if row is not None and "_execution" in row.doc:
+                await workflows.signal(row.doc["_execution"], body["name"])
 
     async def transform(body: dict[str, Any]) -> None:
         await job(body, "transform", "CreateTransformJob", "StopTransformJob")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Asked, Authorised, Kind, Output, regular, tags_of
+from bastide.services.sagemaker import monitoring_execution
 from bastide.services.sagemaker.asking import tagging
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG, check_count
 from bastide.store import Row, Transaction
@@ -260,6 +261,12 @@ def _change(variant: dict[str, Any], desired: Mapping[str, Any]) -> None:
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = ENDPOINT.named(a, tx)
     settled(row)
+    if monitoring_execution.watching(tx, row.account, row.region, row.name):
+        raise Refused(
+            "ValidationException",
+            f'Cannot delete endpoint "{ENDPOINT.arn(row.account, row.region, row.name)}": monitoring schedules look at it. '
+            "Please delete them first.",
+        )
     row.status = "Deleting"
     ENDPOINT.change(tx, row, a.operation.name, a.request.id)
     return {}

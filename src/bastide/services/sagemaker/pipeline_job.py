@@ -18,6 +18,7 @@ from bastide.services.sagemaker.endpoint import ENDPOINT
 from bastide.services.sagemaker.endpoint_config import ENDPOINT_CONFIG
 from bastide.services.sagemaker.model import MODEL
 from bastide.services.sagemaker.model_package import MODEL_PACKAGE
+from bastide.services.sagemaker.pipeline_language import CHECKS
 from bastide.services.sagemaker.processing_job import PROCESSING_JOB
 from bastide.services.sagemaker.training_job import TRAINING_JOB
 from bastide.services.sagemaker.transform_job import TRANSFORM_JOB
@@ -74,6 +75,10 @@ MADE: Final[Mapping[str, Made]] = {
         PROCESSING_JOB, "ProcessingJob", "ProcessingJobName", stop="StopProcessingJob", good=("Completed",), bad=_BAD,
         recorded=True,
     ),
+    **dict.fromkeys(CHECKS, Made(
+        PROCESSING_JOB, "ProcessingJob", "ProcessingJobName", stop="StopProcessingJob", good=("Completed",), bad=_BAD,
+        recorded=True,
+    )),
     "Training": Made(
         TRAINING_JOB, "TrainingJob", "TrainingJobName", stop="StopTrainingJob", good=("Completed",), bad=_BAD,
         recorded=True,

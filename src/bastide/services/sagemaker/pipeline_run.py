@@ -17,7 +17,13 @@ import orjson
 from bastide.domain import MICROS, Refused, iso
 from bastide.engines.workflow import Run, reach
 from bastide.kernel import Calls, Output, Unforeseen
-from bastide.services.sagemaker import pipeline_callback, pipeline_events, pipeline_step, pipeline_values
+from bastide.services.sagemaker import (
+    pipeline_callback,
+    pipeline_check,
+    pipeline_events,
+    pipeline_step,
+    pipeline_values,
+)
 from bastide.services.sagemaker import pipeline_language as language
 from bastide.services.sagemaker.model_package_group import MODEL_PACKAGE_GROUP
 from bastide.services.sagemaker.pipeline_job import MADE, Made, name_for, request
@@ -265,8 +271,23 @@ class StepRun:
         asked = self.row.doc.get("_asked")
         if asked and described.get("EndpointConfigName") != asked:
             raise _Fault(f"ClientError: The endpoint {name} went back to {described.get('EndpointConfigName')}.")
+        if self.step.check is not None:
+            await self._check(described)
+            return
         await self._unexpect()
         await self._succeed(_described=_plain(properties(self.step.type), described))
+
+    async def _check(self, described: Mapping[str, Any]) -> None:
+        """The end of a step that checks, whose job is over."""
+        check, baseline = self.row.doc["_check"], self.row.doc["_baseline"]
+        found = pipeline_check.properties(self.step.type, check, baseline, described)
+        told = pipeline_check.metadata(self.step.type, check, self.row.doc["_arn"], found, described)
+        await self._unexpect()
+        if pipeline_check.violated(described) and check["FailOnViolation"]:
+            await self._move(self.row.status, Metadata=told)
+            report = told[self.step.type]["ViolationReport"]
+            raise _Fault(f"ClientError: The check found violations of its baseline, which {report} lists.")
+        await self._succeed(_described=found, Metadata=told)
 
     async def _unexpect(self) -> None:
         """Nobody is to tell the execution of what this step made any more."""
@@ -299,6 +320,8 @@ class StepRun:
             arn = name = await self._register(given)
         reach("pipeline/launch:after")
         metadata = {made.metadata: {"Arn": arn}}
+        if self.step.check is not None:
+            metadata = pipeline_check.metadata(self.step.type, self.row.doc["_check"], arn, {})
         asked = {"_asked": given["EndpointConfigName"]} if made.update else {}
         await self._move("Executing", drop=("_arguments",), _arn=arn, _made=name, Metadata=metadata, **asked)
         return True
@@ -312,9 +335,18 @@ class StepRun:
 
     async def _plan(self, made: Made) -> bool:
         """Writes down what is about to be made, and under which name; False if the step is over without."""
-        arguments = language.resolve(self.step.arguments, await self._scope())
-        if await self._found(arguments):
+        scope = await self._scope()
+        arguments = language.resolve(self.step.arguments, scope)
+        more: dict[str, Any] = {}
+        if self.step.check is not None:
+            check = pipeline_check.settled(language.resolve(self.step.check, scope), self.step.name)
+            more = {"_check": check, "_baseline": await pipeline_check.baseline(self._act, check)}
+            arguments = pipeline_check.arguments(arguments, check, more["_baseline"])
+        if await self._found({**arguments, **more}):
             return False
+        if more:
+            id = f"{self.execution.name.rpartition('/')[2]}-{self.step.name}"
+            arguments = await pipeline_check.asking(self.session, arguments, more["_check"], id)
         id = self.execution.name.rpartition("/")[2]
         name = name_for(made, id, self.step.name, arguments.get(made.named_by))
         arn = self._planned(made, name)
@@ -324,6 +356,7 @@ class StepRun:
             _name=name,
             _arguments=arguments,
             _update=bool(made.update) and self._held(made, name) is not None,
+            **more,
         )
         reach("pipeline/intend:after")
         return True

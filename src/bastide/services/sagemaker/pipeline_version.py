@@ -6,13 +6,14 @@ it runs, so that nothing changes under it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 from bastide.domain import Refused
 from bastide.kernel import Ask, Authorised, Kind, Output, pages
 from bastide.protocol import codec
+from bastide.services.sagemaker import pipeline_check
 from bastide.services.sagemaker import pipeline_language as language
 from bastide.services.sagemaker.asking import keys
 from bastide.services.sagemaker.model_package_group import who
@@ -61,12 +62,25 @@ class _Tuned:
         self.members = {**told, "TrainingJobSummaries": listed["TrainingJobSummaries"]}
 
 
+class _Checked:
+    """What a step that checks has: where baselines lie."""
+
+    type_name = "structure"
+
+    def __init__(self, files: Iterable[str]) -> None:
+        text = codec("sagemaker").operations["DescribeProcessingJob"].output_shape.members["RoleArn"]
+        self.members = {
+            f"{what}{file}": text for what in ("CalculatedBaseline", "BaselineUsedForDriftCheck") for file in files
+        }
+
+
 @lru_cache(1)
 def _shapes() -> dict[str, Any]:
     found: dict[str, Any] = {
         type: codec("sagemaker").operations[name].output_shape for type, name in _DESCRIBES.items()
     }
-    return {**found, "Tuning": _Tuned()}
+    checked = {type: _Checked(pipeline_check.files(type)) for type in language.CHECKS}
+    return {**found, "Tuning": _Tuned(), **checked}
 
 
 def properties(type: str) -> Any:

@@ -11,7 +11,7 @@ import orjson
 
 from bastide.engines.images import Environment
 from bastide.engines.workflow import Run
-from bastide.services.sagemaker import archive, digest, objects, own_image
+from bastide.services.sagemaker import archive, digest, monitoring_metrics, objects, own_image
 from bastide.services.sagemaker.channels import Source
 from bastide.services.sagemaker.host import Host
 from bastide.services.sagemaker.job_flow import JobFlow
@@ -128,6 +128,8 @@ class ProcessingFlow(JobFlow):
                 made.update(every)
             found[one["OutputName"]] = number
             found[f"{one['OutputName']} is"] = await asyncio.to_thread(digest.of_files, made.items())
+        if "MonitoringScheduleArn" in row.doc:
+            await monitoring_metrics.publish(run.held["session"], row, hosts[0].ml)
         return found
 
     def ended(self, row: Row, ml: Path, outcome: dict[str, Any]) -> None:

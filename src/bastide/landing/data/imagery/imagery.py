@@ -4,10 +4,11 @@
     imagery.py verify REPOSITORY:TAG                   the way back to a public image, of any image
 
 Where it runs it is told by variables: REGISTRY, PASSWORD; for builds FROM (what may be built on), BRANCH, COMMIT, RUN
-(of images whose stable tag moves), LINE (the stable tag), STOP_AT (severities), FOLDERS.
+(of images whose stable tag moves), LINE (the stable tag), STOP_AT (severities), SIGNING_KEY (of images that are signed).
 """
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,9 +35,10 @@ def run(*words: str) -> str:
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def ask(path: str, content: bytes | None = None, kind: str = KINDS) -> Any:
+def ask(path: str, content: bytes | None = None, kind: str = KINDS, method: str = "") -> Any:
     """The registry's answer: its headers and its bytes."""
-    request = urllib.request.Request(f"https://{REGISTRY}/v2/{path}", content, method="PUT" if content else "GET")
+    place = urllib.parse.urljoin(f"https://{REGISTRY}/v2/", path)
+    request = urllib.request.Request(place, content, method=method or ("PUT" if content else "GET"))
     request.add_header("Content-Type" if content else "Accept", kind)
     secret = base64.b64encode(f"AWS:{os.environ['PASSWORD']}".encode()).decode()
     request.add_unredirected_header("Authorization", f"Basic {secret}")  # layers may lie elsewhere
@@ -161,8 +164,42 @@ def scan(name: str) -> None:
     worst = [one for one in os.environ["STOP_AT"].split() if counts.get(one)]
     if worst:
         fail(f"{name}:{tag()} has findings of {', '.join(worst)}")
+    if os.environ.get("SIGNING_KEY"):
+        sign(name)
     if os.environ.get("LINE"):
         promote(name)
+
+
+def store(name: str, content: bytes) -> dict[str, Any]:
+    """Puts bytes beside an image; how a manifest names them."""
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    place = ask(f"{name}/blobs/uploads/", b"", method="POST")[0]["Location"]
+    ask(f"{place}{'&' if '?' in place else '?'}digest={digest}", content, "application/octet-stream")
+    return {"size": len(content), "digest": digest}
+
+
+def sign(name: str) -> None:
+    """Signs what was judged, as cosign does with a key of KMS: whoever deploys looks for it (signatures.py)."""
+    digest, told, raw = manifest(name, tag())
+    identity, image = {"docker-reference": f"{REGISTRY}/{name}"}, {"docker-manifest-digest": digest}
+    critical = {"identity": identity, "image": image, "type": "cosign container image signature"}
+    text = json.dumps({"critical": critical, "optional": None}, separators=(",", ":")).encode()
+    Path("/tmp/payload").write_bytes(text)
+    words = ["aws", "kms", "sign", "--key-id", os.environ["SIGNING_KEY"], "--message", "fileb:///tmp/payload"]
+    words += ["--signing-algorithm", "ECDSA_SHA_256", "--query", "Signature", "--output", "text"]
+    signature = {"dev.cosignproject.cosign/signature": run(*words).strip()}
+    layer = {
+        "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+        **store(name, text),
+        "annotations": signature,
+    }
+    about = {"architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}}
+    config_ = {"mediaType": "application/vnd.oci.image.config.v1+json", **store(name, json.dumps(about).encode())}
+    subject = {"mediaType": told["mediaType"], "size": len(raw), "digest": digest}
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    made = {"schemaVersion": 2, "mediaType": kind, "config": config_, "layers": [layer], "subject": subject}
+    ask(f"{name}/manifests/{digest.replace(':', '-')}.sig", json.dumps(made).encode(), kind)
+    print(f"{name}@{digest} is signed")
 
 
 def promote(name: str) -> None:

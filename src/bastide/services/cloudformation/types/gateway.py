@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -253,6 +254,70 @@ async def _delete_stage(r: Resource) -> None:
     await r.drop("DeleteStage", _stage_named(r))
 
 
+# -- what requests are to have, and who says who may call ---------------------------------------------------------------
+
+
+async def _model(r: Resource) -> None:
+    name = str(r.get("Name") or re.sub(r"[^A-Za-z0-9]", "", r.name(100)))
+    schema = r.get("Schema")
+    asked = {
+        **r.only("RestApiId", "Description"),
+        "name": name,
+        "contentType": r.get("ContentType") or "application/json",
+    }
+    await r.do("CreateModel", {**asked, "schema": document(schema) if schema else "{}"}, key="create")
+    r.thing.physical = name
+
+
+async def _update_model(r: Resource) -> None:
+    patches = [_replace("/description", r.get("Description")), _replace("/schema", document(r.get("Schema") or {}))]
+    asked = {"restApiId": r.get("RestApiId"), "modelName": r.physical, "patchOperations": patches}
+    await r.do("UpdateModel", asked, key=f"update/{r.run}"[:60])
+
+
+async def _delete_model(r: Resource) -> None:
+    await r.drop("DeleteModel", {"restApiId": r.get("RestApiId"), "modelName": r.physical})
+
+
+async def _validator(r: Resource) -> None:
+    made = await r.do("CreateRequestValidator", r.properties, key="create")
+    r.thing.physical = made["id"]
+    r.thing.attributes = {"RequestValidatorId": made["id"]}
+
+
+async def _update_validator(r: Resource) -> None:
+    names = ("ValidateRequestBody", "ValidateRequestParameters")
+    patches = [_replace(f"/{name[0].lower()}{name[1:]}", _truth(r.get(name))) for name in names]
+    asked = {"restApiId": r.get("RestApiId"), "requestValidatorId": r.physical, "patchOperations": patches}
+    await r.do("UpdateRequestValidator", asked, key=f"update/{r.run}"[:60])
+
+
+async def _delete_validator(r: Resource) -> None:
+    await r.drop("DeleteRequestValidator", {"restApiId": r.get("RestApiId"), "requestValidatorId": r.physical})
+
+
+_AUTHORIZER: Final = (
+    "Name", "Type", "AuthType", "AuthorizerUri", "AuthorizerCredentials", "IdentitySource", "IdentityValidationExpression",
+    "AuthorizerResultTtlInSeconds",
+)  # fmt: skip
+
+
+async def _authorizer(r: Resource) -> None:
+    made = await r.do("CreateAuthorizer", r.properties, key="create")
+    r.thing.physical = made["id"]
+    r.thing.attributes = {"AuthorizerId": made["id"]}
+
+
+async def _update_authorizer(r: Resource) -> None:
+    patches = [_replace(f"/{name[0].lower()}{name[1:]}", r.get(name)) for name in _AUTHORIZER if r.changed(name)]
+    asked = {"restApiId": r.get("RestApiId"), "authorizerId": r.physical, "patchOperations": patches}
+    await r.do("UpdateAuthorizer", asked, key=f"update/{r.run}"[:60])
+
+
+async def _delete_authorizer(r: Resource) -> None:
+    await r.drop("DeleteAuthorizer", {"restApiId": r.get("RestApiId"), "authorizerId": r.physical})
+
+
 # -- the account -------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +347,11 @@ TYPES: Final = (
           "DeleteStage"),
     _type("Stage", _stage, _delete_stage, _update_stage, "CreateStage", "UpdateStage", "DeleteStage", "TagResource",
           "UntagResource"),
+    _type("Model", _model, _delete_model, _update_model, "CreateModel", "UpdateModel", "DeleteModel"),
+    _type("RequestValidator", _validator, _delete_validator, _update_validator, "CreateRequestValidator",
+          "UpdateRequestValidator", "DeleteRequestValidator"),
+    _type("Authorizer", _authorizer, _delete_authorizer, _update_authorizer, "CreateAuthorizer", "UpdateAuthorizer",
+          "DeleteAuthorizer"),
     _type("Account", _account, _keep_account, _account, "UpdateAccount"),
 )  # fmt: skip
 """The types of API Gateway."""

@@ -51,6 +51,8 @@ async def function(work: Work) -> str:
     await work.note(external={"id": external})
     if told["failed"]:
         raise ActionFailed(told["type"], told["message"])
+    for one in work.declared["inputArtifacts"]:
+        await work.verify(one["name"])  # it read them by itself: what it says counts if they are still what they were
     for one in work.declared["outputArtifacts"]:
         await work.adopt(one["name"])
     work.publish(**(told.get("outputs") or {}))
@@ -110,7 +112,7 @@ async def data(work: Work, job: dict[str, Any]) -> dict[str, Any]:
     inputs, outputs = [], []
     for one in work.declared["inputArtifacts"]:
         held = await work.verify(one["name"])
-        inputs.append(_located(one["name"], held["bucket"], held["key"]))
+        inputs.append(_located(one["name"], held["bucket"], held["key"], f"sha256:{held['sha256']}"))
     for one in work.declared["outputArtifacts"]:
         outputs.append(_located(one["name"], *await work.place_for(one["name"])))
     found: dict[str, Any] = {
@@ -126,9 +128,9 @@ async def data(work: Work, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _located(name: str, bucket: str, key: str) -> dict[str, Any]:
+def _located(name: str, bucket: str, key: str, revision: str | None = None) -> dict[str, Any]:
     where = {"type": "S3", "s3Location": {"bucketName": bucket, "objectKey": key}}
-    return {"name": name, "revision": None, "location": where}
+    return {"name": name, "revision": revision, "location": where}
 
 
 def _policy(inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> dict[str, Any]:

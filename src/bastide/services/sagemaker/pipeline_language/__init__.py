@@ -6,6 +6,7 @@ Source: SageMaker developer guide, "Pipelines"; the published JSON schema of pip
 from bastide.services.sagemaker.pipeline_language.caching import key, lifetime
 from bastide.services.sagemaker.pipeline_language.condition import holds
 from bastide.services.sagemaker.pipeline_language.definition import (
+    CHECKS,
     MOST_BYTES,
     Definition,
     Parameter,
@@ -17,6 +18,7 @@ from bastide.services.sagemaker.pipeline_language.expression import Malformed, S
 from bastide.services.sagemaker.pipeline_language.retrying import Policy, policy_for
 
 __all__ = [
+    "CHECKS",
     "MOST_BYTES",
     "Definition",
     "Malformed",

@@ -39,9 +39,11 @@ _COUNT: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Tuning": ("HyperParameterTuningJobConfig", "TrainingJobDefinition", "TrainingJobDefinitions"),
     "Transform": ("DataProcessing", "Environment", "ModelName", "TransformInput"),
-    # The guide lists none for these two, the SDK lets them be cached: all that they are given counts.
+    # The guide lists none for the first two, of checks all: whatever they are given counts.
     "Lambda": (),
     "Callback": (),
+    "QualityCheck": (),
+    "ClarifyCheck": (),
 }
 CACHEABLE: Final = frozenset(_COUNT)
 

@@ -26,10 +26,17 @@ _MOST_INTEGER: Final = 1 << 63
 _TYPES: Final = {"String": str, "Integer": int, "Float": float, "Boolean": bool}
 JOBS: Final = ("Processing", "Training", "Tuning", "Transform")
 RESOURCES: Final = ("Model", "RegisterModel", "EndpointConfig", "Endpoint")
-TYPES: Final = (*JOBS, *RESOURCES, "Condition", "Fail", "Callback", "Lambda")
+CHECKS: Final[Mapping[str, tuple[str, ...]]] = {
+    "QualityCheck": ("DATA_QUALITY", "MODEL_QUALITY"),
+    "ClarifyCheck": ("DATA_BIAS", "MODEL_BIAS", "MODEL_EXPLAINABILITY"),
+}
+"""Types of steps that check, and of what they check."""
+TYPES: Final = (*JOBS, *RESOURCES, *CHECKS, "Condition", "Fail", "Callback", "Lambda")
+_CHECK_MEMBERS: Final = (
+    "CheckType", "ModelPackageGroupName", "SkipCheck", "FailOnViolation", "RegisterNewBaseline",
+    "SuppliedBaselineStatistics", "SuppliedBaselineConstraints", "ModelName",
+)  # fmt: skip
 _LACKING: Final = {
-    "QualityCheck": "there is no image of Model Monitor yet",
-    "ClarifyCheck": "there is no image of Clarify yet",
     "EMR": "there is no EMR",
     "EMRServerless": "there is no EMR Serverless",
     "AutoML": "there is no AutoML",
@@ -99,7 +106,7 @@ class Step:
     """A step. arguments: unresolved; of a condition they are none. after: the steps that it waits for; reads: those of them
     whose results it uses. parent: the condition that it stands in, and whether among its IfSteps. keep: seconds for which
     its result may be used again, None if it is not cached. calls: the function's ARN or the queue's URL, unresolved.
-    outputs: what it returns by name, and of which type."""
+    outputs: what it returns by name, and of which type. check: what a step that checks says of that, unresolved."""
 
     name: str
     type: str
@@ -115,6 +122,7 @@ class Step:
     files: Mapping[str, PropertyFile] = field(default_factory=dict)
     calls: Any = None
     outputs: Mapping[str, str] = field(default_factory=dict)
+    check: Any = None
 
     @property
     def open(self) -> Iterator[Any]:
@@ -122,6 +130,8 @@ class Step:
         yield self.arguments
         if self.calls is not None:
             yield self.calls
+        if self.check is not None:
+            yield self.check
         if self.conditions is not None:
             yield from condition.operands(self.conditions)
 
@@ -288,6 +298,7 @@ def _step(given: Any, parent: tuple[str, bool] | None, steps: dict[str, Step]) -
         _files(given, name, type),
         _calls(given, name, type),
         _outputs(given, name, type),
+        _check(given, name, type),
     )
     if type == "Condition":
         for member, branch in (("IfSteps", True), ("ElseSteps", False)):
@@ -370,6 +381,15 @@ def _outputs(given: Mapping[str, Any], name: str, type: str) -> dict[str, str]:
         found[told] = of
     if len(found) > 50:
         raise Malformed(f"The step {name} has more than 50 OutputParameters.")
+    return found
+
+
+def _check(given: Mapping[str, Any], name: str, type: str) -> dict[str, Any] | None:
+    if type not in CHECKS:
+        return None
+    found = {member: given[member] for member in _CHECK_MEMBERS if given.get(member) is not None}
+    if found.get("CheckType") not in CHECKS[type]:
+        raise Malformed(f"The step {name} needs a CheckType out of {', '.join(CHECKS[type])}.")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -42,6 +43,18 @@ def text_of(value: Any) -> str | None:
         f"A record holds {type(value).__name__} where a plain value is expected: data has to be tabular or flat JSON. "
         "A record_preprocessor_script can make it so."
     )
+
+
+def label_of(text: str) -> str:
+    """A class as it is written most simply: 1 for 1.0, 1 and 0 for true and false."""
+    plain = text.strip("\"' \r\n")
+    if plain.lower() in ("true", "false"):
+        return "1" if plain.lower() == "true" else "0"
+    try:
+        number = float(plain)
+    except ValueError:
+        return plain
+    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else json.dumps(number)
 
 
 class Column:

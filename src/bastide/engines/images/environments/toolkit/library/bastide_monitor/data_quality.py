@@ -22,10 +22,15 @@ def run(job: Job) -> int | None:
         raise Unfit(f"categorical_drift_method is {' or '.join(METHODS)}.")
     constraints, statistics = job.document("baseline_constraints"), job.document("baseline_statistics")
     order = list(named(constraints, "constraints")) if constraints is not None else []
+    left_out = {one.strip() for one in job.given.get("exclude_features_attribute", "").split(",") if one.strip()}
     table = Table()
     for parts, count in job.dataset().pieces():
         # Columns without names are the baseline's by their places.
-        table.add({_name(name, order): values for name, values in parts.items()}, count)
+        called = {_name(name, order): values for name, values in parts.items()}
+        table.add(
+            {name: values for at, (name, values) in enumerate(called.items()) if not {name, str(at)} & left_out}, count
+        )
+    order = [name for at, name in enumerate(order) if not {name, str(at)} & left_out]
     if not table.count:
         raise Unfit("There is no data: the dataset has no records.")
     say(f"{table.count} records of {len(table.columns)} columns")
@@ -34,7 +39,8 @@ def run(job: Job) -> int | None:
     if constraints is None:
         job.measure(_measures(table, {}, {}))
         return None
-    violations, distances = evaluate(table, constraints, statistics)
+    kept = {**constraints, "features": [one for one in constraints["features"] if one["name"] in order]}
+    violations, distances = evaluate(table, kept, statistics)
     job.write("constraint_violations.json", {"violations": violations})
     for one in violations:
         say(f"{one['constraint_check_type']} of {one['feature_name']}: {one['description']}")

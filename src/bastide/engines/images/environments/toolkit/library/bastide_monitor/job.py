@@ -66,20 +66,29 @@ class Job:
             path = path / f"{name.removeprefix('baseline_')}.json"
         if not path.is_file():
             raise Unfit(f"{name}: there is no file at {path}.")
-        if path.stat().st_size > MOST_DOCUMENT:
-            raise Unfit(f"{name}: the file is larger than {MOST_DOCUMENT >> 20} MiB.")
-        found = parsed(path.read_text("utf-8", "replace"), f"{name}: {path.name}")
+        found = self.json(path)
         if not isinstance(found, dict):
             raise Unfit(f"{name}: {path.name} is not a JSON object.")
         return found
+
+    def json(self, path: Path) -> Any:
+        """A file of JSON, None if there is none. Raises Unfit."""
+        if not path.is_file():
+            return None
+        if path.stat().st_size > MOST_DOCUMENT:
+            raise Unfit(f"{path.name} is larger than {MOST_DOCUMENT >> 20} MiB.")
+        return parsed(path.read_text("utf-8", "replace"), path.name)
 
     def write(self, name: str, told: Any) -> None:
         """A report."""
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / name).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
-    def measure(self, found: Iterable[tuple[str, Any]]) -> None:
-        """Metrics, where the job is to publish some: each a number, or what CloudWatch calls StatisticValues."""
+    def measure(self, found: Iterable[tuple[str, Any]], **about: str) -> None:
+        """Metrics, where the job is to publish some: each a number, or what CloudWatch calls StatisticValues.
+
+        about: further dimensions.
+        """
         if self.given.get("publish_cloudwatch_metrics") != "Enabled":
             return
         folder = self.base / "output" / "metrics" / "cloudwatch"
@@ -95,7 +104,7 @@ class Job:
         )
         dimensions = [
             {"Name": name, "Value": value}
-            for name, value in (("Endpoint", endpoint), ("MonitoringSchedule", schedule))
+            for name, value in (("Endpoint", endpoint), ("MonitoringSchedule", schedule), *about.items())
             if value
         ]
         with (folder / "cloudwatch_metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -130,6 +139,9 @@ def main(given: Mapping[str, str], base: Path, analyse: Callable[[Job], int | No
         message, status = f"Error: {unfit}", FAILED
     except OSError as error:
         message, status = f"Error: {error.strerror}: {error.filename or ''}", FAILED
+    except Exception as error:  # a fault of ours, or something that nobody thought of: it is told as well
+        traceback.print_exc(file=sys.stdout)
+        message, status = f"Error: {type(error).__name__}: {error}", FAILED
     say(message)
     (base / "output").mkdir(parents=True, exist_ok=True)
     (base / "output" / "message").write_text(message[:1024], "utf-8")

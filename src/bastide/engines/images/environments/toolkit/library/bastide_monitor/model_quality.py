@@ -5,7 +5,6 @@ Developer guide, "model-monitor-model-quality-baseline" and "model-monitor-model
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bastide_monitor import Unfit, quality
-from bastide_monitor.columns import text_of
+from bastide_monitor.columns import label_of, text_of
 from bastide_monitor.job import Job, say
 from bastide_monitor.paths import Attribute
 from bastide_monitor.records import Dataset, Record, cells, files, parsed, payload
@@ -200,7 +199,7 @@ class _Table:
     def _value(self, text: str) -> float:
         if self.kind == "Regression":
             return _number(text, "A truth or prediction of a regression")
-        label = _label(text)
+        label = label_of(text)
         if self.kind == "BinaryClassification":
             if label not in ("0", "1"):
                 raise Unfit(f"The classes of a binary classification are 0 and 1; there is {label[:100]!r}.")
@@ -246,15 +245,3 @@ def _number(text: str, what: str) -> float:
     if not abs(found) < 1e140:
         raise Unfit(f"{what} is a number; there is {text[:100]!r}.")
     return found
-
-
-def _label(text: str) -> str:
-    """A class as it is written most simply: 1 for 1.0, 1 and 0 for true and false."""
-    plain = text.strip("\"' \r\n")
-    if plain.lower() in ("true", "false"):
-        return "1" if plain.lower() == "true" else "0"
-    try:
-        number = float(plain)
-    except ValueError:
-        return plain
-    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else json.dumps(number)
