@@ -37,7 +37,8 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	@UV_DEFAULT_INDEX=$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL} $(BIN)/uv pip install --quiet --python $(BIN)/python \
 		--require-hashes -r requirements-dev.lock || \
 		$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . || \
+		$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: environments
@@ -65,8 +66,13 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, the floors
 	@$(BIN)/lint-imports
 
 test: packages $(VENV)/.ready ## everything that CI asks
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target environments tracking clients lint
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target environments tracking clients lint collected
 	@$(PYTEST)
+
+# What each process of the tests would compile, and read out of the sources for Hypothesis, is made once for all of them.
+.PHONY: collected
+collected: $(VENV)/.ready
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true  # the run tells what is wrong
 
 sdk: setup clients ## programs of the SageMaker SDK, v2 and v3, unchanged; SDK=v2/tuner for some
 	@$(BIN)/python -m tests.sdk $(SDK)

@@ -20,15 +20,16 @@ from typing import Any
 
 import boto3
 import botocore.config
-from botocore.client import ClientCreator
 
 from bastide.protocol import MODELS
+from tests import kept
 
 HOME = "111122223333"
 REGION = "us-east-1"
 SESSION = boto3.session.Session()
 """One for all: it keeps the service models it has read."""
 SESSION._session.get_component("data_loader").search_paths.append(str(MODELS))
+kept.keep()
 KEPT_CLIENTS = 48
 """As many clients of a platform are at hand as a test may ask for again and again."""
 PROGRAM = [sys.executable, "-m", "bastide"]
@@ -68,21 +69,6 @@ def _initialised() -> Path:
     data = Path(_MADE[-1].name) / "data"
     subprocess.run([*PROGRAM, "init", "--data", str(data), "--account-id", HOME], check=True, capture_output=True)
     return data
-
-
-def _classes_once() -> None:
-    """Lets botocore make the class of a service's clients once: half of what making a client costs."""
-    make, made = ClientCreator._create_client_class, {}
-
-    def once(self: ClientCreator, service_name: str, service_model: Any) -> Any:
-        if service_name not in made:
-            made[service_name] = make(self, service_name, service_model)
-        return made[service_name]
-
-    ClientCreator._create_client_class = once
-
-
-_classes_once()
 
 
 @dataclass
@@ -184,7 +170,7 @@ class Running:
         **config: Any,
     ) -> Any:
         """A boto3 client; the administrator's without keys. The same one for the same words, unless it is to be `fresh`:
-        for who adds handlers to it, or wants a connection of its own."""
+        for who adds handlers to it."""
         held = keys or self.administrator
         words = (service, held, plain, region, repr(sorted(config.items())), self.http if plain else self.url)
         made = None if fresh else self._clients.pop(words, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ensurepip
 import fcntl
 import hashlib
 import json
@@ -200,7 +201,11 @@ def _only_one(path: Path) -> Iterator[None]:
 def _fill(name: str, fresh: Path, progress: Callable[[str], None]) -> None:
     progress(f"{name}: making a Python {platform.python_version()} environment")
     environment = fresh / "environment"
-    venv.EnvBuilder(symlinks=True, with_pip=True).create(environment)
+    # What Python brings along, pip among it, is installed by uv where there is one: pip needs seconds for itself.
+    brought = sorted((Path(ensurepip.__file__).parent / "_bundled").glob("*.whl")) if _uv() is not None else []
+    venv.EnvBuilder(symlinks=True, with_pip=not brought).create(environment)
+    if brought:
+        _fast(name, environment, "--no-index", *map(str, brought))
     progress(f"{name}: installing the locked packages")
     source = _FROM_SOURCE.get(name, ())
     wheels, built = _parted(_lock(name).read_text(), source)
@@ -232,16 +237,32 @@ def _parted(lock: str, source: Sequence[str]) -> tuple[str, str]:
 
 def _install(name: str, environment: Path, lock: str, *how: str) -> None:
     """Raises RuntimeError with the installer's last lines. Wheels are installed by uv where there is one: it is faster."""
-    python = str(environment / "bin" / "python")
-    fast = Path(sys.executable).with_name("uv")
-    surroundings = dict(os.environ)
-    if "--only-binary" in how and fast.exists():
-        command = [str(fast), "pip", "install", "--python", python, "--link-mode", "copy", "--compile-bytecode"]
-        if "PIP_INDEX_URL" in surroundings:  # one setting for both installers
-            surroundings.setdefault("UV_DEFAULT_INDEX", surroundings["PIP_INDEX_URL"])
+    what = ("--require-hashes", *how, "-r", "/dev/stdin")
+    if "--only-binary" in how and _uv() is not None:
+        _fast(name, environment, *what, lock=lock)
     else:
-        command = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    command += ["--quiet", "--no-deps", "--require-hashes", *how, "-r", "/dev/stdin"]
+        python = str(environment / "bin" / "python")
+        _run(name, [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *_ALONE, *what], lock)
+
+
+def _uv() -> Path | None:
+    fast = Path(sys.executable).with_name("uv")
+    return fast if fast.exists() else None
+
+
+_ALONE: Final = ("--quiet", "--no-deps")
+
+
+def _fast(name: str, environment: Path, *what: str, lock: str = "") -> None:
+    python = str(environment / "bin" / "python")
+    how = ("--python", python, "--link-mode", "copy", "--compile-bytecode")
+    _run(name, [str(_uv()), "pip", "install", *how, *_ALONE, *what], lock)
+
+
+def _run(name: str, command: Sequence[str], lock: str) -> None:
+    surroundings = dict(os.environ)
+    if "PIP_INDEX_URL" in surroundings:  # one setting for both installers
+        surroundings.setdefault("UV_DEFAULT_INDEX", surroundings["PIP_INDEX_URL"])
     done = subprocess.run(
         command, check=False, input=lock, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=surroundings
     )
