@@ -214,7 +214,7 @@ def _object(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
         value = _at(event, name)
         if isinstance(wanted, dict):
             if isinstance(value, list):
-                if not any(isinstance(one, dict) and _object(wanted, one) for one in value):
+                if not any(isinstance(one, dict) and _object(wanted, one) for one in _leaves(value)):
                     return False
             elif not _object(wanted, value if isinstance(value, dict) else {}):
                 return False

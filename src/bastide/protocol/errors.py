@@ -91,6 +91,7 @@ def answer(operation: OperationCodec, protocol: str, refused: Refused, request_i
                 answer.body = b""
         else:
             blame = "Receiver" if status >= 500 else "Sender"
+            inner += "<Detail/>" if operation.service.service == "sqs" else ""
             answer = refusals.query_error(
                 xml_code, refused.message, inner, status, request_id, operation.service.xmlns, blame
             )
@@ -126,6 +127,8 @@ def _structured_error(
         content = operation.service.writers(protocol == CBOR).structure(shape)(members)
         if named is None and refused.message:
             content.setdefault("message", refused.message)
+        if operation.service.service == "lambda" and "Type" in shape.members:
+            content.setdefault("Type", "Service" if status >= 500 else "User")
         code = shape.name
     if protocol == CBOR:
         return refusals.cbor_error(code, content, status, request_id)

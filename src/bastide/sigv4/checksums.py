@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import hmac
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from awscrt import checksums as crt
@@ -75,6 +75,24 @@ def digest(algorithm: str, data: bytes) -> bytes:
 
 
 _POLYNOMIALS = {"crc32": (0xEDB88320, 32), "crc32c": (0x82F63B78, 32), "crc64nvme": (0x9A6C9329AC4BC9B5, 64)}
+
+
+class Sum:
+    """The checksum of a stream that passes."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._sum = _new(algorithm)
+
+    async def passing(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The stream, as it is."""
+        async for chunk in chunks:
+            self._sum.update(chunk)
+            yield chunk
+
+    @property
+    def value(self) -> str:
+        """Base64, once the stream is over."""
+        return base64.b64encode(self._sum.digest()).decode()
 
 
 def _times(one: int, other: int, polynomial: int, bits: int) -> int:

@@ -720,6 +720,13 @@ def _through(stacks: Stacks, name: str, first: str, second: str, **more: Any) ->
     assert changed["StackStatus"] == "UPDATE_COMPLETE", [
         one for one in stacks.story(name) if one[1].endswith("_FAILED")
     ][::-1]
+    found = stacks.client.describe_stack_resources(StackName=name)["StackResources"]
+    held = {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in found}
+    if "QueuePolicy" in held:  # a policy that was changed stays with its queue, and with its topic
+        queue = stacks.account.client("sqs").get_queue_attributes(QueueUrl=held["Queue"], AttributeNames=["Policy"])
+        assert json.loads(queue["Attributes"]["Policy"])["Statement"][0]["Sid"] == "two"
+        topic = stacks.account.client("sns").get_topic_attributes(TopicArn=held["Topic"])
+        assert json.loads(topic["Attributes"]["Policy"])["Statement"][0]["Sid"] == "two"
     id = stacks.delete(name)["StackId"]
     left = [one for one in stacks.story(id) if "FAILED" in one[1]]
     assert stacks.get(id)["StackStatus"] == "DELETE_COMPLETE" and not left, left

@@ -56,7 +56,7 @@ def test_a_queue_feeds_a_function(bench: Bench, role: str) -> None:
     client, sqs = bench.client, bench.account.client("sqs")
     url, arn = _queue(bench, "in")
     name = bench.make(CODE, Role=role)
-    with pytest.raises(ClientError, match="QueueDoesNotExist"):
+    with pytest.raises(ClientError, match="NonExistentQueue"):
         client.create_event_source_mapping(EventSourceArn=f"{arn}-not", FunctionName=name)
     unable = bench.make(CODE)
     with pytest.raises(ClientError, match="permissions to call ReceiveMessage"):

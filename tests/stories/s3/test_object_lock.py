@@ -406,7 +406,7 @@ def test_parts_are_read_one_by_one(s3: Any, plain: str) -> None:
         assert got["Body"].read() == body and got["PartsCount"] == 3 and got["ChecksumSHA256"] == sums[number]
         assert got["ResponseMetadata"]["HTTPStatusCode"] == 206
         assert s3.head_object(**it, PartNumber=number)["ContentLength"] == len(body)
-    assert refused(s3.get_object, **it, PartNumber=1) == (400, "InvalidPart")
+    assert refused(s3.get_object, **it, PartNumber=1) == (416, "InvalidPartNumber")
     assert refused(s3.get_object, **it, PartNumber=2, Range="bytes=0-1") == (400, "InvalidRequest")
     page = s3.get_object_attributes(**it, ObjectAttributes=["ObjectParts"], MaxParts=1, PartNumberMarker=2)[
         "ObjectParts"
@@ -417,7 +417,7 @@ def test_parts_are_read_one_by_one(s3: Any, plain: str) -> None:
     assert [one["PartNumber"] for one in rest["Parts"]] == [9] and rest["IsTruncated"] is False
     s3.put_object(Bucket=plain, Key="whole", Body=b"whole")
     assert s3.get_object(Bucket=plain, Key="whole", PartNumber=1)["Body"].read() == b"whole"
-    assert refused(s3.get_object, Bucket=plain, Key="whole", PartNumber=2) == (400, "InvalidPart")
+    assert refused(s3.get_object, Bucket=plain, Key="whole", PartNumber=2) == (416, "InvalidPartNumber")
 
 
 def test_another_owner_than_expected(home: Account, s3: Any, bucket: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import uuid
@@ -153,6 +154,16 @@ def test_parts(s3: Any, bucket: str, tmp_path: Path) -> None:
     assert s3.get_object_tagging(Bucket=bucket, Key="big")["TagSet"] == [{"Key": "a", "Value": "b"}]
     s3.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "big"})
     assert s3.get_object(Bucket=bucket, Key="copy")["Body"].read() == data
+    summed = s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/big", ChecksumAlgorithm="SHA256")
+    digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+    assert summed["CopyObjectResult"]["ChecksumSHA256"] == digest
+    [listed_copy] = s3.list_object_versions(Bucket=bucket, Prefix="copy")["Versions"]
+    assert listed_copy["ChecksumAlgorithm"] == ["SHA256"]
+    for owner in ("1234", "abcd"):
+        asked = refused(s3.get_object, Bucket=bucket, Key="copy", ExpectedBucketOwner=owner)
+        assert asked == (400, "InvalidBucketOwnerAWSAccountID")
+    given = {"Bucket": bucket, "Key": "tagged", "Body": b"x"}
+    assert refused(s3.put_object, **given, Tagging="key1=val1,key2=val2") == (400, "InvalidArgument")
     upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
     parts = [
         s3.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=number, Body=b"small") for number in (1, 2)
@@ -163,6 +174,10 @@ def test_parts(s3: Any, bucket: str, tmp_path: Path) -> None:
     assert (
         refused(s3.complete_multipart_upload, **ask, MultipartUpload={"Parts": listed[::-1]})[1] == "InvalidPartOrder"
     )
+    # A checksum is checked, or refused: an upload that was not begun with one has none.
+    claimed = [{**listed[1], "ChecksumSHA256": digest}]
+    assert refused(s3.complete_multipart_upload, **ask, MultipartUpload={"Parts": claimed})[1] == "InvalidPart"
+    assert refused(s3.complete_multipart_upload, **ask, MultipartUpload={"Parts": []})[1] == "InvalidRequest"
     wrong = [{"PartNumber": 3, "ETag": "x"}]
     assert refused(s3.complete_multipart_upload, **ask, MultipartUpload={"Parts": wrong})[1] == "InvalidPart"
     s3.complete_multipart_upload(**ask, MultipartUpload={"Parts": listed[1:]})

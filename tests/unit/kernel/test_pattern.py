@@ -22,6 +22,8 @@ from bastide.kernel.pattern import Pattern
         # An empty list holds nothing that exists.
         ({"a": [{"exists": True}]}, {"a": []}, False),
         ({"a": [{"exists": False}]}, {"a": []}, True),
+        # Lists of lists are as flat as lists.
+        ({"a": {"b": ["c"]}}, {"a": [[{"b": "c"}], {"b": "d"}]}, True),
         # A dot in a name is a step into an object, on either side.
         ({"a.b": ["c"]}, {"a": {"b": "c"}}, True),
         ({"a.b": ["c"]}, {"a.b": "c"}, True),

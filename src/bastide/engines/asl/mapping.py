@@ -7,6 +7,7 @@ Source: Amazon States Language, "Map State"; Step Functions developer guide, "Us
 from __future__ import annotations
 
 import re
+import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from bastide.engines.asl import working
@@ -195,11 +196,11 @@ def read(m: Interpreter, frame: Frame, items: list[Any]) -> None:
 
 
 def run(m: Interpreter, frame: Frame, state: dict[str, Any], scope: Scope, value: Any, items: list[Any]) -> None:
-    """Asks for a run of a distributed map."""
-    frame.prev = m.event("MapStateStarted", frame.prev, {"length": len(items)})
+    """Asks for a run of a distributed map. Of what a reader finds, the history does not tell how many they are."""
+    frame.prev = m.event("MapStateStarted", frame.prev, {"length": 0 if "ItemReader" in state else len(items)})
     width, count, share = limits(m, state, scope, value)
     call: dict[str, Any] = {"map": "run", "width": width, "count": count, "share": share}
-    call["label"] = state.get("Label") or re.sub(r"[^\w-]", "", frame.state)[:40]
+    call["label"] = state.get("Label") or str(uuid.uuid5(uuid.NAMESPACE_OID, frame.state))
     if "ItemBatcher" in state:
         call["batcher"] = batcher(state["ItemBatcher"], scope, value)
     if "ResultWriter" in state:

@@ -159,6 +159,11 @@ def _seconds(state: State, scope: Scope, value: Any) -> int:
         given = state.get("Seconds")
         given = scope.query(given, "Seconds", "number") if scope.jsonata else given
         name, said = "Seconds", dumps(given)
+    if name == "SecondsPath" and number(given):
+        if given != int(given):
+            raise scope.runtime(f"The SecondsPath parameter cannot be parsed as a long value: {said}")
+        if given < 0:
+            raise scope.runtime(f"The SecondsPath parameter references a negative value: {said}")
     if not number(given) or given != int(given) or not 0 <= given <= LONGEST:
         cause = f"The {name} parameter references an invalid value, expected an integer from 0 to {LONGEST}: {said}"
         if scope.jsonata:
@@ -198,7 +203,10 @@ def _fail(m: Interpreter, frame: Frame, state: State) -> None:
                     else scope.find(text, frame.input)
                 )
             except KeyError:
-                raise scope.runtime(f"The {name}Path field does not reference an input value: {text}") from None
+                raise scope.runtime(
+                    f"The JSONPath '{text}' specified for the field '{name}Path' could not be found in the input "
+                    f"'{dumps(frame.input)}'"
+                ) from None
             if not isinstance(given, str):
                 raise scope.runtime(f"The {name}Path field refers to a value that is not a string: {text}")
         found.append(given)
@@ -216,7 +224,8 @@ def _number(m: Interpreter, state: State, scope: Scope, value: Any, name: str) -
         try:
             given = scope.find(path, value)
         except KeyError:
-            raise scope.runtime(f"The {name}Path field does not reference an input value: {path}") from None
+            steps = "".join(f"['{step}']" for step in path.split(".")[1:])
+            raise scope.runtime(f"Invalid path '{path}' : No results for path: ${steps}") from None
         if not number(given) or given != int(given) or given <= 0:
             raise scope.runtime(f"The {name}Path field refers to a value that is not a positive integer: {path}")
     elif scope.jsonata and given is not None:

@@ -281,7 +281,8 @@ def shown(a: Authorised, view: View, row: Row, doc: Mapping[str, Any], arn: str)
     if told["State"] == "Active":
         told.pop("StateReason", None)
         told.pop("StateReasonCode", None)
-    told.setdefault("LastUpdateStatus", "Successful")
+    if row.status != "Pending":  # until a new function is there, nothing of it was updated
+        told.setdefault("LastUpdateStatus", "Successful")
     function = FUNCTION.arn(row.account, row.region, row.name)
     environment = variables.shown(a, view, function, doc.get("_variables"))
     if environment is not None:

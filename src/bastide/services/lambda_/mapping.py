@@ -77,7 +77,10 @@ async def _look(a: Authorised) -> None:
         found = await session_of(a.calls, what, str(doc["Role"])).act("sqs", "GetQueueAttributes", asked)
     except Refused as refused:
         if "NonExistentQueue" in refused.code or "QueueDoesNotExist" in refused.code:
-            raise invalid(f"Error occurred while ReceiveMessage. SQS Error Code: {refused.code}.") from None
+            raise invalid(
+                "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. SQS Error "
+                f"Message: {refused.message}"
+            ) from None
         raise invalid(
             f"The provided execution role does not have permissions to call ReceiveMessage on SQS: {refused.message}"
         ) from None
@@ -106,7 +109,7 @@ def _put(doc: dict[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def _shown(row: Row, *, state: str = "") -> Output:
-    told = {name: value for name, value in row.doc.items() if name[0] != "_"}
+    told = {"FunctionResponseTypes": [], **{name: value for name, value in row.doc.items() if name[0] != "_"}}
     told |= {
         "UUID": row.name,
         "State": state or row.status,

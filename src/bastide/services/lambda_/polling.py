@@ -207,6 +207,7 @@ def _record(arn: Arn, message: dict[str, Any]) -> dict[str, Any]:
         "body": message["Body"],
         "attributes": dict(message.get("Attributes") or {}),
         "messageAttributes": attributes,
+        "md5OfMessageAttributes": message.get("MD5OfMessageAttributes"),
         "md5OfBody": message.get("MD5OfBody", ""),
         "eventSource": "aws:sqs",
         "eventSourceARN": str(arn),

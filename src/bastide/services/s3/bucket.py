@@ -167,8 +167,17 @@ def named(view: View, name: str) -> Bucket:
     return found
 
 
+_ACCOUNT: Final = re.compile(r"\d{12}", re.ASCII)
+
+
 def expect(bucket: Bucket, owner: str | None) -> None:
-    """Raises AccessDenied if a caller expects another owner."""
+    """Raises AccessDenied if a caller expects another owner, InvalidBucketOwnerAWSAccountID for what is no account."""
+    if owner is not None and not _ACCOUNT.fullmatch(owner):
+        raise Refused(
+            "InvalidBucketOwnerAWSAccountID",
+            f"The value of the expected bucket owner parameter must be an AWS Account ID... [{owner[:100]}]",
+            400,
+        )
     if owner and owner != bucket.account:
         raise Refused("AccessDenied", "Access Denied", 403)
 

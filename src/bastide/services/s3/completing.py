@@ -75,14 +75,33 @@ def _whole_sum(given: dict[str, Any], upload: dict[str, Any], chosen: list[Row])
     return {algorithm: found}
 
 
-def _chosen(given: dict[str, Any], rows: dict[int, Row]) -> list[Row]:
+def _same_way(given: dict[str, Any], upload: dict[str, Any], listed: list[dict[str, Any]]) -> None:
+    """Raises InvalidRequest unless an upload is completed with the checksums that it was begun with."""
+    kind, algorithm = upload.get("sumtype"), upload.get("algorithm")
+    if given.get("ChecksumType") not in (None, kind):
+        raise Refused(
+            "InvalidRequest",
+            f"The upload was created using the {kind or 'null'} checksum mode. The complete request must use the same "
+            "checksum mode.",
+            400,
+        )
+    if kind == "COMPOSITE" and algorithm:
+        for one in listed:
+            if one.get(heads.CHECKSUMS[algorithm]) is None:
+                raise Refused(
+                    "InvalidRequest",
+                    f"The upload was created using a {algorithm} checksum. The complete request must include the checksum "
+                    f"for each part. It was missing for part {one.get('PartNumber')} in the request.",
+                    400,
+                )
+
+
+def _chosen(given: dict[str, Any], rows: dict[int, Row], upload: dict[str, Any]) -> list[Row]:
     """The parts that make the object; raises MalformedXML, InvalidPart, InvalidPartOrder, EntityTooSmall."""
     listed = (given.get("MultipartUpload") or {}).get("Parts") or []
     if not listed:
-        raise Refused(
-            "MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema",
-            400,
-        )  # fmt: skip
+        raise Refused("InvalidRequest", "You must specify at least one part", 400)
+    _same_way(given, upload, listed)
     chosen: list[Row] = []
     last = 0
     for one in listed:
@@ -92,13 +111,14 @@ def _chosen(given: dict[str, Any], rows: dict[int, Row]) -> list[Row]:
                 "InvalidPartOrder",
                 "The list of parts was not in ascending order. Parts must be ordered by part number.",
                 400,
+                members={"UploadId": given["UploadId"]},
             )
         last = number
         row = rows.get(number)
         etag = str(one.get("ETag") or "").strip('"')
         sums = row.doc.get("sums") or {} if row is not None else {}
         wrong = any(
-            one.get(member) is not None and sums.get(name, one[member]) != one[member]
+            one.get(member) is not None and (sums.get(name) != one[member] or name != upload.get("algorithm"))
             for name, member in heads.CHECKSUMS.items()
         )
         if row is None or etag != row.doc["etag"] or wrong:
@@ -107,16 +127,21 @@ def _chosen(given: dict[str, Any], rows: dict[int, Row]) -> list[Row]:
                 "One or more of the specified parts could not be found.  The part may not have been uploaded, or the "
                 "specified entity tag may not match the part's entity tag.",
                 400,
-                members={"PartNumber": number, "ETag": etag},
+                members={"PartNumber": number, "ETag": etag, "UploadId": given["UploadId"]},
             )
         chosen.append(row)
-    for row in chosen[:-1]:
+    for number, row in enumerate(chosen[:-1], 1):
         if row.doc["size"] < _LEAST_PART:
             raise Refused(
                 "EntityTooSmall",
                 "Your proposed upload is smaller than the minimum allowed size",
                 400,
-                members={"ProposedSize": row.doc["size"], "MinSizeAllowed": _LEAST_PART},
+                members={
+                    "ProposedSize": row.doc["size"],
+                    "MinSizeAllowed": _LEAST_PART,
+                    "PartNumber": number,
+                    "ETag": row.doc["etag"],
+                },
             )
     return chosen
 
@@ -144,8 +169,15 @@ def complete(a: Authorised, tx: Transaction) -> Output:
     if upload.doc["sse"] != encryption.CUSTOMER or encryption.customer_key(a) is not None:
         encryption.open_key(a, tx, bucket, key, upload.doc)
     _check_write(given, tx, bucket, key)
+    if given.get("IfMatch") is not None and again is not None and again.doc["t"] > upload.created:
+        raise Refused(
+            "ConditionalRequestConflict",
+            "The conditional request cannot succeed due to a conflicting operation against this resource.",
+            409,
+            members={"Condition": "If-Match", "Key": key},
+        )
     rows = _parts(tx, bucket, key, given["UploadId"])
-    chosen = _chosen(given, rows)
+    chosen = _chosen(given, rows, upload.doc)
     size = sum(row.doc["size"] for row in chosen)
     if size > _MOST_BYTES:
         raise Refused("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.", 400)

@@ -32,6 +32,7 @@ from bastide.services.s3.object import (
 )
 from bastide.services.s3.reading import content, find_version
 from bastide.services.s3.versions import OBJECT, check_key, current, place, version
+from bastide.sigv4 import checksums
 from bastide.store import Row, Transaction, View
 
 _MOST_BYTES = 5 * 1024**3
@@ -188,10 +189,15 @@ async def _stage(a: Authorised) -> Staged:
         staged.doc["lock"] = described["lock"]  # The source's own lock stays with the source.
     data_key, kept = encryption.new_key(a, bucket, key, how)
     staged.asked = a.events[mark:]
-    written = staged.written = await write(a, stream, data_key, digest_for(kept["sse"]))
+    algorithm = str(given.get("ChecksumAlgorithm") or "").lower()
+    summing = checksums.Sum(algorithm) if algorithm else None
+    passing = summing.passing(stream) if summing is not None else stream
+    written = staged.written = await write(a, passing, data_key, digest_for(kept["sse"]))
     staged.doc.update(kept)
     staged.doc |= {"id": written.id, "size": written.size, "etag": etag_of(kept["sse"], written.digest)}
-    if doc.get("sums") and doc.get("sumtype", "FULL_OBJECT") == "FULL_OBJECT":
+    if summing is not None:
+        staged.doc["sums"] = {algorithm: summing.value}
+    elif doc.get("sums") and doc.get("sumtype", "FULL_OBJECT") == "FULL_OBJECT":
         staged.doc["sums"] = doc["sums"]
     staged.more = row.doc["v"] if source.versioning else None
     return staged

@@ -82,6 +82,10 @@ def described(given: Mapping[str, Any], now: Instant) -> dict[str, Any]:
     return doc
 
 
+_NO_TAG: Final = re.compile(r"[^\w\s+\-=._:/@]")
+"""Source: S3 User Guide, "Categorizing your objects using tags"."""
+
+
 def header_tags(text: str | None) -> dict[str, str]:
     """The tags of an ``x-amz-tagging`` header; raises InvalidArgument and InvalidTag."""
     if not text:
@@ -90,7 +94,7 @@ def header_tags(text: str | None) -> dict[str, str]:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
     except (ValueError, UnicodeDecodeError):
         pairs = []
-    if not pairs or len({key for key, _ in pairs}) != len(pairs):
+    if not pairs or len({key for key, _ in pairs}) != len(pairs) or any("=" in value for _, value in pairs):
         raise Refused(
             "InvalidArgument",
             "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name "
@@ -109,9 +113,9 @@ def checked_tags(pairs: list[tuple[str, str]], most: int = _MOST_TAGS) -> dict[s
     for key, value in pairs:
         if key in found:
             raise Refused("InvalidTag", "Cannot provide multiple Tags with the same key", 400)
-        if not key or len(key) > 128 or key.lower().startswith("aws:"):
+        if not 0 < len(key) <= 128 or _NO_TAG.search(key) or key.lower().startswith("aws:"):
             raise Refused("InvalidTag", "The TagKey you have provided is invalid", 400, members={"TagKey": key[:128]})
-        if len(value) > 256:
+        if len(value) > 256 or _NO_TAG.search(value):
             raise Refused("InvalidTag", "The TagValue you have provided is invalid", 400, members={"TagKey": key})
         found[key] = value
     return found
@@ -190,18 +194,18 @@ def check_read(given: Mapping[str, Any], doc: dict[str, Any], prefix: str = "", 
     since, unless = given.get(f"{prefix}IfModifiedSince"), given.get(f"{prefix}IfUnmodifiedSince")
     if match is None and none is None and since is None and unless is None:
         return
-    etag = doc["etag"]
+    etag, said = doc["etag"], "x-amz-copy-source-" if prefix else ""
     modified = doc["t"] // MICROS * MICROS
     if match is not None:
         if not _names(match, etag):
-            raise _failed("If-Match")
+            raise _failed(said + "If-Match")
     elif unless is not None and modified > unless:
-        raise _failed("If-Unmodified-Since")
+        raise _failed(said + "If-Unmodified-Since")
     if none is not None:
         if _names(none, etag):
-            raise _failed("If-None-Match") if copying else _not_modified(doc)
+            raise _failed(said + "If-None-Match") if copying else _not_modified(doc)
     elif since is not None and modified <= since:
-        raise _failed("If-Modified-Since") if copying else _not_modified(doc)
+        raise _failed(said + "If-Modified-Since") if copying else _not_modified(doc)
 
 
 def _not_modified(doc: dict[str, Any]) -> Refused:

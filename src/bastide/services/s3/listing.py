@@ -158,11 +158,16 @@ def _entry(row: Row, head: int, encode: Callable[[str], str]) -> dict[str, Any]:
         "Size": doc["size"],
         "StorageClass": "STANDARD",
     }
+    return found | _summed(doc)
+
+
+def _summed(doc: Mapping[str, Any]) -> dict[str, Any]:
+    """Which checksums an object has."""
     sums = doc.get("sums")
-    if sums:
-        found["ChecksumAlgorithm"] = [CHECKSUMS[one][8:] for one in sums]
-        found["ChecksumType"] = doc.get("sumtype", "FULL_OBJECT")
-    return found
+    if not sums:
+        return {}
+    algorithms = [CHECKSUMS[one][8:] for one in sums]
+    return {"ChecksumAlgorithm": algorithms, "ChecksumType": doc.get("sumtype", "FULL_OBJECT")}
 
 
 @BUCKET.reads("ListObjectsV2", asks=[Ask("s3:ListBucket", bucket_asked, more=listing)])
@@ -306,7 +311,8 @@ def list_versions(a: Authorised, view: View) -> Output:
         if doc.get("dm"):
             deleted.append(one)
         else:
-            versions.append({**one, "ETag": f'"{doc["etag"]}"', "Size": doc["size"], "StorageClass": "STANDARD"})
+            one |= {"ETag": f'"{doc["etag"]}"', "Size": doc["size"], "StorageClass": "STANDARD"}
+            versions.append(one | _summed(doc))
     output: Output = {
         "Name": bucket.name,
         "Prefix": encode(prefix),

@@ -124,7 +124,7 @@ def _part(
     view: View, bucket: Bucket, doc: dict[str, Any], given: Mapping[str, Any], output: Output
 ) -> tuple[tuple[int, int] | None, dict[str, Any]]:
     """The bytes of the part that is asked for, None for all of an object without any, and what has their checksums; adds
-    how many parts there are. An object that came in one piece is its own part 1. Raises InvalidRequest, InvalidPart.
+    how many parts there are. An object that came in one piece is its own part 1. Raises InvalidRequest, InvalidPartNumber.
     """
     if given.get("Range"):
         raise Refused("InvalidRequest", "Cannot specify both Range header and partNumber query parameter", 400)
@@ -132,7 +132,12 @@ def _part(
     parts = _parts_of(view, bucket, doc)
     numbers = [int(part.get("n", at)) for at, part in enumerate(parts, 1)] or [1]
     if number not in numbers:
-        raise Refused("InvalidPart", "The requested partnumber is not satisfiable", 400, members={"PartNumber": number})
+        raise Refused(
+            "InvalidPartNumber",
+            "The requested partnumber is not satisfiable",
+            416,
+            members={"ActualPartCount": len(numbers), "PartNumberRequested": number},
+        )
     if not parts:
         return ((0, doc["size"]) if doc["size"] else None), doc
     output["PartsCount"] = len(parts)

@@ -395,8 +395,7 @@ def list_parts(a: Authorised, view: View) -> Output:
         "StorageClass": "STANDARD",
         **lifecycle.abort_shown(bucket, given["Key"], upload.doc["t"]),
     }
-    if len(rows) > limit and parts:
-        output["NextPartNumberMarker"] = parts[-1]["PartNumber"]
+    output["NextPartNumberMarker"] = parts[-1]["PartNumber"] if parts else 0
     if "algorithm" in upload.doc:
         output |= {"ChecksumAlgorithm": upload.doc["algorithm"].upper(), "ChecksumType": upload.doc["sumtype"]}
     return output

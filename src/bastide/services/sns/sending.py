@@ -133,7 +133,7 @@ class Post:
 
     def _envelope(self, topic: Row, row: Row, held: dict[str, Any]) -> dict[str, Any]:
         """The message as JSON has it, signed."""
-        version = "1" if row.doc["protocol"] == "lambda" else attribute(topic, "SignatureVersion", "1")
+        version = attribute(topic, "SignatureVersion", "1")
         signer = self._calls.engine(Signer)
         if "whole" in held:
             return signer.signed(held["whole"], version)

@@ -243,7 +243,10 @@ def _found(a: Authorised, view: View, row: Row, handle: str) -> Row | None:
 
 
 def _expired(handle: str) -> Refused:
-    return parameter("ReceiptHandle", f"{handle[:60]}...", "The receipt handle has expired.")
+    return Refused(
+        "InvalidParameterValue",
+        f"Value {handle} for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired.",
+    )
 
 
 def _delete(a: Authorised, tx: Transaction, row: Row, given: Mapping[str, Any]) -> Output:

@@ -214,4 +214,9 @@ def send_batch(a: Authorised, tx: Transaction) -> Output:
             "BatchRequestTooLong",
             f"Batch requests cannot be longer than {_MOST_BATCH} bytes. You have sent {total} bytes.",
         )
+    for one in entries(a):  # what a FIFO queue cannot do without refuses all of it
+        if row.doc["fifo"] and one.get("MessageGroupId") is None:
+            raise Refused("InvalidParameterValue", "The request must contain the parameter MessageGroupId.")
+        if row.doc["fifo"] and one.get("MessageBody"):
+            _deduplicated(row, one, one.get("MessageGroupId"))
     return batch(a, tx, lambda one: _send(a, tx, row, one))

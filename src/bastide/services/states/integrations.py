@@ -92,6 +92,13 @@ class Unknown(ValueError):  # noqa: N818
     """A resource that means no operation, or none that exists here."""
 
 
+_CALLED: Final = {
+    "lambda": "AWSLambda", "sqs": "AmazonSQS", "sns": "AmazonSNS", "states": "AWSStepFunctions",
+    "sagemaker": "AmazonSageMaker",
+}  # fmt: skip
+"""What the first version of AWS's SDK calls services."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """An operation that a resource means. sdk: by the generic integration. sync: 0, or which form of ``.sync``."""
@@ -127,7 +134,13 @@ class Target:
         return codec(self.service).error_shape("ValidationException") is None
 
     def cause(self, refused: Refused, request_id: str, status: int) -> str:
-        """The cause, as AWS's SDK words it."""
+        """The cause, as AWS's SDK words it: the first one's for optimised integrations."""
+        if not self.sdk and self.named in _CALLED:
+            code = refused.code.rpartition(".")[2]
+            return (
+                f"{refused.message} (Service: {_CALLED[self.named]}; Status Code: {status}; Error Code: {code}; "
+                f"Request ID: {request_id}; Proxy: null)"
+            )
         told = f"Service: {self.prefix}, Status Code: {status}, Request ID: {request_id}"
         if self.service == "s3":
             told += f", Extended Request ID: {request_id}"

@@ -72,11 +72,8 @@ def _logging(given: dict[str, Any] | None) -> dict[str, Any]:
         raise Refused("InvalidLoggingConfiguration", f"Invalid Logging Configuration: '{level} is not a level'")
     destinations = (given or {}).get("destinations") or []
     if level == "OFF":
-        return {
-            "level": "OFF",
-            "includeExecutionData": bool((given or {}).get("includeExecutionData")),
-            "destinations": destinations,
-        }
+        said = {"level": "OFF", "includeExecutionData": bool((given or {}).get("includeExecutionData"))}
+        return said | ({"destinations": destinations} if destinations else {})
     if len(destinations) != 1:
         raise Refused(
             "InvalidLoggingConfiguration", "Invalid Logging Configuration: 'Must specify exactly one Log Destination.'"

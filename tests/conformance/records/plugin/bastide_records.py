@@ -140,12 +140,15 @@ ended: dict[str, tuple[str, str]] = {}
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-ADDED = re.compile(r"\(\+\) (/\S+)?/[Mm]essage \(")
+ADDED = re.compile(
+    r"\(\+\) (/\S+)?/([Mm]essage|encryptionConfiguration|[Rr]edrive\w+|\w*KeyMaterialId|FifoThroughputScope) \("
+)
+"""What may be told beside what was recorded: a sentence where there was none, and what AWS has told since."""
 BESIDE = re.compile(r"/(SdkHttpMetadata/(All)?HttpHeaders|SdkResponseMetadata/RequestId)$")
 """What state machines keep of the HTTP that AWS speaks within, which is none here."""
 ABSENT = re.compile(
     r"is not one that Bastide has|Bastide does not have them yet|is not one of this platform's|supported by Bastide|"
-    r"in Bastide yet|Bastide does not know it|the platform has no mail server"
+    r"in Bastide yet|does not exist in Bastide|Bastide does not know it|the platform has no mail server"
 )
 """How Bastide refuses what it does not have: an operation, a member, a type of a template, a region."""
 DIFFERENCE = re.compile(r"^\([-+~]\) ", re.MULTILINE)

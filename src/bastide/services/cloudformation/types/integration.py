@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Refused
@@ -99,13 +100,18 @@ async def _topic_policy(r: Resource) -> None:
     value = document(r.get("PolicyDocument"))
     for arn in r.get("Topics"):
         await r.do("SetTopicAttributes", {"TopicArn": arn, "AttributeName": "Policy", "AttributeValue": value})
-    r.thing.physical = r.name(128)
+    await _default_topic_policy(r, [arn for arn in r.old.get("Topics") or () if arn not in r.get("Topics")])
+    r.thing.physical = r.physical or r.name(128)
     r.thing.attributes = {"Id": r.physical}
 
 
 async def _no_topic_policy(r: Resource) -> None:
+    await _default_topic_policy(r, r.get("Topics"))
+
+
+async def _default_topic_policy(r: Resource, topics: Iterable[str]) -> None:
     """What a topic has when nobody gave it a policy: its owner may do everything (SNS Developer Guide)."""
-    for arn in r.get("Topics"):
+    for arn in topics:
         account = str(arn).split(":")[4]
         statement = {
             "Sid": "__default_statement_ID", "Effect": "Allow", "Principal": {"AWS": "*"}, "Resource": arn,
@@ -164,7 +170,10 @@ async def _queue_policy(r: Resource) -> None:
     value = document(r.get("PolicyDocument"))
     for url in r.get("Queues"):
         await r.do("SetQueueAttributes", {"QueueUrl": url, "Attributes": {"Policy": value}})
-    r.thing.physical = r.name(128)
+    for url in r.old.get("Queues") or ():
+        if url not in r.get("Queues"):
+            await r.drop("SetQueueAttributes", {"QueueUrl": url, "Attributes": {"Policy": ""}})
+    r.thing.physical = r.physical or r.name(128)
     r.thing.attributes = {"Id": r.physical}
 
 
