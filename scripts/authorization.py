@@ -180,6 +180,7 @@ _TEXTS = {
     "policysourcearn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "principalarn": f"arn:aws:iam::{ACCOUNT}:role/name",
     "ec2.deliverlogspermissionarn": f"arn:aws:iam::{ACCOUNT}:role/name",
+    "directconnect.resourcearns": f"arn:aws:directconnect:{REGION}:{ACCOUNT}:dxcon/name",
     "ram.resourcearns": f"arn:aws:ec2:{REGION}:{ACCOUNT}:transit-gateway/name",
     "resourceid": "444455556666",
     "rolearn": f"arn:aws:iam::{ACCOUNT}:role/name",
@@ -189,6 +190,7 @@ _TEXTS = {
     "trackingserverarn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-tracking-server/name",
     "sourcekeyid": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000007",
     "servicecatalog.constraintparameters": '{"LocalRoleName": "name"}',
+    "ssm.documentversion": "1",
     "stepfunctions.executionarn": f"arn:aws:states:{REGION}:{ACCOUNT}:execution:name:name",
     "stepfunctions.maprunarn": f"arn:aws:states:{REGION}:{ACCOUNT}:mapRun:name/label:name",
     "stepfunctions.statemachinealiasarn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:name:alias",
@@ -224,7 +226,17 @@ _POLICY = json.dumps(
         ],
     }
 )
+_RUNBOOK = json.dumps(
+    {
+        "schemaVersion": "0.3",
+        "assumeRole": _TEXTS["rolearn"],
+        "parameters": {"team": {"type": "String"}},
+        "mainSteps": [{"name": "rest", "action": "aws:sleep", "inputs": {"Duration": "PT1S"}}],
+    }
+)
 _ROWS = (
+    Row("ssm:Document", ACCOUNT, REGION, "name", {"latest": 1, "default": 1}),
+    Row("ssm:DocumentVersion", ACCOUNT, REGION, "name:0000000001", {"number": 1, "content": _RUNBOOK}),
     Row("organizations:Organization", "", "", "o-zzzzzzzzzz", {"Id": "o-zzzzzzzzzz", "MasterAccountId": ACCOUNT}),
     Row("apigateway:Api", "", "", "name", {"account": ACCOUNT, "region": REGION}),
     Row("apigateway:RestApi", ACCOUNT, REGION, "name", {}),
@@ -294,6 +306,8 @@ def example(shape: Any, member: str, kinds: Mapping[str, Kind], depth: int = 0) 
     if type == "map":
         if shape.name == "SubscriptionAttributesMap":
             return {"SubscriptionRoleArn": _TEXTS["rolearn"]}
+        if shape.name == "ServiceActionDefinitionMap":
+            return {"Name": "name", "Version": "1", "AssumeRole": _TEXTS["rolearn"]}
         return {"team": example(shape.value, member, kinds, depth + 1)}
     if type == "string":
         return _text(shape, member, kinds)

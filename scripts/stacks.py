@@ -6,6 +6,7 @@ from bastide.engines.templates import FUNCTIONS, PSEUDO, schema
 from bastide.kernel import Registry
 from bastide.main.catalogue import SERVICES
 from bastide.services.cloudformation.types import TYPES
+from bastide.services.cloudformation.types.adopting import ADOPTIONS
 
 REGISTRY = Registry(SERVICES)
 HEAD = """# Stacks
@@ -21,8 +22,8 @@ TAIL = """
 ## Not there
 
 - Types without a row above stop a stack before anything is made, with their names. `Snapshot` policies, rollback triggers,
-  imports of existing resources, hooks, macros of your own, modules, stack refactoring and `UpdatePolicy` are refused.
-- Transforms: `AWS::Include`, `AWS::LanguageExtensions`, and `AWS::Serverless-2016-10-31` where the extra `sam` is
+  hooks, modules, stack refactoring, `ImportExistingResources` and `UpdatePolicy` are refused.
+- Transforms of AWS: `AWS::Include`, `AWS::LanguageExtensions`, and `AWS::Serverless-2016-10-31` where the extra `sam` is
   installed.
 - `Fn::ValueOf` and `Fn::ValueOfAll` in rules; `Fn::GetAZs` of another Region.
 - Drift is found for types that tell their properties (marked), of the properties that the template names.
@@ -50,6 +51,7 @@ def page() -> str:
             fixed = ["anything"]
         lines.append(f"| {name} | {held.named} | {', '.join(fixed)} | {'yes' if held.read is not None else ''} |")
     lines.append("| Custom::* | | ServiceToken | |")
+    lines += ["", f"Resources that are there already are imported of the types {', '.join(sorted(ADOPTIONS))}."]
     waiting = [name for name in names if lacking(name)]
     if waiting:
         lines += ["", f"Rows that wait for their service: {', '.join(waiting)}."]

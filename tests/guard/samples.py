@@ -33,6 +33,7 @@ MADE_BY = {
     "CreateTransitGatewayRouteTable": "transit-gateway-route-table",
     "CreateCustomerGateway": "customer-gateway",
     "CreateVpnConnection": "vpn-connection",
+    "CreateVpnGateway": "vpn-gateway",
     "CreateFlowLogs": "vpc-flow-log",
     "AllocateAddress": "elastic-ip",
     "CreateNatGateway": "natgateway",

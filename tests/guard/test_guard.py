@@ -55,7 +55,8 @@ def example(shape: Any, name: str, account: str, depth: int = 0) -> Any:
     if kind == "list":
         return [example(shape.member, name, account, depth + 1) for _ in range(max(1, shape.metadata.get("min", 1)))]
     if kind == "map":
-        return {"key": example(shape.value, name, account, depth + 1)}
+        key = shape.key.enum[0] if shape.key.enum else "key"
+        return {key: example(shape.value, name, account, depth + 1)}
     if kind == "string":
         return _text(shape, name, account)
     if kind in ("integer", "long"):
@@ -82,6 +83,7 @@ _PATTERNS = {
     "TagResourceArn": "arn:aws:scheduler:{region}:{account}:schedule-group/nothing-here",
     "Account": "{account}",
     "TagResourceId": "nothing-here",
+    "DocumentVersionNumber": "1",
 }
 """What the models of Lambda, EventBridge, Scheduler, CloudFormation and Route 53 allow, by their shapes."""
 

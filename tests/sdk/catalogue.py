@@ -92,8 +92,9 @@ PROGRAMS = (
     Program(
         "v2/quality_check", ("CreatePipeline", "StartPipelineExecution", "CreateProcessingJob", "ListModelPackages")
     ),
-    Program("v2/clarify", ("CreateProcessingJob", *_SERVING[1:])),
     Program("v2/model_quality", ("CreateModelQualityJobDefinition", "CreateMonitoringSchedule", *_SERVING)),
+    Program("v2/clarify", ("CreateProcessingJob", *_SERVING[1:])),
+    Program("v2/clarify_check", ("CreatePipeline", "StartPipelineExecution", "CreateProcessingJob", "CreateModel")),
     Program("v3/default_bucket", ("GetCallerIdentity", "CreateBucket")),
     Program("v3/model_trainer", ("SimulatePrincipalPolicy", "GetRole", *_TRAINING, "GetLogEvents"), short=True),
     Program("v3/governed_training", (*_TRAINING, "CreateKey")),

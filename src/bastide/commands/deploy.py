@@ -101,6 +101,9 @@ class Deployment:
             StackName=self.name, ChangeSetName=name, ChangeSetType="CREATE" if fresh else "UPDATE", **asked, **more
         )
         told = self.client.describe_change_set(ChangeSetName=made["Id"])
+        reason = str(told.get("StatusReason") or "")
+        if told["Status"] == "FAILED" and "didn't contain changes" not in reason:
+            raise click.ClickException(reason)
         changes = [one["ResourceChange"] for one in told.get("Changes", ())]
         while told.get("NextToken"):
             told = self.client.describe_change_set(ChangeSetName=made["Id"], NextToken=told["NextToken"])

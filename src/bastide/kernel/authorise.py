@@ -102,6 +102,9 @@ def authorise(calls: Calls, view: View, call: Call) -> Authorised:
                 decision.layer, decision.source or "", decision.statement, decision.sid or "",
             )  # fmt: skip
             questions.append(question)
+            if not decision.allowed and facts.hidden is not None and facts.account != caller.account:
+                told = facts.hidden
+                raise Refused(told.code, told.message, told.status, kept={"questions": questions})
             if not decision.allowed:
                 raise Refused(
                     denied_code(call.request.protocol, operation.service),

@@ -137,6 +137,10 @@ class Facts:
     text: str = ""
     principals: Mapping[str, str] = field(default_factory=dict)
     """The policy as it is written, and the unique ids of users and roles in it when it was (`kernel.principals`)."""
+    own: bool = False
+    """Its name does not tell whose it is, and nobody else has anything to do with it: to other accounts it is not there."""
+    hidden: Refused | None = None
+    """What other accounts are told that may not have it: the same as of what is not there."""
 
 
 FactsOf = Callable[[View, Arn, str], "Facts | None"]
@@ -457,7 +461,7 @@ class Registry:
         if special is not None:
             found = special(view, arn, action)
             if found is not None:
-                return found
+                return Facts("", type=found.type) if found.own and found.account != account else found
         kind = self.kind(arn)
         if kind is not None:
             try:

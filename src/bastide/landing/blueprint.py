@@ -67,6 +67,21 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Premises:
+    """Networks of the company's own. accounts: whose networks reach them; ports: of TCP, that jobs there may call. gateway:
+    the address of the device that a VPN ends at; without one, location, bandwidth and vlan of a circuit."""
+
+    name: str
+    ranges: tuple[str, ...]
+    accounts: tuple[str, ...]
+    ports: tuple[int, ...]
+    gateway: str = ""
+    location: str = ""
+    bandwidth: str = ""
+    vlan: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OwnTemplate:
     """A template of the company's own, deployed beside the blueprint's."""
 
@@ -103,6 +118,7 @@ class Blueprint:
     stops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Severities of findings that stop an image, by level."""
     templates: tuple[OwnTemplate, ...] = ()
+    premises: tuple[Premises, ...] = ()
     text: str = field(default="", compare=False)
 
     @property
@@ -260,6 +276,7 @@ def _built(value: dict[str, Any], reader: _Reader, text: str) -> Blueprint:
         _images(value, reader),
         {level: tuple(value.get("images", {}).get("stopAt", {}).get(level, stop)) for level, stop in _STOPS.items()},
         tuple(templates),
+        tuple(_premises(name, one, accounts, reader) for name, one in value.get("premises", {}).items()),
         text,
     )
 
@@ -284,6 +301,38 @@ def _account(name: str, one: Mapping[str, str], units: Sequence[tuple[str, ...]]
     if name in NEEDED[1:] and "network" not in one:
         raise reader.fault(at, "`network` is missing")
     return AccountPlan(name, unit, one.get("email", ""), one.get("id", ""), one.get("network", ""))
+
+
+def _premises(name: str, one: Mapping[str, Any], accounts: Mapping[str, AccountPlan], reader: _Reader) -> Premises:
+    at: tuple[str | int, ...] = ("premises", name)
+    if not re.fullmatch(r"[a-z][a-z0-9-]{1,30}", name):
+        raise reader.fault(at, "a name of premises has 2 to 31 small letters, digits and hyphens")
+    if ("vpn" in one) == ("direct-connect" in one):
+        raise reader.fault(at, "premises are reached by a `vpn` or by `direct-connect`")
+    for index, account in enumerate(one["accounts"]):
+        if account not in accounts or not accounts[account].network:
+            raise reader.fault((*at, "accounts", index), f"there is no account `{account}` with a network")
+    circuit = one.get("direct-connect", {})
+    if circuit and len(one["accounts"]) != 1:
+        raise reader.fault((*at, "accounts"), "a circuit leads to one account; name others in premises of their own")
+    for index, text in enumerate(one["ranges"]):
+        try:
+            range_ = ipaddress.IPv4Network(text)
+        except ValueError:
+            raise reader.fault((*at, "ranges", index), f"`{text}` is no range such as 10.200.0.0/16") from None
+        for account, plan in accounts.items():
+            if plan.network and range_.overlaps(ipaddress.IPv4Network(plan.network)):
+                raise reader.fault((*at, "ranges", index), f"{text} overlaps the network of {account}")
+    return Premises(
+        name,
+        tuple(one["ranges"]),
+        tuple(one["accounts"]),
+        tuple(int(port) for port in one.get("ports", ["443"])),
+        one.get("vpn", ""),
+        circuit.get("location", ""),
+        circuit.get("bandwidth", ""),
+        int(circuit.get("vlan", 0)),
+    )
 
 
 def _apart(accounts: Mapping[str, AccountPlan], reader: _Reader) -> None:

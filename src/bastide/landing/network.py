@@ -114,6 +114,7 @@ def network(blueprint: Blueprint, account: str) -> dict[str, Any]:
     word = camel(account)
     outputs = {f"{word}VpcId": {"Value": vpc}}
     outputs |= {f"{word}{name}": {"Value": {"Ref": name}} for name in ("S3Endpoint", "Subnet1", "Subnet2", "Routes")}
+    outputs[f"{word}Jobs"] = {"Value": {"Fn::GetAtt": ["Jobs", "GroupId"]}}
     return {"Resources": made, "Outputs": outputs}
 
 

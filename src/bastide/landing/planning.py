@@ -115,7 +115,7 @@ def deployed(blueprint: Blueprint, cloud: Cloud) -> list[Stack]:
 
 _PHASES: Final = {
     "organisation": 0, "guardrails": 1, "baseline": 1, "roles": 2, "foundation": 2, "platform": 3,
-    "transit": 2, "joint": 3,
+    "transit": 2, "joint": 3, "premises": 3,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bastide.engines.templates import read
-from bastide.landing import catalog, delivery, imagery, network, pipelines, resources, transit
+from bastide.landing import catalog, delivery, imagery, network, pipelines, premises, resources, transit
 from bastide.landing.blueprint import MANAGEMENT, Blueprint
 from bastide.landing.guardrails import TYPES, document, packed, tag_policy
 from bastide.landing.words import account_word, camel, filled, path_of, roles, sets, templated, words
@@ -75,6 +75,9 @@ def rendered(blueprint: Blueprint, enrolled: Mapping[str, str] | None = None) ->
         for account in transit.joined(blueprint):
             found.append(_stack(blueprint, "joint", account, 3, transit.attachment(blueprint, account)))
         found.append(_stack(blueprint, "ways", transit.HUB, 4, transit.ways(blueprint)))
+    for account in blueprint.accounts:
+        if premises.of(blueprint, account):
+            found.append(_stack(blueprint, "premises", account, 3, premises.template(blueprint, account)))
     if "products" in blueprint.delivery:
         products = _stack(blueprint, "catalog", "shared-services", 4, catalog.portfolio(blueprint))
         found.append(replace(products, uploads=catalog.uploads(blueprint)))

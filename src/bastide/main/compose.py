@@ -43,6 +43,7 @@ from bastide.engines.workflow import Workflows
 from bastide.frontdoor import FrontDoor
 from bastide.kernel import Calls, Registry, Sessions
 from bastide.kernel.address import Address
+from bastide.kernel.circuits import Gateways
 from bastide.kernel.outbox import Outbox
 from bastide.main import authority
 from bastide.main.catalogue import SERVICES
@@ -75,6 +76,7 @@ from bastide.services import (
     servicecatalog,
     sns,
     sqs,
+    ssm,
     states,
 )
 from bastide.services.cloudtrail import Delivery, Logging
@@ -193,7 +195,7 @@ class Platform:
             return clear[0]
 
         links = Links(directory.links)
-        network = ec2.Ec2Network(registry.services, links, route53.zones_of)
+        network = ec2.Ec2Network(registry.services, links, route53.zones_of, root)
 
         def planned(vpc: Vpc) -> Plan | None:
             with store.reading() as view:
@@ -203,7 +205,7 @@ class Platform:
             with store.reading() as view:
                 return network.transit(view, transit)
 
-        networks = Namespaces(planned, directory.authority, planned_transit)
+        networks = Namespaces(planned, directory.authority, planned_transit, clock)
         portal = identity_center.Portal((*configuration.hosts, str(urlsplit(url).hostname)), url)
         issuers = Issuers(directory.authority)
         room = configuration.metrics_bytes
@@ -223,6 +225,7 @@ class Platform:
             Optimiser: Optimiser(),
             Networks: networks,
             Links: links,
+            Gateways: ec2.CircuitGateways(),
             Configuration: configuration,
             identity_center.Portal: portal,
             Issuers: issuers,
@@ -257,7 +260,7 @@ class Platform:
         capture = engines[sagemaker.Capture] = sagemaker.Capture(calls)
         engines[sagemaker.Trackers] = sagemaker.Trackers(calls, directory.tracking)
         engines[sagemaker.Notebooks] = sagemaker.Notebooks(calls, directory.notebooks)
-        durable = (sagemaker, cloudformation, codebuild, codepipeline, servicecatalog)
+        durable = (sagemaker, cloudformation, codebuild, codepipeline, servicecatalog, ssm)
         workflows = Workflows(store, clock, [flow for service in durable for flow in service.flows(calls)])
         engines[Workflows] = workflows
         executions = engines[states.Executions] = states.Executions(calls)

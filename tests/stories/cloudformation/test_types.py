@@ -556,6 +556,52 @@ def _connected(word: str) -> dict[str, Any]:
                 "Tags": tags,
             },
         ),
+        "OwnEnd": ("AWS::EC2::VPNGateway", {"Type": "ipsec.1", "Tags": tags}),
+        "OwnEndHere": ("AWS::EC2::VPCGatewayAttachment", {"VpcId": _ref("Network"), "VpnGatewayId": _ref("OwnEnd")}),
+        "OwnLink": (
+            "AWS::EC2::VPNConnection",
+            {
+                "Type": "ipsec.1",
+                "CustomerGatewayId": _ref("Elsewhere"),
+                "VpnGatewayId": _ref("OwnEnd"),
+                "StaticRoutesOnly": True,
+                "VpnTunnelOptionsSpecifications": [
+                    {"PreSharedKey": "a_key.of_ours", "IKEVersions": [{"Value": "ikev2"}]}
+                ],
+            },
+        ),
+        "Beyond": (
+            "AWS::EC2::VPNConnectionRoute",
+            {
+                "VpnConnectionId": _ref("OwnLink"),
+                "DestinationCidrBlock": "10.11.0.0/16" if word == "one" else "10.12.0.0/16",
+            },
+        ),
+        "Propagated": (
+            "AWS::EC2::VPNGatewayRoutePropagation",
+            {"RouteTableIds": [_ref("Table")], "VpnGatewayId": _ref("OwnEnd")},
+            ["OwnEndHere"],
+        ),
+        "Circuit": (
+            "AWS::DirectConnect::Connection",
+            {"ConnectionName": word, "Location": "Bastide", "Bandwidth": "1Gbps", "Tags": tags},
+        ),
+        "Between": ("AWS::DirectConnect::DirectConnectGateway", {"DirectConnectGatewayName": "between", "Tags": tags}),
+        "Private": (
+            "AWS::DirectConnect::PrivateVirtualInterface",
+            {
+                "ConnectionId": _at("Circuit.ConnectionId"),
+                "VirtualInterfaceName": "private",
+                "Vlan": 101 if word == "one" else 102,
+                "DirectConnectGatewayId": _at("Between.DirectConnectGatewayId"),
+                "BgpPeers": [{"AddressFamily": "ipv4", "Asn": "65000"}],
+                "Tags": tags,
+            },
+        ),
+        "Joined": (
+            "AWS::DirectConnect::DirectConnectGatewayAssociation",
+            {"DirectConnectGatewayId": _at("Between.DirectConnectGatewayId"), "AssociatedGatewayId": _ref("OwnEnd")},
+        ),
         "Flows": (
             "AWS::EC2::FlowLog",
             {

@@ -42,8 +42,10 @@ def open_to_trails(account: Account, bucket: str, trail: str) -> None:
 class Records:
     """A trail of an account, and what it delivered."""
 
-    def __init__(self, account: Account, selectors: list[dict[str, Any]] | None = None, may_write: bool = True) -> None:
-        self.account, self.bucket, self.name = account, f"trail-{uuid.uuid4().hex[:12]}", "t"
+    def __init__(
+        self, account: Account, selectors: list[dict[str, Any]] | None = None, may_write: bool = True, name: str = "t"
+    ) -> None:
+        self.account, self.bucket, self.name = account, f"trail-{uuid.uuid4().hex[:12]}", name
         self.trail, self.s3 = account.client("cloudtrail"), account.client("s3")
         self.s3.create_bucket(Bucket=self.bucket)
         self.arn = self.trail.create_trail(Name=self.name, S3BucketName=self.bucket)["TrailARN"]

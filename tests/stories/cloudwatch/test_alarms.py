@@ -98,7 +98,7 @@ def test_an_alarm_goes_off_and_back_and_says_why(here: Moved) -> None:
     assert [one["HistoryItemType"] for one in items] == ["ConfigurationUpdate", "StateUpdate", "Action", "StateUpdate"]
     assert "from ALARM to OK" in items[-1]["HistorySummary"]
     client.delete_alarms(AlarmNames=["busy", "idle"])
-    assert client.describe_alarms()["MetricAlarms"] == []
+    assert client.describe_alarms(AlarmNames=["busy", "idle"])["MetricAlarms"] == []
 
 
 def test_m_of_n_math_percentiles_and_what_is_missing(here: Moved) -> None:

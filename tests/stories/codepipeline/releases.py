@@ -62,6 +62,8 @@ class Releases:
     key: str
     sources: str
     declaration: dict[str, Any] = field(default_factory=dict)
+    first: str = ""
+    """The execution that `declaration` began with; other tests start more."""
 
     def __post_init__(self) -> None:
         self.reach()

@@ -72,7 +72,8 @@ def printed(pipeline: Pipeline) -> Releases:
     found.s3 = a
     found.declaration = json.loads(pipeline.document("60", **MORE))
     found.client.create_pipeline(**found.declaration)
-    found.over("train", found.newest("train"))
+    found.first = found.newest("train")
+    found.over("train", found.first)
     return found
 
 
@@ -82,7 +83,7 @@ def test_the_printed_declaration_is_accepted_read_back_and_runs(pipeline: Pipeli
     read = printed.client.get_pipeline(name="train")["pipeline"]
     # AWS begins with version 1 whatever is given, and shows the defaults of what is not.
     assert read == {**given, "version": 1, "pipelineType": "V1", "executionMode": "SUPERSEDED"}
-    id = printed.newest("train")
+    id = printed.first
     assert printed.get("train", id)["status"] == "Succeeded", printed.actions("train", id)
     did = printed.actions("train", id)
     commit = did["Source"]["output"]["outputVariables"]["CommitId"]

@@ -16,7 +16,7 @@ import pytest
 from tests.platform import PROGRAM, REGION, Account, Keys, Running
 
 _CLIENT = """
-import json, socket, sys, boto3, botocore.config, botocore.exceptions
+import json, socket, sys, urllib.request, boto3, botocore.config, botocore.exceptions
 session = boto3.session.Session()
 kept = {}
 
@@ -25,6 +25,9 @@ def asked(patience, service, method, given):
     config = botocore.config.Config(connect_timeout=patience, read_timeout=60, retries=once)
     if service == "resolve":
         return sorted({one[4][0] for one in socket.getaddrinfo(method, 443, socket.AF_INET)})
+    if service == "fetch":
+        with urllib.request.urlopen(f"http://{method}/", timeout=patience) as page:
+            return page.read().decode()
     if service == "connect":
         with socket.create_connection((method, given.get("port", 443)), patience) as link:
             return link.getsockname()[0]

@@ -61,10 +61,15 @@ def test_a_zone_of_another_account_is_known_where_both_sides_agreed(platform: Ru
     assert resolves("risk.models.bank") == "gaierror"
     ours = {**there, "VPC": in_vpc(science.vpc.id)}
     assert refused(zones.associate_vpc_with_hosted_zone, **ours) == "InvalidVPCId"
-    assert refused(theirs.associate_vpc_with_hosted_zone, **ours) == "NotAuthorizedException"
+    for id in (zone, "Z" + "A" * 20):  # another account's, and none: nobody tells them apart
+        assert (
+            refused(theirs.associate_vpc_with_hosted_zone, **{**ours, "HostedZoneId": id}) == "NotAuthorizedException"
+        )
+        assert refused(theirs.disassociate_vpc_from_hosted_zone, **{**ours, "HostedZoneId": id}) == "NoSuchHostedZone"
+        assert refused(theirs.get_hosted_zone, Id=id) == "NoSuchHostedZone"
     zones.create_vpc_association_authorization(**ours)
     theirs.associate_vpc_with_hosted_zone(**ours)
-    assert refused(theirs.get_hosted_zone, Id=zone) == "AccessDenied"
+    assert refused(theirs.get_hosted_zone, Id=zone) == "NoSuchHostedZone"
     listed = theirs.list_hosted_zones_by_vpc(**in_vpc(science.vpc.id))["HostedZoneSummaries"]
     assert [(one["Name"], one["Owner"]["OwningAccount"]) for one in listed] == [("models.bank.", owner.id)]
     assert resolves("risk.models.bank") == ["10.3.1.10", "10.3.1.11"] == resolves("CREDIT.models.bank")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,8 @@ from botocore.exceptions import ClientError
 
 from tests.platform import PROGRAM, Account, Running, allow
 from tests.stories.ec2.conftest import Inside, Vpc, make_vpc
+from tests.stories.ec2.device import BY_CIRCUIT, GATEWAY, HOST, PROXY, Device, device
+from tests.waiting import until
 
 HTTPS = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443}
 STS = ("sts", "get_caller_identity")
@@ -217,53 +218,40 @@ def test_packets_pass_only_where_every_table_says_so_and_groups_let_them(two: Tw
         vpc.ec2.delete_route(RouteTableId=vpc.main_table(), DestinationCidrBlock=cidr)
 
 
-_FAR = """
-import socket, subprocess, sys
-for line in ("link set lo up", "addr add 10.200.0.10/32 dev lo", "addr add 10.201.0.10/32 dev lo",
-             "addr add 192.0.2.80/32 dev lo"):
-    subprocess.run(["ip", *line.split()], check=True)
-listening = socket.create_server(("0.0.0.0", 443))
-print("ready", flush=True)
-while True:
-    link, peer = listening.accept()
-    print(peer[0], flush=True)
-    link.close()
-"""
-
-
-@pytest.fixture
-def office(platform: Running) -> Iterator[subprocess.Popen[str]]:
-    """The operator's side: a namespace with a server at 10.200.0.10, 10.201.0.10 and 192.0.2.80, declared twice: as the
-    range 10.200.0.0/16, and as the way to everything."""
-    running = subprocess.Popen(
-        ["unshare", "--net", "--", sys.executable, "-c", _FAR], stdout=subprocess.PIPE, text=True
-    )
-    assert running.stdout is not None and running.stdout.readline() == "ready\n"
-    where = f"/proc/{running.pid}/ns/net"
-    told = [
-        {"name": "office", "gateway": "203.0.113.10", "namespace": where, "ranges": ["10.200.0.0/16"]},
-        {"name": "proxy", "gateway": "203.0.113.20", "namespace": where, "ranges": ["0.0.0.0/0"]},
-    ]
+@pytest.fixture(scope="module")
+def office(platform: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    """What stands on premises, declared twice: as the range 10.200.0.0/16, and as the way to everything."""
     links = platform.data / "links.json"
-    links.write_text(json.dumps(told))
-    yield running
+    with device(tmp_path_factory.mktemp("office")) as made:
+        links.write_text(json.dumps(made.links))
+        yield made
     links.unlink()
-    running.kill()
-    running.communicate()
+
+
+def telemetry(ec2: Any, connection: str) -> list[str]:
+    """Of both tunnels of a connection."""
+    shown = ec2.describe_vpn_connections(VpnConnectionIds=[connection])["VpnConnections"][0]
+    return [one["Status"] for one in shown["VgwTelemetry"]]
+
+
+def fetched(client: Inside, there: str) -> str:
+    """The page of a host."""
+    code, answer = client.ask(("fetch", there), patience=20.0)[0]
+    assert not code, answer
+    return str(answer)
 
 
 @pytest.mark.control("ACC-08")
-@pytest.mark.control("NET-01", lacking="the link is declared and has no tunnel; no Direct Connect")
+@pytest.mark.control("NET-01")
 @pytest.mark.control("NET-03")
-def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office: subprocess.Popen[str]) -> None:
+def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office: Device) -> None:
     ec2, a = two.ec2, two.a
-    assert office.stdout is not None
 
     def arrives(there: str) -> bool:
-        return not two.in_a.ask(("connect", there), patience=10.0)[0][0]
+        return fetched(two.in_a, there) == f"on premises, to {two.address_a}"
 
     def missed(there: str) -> bool:
-        return lost(two.in_a, there)
+        return lost(two.in_a, there, 80)
 
     joint = ec2.create_transit_gateway_vpc_attachment(TransitGatewayId=two.tgw, VpcId=a.id, SubnetIds=[a.subnet])[
         "TransitGatewayVpcAttachment"
@@ -283,9 +271,9 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=a.id)
     ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/15", TransitGatewayId=two.tgw)
 
-    def link(address: str) -> tuple[str, str, str, str]:
+    def link(address: str) -> tuple[str, str, str]:
         """A connection with its attachment, which goes by the table that leads back: customer gateway, connection,
-        attachment, and whether it is up."""
+        attachment."""
         side = ec2.create_customer_gateway(Type="ipsec.1", BgpAsn=65000, IpAddress=address)["CustomerGateway"]
         made = ec2.create_vpn_connection(
             Type="ipsec.1", CustomerGatewayId=side["CustomerGatewayId"], TransitGatewayId=two.tgw
@@ -295,25 +283,32 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
         ec2.associate_transit_gateway_route_table(
             TransitGatewayRouteTableId=back, TransitGatewayAttachmentId=attachment
         )
-        shown = ec2.describe_vpn_connections(VpnConnectionIds=[made])["VpnConnections"][0]
-        return side["CustomerGatewayId"], made, attachment, shown["VgwTelemetry"][0]["Status"]
+        return side["CustomerGatewayId"], made, attachment
 
-    nowhere, to_office = link("203.0.113.99"), link("203.0.113.10")
-    assert (nowhere[3], to_office[3]) == ("DOWN", "UP")
-    assert missed("10.200.0.10")  # the gateway's table leads nowhere yet
+    def comes_up(connection: str, behind: str) -> None:
+        shown = ec2.describe_vpn_connections(VpnConnectionIds=[connection])["VpnConnections"][0]
+        assert office.connect(shown["CustomerGatewayConfiguration"], behind)
+        until(lambda: telemetry(ec2, connection) == ["UP", "DOWN"])
+
+    nowhere, to_office = link("203.0.113.99"), link(GATEWAY)
+    assert telemetry(ec2, nowhere[1]) == telemetry(ec2, to_office[1]) == ["DOWN", "DOWN"]
+    assert missed(HOST)  # the gateway's table leads nowhere yet
     ec2.create_transit_gateway_route(
         TransitGatewayRouteTableId=outward, DestinationCidrBlock="10.200.0.0/15", TransitGatewayAttachmentId=nowhere[2]
     )
-    assert missed("10.200.0.10")  # nobody declared what is there
+    assert missed(HOST)  # nobody declared what is there
     ec2.replace_transit_gateway_route(
         TransitGatewayRouteTableId=outward,
         DestinationCidrBlock="10.200.0.0/15",
         TransitGatewayAttachmentId=to_office[2],
     )
-    assert arrives("10.200.0.10")
-    assert office.stdout.readline() == f"{two.address_a}\n"
-    assert missed("10.201.0.10")  # a route leads there, but it is not declared to be there
-    said, last = why(a, two.address_a, "10.201.0.10")
+    assert missed(HOST)  # the tunnel is down, and there is no other path
+    said, last = why(a, two.address_a, HOST)
+    assert (said, last["what"], last["where"]) == (False, "vpn", to_office[2])
+    comes_up(to_office[1], "10.200.0.0/15")
+    assert arrives(HOST) and why(a, two.address_a, HOST)[0]
+    assert missed(BY_CIRCUIT)  # a route leads there, but it is not declared to be there
+    said, last = why(a, two.address_a, BY_CIRCUIT)
     assert (said, last["what"], last["where"]) == (False, "attachment", to_office[2])
     assert missed("192.0.2.80")
 
@@ -331,16 +326,17 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
     assert missed("192.0.2.80")
     ec2.replace_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", TransitGatewayId=two.tgw)
     assert missed("192.0.2.80")
-    to_proxy = link("203.0.113.20")
+    to_proxy = link(PROXY)
+    comes_up(to_proxy[1], "192.0.2.80/32")
     ec2.enable_transit_gateway_route_table_propagation(
         TransitGatewayRouteTableId=outward, TransitGatewayAttachmentId=to_proxy[2]
     )
     assert arrives("192.0.2.80")
-    assert office.stdout.readline() == f"{two.address_a}\n"
-    assert arrives("10.200.0.10")
+    assert arrives(HOST)
     ec2.delete_vpn_connection(VpnConnectionId=to_proxy[1])
     assert missed("192.0.2.80")
 
+    office.disconnect()
     for one in (nowhere, to_office):
         ec2.delete_vpn_connection(VpnConnectionId=one[1])
     for one in (nowhere, to_office, to_proxy):
@@ -349,3 +345,144 @@ def test_what_the_operator_declared_is_reached_by_routes_alone(two: Two, office:
     ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=joint)
     for one in ("10.200.0.0/15", "0.0.0.0/0"):
         ec2.delete_route(RouteTableId=table, DestinationCidrBlock=one)
+
+
+@pytest.mark.control("NET-01")
+def test_a_tunnel_of_the_vpcs_own_gateway_is_the_only_path_and_ends_with_its_connection(
+    two: Two, office: Device
+) -> None:
+    ec2, a = two.ec2, two.a
+    table = a.main_table()
+    made = ec2.create_vpn_gateway(Type="ipsec.1")["VpnGateway"]["VpnGatewayId"]
+    ec2.attach_vpn_gateway(VpnGatewayId=made, VpcId=a.id)
+    side = ec2.create_customer_gateway(Type="ipsec.1", BgpAsn=65000, IpAddress=GATEWAY)["CustomerGateway"]
+    asked = {"Type": "ipsec.1", "CustomerGatewayId": side["CustomerGatewayId"], "VpnGatewayId": made}
+    assert refused(ec2.create_vpn_connection, **asked, TransitGatewayId=two.tgw) == "InvalidParameterCombination"
+    weak = {"TunnelOptions": [{"PreSharedKey": "short"}]}
+    assert refused(ec2.create_vpn_connection, **asked, Options=weak) == "InvalidParameterValue"
+    options = {
+        "PreSharedKey": "A.key_of_ours",
+        "Phase1DHGroupNumbers": [{"Value": 14}],
+        "TunnelInsideCidr": "169.254.77.0/30",
+    }
+    shown = ec2.create_vpn_connection(**asked, Options={"StaticRoutesOnly": True, "TunnelOptions": [options]})[
+        "VpnConnection"
+    ]
+    id, configuration = shown["VpnConnectionId"], shown["CustomerGatewayConfiguration"]
+    ec2.create_vpn_connection_route(VpnConnectionId=id, DestinationCidrBlock="10.200.0.0/16")
+    ec2.enable_vgw_route_propagation(GatewayId=made, RouteTableId=table)
+    told = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]
+    assert told["PropagatingVgws"] == [{"GatewayId": made}]
+    assert [(one["DestinationCidrBlock"], one["State"]) for one in told["Routes"] if one.get("GatewayId") == made] == [
+        ("10.200.0.0/16", "active")
+    ]
+
+    # Who has another key is not let in, and in the clear nothing passes.
+    assert not office.connect(configuration, "10.200.0.0/15", key="another_key")
+    assert lost(two.in_a, HOST, 80)
+    assert why(a, two.address_a, HOST)[1]["what"] == "vpn"
+    assert office.connect(configuration, "10.200.0.0/15")
+    until(lambda: telemetry(ec2, id) == ["UP", "DOWN"])
+    assert fetched(two.in_a, HOST) == f"on premises, to {two.address_a}"
+
+    ec2.disable_vgw_route_propagation(GatewayId=made, RouteTableId=table)
+    assert lost(two.in_a, HOST, 80)
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/16", GatewayId=made)
+    assert fetched(two.in_a, HOST) and why(a, two.address_a, HOST)[0]
+
+    ec2.delete_vpn_connection(VpnConnectionId=id)
+    assert lost(two.in_a, HOST, 80)
+    office.disconnect()
+    assert refused(ec2.describe_vpn_connections, VpnConnectionIds=[id]) == "InvalidVpnConnectionID.NotFound"
+    ec2.delete_route(RouteTableId=table, DestinationCidrBlock="10.200.0.0/16")
+    assert refused(ec2.delete_vpn_gateway, VpnGatewayId=made) == "IncorrectState"
+    ec2.detach_vpn_gateway(VpnGatewayId=made, VpcId=a.id)
+    ec2.delete_vpn_gateway(VpnGatewayId=made)
+    ec2.delete_customer_gateway(CustomerGatewayId=side["CustomerGatewayId"])
+
+
+@pytest.mark.control("NET-01")
+def test_a_circuit_leads_where_interfaces_and_gateways_do(two: Two, office: Device) -> None:
+    ec2, a, dx = two.ec2, two.a, two.account.client("directconnect")
+    table = a.main_table()
+    asked = {"location": dx.describe_locations()["locations"][0]["locationCode"], "bandwidth": "1Gbps"}
+    made = dx.create_connection(**asked, connectionName="head office")["connectionId"]
+
+    def state() -> str:
+        return str(dx.describe_connections(connectionId=made)["connections"][0]["connectionState"])
+
+    assert state() == "pending"
+    links = a.account.platform.data / "links.json"
+    links.write_text(json.dumps([*office.links, office.circuit(made)]))
+    assert state() == "available"
+
+    # Private: by a Direct Connect gateway to the VPC's own.
+    own = ec2.create_vpn_gateway(Type="ipsec.1")["VpnGateway"]["VpnGatewayId"]
+    ec2.attach_vpn_gateway(VpnGatewayId=own, VpcId=a.id)
+    ec2.enable_vgw_route_propagation(GatewayId=own, RouteTableId=table)
+    private, transit = (
+        dx.create_direct_connect_gateway(directConnectGatewayName=name)["directConnectGateway"][
+            "directConnectGatewayId"
+        ]
+        for name in ("private", "transit")
+    )
+    new = {"virtualInterfaceName": "one", "vlan": 101, "asn": 65000}
+    bare = {"connectionId": made, "newPrivateVirtualInterface": {**new, "directConnectGatewayId": private}}
+    wrong = {
+        "connectionId": made,
+        "newPrivateVirtualInterface": {**new, "virtualGatewayId": own, "authKey": "a-bgp-key"},
+    }
+    assert refused(dx.create_private_virtual_interface, **wrong) == "DirectConnectClientException"
+    interface = dx.create_private_virtual_interface(**bare)["virtualInterfaceId"]
+    assert refused(dx.create_private_virtual_interface, **bare) == "DirectConnectClientException"  # the VLAN is taken
+    assert lost(two.in_a, BY_CIRCUIT, 80)
+    dx.create_direct_connect_gateway_association(directConnectGatewayId=private, gatewayId=own)
+    assert fetched(two.in_a, BY_CIRCUIT) == f"on premises, to {two.address_a}"
+    assert why(a, two.address_a, BY_CIRCUIT)[0]
+    routes = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]["Routes"]
+    assert [one["DestinationCidrBlock"] for one in routes if one.get("GatewayId") == own] == ["10.201.0.0/16"]
+    assert refused(dx.delete_connection, connectionId=made) == "DirectConnectClientException"
+    dx.delete_virtual_interface(virtualInterfaceId=interface)
+    assert lost(two.in_a, BY_CIRCUIT, 80)
+    dx.delete_direct_connect_gateway_association(directConnectGatewayId=private, virtualGatewayId=own)
+    ec2.disable_vgw_route_propagation(GatewayId=own, RouteTableId=table)
+    ec2.detach_vpn_gateway(VpnGatewayId=own, VpcId=a.id)
+    ec2.delete_vpn_gateway(VpnGatewayId=own)
+
+    # Transit: an attachment of the transit gateway, whose tables lead there; the other side is told of the prefixes alone.
+    joint = ec2.create_transit_gateway_vpc_attachment(TransitGatewayId=two.tgw, VpcId=a.id, SubnetIds=[a.subnet])[
+        "TransitGatewayVpcAttachment"
+    ]["TransitGatewayAttachmentId"]
+    prefixes = [{"cidr": "10.1.0.0/16"}]
+    dx.create_direct_connect_gateway_association(
+        directConnectGatewayId=transit, gatewayId=two.tgw, addAllowedPrefixesToDirectConnectGateway=prefixes
+    )
+    [attached] = ec2.describe_transit_gateway_attachments(Filters=[{"Name": "resource-id", "Values": [transit]}])[
+        "TransitGatewayAttachments"
+    ]
+    assert attached["ResourceType"] == "direct-connect-gateway"
+    way = ec2.create_transit_gateway_route_table(TransitGatewayId=two.tgw)["TransitGatewayRouteTable"][
+        "TransitGatewayRouteTableId"
+    ]
+    for id in (joint, attached["TransitGatewayAttachmentId"]):
+        ec2.associate_transit_gateway_route_table(TransitGatewayRouteTableId=way, TransitGatewayAttachmentId=id)
+        ec2.enable_transit_gateway_route_table_propagation(
+            TransitGatewayRouteTableId=way, TransitGatewayAttachmentId=id
+        )
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.201.0.0/16", TransitGatewayId=two.tgw)
+    assert lost(two.in_a, BY_CIRCUIT, 80)
+    new |= {"vlan": 102, "directConnectGatewayId": transit}
+    interface = dx.create_transit_virtual_interface(connectionId=made, newTransitVirtualInterface=new)[
+        "virtualInterface"
+    ]["virtualInterfaceId"]
+    assert fetched(two.in_a, BY_CIRCUIT) == f"on premises, to {two.address_a}"
+    dx.delete_virtual_interface(virtualInterfaceId=interface)
+    assert lost(two.in_a, BY_CIRCUIT, 80)
+    dx.delete_direct_connect_gateway_association(directConnectGatewayId=transit, virtualGatewayId=two.tgw)
+    ec2.delete_route(RouteTableId=table, DestinationCidrBlock="10.201.0.0/16")
+    ec2.delete_transit_gateway_vpc_attachment(TransitGatewayAttachmentId=joint)
+    ec2.delete_transit_gateway_route_table(TransitGatewayRouteTableId=way)
+    for one in (private, transit):
+        dx.delete_direct_connect_gateway(directConnectGatewayId=one)
+    dx.delete_connection(connectionId=made)
+    links.write_text(json.dumps(office.links))

@@ -74,7 +74,8 @@ def test_a_recorded_call_reaches_the_rules_that_want_it(account: Account) -> Non
     # Who wants everything gets calls once a trail logs them, data events as the trail selects them; never what rules do.
     assert every.names() == []
     selector = {"Type": "AWS::S3::Object", "Values": [f"arn:aws:s3:::{bucket}/"]}
-    Records(account, [{"ReadWriteType": "All", "IncludeManagementEvents": True, "DataResources": [selector]}])
+    selectors = [{"ReadWriteType": "All", "IncludeManagementEvents": True, "DataResources": [selector]}]
+    trails = [Records(account, selectors, name=name) for name in ("one", "two")]
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     s3.get_object(Bucket=bucket, Key="k")
     events.put_rule(Name="named", State=READS, EventPattern=json.dumps({"detail": {"eventName": ["GetUser"]}}))
@@ -82,6 +83,9 @@ def test_a_recorded_call_reaches_the_rules_that_want_it(account: Account) -> Non
     iam.delete_user(UserName="one")
     until(lambda: {"PutObject", "PutRule", "DeleteUser"} <= set(every.names()))
     until(lambda: "GetUser" in named.names())
+    for one in trails:  # each has its own copy, and rules are told once
+        assert [told["eventName"] for told in one.until("PutObject", "DeleteUser")].count("PutObject") == 1
+    assert every.names().count("PutObject") == 1
     assert named.names().count("GetUser") == 1  # the one before its state said so is not told
     assert not {"GetObject", "GetUser", "SendMessage", "CreateAccessKey"} & set(every.names())
     assert events.describe_rule(Name="named")["State"] == READS

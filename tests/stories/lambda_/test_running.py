@@ -64,6 +64,9 @@ def everything(shop: Bench) -> str:
 
 
 def test_an_event_is_handled_and_the_environment_used_again(shop: Bench, everything: str) -> None:
+    # What other tests began is not used again.
+    shop.client.update_function_configuration(FunctionName=everything, Description="anew")
+    shop.settled(everything)
     one, two = (shop.invoke(everything, {"a": [1, "ä"]}) for _ in range(2))
     assert (one.status, one.error, one.version) == (200, "", "$LATEST")
     assert one.payload == {"count": 1, "event": {"a": [1, "ä"]}, "help": "there"}

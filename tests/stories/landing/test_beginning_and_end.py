@@ -27,6 +27,10 @@ def _story(platform: Running, file: Path) -> None:
     endpoints = "endpoints: [sagemaker.api, sagemaker.runtime, sts, kms, logs, monitoring, ecr.api, ecr.dkr, ssm]"
     assert endpoints in text
     parts = "{packages: off, products: off, code: off, builds: off, pipelines: off}"
+    premises = (
+        "{ranges: [10.200.0.0/16], accounts: [test], direct-connect: {location: Bastide, bandwidth: 1Gbps, vlan: 7}}"
+    )
+    text = text.replace("premises: {} ", f"premises: {{centre: {premises}}} ")
     head, _, rest = text.replace(endpoints, "endpoints: [sts]").partition("delivery:")
     file.write_text(f"{head}delivery: {parts}\n\nguardrails:{rest.partition('guardrails:')[2]}")
     began = subprocess.Popen(
@@ -63,6 +67,7 @@ def _story(platform: Running, file: Path) -> None:
         account = Account(platform, one["Id"], one["Name"])
         assert account.client("s3").list_buckets()["Buckets"] == []
         assert account.client("ec2").describe_vpcs()["Vpcs"] == []
+        assert account.client("directconnect").describe_connections()["connections"] == []
         assert account.client("ssm").describe_parameters()["Parameters"] == []
         roles = [
             role["RoleName"] for role in account.client("iam").list_roles()["Roles"] if "/aws-" not in role["Path"]

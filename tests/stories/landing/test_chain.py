@@ -6,8 +6,9 @@ session is made.
 
 from __future__ import annotations
 
+import io
 import json
-import time
+import tarfile
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from tests.platform import Keys
 from tests.stories.landing.zone import DENIED, Zone, refused
 from tests.stories.sagemaker.conftest import IMAGE, archive
+from tests.waiting import until
 
 KMS: dict[str, Any] = {"ServerSideEncryption": "aws:kms"}
 
@@ -166,8 +168,47 @@ def test_data_models_and_images_cross_accounts_as_declared(zone: Zone) -> None:
     refused(DENIED, science.delete_repository, registryId=registry, repositoryName="mortgage/training")
 
 
+def _training(zone: Zone, account: str, name: str, ssm: Any, sources: dict[str, str]) -> dict[str, Any]:
+    """A job in the account's network, under its key, with a channel from each source; ssm: of who may know where those
+    are. It runs train.py of `code`."""
+    told = ssm.get_parameters_by_path(Path="/bank/network")["Parameters"]
+    where = {one["Name"].rpartition("/")[2]: one["Value"] for one in told}
+    kind = {"S3DataType": "S3Prefix"}
+    channels = [
+        {"ChannelName": name, "DataSource": {"S3DataSource": {**kind, "S3Uri": uri}}} for name, uri in sources.items()
+    ]
+    return {
+        "TrainingJobName": name, "RoleArn": zone.arn(account, "TrainingRole"), "EnableNetworkIsolation": True,
+        "EnableInterContainerTrafficEncryption": True, "InputDataConfig": channels,
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "VpcConfig": {"Subnets": where["subnets"].split(","), "SecurityGroupIds": [where["security-group"]]},
+        "OutputDataConfig": {"S3OutputPath": f"s3://{zone.bucket('models', 'shared-services')}/{zone.ids[account]}"},
+        "ResourceConfig": {
+            "InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1,
+            "VolumeKmsKeyId": ssm.get_parameter(Name="/bank/key")["Parameter"]["Value"],
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": 120},
+        "HyperParameters": {
+            "sagemaker_program": '"train.py"',
+            "sagemaker_submit_directory": '"/opt/ml/input/data/code/sourcedir.tar.gz"',
+        },
+        "Tags": [{"Key": name, "Value": "test"} for name in ("owner", "environment", "project")],
+    }  # fmt: skip
+
+
+def _trained(client: Any, name: str) -> str:
+    """Where the model lies of a job that succeeds."""
+
+    def over() -> Any:
+        job = client.describe_training_job(TrainingJobName=name)
+        return job if job["TrainingJobStatus"] != "InProgress" else None
+
+    job = until(over, 120)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    return str(job["ModelArtifacts"]["S3ModelArtifacts"])
+
+
 @pytest.mark.control("ACC-10")
-@pytest.mark.control("ACC-07", lacking="in Data Science")
 @pytest.mark.control("ACC-11", "XVE-03")
 def test_a_job_trains_in_test_under_all_guardrails(zone: Zone) -> None:
     """Started by the state machine's role, in the account's network, with a channel from each of two accounts."""
@@ -179,38 +220,13 @@ def test_a_job_trains_in_test_under_all_guardrails(zone: Zone) -> None:
     prepare.put_object(Bucket=data, Key="train/a.csv", Body=b"1,2\n3,4\n")
     train = zone.platform.client("s3", zone.service("test", zone.arn("test", "TrainingRole")))
     train.put_object(Bucket=models, Key=f"{test}/before/model.txt", Body=b"before")
-    ssm = zone.account("test").client("ssm")
-    told = ssm.get_parameters_by_path(Path="/bank/network")["Parameters"]
-    where = {one["Name"].rpartition("/")[2]: one["Value"] for one in told}
-    key = ssm.get_parameter(Name="/bank/key")["Parameter"]["Value"]
     sources = {"train": f"s3://{data}/train/", "before": f"s3://{models}/{test}/before/", "code": f"s3://{data}/code/"}
-    kind = {"S3DataType": "S3Prefix"}
-    channels = [
-        {"ChannelName": name, "DataSource": {"S3DataSource": {**kind, "S3Uri": uri}}} for name, uri in sources.items()
-    ]
-    given = {
-        "TrainingJobName": "mortgage-1", "RoleArn": zone.arn("test", "TrainingRole"), "EnableNetworkIsolation": True,
-        "EnableInterContainerTrafficEncryption": True, "InputDataConfig": channels,
-        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-        "VpcConfig": {"Subnets": where["subnets"].split(","), "SecurityGroupIds": [where["security-group"]]},
-        "OutputDataConfig": {"S3OutputPath": f"s3://{models}/{test}"},
-        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1, "VolumeKmsKeyId": key},
-        "StoppingCondition": {"MaxRuntimeInSeconds": 120},
-        "HyperParameters": {
-            "sagemaker_program": '"train.py"',
-            "sagemaker_submit_directory": '"/opt/ml/input/data/code/sourcedir.tar.gz"',
-        },
-        "Tags": [{"Key": name, "Value": "test"} for name in ("owner", "environment", "project")],
-    }  # fmt: skip
+    given = _training(zone, "test", "mortgage-1", zone.account("test").client("ssm"), sources)
     workflow = zone.platform.client("sagemaker", zone.service("test", zone.arn("test", "StateMachineRole")))
     workflow.create_training_job(**given)
     reader = zone.person("test", "TestReader-mortgage")
-    looking, until = zone.platform.client("sagemaker", reader), time.monotonic() + 90
-    while (job := looking.describe_training_job(TrainingJobName="mortgage-1"))["TrainingJobStatus"] == "InProgress":
-        assert time.monotonic() < until, job
-        time.sleep(0.1)
-    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
-    name = job["ModelArtifacts"]["S3ModelArtifacts"].partition(f"{models}/")[2]
+    looking = zone.platform.client("sagemaker", reader)
+    name = _trained(looking, "mortgage-1").partition(f"{models}/")[2]
     serve = zone.platform.client("s3", zone.service("production", zone.arn("production", "ModelRole")))
     tagging = zone.platform.client("s3", zone.service("test", zone.arn("test", "StateMachineRole")))
     tagging.put_object_tagging(Bucket=models, Key=name, Tagging={"TagSet": given["Tags"]})
@@ -229,3 +245,44 @@ def test_a_job_trains_in_test_under_all_guardrails(zone: Zone) -> None:
     ):  # fmt: skip
         refused(DENIED, getattr(looking, call), **asked)
     refused(DENIED, zone.platform.client("s3", reader).put_object, Bucket=models, Key="x", Body=b"x")
+
+
+_LEARNS = """
+import csv, json
+from sklearn.linear_model import LogisticRegression
+rows = [[float(one) for one in row] for row in csv.reader(open("/opt/ml/input/data/train/a.csv"))]
+found = LogisticRegression().fit([[income] for income, _ in rows], [paid for _, paid in rows])
+held = {"slope": found.coef_[0][0], "border": -found.intercept_[0] / found.coef_[0][0]}
+json.dump(held, open("/opt/ml/model/model.json", "w"))
+"""
+
+
+@pytest.mark.control("ACC-07")
+def test_a_notebook_in_data_science_trains_on_its_accounts_data_and_nowhere_else(zone: Zone) -> None:
+    """What a scientist's notebook does: looks at data, has a job learn from it, and reads back what it learnt."""
+    data, role = zone.bucket("data", "data-science"), zone.arn("data-science", "NotebookRole")
+    keys = zone.service("data-science", role)
+    s3, sagemaker = zone.platform.client("s3", keys), zone.platform.client("sagemaker", keys)
+    s3.put_object(Bucket=data, Key="loans/a.csv", Body="".join(f"{one},{int(one > 40)}\n" for one in range(80)))
+    s3.put_object(Bucket=data, Key="loans-code/sourcedir.tar.gz", Body=archive(train__py=_LEARNS.encode()))
+    [found] = s3.list_objects_v2(Bucket=data, Prefix="loans/")["Contents"]
+    assert s3.get_object(Bucket=data, Key=found["Key"])["Body"].read().startswith(b"0,0\n1,0\n")
+    sources = {"train": f"s3://{data}/loans/", "code": f"s3://{data}/loans-code/"}
+    given = _training(zone, "data-science", "loans", zone.platform.client("ssm", keys), sources)
+    sagemaker.create_training_job(**given)
+    bucket, _, name = _trained(sagemaker, "loans").removeprefix("s3://").partition("/")
+    with tarfile.open(fileobj=io.BytesIO(s3.get_object(Bucket=bucket, Key=name)["Body"].read())) as model:
+        file = model.extractfile("model.json")
+        assert file is not None
+        learnt = json.load(file)
+    assert learnt["slope"] > 0 and 38 < learnt["border"] < 43  # who has more than 40 pays
+
+    # Not in Test, where a scientist may look, nor in Production, where there is nothing for one; nor by its role elsewhere.
+    there = {**given, "RoleArn": zone.arn("test", "TrainingRole")}
+    reader = zone.platform.client("sagemaker", zone.person("test", "TestReader-mortgage"))
+    refused(DENIED, reader.create_training_job, **there)
+    refused("ForbiddenException", zone.person, "production", "DataScientist-mortgage")
+    for account in ("test", "production"):
+        asked = {"RoleArn": zone.arn(account, "ModelRole"), "RoleSessionName": "scientist"}
+        refused(DENIED, zone.platform.client("sts", keys).assume_role, **asked)
+    refused(DENIED, s3.get_object, Bucket=bucket, Key=f"{zone.ids['test']}/job/output/model.tar.gz")

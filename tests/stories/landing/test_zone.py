@@ -393,6 +393,15 @@ def test_what_was_changed_by_hand_is_found(zone: Zone) -> None:
         organizations.list_parents(ChildId=test.id)["Parents"][0]["Id"],
     )
     organizations.move_account(AccountId=test.id, SourceParentId=home, DestinationParentId=root)
+    # The premises of the blueprint: a tunnel to them, and where it leads.
+    ec2 = zone.account("data-science").client("ec2")
+    [link] = ec2.describe_vpn_connections()["VpnConnections"]
+    [device] = ec2.describe_customer_gateways()["CustomerGateways"]
+    [table] = ec2.describe_route_tables(Filters=[{"Name": "association.main", "Values": ["false"]}])["RouteTables"]
+    [way] = [one for one in table["Routes"] if one.get("GatewayId") == link["VpnGatewayId"]]
+    assert (device["IpAddress"], way["DestinationCidrBlock"]) == ("203.0.113.10", "10.200.0.0/16")
+    route = {"VpnConnectionId": link["VpnConnectionId"], "DestinationCidrBlock": "10.200.0.0/16"}
+    ec2.delete_vpn_connection_route(**route)
     try:
         code, told, _ = landing(zone.platform, "drift", str(zone.file), "--json")
         found = {(one["where"], one["what"].partition(" (")[0]) for one in told}
@@ -400,8 +409,10 @@ def test_what_was_changed_by_hand_is_found(zone: Zone) -> None:
         assert found == {
             ("organisation", "policy bank-production-scp"), ("organisation", "account test"),
             ("test", "bank-landing-platform: TestDataBucket"),
+            ("data-science", "bank-landing-premises: OfficeRoute0"),
         }, told  # fmt: skip
     finally:
+        ec2.create_vpn_connection_route(**route)
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         organizations.attach_policy(PolicyId=policy["Id"], TargetId=unit)
     # What no stack says, the next run puts back.

@@ -28,6 +28,8 @@ def preprocess_handler(record):
 """
 SAME = "".join(f"{one}\n" for one in range(100))
 """What the model was trained with, and asked at first."""
+ENOUGH = " " * (600 << 10)
+"""Makes a call so large that what is captured of it is stored at once."""
 
 
 @pytest.fixture
@@ -76,7 +78,10 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
         s3.put_object(Bucket=workshop.bucket, Key=f"m/{name}", Body=body)
     base = process(workshop, ANALYZER, {"dataset_format": '{"csv": {"header": true}}'}, dataset="m/train")
     model(workshop, "m", container(workshop, "A"))
-    config(workshop, "unseen", variant("m"))
+    broken = container(workshop, "B")
+    s3.put_object(Bucket=workshop.bucket, Key="models/B.tar.gz", Body=b"no archive")  # it need not answer
+    model(workshop, "broken", broken)
+    config(workshop, "unseen", variant("broken"))
     sagemaker.create_endpoint(EndpointName="unseen", EndpointConfigName="unseen")
     capture = _capture(workshop, KmsKeyId=key, CaptureContentTypeHeader={"CsvContentTypes": ["text/csv"]})
     config(workshop, "c", variant("m"), DataCaptureConfig=capture)
@@ -134,7 +139,7 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
 
     def ask(begins: int, text: str) -> None:
         """Has a call of this hour captured."""
-        invoke(text.encode(), ContentType="text/csv")
+        invoke((text + ENOUGH).encode(), ContentType="text/csv")
         where = {"Bucket": workshop.bucket, "Prefix": f"captured/e/AllTraffic/{_folder(begins)}/"}
         [captured] = until(lambda: s3.list_objects_v2(**where).get("Contents"))
         assert s3.head_object(Bucket=workshop.bucket, Key=captured["Key"])["SSEKMSKeyId"] == key
@@ -196,7 +201,7 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
     ask(due, SAME)
     lesser = json.dumps(allow("s3:*", "logs:*"))
     account.client("iam").put_role_policy(RoleName="Monitored", PolicyName="inline", PolicyDocument=lesser)
-    invoke(SAME.encode(), ContentType="text/csv")
+    invoke((SAME + ENOUGH).encode(), ContentType="text/csv")
     due = _next_hour(here, 10)
     failed = ended(4)
     assert (failed["MonitoringExecutionStatus"], "kms:" in failed["FailureReason"]) == ("Failed", True), failed

@@ -47,7 +47,8 @@ def _catalog(urls: list[str], size: str, neighbour: str) -> str:
             [],
         ),
         "ByRole": ("LaunchRoleConstraint", {**both, "RoleArn": {"Fn::GetAtt": ["Launch", "Arn"]}}, ["In"]),
-        "Rules": ("LaunchTemplateConstraint", {**both, "Rules": rules}, ["In"]),
+        # Without a word of "In", which it needs nonetheless.
+        "Rules": ("LaunchTemplateConstraint", {**both, "Rules": rules}, []),
         "Told": ("LaunchNotificationConstraint", {**both, "NotificationArns": [_ref("Topic")]}, ["In"]),
         "Tags": ("ResourceUpdateConstraint", {**both, "TagUpdateOnProvisionedProduct": "ALLOWED"}, ["In"]),
         "Option": ("TagOption", {"Key": "environment", "Value": "dev"}, []),
@@ -78,7 +79,8 @@ def _catalog(urls: list[str], size: str, neighbour: str) -> str:
 @pytest.mark.control("SSV-01")
 def test_a_catalog_is_a_stack(account: Account, neighbour: Account) -> None:
     catalog, stacks = Catalog(account), Stacks(account)
-    urls = [catalog.url(template()), catalog.url(template(Description="again"))]
+    large = template(Description="again", Metadata={"Notes": "more than a request of CloudFormation may have" * 2000})
+    urls = [catalog.url(template()), catalog.url(large)]
     told = stacks.create("catalog", _catalog(urls[:1], "small", neighbour.id))
     assert told["StackStatus"] == "CREATE_COMPLETE", stacks.story("catalog")
     assert stacks.outputs("catalog") == {"Group": "from-stack", "Versions": "v1"}

@@ -45,6 +45,24 @@ def _line(text: str, word: str) -> int:
         ("email: test@bank.example", "email: production@bank.example", "accounts.production.email", "is that of test"),
         ("email: test@bank.example", "id: 12", "accounts.test.id", "is not twelve digits"),
         ("email: test@bank.example, ", "", "accounts.test", "made with an `email`, or enrolled with its `id`"),
+        (
+            "premises: {} ",
+            "premises: {hq: {ranges: [10.10.9.0/24], accounts: [test], vpn: 1.2.3.4}} ",
+            "premises.hq.ranges.0",
+            "10.10.9.0/24 overlaps the network of shared-services",
+        ),
+        (
+            "premises: {} ",
+            "premises: {hq: {ranges: [10.99.0.0/16], accounts: [log-archive], vpn: 1.2.3.4}} ",
+            "premises.hq.accounts.0",
+            "there is no account `log-archive` with a network",
+        ),
+        (
+            "premises: {} ",
+            "premises: {hq: {ranges: [10.99.0.0/16], accounts: [test]}} ",
+            "premises.hq",
+            "by a `vpn` or by `direct-connect`",
+        ),
         ("guardrails: {}", "guardrails: {flying: off}", "guardrails.flying", "there is no such guardrail"),
         ("guardrails: {}", "guardrails: {regions: maybe}", "guardrails.regions", "neither on nor off"),
         (

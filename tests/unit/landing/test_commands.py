@@ -8,9 +8,9 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from bastide.commands.cli import cli
-from bastide.landing.blueprint import guardrail_names
+from bastide.landing.blueprint import default, guardrail_names, parse
 from bastide.landing.proactive import RULES
-from tests.unit.landing.zone import stacks
+from bastide.landing.rendering import rendered
 
 
 def _run(*words: str) -> tuple[int, str, str]:
@@ -28,7 +28,7 @@ def test_a_file_to_begin_with_and_its_templates(tmp_path: Path) -> None:
     code, told, _ = _run("render", str(file), str(folder))
     assert code == 0
     written = [json.loads(path.read_text()) for path in sorted(folder.iterdir())]
-    assert written == [one.template for one in stacks()] and len(told.splitlines()) == len(written)
+    assert written == [one.template for one in rendered(parse(default()))] and len(told.splitlines()) == len(written)
 
 
 def test_an_example_for_a_team(tmp_path: Path) -> None:

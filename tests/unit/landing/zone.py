@@ -11,8 +11,11 @@ from bastide.landing.rendering import Stack, rendered
 
 @cache
 def blueprint() -> Blueprint:
-    """The default."""
-    return parse(default())
+    """The default, with premises."""
+    premises = "{office: {ranges: [10.200.0.0/16], accounts: [data-science], vpn: 203.0.113.10, ports: [443, 5432]}, "
+    premises += "centre: {ranges: [10.210.0.0/16], accounts: [data-management], "
+    premises += "direct-connect: {location: EqDC2, bandwidth: 1Gbps, vlan: 101}}}"
+    return parse(default().replace("premises: {} ", f"premises: {premises} "))
 
 
 @cache

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from bastide.domain import Instant
+
 
 class NetworkError(Exception):
     """A network could not be made as planned; what could not be made is cut off. The message is for the operator."""
@@ -58,16 +60,56 @@ class Far:
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnel:
+    """An IPsec tunnel as this side speaks it. outside: this side's address; inside: its address within the tunnel. key: the
+    pre-shared one. version: of IKE, 0 for either. ike, esp: proposals in strongSwan's words. ike_seconds, esp_seconds: how
+    long keys live; margin, fuzz: seconds before, and per cent of them at random, that they are replaced. dead_seconds: of
+    silence until a peer is asked whether it is there; then `dead` is done: ``clear``, ``restart`` or ``none``. starts:
+    whether this side begins."""
+
+    outside: str
+    inside: str
+    key: str = field(repr=False)
+    version: int
+    ike: tuple[str, ...]
+    esp: tuple[str, ...]
+    ike_seconds: int
+    esp_seconds: int
+    margin: int
+    fuzz: int
+    dead_seconds: int
+    dead: str
+    starts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ipsec:
+    """The tunnels of a VPN connection. gateway: the peer's address."""
+
+    gateway: str
+    tunnels: tuple[Tunnel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """A tunnel as it is. since: when that changed, 0 if it never did."""
+
+    up: bool = False
+    since: Instant = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Joint:
     """An attachment of a transit gateway, to a VPC or to something declared. ranges: the addresses behind it; what comes
     from there with another one is dropped. table, ways: the route table it is associated with and its routes, which decide
-    where its packets go. There are none without one."""
+    where its packets go. There are none without one. ipsec: how what is declared is reached, if not in the clear."""
 
     ranges: tuple[str, ...]
     ways: tuple[Way, ...] = ()
     vpc: Vpc | None = None
     far: Far | None = None
     table: str = ""
+    ipsec: Ipsec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +350,8 @@ class Networks(Protocol):
         """Serves AWS's API there, as ``https://localhost``, with no VPC endpoint."""
         ...
 
-    def lacking(self) -> str:
-        """What this machine lacks for networks, empty if nothing."""
+    def lacking(self, *, ipsec: bool = False) -> str:
+        """What this machine lacks for networks, empty if nothing. ipsec: for tunnels of VPN connections as well."""
         ...
 
     async def settle(self, which: Vpc | Transit) -> None:
@@ -338,8 +380,13 @@ class Networks(Protocol):
         """Whether an attachment of a transit gateway has its link now."""
         ...
 
+    def tunnels(self, joint: str) -> Mapping[str, Telemetry]:
+        """The tunnels of an attachment, by this side's address; empty if nothing listens there."""
+        ...
+
 
 __all__ = [
-    "Acl", "Attachment", "Door", "Entrance", "Entry", "Far", "Flow", "Group", "Hop", "Interface", "Joined", "Joint",
-    "NetworkError", "Networks", "Opened", "Packet", "Peer", "Plan", "Rule", "Transit", "TransitPlan", "Vpc", "Way", "Zone",
+    "Acl", "Attachment", "Door", "Entrance", "Entry", "Far", "Flow", "Group", "Hop", "Interface", "Ipsec", "Joined",
+    "Joint", "NetworkError", "Networks", "Opened", "Packet", "Peer", "Plan", "Rule", "Telemetry", "Transit",
+    "TransitPlan", "Tunnel", "Vpc", "Way", "Zone",
 ]  # fmt: skip

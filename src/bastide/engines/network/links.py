@@ -1,8 +1,8 @@
 """What the operator says stands behind a link to elsewhere: a file that the platform reads and never writes.
 
-Nothing is found out and nothing tunnelled: a link leads into a network namespace of this machine, by name or path, or into
-the machine's own network (``machine``), and there only to the ranges that are declared. What happens beyond, that
-namespace's routes and rules say. docs/network.md shows the file.
+Nothing is found out: a link leads into a network namespace of this machine, by name or path, or into the machine's own
+network (``machine``), and there only to the ranges that are declared. What happens beyond, that namespace's routes and
+rules say. docs/network.md shows the file.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _log = logging.getLogger("bastide.network")
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A link. gateway: the address by which a customer gateway names it."""
+    """A link. end: the address of a customer gateway, that a VPN reaches there, or the id of a Direct Connect connection
+    whose circuit it is."""
 
-    gateway: str
+    end: str
     far: Far
 
 
@@ -37,19 +38,19 @@ class Links:
         self._seen: tuple[int, int] | None = None
         self._held: dict[str, Declared] = {}
 
-    def by_gateway(self, address: str) -> Declared | None:
-        """The link whose gateway has an address; None if none is declared. A file that cannot be understood declares
-        nothing, and the log says why."""
+    def find(self, end: str) -> Declared | None:
+        """The link of a gateway's address, or of a connection's id; None if none is declared. A file that cannot be
+        understood declares nothing, and the log says why."""
         try:
             told = self._path.stat()
             if self._seen != (told.st_mtime_ns, told.st_size):
                 self._seen, self._held = (told.st_mtime_ns, told.st_size), {}
-                self._held = {one.gateway: one for one in declared(json.loads(self._path.read_text()))}
+                self._held = {one.end: one for one in declared(json.loads(self._path.read_text()))}
         except FileNotFoundError:
             self._seen, self._held = None, {}
         except (OSError, ValueError) as error:
             _log.error("%s declares no links: %s", self._path, error)
-        return self._held.get(address)
+        return self._held.get(end)
 
 
 def declared(told: Any) -> list[Declared]:
@@ -59,14 +60,18 @@ def declared(told: Any) -> list[Declared]:
     found: list[Declared] = []
     for number, one in enumerate(told):
         try:
-            gateway = str(ipaddress.IPv4Address(one["gateway"]))
+            if ("gateway" in one) == ("connection" in one):
+                raise ValueError("either gateway or connection")
+            end = str(ipaddress.IPv4Address(one["gateway"])) if "gateway" in one else str(one["connection"])
             ranges = tuple(str(ipaddress.IPv4Network(each)) for each in one["ranges"])
             where = str(one["namespace"])
             name = str(one["name"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"link {number + 1} needs name, gateway, namespace and ranges: {error}") from None
+            raise ValueError(
+                f"link {number + 1} needs name, gateway or connection, namespace and ranges: {error}"
+            ) from None
         if not ranges:
             raise ValueError(f"link {number + 1} has no ranges")
         path = "/proc/self/ns/net" if where == _MACHINE else where if where.startswith("/") else str(_NAMED / where)
-        found.append(Declared(gateway, Far(name, path, ranges)))
+        found.append(Declared(end, Far(name, path, ranges)))
     return found

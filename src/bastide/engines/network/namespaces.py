@@ -14,11 +14,12 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bastide.domain import Clock, wall
 from bastide.engines.network import (
     Attachment,
     Door,
@@ -31,12 +32,14 @@ from bastide.engines.network import (
     Opened,
     Packet,
     Plan,
+    Telemetry,
     Transit,
     TransitPlan,
     Vpc,
     kernel,
 )
 from bastide.engines.network.flows import Counts
+from bastide.engines.network.ipsec import lacking
 from bastide.engines.network.peers import Peers
 from bastide.engines.network.resolver import Resolver
 from bastide.engines.network.rules import ruleset
@@ -118,9 +121,10 @@ class Namespaces:
         planner: Callable[[Vpc], Plan | None],
         authority: Path = Path(),
         transits: Callable[[Transit], TransitPlan | None] = lambda _: None,
+        now: Clock = wall,
     ) -> None:
         self._planner = planner
-        self._transits = Transits(transits)
+        self._transits = Transits(transits, now)
         self._trusted = authority
         self.door: Door | None = None
         self._networks: dict[Vpc, _Network] = {}
@@ -129,11 +133,11 @@ class Namespaces:
         self._trying: dict[Vpc | Transit, asyncio.Task[None]] = {}
         self._links = 0
 
-    def lacking(self) -> str:
-        """What this machine lacks for networks, empty if nothing. It is looked at until nothing is lacking."""
+    def lacking(self, *, ipsec: bool = False) -> str:
+        """See the port. It is looked at until nothing is lacking."""
         if self._lacking != "":
             self._lacking = self._looked()
-        return self._lacking
+        return self._lacking or (lacking() if ipsec else "")
 
     @staticmethod
     def _looked() -> str:
@@ -154,6 +158,10 @@ class Namespaces:
         """See the port."""
         return self._transits.linked(joint)
 
+    def tunnels(self, joint: str) -> Mapping[str, Telemetry]:
+        """See the port."""
+        return self._transits.tunnels(joint)
+
     def explain(self, vpc: Vpc, interface: str, packet: Packet) -> list[Hop]:
         """See the port."""
         return explain(
@@ -164,6 +172,7 @@ class Namespaces:
             transits=self._transits.planner,
             attached=self.attached,
             linked=self.linked,
+            tunnels=self.tunnels,
         )
 
     async def settle(self, which: Vpc | Transit) -> None:

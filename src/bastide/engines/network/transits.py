@@ -1,4 +1,5 @@
-"""Transit gateways: a namespace each, with links to the attached VPCs that stand, and to what the operator declared.
+"""Transit gateways, and a VPC's virtual private gateway: a namespace each, with links to the attached VPCs that stand, and
+to what the operator declared, in the clear or by IPsec.
 
 A packet is routed by the table that the attachment it came from is associated with (``ip rule iif``), and by nothing
 else; what no route takes is lost. Routes are changed without a moment in which packets go another way: the new tables are
@@ -17,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bastide.engines.network import Far, NetworkError, Transit, TransitPlan, Way, kernel
+from bastide.domain import Clock, wall
+from bastide.engines.network import Far, Ipsec, NetworkError, Telemetry, Transit, TransitPlan, Way, kernel
+from bastide.engines.network.ipsec import NEAR, THERE, Device
 
 INNER: Final = "169.254.172.2"
 """Of every link, the end at the VPC or beyond; the gateway's end is `OUTER`. No route of a user leads to either."""
@@ -75,13 +78,30 @@ async def stand(*ends: tuple[int, str]) -> None:
 
 
 @dataclass(slots=True)
+class _Reached:
+    """What a link leads to. handle: its namespace; name: of the link there. told: the networks that it is told of. device:
+    what encrypts on the way, if anything does."""
+
+    far: Far
+    handle: int
+    name: str
+    told: str = ""
+    device: Device | None = None
+
+    def close(self) -> None:
+        os.close(self.handle)
+        if self.device is not None:
+            self.device.close()
+
+
+@dataclass(slots=True)
 class _Gate:
-    """A gateway as it is. links: of each joint, the name of its link here. far: what a link leads to, and its routes."""
+    """A gateway as it is. links: of each joint, the name of its link here. far: what a link leads to."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     namespace: int = -1
     links: dict[str, str] = field(default_factory=dict)
-    far: dict[str, tuple[Far, int, str, str]] = field(default_factory=dict)
+    far: dict[str, _Reached] = field(default_factory=dict)
     routing: Routing = field(default_factory=Routing)
     loaded: str = ""
 
@@ -89,8 +109,9 @@ class _Gate:
 class Transits:
     """All transit gateways. planner: how one is to be now, None for one that is gone."""
 
-    def __init__(self, planner: Callable[[Transit], TransitPlan | None]) -> None:
+    def __init__(self, planner: Callable[[Transit], TransitPlan | None], now: Clock = wall) -> None:
         self.planner = planner
+        self._now = now
         self._gates: dict[Transit, _Gate] = {}
         self.numbers = itertools.count(1000)
         self._links = itertools.count(1)
@@ -120,7 +141,7 @@ class Transits:
             number = next(self._links)
             inner, outer = f"t{number}", f"v{number}"
             await self._stand(gate)
-            await self._link(gate.namespace, outer, vpc, inner)
+            await stand(*await self._link(gate.namespace, outer, vpc, inner))
             old = gate.links.pop(joint, None)
             gate.links[joint] = outer
             if old is not None:
@@ -143,17 +164,28 @@ class Transits:
         """Whether a joint of any gateway has its link."""
         return any(joint in gate.links for gate in self._gates.values())
 
+    def tunnels(self, joint: str) -> Mapping[str, Telemetry]:
+        """See the port."""
+        for gate in self._gates.values():
+            held = gate.far.get(joint)
+            if held is not None and held.device is not None:
+                return held.device.telemetry
+        return {}
+
     async def _stand(self, gate: _Gate) -> None:
         if gate.namespace < 0:
             gate.namespace = kernel.new_namespace(forwards=True)
             await kernel.ip(gate.namespace, "link set lo up", "route add blackhole default")
             await kernel.run(gate.namespace, "nft", "-f", "-", given=filters({}))
 
-    async def _link(self, here: int, name: str, there: int, other: str) -> None:
+    async def _link(
+        self, here: int, name: str, there: int, other: str, addresses: tuple[str, str] = (OUTER, INNER)
+    ) -> tuple[tuple[int, str], ...]:
+        """Its two ends; soon they carry packets."""
         await kernel.ip(here, f"link add {name} type veth peer name {other} netns {kernel.shown(there)}")
-        await kernel.ip(here, f"address add {OUTER}/32 dev {name}", f"link set {name} up")
-        await kernel.ip(there, f"address add {INNER}/32 dev {other}", f"link set {other} up")
-        await stand((here, name), (there, other))
+        await kernel.ip(here, f"address add {addresses[0]}/32 dev {name}", f"link set {name} up")
+        await kernel.ip(there, f"address add {addresses[1]}/32 dev {other}", f"link set {other} up")
+        return (here, name), (there, other)
 
     async def _make(self, gate: _Gate, plan: TransitPlan) -> None:
         await self._stand(gate)
@@ -161,11 +193,17 @@ class Transits:
             await self._part(gate, joint)
         for joint, one in plan.joints.items():
             held = gate.far.get(joint)
-            if held is not None and held[0] != one.far:
+            if held is not None and (held.far, held.device and held.device.ipsec) != (one.far, one.ipsec):
                 await self._part(gate, joint)
             if one.far is not None and joint not in gate.far:
-                with contextlib.suppress(FileNotFoundError):  # declared, and not there: down, and packets are lost
-                    await self._reach(gate, joint, one.far)
+                try:
+                    await self._reach(gate, joint, one.far, one.ipsec)
+                except FileNotFoundError:
+                    pass  # declared, and not there: down, and packets are lost
+                except (OSError, TimeoutError, NetworkError, asyncio.IncompleteReadError):
+                    if one.ipsec is None:
+                        raise
+                    _log.exception("the VPN to %s is down: its tunnels could not be made", one.ipsec.gateway)
         standing = {joint: one for joint, one in plan.joints.items() if joint in gate.links}
         wanted = filters({gate.links[joint]: one.ranges for joint, one in standing.items()})
         if wanted != gate.loaded:
@@ -178,41 +216,55 @@ class Transits:
             if one.far is not None:
                 await self._advertise(gate, joint, [way.network for way in one.ways if way.joint])
 
-    async def _reach(self, gate: _Gate, joint: str, far: Far) -> None:
+    async def _reach(self, gate: _Gate, joint: str, far: Far, ipsec: Ipsec | None) -> None:
         """The link to what is declared. The namespace is the operator's: only the link and its routes are put there."""
         handle = os.open(far.namespace, os.O_RDONLY | os.O_CLOEXEC)
         number = next(self._links)
         name, other = f"v{number}", f"bastide{os.getpid() % 10000}-{number}"[:15]
+        made = _Reached(far, handle, other)
         try:
-            await self._link(gate.namespace, name, handle, other)
+            if ipsec is None:
+                await stand(*await self._link(gate.namespace, name, handle, other))
+            else:
+                made.device = Device(ipsec, self._now)
+                ends = await self._link(gate.namespace, name, made.device.namespace, "in0")
+                ends += await self._link(made.device.namespace, "out0", handle, other, (NEAR, THERE))
+                await made.device.start(OUTER)
+                await stand(*ends)
+                # What the peer finds this side at; what is behind it, its own routes and its policy say.
+                await kernel.ip(
+                    handle, *(f"route replace {one.outside}/32 via {NEAR} dev {other} onlink" for one in ipsec.tunnels)
+                )
         except BaseException:
-            os.close(handle)
+            made.close()
             raise
         gate.links[joint] = name
-        gate.far[joint] = (far, handle, other, "")
+        gate.far[joint] = made
 
     async def _advertise(self, gate: _Gate, joint: str, networks: Sequence[str]) -> None:
-        """What is beyond knows the way to what its attachment's table leads to, as by BGP."""
-        far, handle, name, before = gate.far[joint]
+        """What is beyond a link in the clear knows the way to what its attachment's table leads to, as by BGP."""
+        held = gate.far[joint]
         wanted = sorted(one for one in set(networks) if one != "0.0.0.0/0")
-        if repr(wanted) != before:
-            lines = [f"route replace {one} via {OUTER} dev {name} onlink" for one in wanted]
+        if held.device is not None:
+            await held.device.lead(wanted)
+        elif repr(wanted) != held.told:
+            lines = [f"route replace {one} via {OUTER} dev {held.name} onlink" for one in wanted]
             with contextlib.suppress(NetworkError):  # there was none
-                await kernel.ip(handle, f"route flush dev {name} proto boot")
-            await kernel.ip(handle, *lines)
-            gate.far[joint] = (far, handle, name, repr(wanted))
+                await kernel.ip(held.handle, f"route flush dev {held.name} proto boot")
+            await kernel.ip(held.handle, *lines)
+            held.told = repr(wanted)
 
     async def _part(self, gate: _Gate, joint: str) -> None:
         name = gate.links.pop(joint)
         held = gate.far.pop(joint, None)
         if held is not None:
-            os.close(held[1])
+            held.close()
         with contextlib.suppress(NetworkError):  # it went with the other end
             await kernel.ip(gate.namespace, f"link del {name}")
 
     def _cut(self, gate: _Gate) -> None:
-        for _, handle, _, _ in gate.far.values():
-            os.close(handle)
+        for held in gate.far.values():
+            held.close()
         if gate.namespace >= 0:
             os.close(gate.namespace)
         gate.namespace, gate.loaded, gate.routing = -1, "", Routing()

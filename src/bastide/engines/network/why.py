@@ -6,7 +6,7 @@ Pure but for its arguments. tests/unit/network/test_why.py holds it against real
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -15,10 +15,12 @@ from bastide.engines.network import (
     Group,
     Hop,
     Interface,
+    Ipsec,
     Joint,
     Packet,
     Plan,
     Rule,
+    Telemetry,
     Transit,
     TransitPlan,
     Vpc,
@@ -57,10 +59,12 @@ def explain(
     transits: Callable[[Transit], TransitPlan | None],
     attached: Callable[[str], bool],
     linked: Callable[[str], bool],
+    tunnels: Callable[[str], Mapping[str, Telemetry]] = lambda _: {},
 ) -> list[Hop]:
     """How a packet from an interface of a VPC fares. packet.destination: an address, or a name that the VPC's DNS knows.
-    attached, linked: whether something is attached to an interface, whether an attachment of a gateway has its link."""
-    walk = _Walk(plans, transits, attached, linked)
+    attached, linked: whether something is attached to an interface, whether an attachment of a gateway has its link.
+    tunnels: those of an attachment."""
+    walk = _Walk(plans, transits, attached, linked, tunnels)
     with contextlib.suppress(_Refused):
         walk.go(vpc, interface, packet)
     return walk.told.hops
@@ -73,12 +77,14 @@ class _Walk:
         transits: Callable[[Transit], TransitPlan | None],
         attached: Callable[[str], bool],
         linked: Callable[[str], bool],
+        tunnels: Callable[[str], Mapping[str, Telemetry]],
     ) -> None:
         self.told = _Told()
         self._plans = plans
         self._transits = transits
         self._attached = attached
         self._linked = linked
+        self._tunnels = tunnels
 
     def go(self, vpc: Vpc, id: str, packet: Packet) -> None:
         plan = self._plans(vpc)
@@ -257,17 +263,25 @@ class _Walk:
                 raise self.told.end("route back", target.vpc.id, f"answers leave by {returned}, another gateway's")
         elif target.far is not None:
             returned = ahead
-            behind = _answered(target, back)
+            if target.ipsec is not None:
+                self._tunnelled(ahead, target.ipsec)
             self.told.on(
                 "link", target.far.name, f"{there} is declared to be there; what becomes of it is up to the operator"
             )
-            if not behind:
+            if target.ipsec is None and not _answered(target, back):
                 raise self.told.end("link", target.far.name, f"it is told of no way back to {back} by {target.table}")
         again = self._joint(transit, gate, returned)
         last = self._way(again.table, again.ways, back, "transit route table back")
         self._behind(last, gate.joints[last], back)
         if gate.joints[last].vpc != vpc:
             raise self.told.end("transit route table back", again.table, f"answers to {back} go to {last}")
+
+    def _tunnelled(self, id: str, ipsec: Ipsec) -> None:
+        held = self._tunnels(id)
+        up = [one.outside for one in ipsec.tunnels if one.outside in held and held[one.outside].up]
+        if not up:
+            raise self.told.end("vpn", id, f"no tunnel to {ipsec.gateway} is up")
+        self.told.on("vpn", id, f"it is encrypted between {' and '.join(up)} and {ipsec.gateway}")
 
     def _behind(self, id: str, joint: Joint, address: IPv4Address) -> None:
         if not _inside(str(address), joint.ranges):

@@ -3,9 +3,9 @@
 Source: CloudFormation User Guide and Template Reference Guide.
 """
 
-from bastide.engines.templates import includes, parameters, rules, schema
+from bastide.engines.templates import includes, macros, parameters, rules, schema
 from bastide.engines.templates.functions import FUNCTIONS, NO_VALUE, Scope, Unknown, resolve, text
-from bastide.engines.templates.reading import MOST_BYTES, MOST_INLINE, parse, read, refused
+from bastide.engines.templates.reading import MOST_BYTES, MOST_INLINE, STORED, parse, read, refused
 from bastide.engines.templates.references import imports, references
 from bastide.engines.templates.schema import LATER, preview
 from bastide.engines.templates.template import (
@@ -15,6 +15,7 @@ from bastide.engines.templates.template import (
     SERVERLESS,
     Declared,
     Template,
+    check_told,
     checked,
     policy,
     transforms_of,
@@ -31,13 +32,16 @@ __all__ = [
     "NO_VALUE",
     "PSEUDO",
     "SERVERLESS",
+    "STORED",
     "Declared",
     "Scope",
     "Template",
     "Unknown",
+    "check_told",
     "checked",
     "imports",
     "includes",
+    "macros",
     "parameters",
     "parse",
     "policy",

@@ -220,7 +220,8 @@ def _join(given: Any, scope: Scope) -> Any:
 def _split(given: Any, scope: Scope) -> Any:
     if not isinstance(given, list) or len(given) != 2 or not isinstance(given[0], str) or not given[0]:
         raise refused(
-            "Template error: every Fn::Split object requires two parameters, (1) a string delimiter and (2) a string."
+            "Template error: every Fn::Split object requires two parameters, (1) a string delimiter and (2) a string to be "
+            "split or a function that returns a string to be split."
         )
     source = resolve(given[1], scope)
     if not is_scalar(source):
@@ -228,19 +229,20 @@ def _split(given: Any, scope: Scope) -> Any:
     return text(source).split(given[0])
 
 
+_SELECT: Final = "Template error: Fn::Select requires a list argument with two elements: an integer index and a list"
+
+
 def _select(given: Any, scope: Scope) -> Any:
-    if not isinstance(given, list) or len(given) != 2:
-        raise refused(
-            "Template error: Fn::Select requires a list argument with two elements: an integer index and a list."
-        )
+    if not isinstance(given, list) or len(given) != 2 or isinstance(given[1], str):
+        raise refused(_SELECT)
     index = resolve(given[0], scope)
     choices = resolve(given[1], scope)
     if isinstance(choices, str):
         choices = choices.split(",")  # a CommaDelimitedList that came as a text
     if not isinstance(choices, list) or not re.fullmatch(r"\d{1,9}", text(index)):
-        raise refused(
-            "Template error: Fn::Select requires a list argument with two elements: an integer index and a list."
-        )
+        raise refused(_SELECT)
+    if isinstance(given[1], list) and int(text(index)) >= len(given[1]):
+        raise refused(_SELECT)  # what is written out is counted before it is looked at
     if int(text(index)) >= len(choices):
         raise refused(f"Template error: Fn::Select cannot select nonexistent value at index {text(index)[:9]}")
     return choices[int(text(index))]
@@ -317,6 +319,8 @@ def _if(given: Any, scope: Scope) -> Any:
 def _named(name: Any, scope: Scope) -> bool:
     if not isinstance(name, str):
         raise refused("Template error: Fn::If requires the name of a condition as its first argument")
+    if name not in scope.conditions:
+        raise refused(f"Template error: unresolved condition dependency {name[:255]} in Fn::If")
     return scope.condition(name)
 
 

@@ -17,10 +17,7 @@ MOST: Final = 20
 
 
 def _asked(given: Any, scope: Scope) -> str:
-    """The location that an include names; raises Refused for another macro."""
-    if not isinstance(given, dict) or given.get("Name") != INCLUDE:
-        name = given.get("Name") if isinstance(given, dict) else given
-        raise refused(f"No transform named {str(name)[:128]} found.")
+    """The location that an include names; raises Refused for none."""
     location = resolve((given.get("Parameters") or {}).get("Location"), scope)
     if not isinstance(location, str) or not location:
         raise refused("Template error: AWS::Include needs a Location.")
@@ -28,8 +25,10 @@ def _asked(given: Any, scope: Scope) -> str:
 
 
 def _at(value: dict[str, Any], *, top: bool) -> Iterator[Any]:
-    if _FUNCTION in value:
-        yield value[_FUNCTION]
+    given = value.get(_FUNCTION)
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, dict) and one.get("Name") == INCLUDE:
+            yield one
     if top:
         given = value.get("Transform")
         for one in given if isinstance(given, list) else [given]:
@@ -77,13 +76,18 @@ def included(raw: Any, scope: Scope, pieces: Mapping[str, Any], *, top: bool = T
     found = {
         key: included(one, scope, pieces, top=False)
         for key, one in raw.items()
-        if key != _FUNCTION and not (top and key == "Transform")
+        if not (key == _FUNCTION and asked) and not (top and key == "Transform")
     }
     if top and "Transform" in raw:
         given = raw["Transform"]
-        left = [one for one in (given if isinstance(given, list) else [given]) if not isinstance(one, dict)]
+        listed = given if isinstance(given, list) else [given]
+        left = [one for one in listed if not (isinstance(one, dict) and one.get("Name") == INCLUDE)]
         if left:
             found["Transform"] = left
+    rest = raw.get(_FUNCTION)
+    if asked and isinstance(rest, list):
+        rest = [one for one in rest if not (isinstance(one, dict) and one.get("Name") == INCLUDE)]
+        found |= {_FUNCTION: rest} if rest else {}
     for location in asked:
         piece = pieces[location]
         if not isinstance(piece, dict):

@@ -163,7 +163,7 @@ def check(name: str, declared: Mapping[str, Any], value: str) -> None:
     if "Number" in type:
         for one in parts:
             if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", one):
-                wrong("be a number")
+                wrong("be a number.")
             if "MinValue" in declared and float(one) < _number(declared, "MinValue", name):
                 wrong(f"be a number not less than {text(declared['MinValue'])}")
             if "MaxValue" in declared and float(one) > _number(declared, "MaxValue", name):

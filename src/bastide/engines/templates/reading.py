@@ -6,9 +6,10 @@ and merges are not supported there either, so a small body cannot become a large
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -19,6 +20,9 @@ from bastide.domain import Refused
 MOST_BYTES: Final = 1_048_576
 """Of a template in S3; one in a request has `MOST_INLINE` at most."""
 MOST_INLINE: Final = 51_200
+STORED: Final = object()
+"""What a service's own call of CloudFormation is `prepared` with, if its TemplateBody comes out of the platform's store: it
+has the bound of one in S3. No request of a client brings it."""
 MOST_NODES: Final = 100_000
 DEEPEST: Final = 96
 
@@ -69,11 +73,34 @@ def parse(body: str) -> Any:
         try:
             found = orjson.loads(body)
         except (orjson.JSONDecodeError, UnicodeEncodeError):
-            pass  # YAML's flow style begins the same way
-        else:
-            _bounded(found)
-            return found
+            found = _json(body)
+        _bounded(found)
+        return found
     return _yaml(body)
+
+
+def _json(body: str) -> Any:
+    """JSON as AWS reads it: texts may go over lines. What begins with a bracket is never YAML there."""
+    try:
+        return json.loads(body, strict=False)
+    except json.JSONDecodeError as error:
+        where = f"(line {error.lineno}, column {error.colno + 1})"
+    except (ValueError, RecursionError):
+        where = ""
+    raise refused(f"Template format error: JSON not well-formed. {where}".rstrip())
+
+
+def no_nulls(raw: Mapping[str, Any]) -> None:
+    """Raises Refused for a null anywhere but in what a template says of itself."""
+    here: list[tuple[str, Any]] = [(f"/{name}", one) for name, one in raw.items() if name != "Metadata"]
+    while here:
+        where, one = here.pop()
+        if one is None:
+            raise refused(f"[{where[:400]}] 'null' values are not allowed in templates")
+        if isinstance(one, dict):
+            here += [(f"{where}/{name}", below) for name, below in reversed(one.items())]
+        elif isinstance(one, list):
+            here += [(f"{where}/{number}", below) for number, below in enumerate(one)]
 
 
 def _not_deep(body: str) -> None:

@@ -42,6 +42,20 @@ def references(value: Any, scope: Scope | None = None) -> Iterator[tuple[str, st
             here += one.values()
 
 
+def conditions(value: Any) -> Iterator[str]:
+    """The names of conditions that each Fn::If of a tree asks."""
+    here = [value]
+    while here:
+        one = here.pop()
+        if isinstance(one, list):
+            here += one
+        elif isinstance(one, dict):
+            given = one.get("Fn::If")
+            if len(one) == 1 and isinstance(given, list) and len(given) == 3 and isinstance(given[0], str):
+                yield given[0]
+            here += one.values()
+
+
 def _in_sub(given: Any) -> Iterator[tuple[str, str]]:
     own: Any = ()
     if isinstance(given, list) and len(given) == 2 and isinstance(given[1], dict):

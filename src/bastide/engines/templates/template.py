@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from bastide.engines.templates import loops, parameters, rules
 from bastide.engines.templates.functions import Scope, is_scalar, resolve, text
-from bastide.engines.templates.reading import refused
+from bastide.engines.templates.reading import no_nulls, refused
+from bastide.engines.templates.references import conditions as asked_of
 from bastide.engines.templates.references import references
 
 PSEUDO: Final = (
@@ -41,6 +42,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9]{1,255}")
 MOST_RESOURCES: Final = 500
 MOST_OUTPUTS: Final = 200
 _LONGEST_DESCRIPTION: Final = 1024
+_AFTER: Final = {
+    f"AWS::ServiceCatalog::{name}": ("AWS::ServiceCatalog::PortfolioProductAssociation", ("PortfolioId", "ProductId"))
+    for name in (
+        "LaunchNotificationConstraint", "LaunchRoleConstraint", "LaunchTemplateConstraint", "ResourceUpdateConstraint",
+    )
+}  # fmt: skip
+"""Types that need another with the same properties to be there first. A template that does not say so stands on AWS as long
+as the two, made at once, happen to come in this order; here they always do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,19 @@ class Template:
         ring = _ring(found)
         if ring:
             raise refused(f"Circular dependency between resources: [{', '.join(ring)}]")
-        return found
+        return _implied(active, found)
+
+
+def _implied(active: Mapping[str, Declared], needs: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The dependencies, with those of `_AFTER` that make no ring."""
+    more = {name: set(needed) for name, needed in needs.items()}
+    for name, one in active.items():
+        type, members = _AFTER.get(one.type, ("", ()))
+        for other in active.values() if type else ():
+            same = all(one.properties.get(member) == other.properties.get(member) for member in members)
+            if other.type == type and same:
+                more[name].add(other.name)
+    return needs if _ring(more) else more
 
 
 def _ring(needs: Mapping[str, set[str]]) -> list[str]:
@@ -153,7 +174,7 @@ def unresolved(names: Iterable[str], section: str) -> Exception:
 
 
 def transforms_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a template's transforms; raises Refused for one that is not there."""
+    """The names of a template's transforms, macros among them; raises Refused for one of AWS's that is not there."""
     given = raw.get("Transform")
     if given is None:
         return ()
@@ -161,8 +182,8 @@ def transforms_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
     for one in given if isinstance(given, list) else [given]:
         name = one.get("Name") if isinstance(one, dict) else one
         if not isinstance(name, str):
-            raise refused("Template format error: Transform must be a name or a list of names.")
-        if name not in TRANSFORMS:
+            raise refused("Key Name of transform definition must be a string.")
+        if name not in TRANSFORMS and name.startswith("AWS::"):
             raise refused(f"No transform named {name[:128]} found.")
         found.append(name)
     return tuple(found)
@@ -171,6 +192,7 @@ def transforms_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
 def checked(raw: dict[str, Any]) -> Template:
     """A template of a tree; raises Refused for what its form forbids. Loops and transforms that change the tree have been
     done before, except where only parameters are looked at."""
+    no_nulls(raw)
     unknown = sorted(set(raw) - _SECTIONS)
     if unknown:
         raise refused(f"Invalid template property or properties [{', '.join(unknown)[:256]}]")
@@ -192,7 +214,9 @@ def checked(raw: dict[str, Any]) -> Template:
     if not isinstance(conditions, dict):
         raise refused("Template format error: Conditions must be a mapping.")
     given = raw.get("Resources")
-    if not isinstance(given, dict) or not given:
+    if given and not (isinstance(given, dict) and all(isinstance(one, dict) for one in given.values())):
+        raise refused("Template format error: Any Resources member must be an object.")
+    if not given:
         raise refused("Template format error: At least one Resources member must be defined.")
     if len(given) > MOST_RESOURCES:
         raise refused(
@@ -206,6 +230,14 @@ def checked(raw: dict[str, Any]) -> Template:
 
 
 def _check_mappings(given: Any) -> None:
+    for name, table in given.items() if isinstance(given, dict) else ():
+        if name.startswith("Fn::Transform"):
+            continue
+        if not isinstance(table, dict):
+            raise refused(f"Template format error: Every Mappings member {name[:255]} must be a map")
+        for row, cells in table.items():
+            if not isinstance(cells, dict) and not row.startswith("Fn::Transform"):
+                raise refused(f"Template format error: Every Mappings member {row[:255]} must be a map")
     fits = isinstance(given, dict) and all(
         isinstance(table, dict)
         and all(
@@ -222,8 +254,6 @@ def _check_mappings(given: Any) -> None:
 def _resource(name: str, given: Any) -> Declared:
     if not _NAME.fullmatch(name):
         raise refused(f"Template format error: Resource name {name[:64]} is non alphanumeric.")
-    if not isinstance(given, dict):
-        raise refused(f"Template format error: the resource {name} must be a mapping.")
     more = sorted(set(given) - _MEMBERS)
     if more:
         raise refused(f"Invalid template resource property '{more[0][:64]}'")
@@ -259,6 +289,10 @@ def _resource(name: str, given: Any) -> Declared:
 
 
 def _check_references(template: Template, conditions: Mapping[str, Any]) -> None:
+    for where in (*(one.properties for one in template.resources.values()), template.section("Outputs")):
+        for name in asked_of(where):
+            if name not in conditions:
+                raise refused(f"Template error: unresolved condition dependency {name[:255]} in Fn::If")
     known = {*template.parameters, *template.resources, *PSEUDO}
     missing: set[str] = set()
     for one in template.resources.values():
@@ -267,7 +301,8 @@ def _check_references(template: Template, conditions: Mapping[str, Any]) -> None
                 raise unresolved([other], "Resources")
         if one.condition and one.condition not in conditions:
             raise refused(
-                f"Template format error: Unresolved condition {one.condition[:128]} of the resource {one.name}."
+                f"Template format error: Unresolved condition dependency {one.condition[:255]} in the Resources block of "
+                "the template"
             )
         missing |= {
             name
@@ -299,7 +334,7 @@ def _check_outputs(template: Template) -> None:
         if not _NAME.fullmatch(name):
             raise refused(f"Template format error: Output name {name[:64]} is non alphanumeric.")
         if not isinstance(one, dict) or "Value" not in one:
-            raise refused(f"Template format error: Output {name} is malformed: it needs a Value.")
+            raise refused("Template format error: Every Outputs member must contain a Value object")
         more = sorted(set(one) - {"Value", "Description", "Export", "Condition"})
         if more:
             raise refused(f"Template format error: Output {name} has an unknown member {more[0][:64]}.")
@@ -310,6 +345,22 @@ def _check_outputs(template: Template) -> None:
         missing = [other for other, _ in references([one["Value"], one.get("Export")]) if other not in known]
         if missing:
             raise unresolved(missing, "Outputs")
+
+
+def check_told(template: Template, scope: Scope) -> None:
+    """Raises Refused for an output that refers to a resource whose condition does not hold."""
+    active = template.active(scope)
+    for one in template.section("Outputs").values():
+        if one.get("Condition") and not scope.condition(one["Condition"]):
+            continue
+        missing = [
+            name
+            for name, _ in references([one["Value"], one.get("Export")], scope)
+            if name in template.resources and name not in active
+        ]
+        if missing:
+            told = ", ".join(sorted(set(missing)))
+            raise refused(f"Unresolved resource dependencies [{told}] in the Outputs block of the template")
 
 
 def policy(given: Any, scope: Scope, name: str, member: str, default: str) -> str:

@@ -118,7 +118,7 @@ def _this(asked: Asked) -> Iterable[str]:
     given = asked.input
     api = _api(asked.view, given["ApiId"])
     if api is None:
-        raise _forbidden()
+        raise _unknown()
     path, method = "/".join(part for part in given["Path"].split("/") if part), given.get("Method") or "GET"
     if asked.call.caller.kind == "Anonymous":
         found = match(asked.view, given["ApiId"], given["Stage"], method, path)
@@ -128,7 +128,7 @@ def _this(asked: Asked) -> Iterable[str]:
     try:
         Arn.parse(arn)
     except ValueError:  # it would be nobody's
-        raise _forbidden() from None
+        raise _unknown() from None
     return (arn,)
 
 
@@ -144,7 +144,8 @@ def facts(view: View, arn: Arn, _: str) -> Facts | None:
         private = api.doc["endpoint"]["types"] == ["PRIVATE"]  # it has to have a policy
         policy = None if private else _OPEN
     text, principals = api.doc.get("_policy", ""), api.doc.get("_principals", {})
-    return Facts(api.account, policy=policy, type="RestApi", text=text, principals=principals)
+    # Whoever guesses ids learns nothing: of an API that they may not call they are told what they are told of none.
+    return Facts(api.account, policy=policy, type="RestApi", text=text, principals=principals, hidden=_unknown())
 
 
 _UNANSWERED: Final[set[asyncio.Task[Output]]] = set()

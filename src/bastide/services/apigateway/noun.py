@@ -126,7 +126,7 @@ def facts(view: View, arn: Arn, _: str) -> Facts | None:
     row = REST_API.get(view, known.doc["account"], known.doc["region"], parts[2])
     if len(parts) == 5 and parts[3] == "stages":
         row = view.get(STAGE, known.doc["account"], known.doc["region"], f"{parts[2]}/{parts[4]}") or row
-    return Facts(known.doc["account"], row.tags if row is not None else {}, type=REST_API.name)
+    return Facts(known.doc["account"], row.tags if row is not None else {}, type=REST_API.name, own=True)
 
 
 def execute_arn(row: Row, rest: str) -> str:

@@ -5,16 +5,28 @@ Source: CloudFormation User Guide, "Update CloudFormation stacks using change se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Refused, new_id
-from bastide.kernel import Ask, Asked, Authorised, Output, each, pages
-from bastide.services.cloudformation import planning, record
+from bastide.kernel import Ask, Authorised, Output, each, pages
+from bastide.services.cloudformation import importing, planning, record
 from bastide.services.cloudformation.acting import Actor, as_role
 from bastide.services.cloudformation.deployment import Deployment
 from bastide.services.cloudformation.intake import actor_of, intake
-from bastide.services.cloudformation.record import CHANGE_SET, SET_ID, STACK, State, active, arn_of, found, set_of, this
+from bastide.services.cloudformation.macros import Untransformed
+from bastide.services.cloudformation.record import (
+    CHANGE_SET,
+    SET_ID,
+    STACK,
+    State,
+    active,
+    arn_of,
+    found,
+    of_set,
+    set_of,
+    stack_of_set,
+    this,
+)
 from bastide.services.cloudformation.stack import (
     GIVEN,
     PASS_ROLE,
@@ -43,28 +55,11 @@ def absent(name: str) -> Refused:
     return Refused("ChangeSetNotFound", f"ChangeSet [{name}] does not exist", 404)
 
 
-def _stack_of(view: View, account: str, region: str, input: dict[str, Any]) -> Row | None:
-    """The stack of the change set that a call names."""
-    given = str(input["ChangeSetName"])
-    if given.startswith("arn:"):
-        held = view.get(SET_ID, account, region, given.partition(":changeSet/")[2])
-        return None if held is None else view.get(STACK.key, account, region, held.doc["stack"])
-    return active(view, account, region, input["StackName"]) if input.get("StackName") else None
-
-
-def _of_set(asked: Asked) -> Iterable[str]:
-    """The stack's ARN."""
-    row = _stack_of(asked.view, asked.call.account, asked.call.region, asked.input)
-    if row is not None:
-        return (arn_of(row),)
-    if asked.input.get("StackName"):
-        found_: Iterable[str] = this()(asked)
-        return found_
-    return (STACK.arn(asked.call.account, asked.call.region, "*"),)
-
-
 _NAMED: Final = {"cloudformation:ChangeSetName": each("ChangeSetName")}
-_GIVEN: Final = {key: given for key, given in {**GIVEN, **_NAMED}.items() if key != "cloudformation:StackPolicyUrl"}
+_GIVEN: Final = {
+    **{key: given for key, given in {**GIVEN, **_NAMED}.items() if key != "cloudformation:StackPolicyUrl"},
+    "cloudformation:ImportResourceTypes": each("ResourcesToImport.ResourceType"),
+}
 
 
 def _held(a: Authorised, view: View) -> tuple[Row, Row]:
@@ -72,7 +67,7 @@ def _held(a: Authorised, view: View) -> tuple[Row, Row]:
     name = a.input["ChangeSetName"]
     if not name.startswith("arn:") and not a.input.get("StackName"):
         raise invalid("StackName must be specified if ChangeSetName is not specified as an ARN.")
-    stack = _stack_of(view, a.account, a.region, a.input)
+    stack = stack_of_set(view, a.account, a.region, a.input)
     if stack is None:
         if a.input.get("StackName") and not name.startswith("arn:"):
             raise invalid(f"Stack [{a.input['StackName']}] does not exist")
@@ -91,8 +86,8 @@ async def _before_create(a: Authorised) -> Any:
         if a.input.get(member):
             raise invalid(f"{member} is not supported by Bastide yet; please leave it out.")
     kind = a.input.get("ChangeSetType") or "UPDATE"
-    if kind == "IMPORT":
-        raise invalid("ChangeSetType IMPORT: existing resources cannot be imported into stacks yet.")
+    if bool(a.input.get("ResourcesToImport")) != (kind == "IMPORT"):
+        raise invalid("ResourcesToImport is to be given with the ChangeSetType IMPORT, and with no other.")
     with a.calls.store.reading() as view:
         row = active(view, a.account, a.region, a.input["StackName"])
     fresh = row is None or row.status == REVIEW
@@ -101,6 +96,7 @@ async def _before_create(a: Authorised) -> Any:
             f"Stack [{a.input['StackName']}] already exists and cannot be created again with the changeSet "
             f"[{a.input['ChangeSetName']}]."
         )
+    imports = importing.asked(a.calls, a.input) if kind == "IMPORT" else {}
     if kind == "UPDATE" and fresh:
         raise invalid(f"Stack [{a.input['StackName']}] does not exist")
     name = a.input["StackName"]
@@ -108,14 +104,22 @@ async def _before_create(a: Authorised) -> Any:
         row = new_row(a, name, new_id())
     else:
         name = row.name.partition("/")[0]
-        if kind == "UPDATE":
+        if kind != "CREATE" and not fresh:
             updatable(row)
-    earlier = record.state_of(a.calls, row) if kind == "UPDATE" else None
-    state = await intake(a, a.input, arn=arn_of(row), name=name, role=role_of(a, row), earlier=earlier, reviewed=True)
-    return row, state, await planned(a, row, state)
+    earlier = record.state_of(a.calls, row) if kind != "CREATE" and not fresh else None
+    try:
+        state = await intake(
+            a, a.input, arn=arn_of(row), name=name, role=role_of(a, row), earlier=earlier, reviewed=True
+        )
+    except Untransformed as failed:
+        return row, failed.message, None
+    plan = await planned(a, row, state)
+    if kind == "IMPORT":
+        importing.check(a, row, state, earlier, plan, imports)
+    return row, state, plan
 
 
-async def planned(a: Authorised, row: Row, state: State) -> list[planning.Change]:
+async def planned(a: Authorised, row: Row, state: State) -> planning.Plan:
     """What a state would change of a stack; raises Refused."""
     doc = {**row.doc, "next": record.seal(a.calls, state.kept()), "operation": {"id": "plan", "kind": "plan"}}
     copy = Row(row.kind, row.account, row.region, row.name, doc, row.status, row.tags)
@@ -130,7 +134,10 @@ async def planned(a: Authorised, row: Row, state: State) -> list[planning.Change
     before=_before_create,
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    stack, state, changes = a.staged
+    stack, given, plan = a.staged
+    failed = given if isinstance(given, str) else ""
+    state: State = State(str(a.input.get("TemplateBody") or ""), "{}") if failed else given
+    changes = list(plan.found.values()) if plan is not None else []
     kind = a.input.get("ChangeSetType") or "UPDATE"
     name = a.input["ChangeSetName"]
     current = active(tx, a.account, a.region, a.input["StackName"])
@@ -148,8 +155,10 @@ def create(a: Authorised, tx: Transaction) -> Output:
     uuid = stack.name.partition("/")[2]
     id = f"{name}/{new_id()}"
     arn = f"arn:aws:cloudformation:{a.region}:{a.account}:changeSet/{id}"
-    earlier = record.state_of(a.calls, current) if current is not None and kind == "UPDATE" else None
-    empty = not changes and (earlier is None or not differs(earlier, state, stack) or not _beside(earlier, state))
+    there = current is not None and current.status != REVIEW and kind != "CREATE"
+    earlier = record.state_of(a.calls, current) if current is not None and there else None
+    same = earlier is None or not differs(earlier, state, stack) or not _beside(earlier, state)
+    empty = not failed and not changes and same
     doc = {
         "arn": arn,
         "name": name,
@@ -157,16 +166,18 @@ def create(a: Authorised, tx: Transaction) -> Output:
         "Description": a.input.get("Description") or "",
         "state": record.seal(a.calls, state.kept()),
         "changes": changes,
+        "imports": importing.asked(a.calls, a.input) if kind == "IMPORT" else {},
+        "contexts": record.seal(a.calls, plan.contexts if plan is not None else {}),
         "shown": shown_parameters(state),
         "on_failure": a.input.get("OnStackFailure") or "",
-        "reason": _NOTHING if empty else "",
-        "execution": "UNAVAILABLE" if empty else "AVAILABLE",
+        "reason": failed or (_NOTHING if empty else ""),
+        "execution": "UNAVAILABLE" if empty or failed else "AVAILABLE",
         "tags": state.tags,
         "capabilities": state.capabilities,
         "notifications": state.notifications,
     }
     try:
-        status = "FAILED" if empty else "CREATE_COMPLETE"
+        status = "FAILED" if empty or failed else "CREATE_COMPLETE"
         tx.insert(Row(CHANGE_SET, a.account, a.region, f"{uuid}/{name}", doc, status), keep=False)
     except Taken:
         raise Refused(
@@ -190,11 +201,13 @@ def _beside(earlier: State, state: State) -> bool:
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-@STACK.reads("DescribeChangeSet", asks=[Ask("cloudformation:DescribeChangeSet", _of_set, given=_NAMED)])
+@STACK.reads("DescribeChangeSet", asks=[Ask("cloudformation:DescribeChangeSet", of_set, given=_NAMED)])
 def describe(a: Authorised, view: View) -> Output:
     stack, row = _held(a, view)
     doc = row.doc
     after = int(pages.position(a, a.input.get("NextToken")) or 0)
+    contexts = record.opened(a.calls, doc["contexts"]) if a.input.get("IncludePropertyValues") else None
+    changes = [told for one in doc["changes"] if (told := planning.told(one, contexts)) is not None]
     answer: Output = {
         **_told(stack, row),
         "Parameters": doc["shown"],
@@ -202,11 +215,11 @@ def describe(a: Authorised, view: View) -> Output:
         "RollbackConfiguration": {},
         "Capabilities": doc["capabilities"],
         "Tags": [{"Key": key, "Value": value} for key, value in doc["tags"].items()],
-        "Changes": [{"Type": "Resource", "ResourceChange": one} for one in doc["changes"][after : after + _PAGE]],
+        "Changes": [{"Type": "Resource", "ResourceChange": one} for one in changes[after : after + _PAGE]],
     }
     if doc["on_failure"]:
         answer["OnStackFailure"] = doc["on_failure"]
-    if len(doc["changes"]) > after + _PAGE:
+    if len(changes) > after + _PAGE:
         answer["NextToken"] = pages.seal(a, after + _PAGE)
     return answer
 
@@ -242,7 +255,7 @@ def listed(a: Authorised, view: View) -> Output:
     return answer
 
 
-@STACK.operation("DeleteChangeSet", asks=[Ask("cloudformation:DeleteChangeSet", _of_set, given=_NAMED)])
+@STACK.operation("DeleteChangeSet", asks=[Ask("cloudformation:DeleteChangeSet", of_set, given=_NAMED)])
 def delete(a: Authorised, tx: Transaction) -> Output:
     try:
         _, row = _held(a, tx)
@@ -277,7 +290,7 @@ async def _before_execute(a: Authorised) -> Any:
 
 @STACK.operation(
     "ExecuteChangeSet",
-    asks=[Ask("cloudformation:ExecuteChangeSet", _of_set, given=_NAMED)],
+    asks=[Ask("cloudformation:ExecuteChangeSet", of_set, given=_NAMED)],
     before=_before_execute,
 )
 def execute(a: Authorised, tx: Transaction) -> Output:
@@ -303,6 +316,15 @@ def execute(a: Authorised, tx: Transaction) -> Output:
         )  # fmt: skip
         stack.doc["DisableRollback"] = (on_failure or keeps) == "DO_NOTHING"
         record.become(tx, stack, "CREATE_IN_PROGRESS", "User Initiated", "Begin")
+    elif row.doc["type"] == "IMPORT":
+        if stack.status != REVIEW:
+            updatable(stack)
+        take_state(a, stack, state, next=stack.status != REVIEW)
+        record.begin(
+            stack, "import", who(a, state.role), began=tx.now, token=a.input.get("ClientRequestToken"),
+            imports=row.doc["imports"],
+        )  # fmt: skip
+        record.become(tx, stack, "IMPORT_IN_PROGRESS", "User Initiated", "Begin")
     else:
         updatable(stack)
         start_update(a, tx, stack, state, disable=a.input.get("DisableRollback") or on_failure == "DO_NOTHING")

@@ -140,6 +140,23 @@ class Deployment(Making):
         await self.forget(held)
         return True
 
+    async def let_go(self) -> None:
+        """Takes what an import brought out of the stack again; nothing happens to it."""
+        for held in [one for one in self.held.values() if one.doc.get("operation") == self.id]:
+
+            def work(tx: Transaction, held: Held = held) -> None:
+                current = tx.get(held.row.kind, held.row.account, held.row.region, held.row.name)
+                if current is not None:
+                    tx.delete(current, keep=False)
+                thing = held.now or held.next
+                record.tell(
+                    tx, self.row, logical=held.logical, physical=thing.physical if thing else "", type=held.doc["type"],
+                    status="IMPORT_ROLLBACK_COMPLETE",
+                )  # fmt: skip
+
+            await self.calls.store.write(work)
+            self.held.pop(held.logical, None)
+
     async def _skipped(self, held: Held, thing: Thing) -> None:
         def work(tx: Transaction) -> None:
             record.tell(

@@ -38,7 +38,7 @@ def located(url: str, hosts: tuple[str, ...] = ()) -> tuple[str, str, str]:
                     bucket = name
             key = path
     if not bucket or not key or parts.scheme not in ("https", "http", "s3"):
-        raise Refused("ValidationError", "TemplateURL must be a supported URL: of an object in S3.")
+        raise Refused("ValidationError", "TemplateURL must be a supported URL.")
     return bucket, key, version
 
 
@@ -66,6 +66,9 @@ async def fetched(actor: Actor, bucket: str, key: str, version: str = "", *, mos
 
 async def template_at(actor: Actor, url: str, hosts: tuple[str, ...]) -> str:
     """The text of a template in S3; raises Refused."""
+    if url.startswith("s3://"):  # AWS takes these of AWS::Include alone
+        bucket = urlsplit(url).netloc
+        raise Refused("ValidationError", f"S3 error: Domain name specified in {bucket} is not a valid S3 domain")
     held = await fetched(actor, *located(url, hosts))
     try:
         return held.decode()

@@ -19,6 +19,7 @@ from bastide.kernel.address import Address
 from bastide.services.cloudformation import serverless
 from bastide.services.cloudformation.acting import Actor, as_role, principal
 from bastide.services.cloudformation.fetching import fetched, located, template_at
+from bastide.services.cloudformation.macros import Macros, Untransformed
 from bastide.services.cloudformation.record import EXPORT, STACK, State
 from bastide.services.cloudformation.types import TYPES, is_custom, known
 
@@ -30,7 +31,6 @@ _REFUSED: Final = (
     "DisableValidation",
     "DeploymentMode",
     "ImportExistingResources",
-    "ResourcesToImport",
 )
 _EXISTING: Final = {
     "AWS::EC2::VPC::Id": ("DescribeVpcs", "VpcIds"),
@@ -71,8 +71,15 @@ def refuse_idle(input: Mapping[str, Any]) -> None:
         )
 
 
-async def body_of(actor: Actor, input: Mapping[str, Any], earlier: State | None, hosts: tuple[str, ...]) -> str:
-    """The template's text; raises Refused if it is given twice, or not at all."""
+async def body_of(
+    actor: Actor,
+    input: Mapping[str, Any],
+    earlier: State | None,
+    hosts: tuple[str, ...],
+    *,
+    most: int = templates.MOST_INLINE,
+) -> str:
+    """The template's text; raises Refused if it is given twice, not at all, or with more than `most` bytes."""
     given = [name for name in ("TemplateBody", "TemplateURL") if input.get(name)]
     if input.get("UsePreviousTemplate"):
         given.append("UsePreviousTemplate")
@@ -90,12 +97,12 @@ async def body_of(actor: Actor, input: Mapping[str, Any], earlier: State | None,
     if given == ["TemplateURL"]:
         return await template_at(actor, input["TemplateURL"], hosts)
     body = str(input["TemplateBody"])
-    if len(body.encode()) > templates.MOST_INLINE:
+    if len(body.encode()) > most:
         raise Refused(
             "ValidationError",
             "1 validation error detected: Value at 'templateBody' failed to satisfy constraint: "
             "Member must have length less "
-            f"than or equal to {templates.MOST_INLINE}",
+            f"than or equal to {most}",
         )
     return body
 
@@ -136,7 +143,8 @@ async def intake(
     refuse_idle(input)
     actor = actor_of(a, arn)
     hosts = a.engine(Address).hosts
-    body = await body_of(actor, input, earlier, hosts)
+    most = templates.MOST_BYTES if a.call.prepared is templates.STORED else templates.MOST_INLINE
+    body = await body_of(actor, input, earlier, hosts, most=most)
     if role:
         acting = Actor(a.calls, as_role(role), account=a.account, region=a.region, arn=arn)
         await acting.caller()
@@ -154,8 +162,10 @@ async def intake(
         raise Refused("ValidationError", "A stack may have at most 50 tags.")
     fixed = pseudo(a.account, a.region, arn, name, list(notifications))
     told = told_parameters(input)
-    template, given, values, stored = await expanded(actor, body, told, fixed, hosts, earlier=earlier)
     capabilities = list(input.get("Capabilities") or ())
+    template, given, values, stored = await expanded(
+        acting, body, told, fixed, hosts, earlier=earlier, expand=reviewed or EXPAND in capabilities
+    )
     check_capabilities(template, body, capabilities, reviewed=reviewed)
     check_types(a.calls, template, input.get("ResourceTypes"))
     await check(a.calls, actor, template, {**fixed, **values}, account=a.account, region=a.region)
@@ -182,21 +192,38 @@ async def expanded(
     hosts: tuple[str, ...],
     *,
     earlier: State | None = None,
+    expand: bool = False,
 ) -> tuple[Template, dict[str, str], dict[str, Any], dict[str, str]]:
-    """A template after its transforms; its parameters as given, as resolved, and what was stored of them."""
+    """A template after its transforms; its parameters as given, as resolved, and what was stored of them. expand: whether
+    macros may change it unseen."""
     raw = await asyncio.to_thread(templates.read, body)
     transforms = templates.transforms_of(raw)
     declared = raw.get("Parameters") or {}
     parameters.check_declared(declared)
     given = parameters.given(declared, told, earlier.parameters if earlier is not None else None)
     values, stored = await resolved(actor, declared, given)
+    used = templates.macros.used(raw)
+    if used and not expand:
+        raise Refused("InsufficientCapabilitiesException", f"Requires capabilities : [{EXPAND}]")
     scope = _scope(raw, {**fixed, **values}, extended=templates.EXTENSIONS in transforms)
     pieces: dict[str, Any] = {}
     for location in templates.includes.locations(raw, scope):
-        held = await fetched(actor, *located(location, hosts))
+        try:
+            held = await fetched(actor, *located(location, hosts))
+        except Refused as refused:
+            raise Untransformed(f"Transform {templates.INCLUDE} failed with: {refused.message}") from None
         pieces[location] = templates.parse(held.decode("utf-8", "replace"))
     if pieces or templates.INCLUDE in transforms:
         raw = templates.includes.included(raw, scope, pieces)
+        scope = _scope(raw, {**fixed, **values}, extended=templates.EXTENSIONS in transforms)
+    if used:
+        call = Macros(actor, values).call
+        raw = await templates.macros.over(await templates.macros.inside(raw, scope, call), scope, call)
+        again = raw.get("Parameters") or {}
+        if again != declared:  # what they add has a default
+            parameters.check_declared(again)
+            given = parameters.given(again, {name: value for name, value in given.items() if name in again})
+            values, stored = await resolved(actor, again, given)
         scope = _scope(raw, {**fixed, **values}, extended=templates.EXTENSIONS in transforms)
     if templates.EXTENSIONS in transforms:
         raw = templates.unrolled(raw, scope)
@@ -299,7 +326,8 @@ def check_types(calls: Calls, template: Template, allowed: list[str] | None = No
         not_allowed = [one for one in template.types() if not any(_covers(pattern, one) for pattern in allowed)]
         if not_allowed:
             raise Refused(
-                "ValidationError", f"Resource type(s) [{', '.join(not_allowed)}] not present in ResourceTypes parameter"
+                "ValidationError",
+                f"Resource type {not_allowed[0]} is not allowed by parameter ResourceTypes [{', '.join(allowed)}]",
             )
 
 
@@ -338,6 +366,7 @@ async def check(
     for name in template.section("Conditions"):
         scope.condition(name)
     template.dependencies(scope)
+    templates.check_told(template, scope)
     for name, one in template.active(scope).items():
         templates.policy(one.deletion, scope, name, "DeletionPolicy", "Delete")
         templates.policy(one.replaced, scope, name, "UpdateReplacePolicy", "Delete")

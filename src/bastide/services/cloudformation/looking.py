@@ -149,7 +149,9 @@ def _resource(stack: Row, row: Row, *, detail: bool) -> Output:
 
 @STACK.reads("DescribeStackResource", asks=[Ask("cloudformation:DescribeStackResource", this())])
 def resource(a: Authorised, view: View) -> Output:
-    stack = found(view, a.account, a.region, a.input["StackName"])
+    stack = active(view, a.account, a.region, a.input["StackName"])
+    if stack is None:
+        raise invalid(f"Stack '{a.input['StackName']}' does not exist")
     logical = a.input["LogicalResourceId"]
     row = view.get(record.RESOURCE, stack.account, stack.region, f"{stack.name.partition('/')[2]}/{logical}")
     if row is None:
@@ -168,7 +170,7 @@ def resources(a: Authorised, view: View) -> Output:
             if stack is not None and any(one.doc.get("physical") == physical for one in rows_of(view, stack)):
                 return {"StackResources": [_resource(stack, one, detail=False) for one in rows_of(view, stack)[:_PAGE]]}
         raise invalid(f"Stack for {physical} does not exist")
-    stack = found(view, a.account, a.region, given)
+    stack = found(view, a.account, a.region, given, id=True)
     wanted = a.input.get("LogicalResourceId")
     rows = [one for one in rows_of(view, stack) if not wanted or one.name.partition("/")[2] == wanted]
     return {"StackResources": [_resource(stack, one, detail=False) for one in rows[:_PAGE]]}
@@ -176,7 +178,7 @@ def resources(a: Authorised, view: View) -> Output:
 
 @STACK.reads("ListStackResources", asks=[Ask("cloudformation:ListStackResources", this())])
 def list_resources(a: Authorised, view: View) -> Output:
-    stack = found(view, a.account, a.region, a.input["StackName"])
+    stack = found(view, a.account, a.region, a.input["StackName"], id=True)
     after = pages.position(a, a.input.get("NextToken"))
     uuid = stack.name.partition("/")[2]
     rows = view.scan(record.RESOURCE, stack.account, stack.region, prefix=f"{uuid}/", after=after, limit=_PAGE + 1)
@@ -230,18 +232,24 @@ def imports(a: Authorised, view: View) -> Output:
 # -- templates ---------------------------------------------------------------------------------------------------------
 
 
-@STACK.reads("GetTemplate", asks=[Ask("cloudformation:GetTemplate", this())])
+@STACK.reads("GetTemplate", asks=[Ask("cloudformation:GetTemplate", record.of_set)])
 def template(a: Authorised, view: View) -> Output:
-    given = a.input.get("StackName")
-    if not given:
-        raise invalid("StackName must be specified.")
-    row = found(view, a.account, a.region, given)
-    if a.input.get("ChangeSetName"):
-        held = set_of(view, row, a.input["ChangeSetName"])
+    given, change_set = a.input.get("StackName"), a.input.get("ChangeSetName")
+    if not given and not change_set:
+        raise invalid("StackName is required if ChangeSetName is not specified.")
+    if not given and not str(change_set).startswith("arn:"):
+        raise invalid("StackName is a required parameter.")
+    row = found(view, a.account, a.region, given, id=True) if given else None
+    if change_set:
+        row = record.stack_of_set(view, a.account, a.region, a.input)
+        held = set_of(view, row, change_set) if row is not None else None
         if held is None:
-            raise Refused("ChangeSetNotFound", f"ChangeSet [{a.input['ChangeSetName']}] does not exist", 404)
+            raise Refused("ChangeSetNotFound", f"ChangeSet [{change_set}] does not exist", 404)
         state = record.State(**record.opened(a.calls, held.doc["state"]))
     else:
+        assert row is not None
+        if "state" not in row.doc:
+            raise invalid(f"Template is not available for stack {row.name.partition('/')[0]} in {row.status}.")
         state = record.state_of(a.calls, row)
     processed = a.input.get("TemplateStage") == "Processed"
     body = orjson.dumps(orjson.loads(state.processed), option=orjson.OPT_INDENT_2).decode() if processed else state.body
@@ -331,6 +339,8 @@ def summary(a: Authorised, view: View) -> Output:
         held, _ = a.staged
     else:
         row = found(view, a.account, a.region, a.input["StackName"])
+        if row.status == "REVIEW_IN_PROGRESS":
+            raise invalid("GetTemplateSummary cannot be called on REVIEW_IN_PROGRESS stacks.")
         held = templates.checked(orjson.loads(record.state_of(a.calls, row).processed))
     needs, why = required_capabilities(held)
     told = []

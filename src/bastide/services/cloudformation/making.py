@@ -25,7 +25,7 @@ from bastide.services.cloudformation.dynamic import Dynamic
 from bastide.services.cloudformation.intake import importer, pseudo, zones_of
 from bastide.services.cloudformation.record import Held, State
 from bastide.services.cloudformation.resource import Cancelled, Resource, Stack, Thing, mark
-from bastide.services.cloudformation.types import is_custom, type_of
+from bastide.services.cloudformation.types import adopting, is_custom, type_of
 from bastide.services.cloudformation.types.deployments import policy_of
 from bastide.store import Row, Transaction
 
@@ -270,6 +270,59 @@ class Making:
             await self._fail(held, refused.message)
         return False
 
+    # -- what is there already -----------------------------------------------------------------------------------------
+
+    async def adopt(self) -> bool:
+        """Takes resources that are there into the stack, as the operation names them; whether all were found."""
+        scope = self.scope()
+        declared, needs = self.template.active(scope), self.template.dependencies(scope)
+        wanted: dict[str, str] = self.operation["imports"]
+        order = {name: {one for one in needs[name] if one in wanted} for name in wanted}
+        return await self.ordered(
+            order, lambda name: self._adopt(declared[name], sorted(needs[name]), wanted[name]), halting=True
+        )
+
+    async def _adopt(self, declared: Declared, depends: list[str], identifier: str) -> bool:
+        held = self.held.get(declared.name) or record.new_resource(self.calls, self.row, declared.name)
+        self.held[declared.name] = held
+        if held.doc.get("operation") == self.id and held.doc.get("done"):
+            return True
+        try:
+            thing = Thing(declared.type, self._properties(declared, self.scope()))
+            held.next = thing
+            held.doc.update(self._about(declared, depends, self.scope()))
+            held.doc.update({"operation": self.id, "action": "import", "done": False, "attempt": self.id})
+            await self.note(held, "IMPORT_IN_PROGRESS", "Resource import started.")
+            found: list[bool] = []
+
+            async def look(r: Resource) -> None:
+                found.append(await adopting.adopt(r, identifier))
+
+            await self.act(held, thing, "import", look)
+            if not found[0]:
+                raise Denied(
+                    f"The resource {identifier} does not exist, or is not the one that the template describes."
+                )
+        except Cancelled:
+            await self.note(held, "IMPORT_FAILED", "Resource import cancelled")
+            return False
+        except (Denied, Refused) as denied:
+            self.halted, self.cause = self.halted or "failure", self.cause or str(denied)
+            self.failed.append(held.logical)
+            await self.note(held, "IMPORT_FAILED", denied.message if isinstance(denied, Refused) else str(denied))
+            return False
+        await self.note(
+            held, "IMPORT_COMPLETE", "Resource import completed.", also=lambda tx: self._done(tx, held, thing)
+        )
+        return True
+
+    def _done(self, tx: Transaction, held: Held, thing: Thing) -> None:
+        held.now, held.next, held.journal = thing, None, {}
+        held.doc["done"] = True
+        kind = type_of(thing.type)
+        if kind.mark is not None:
+            mark(self.calls, tx, kind.mark(self.handle(held, thing, "mark")), self._marks(held.logical))
+
     async def _fail(self, held: Held, reason: str) -> None:
         if not self.halted:
             self.halted = "failure"
@@ -311,13 +364,7 @@ class Making:
         """Writes what is to be done to a resource; False if it is nothing."""
         scope = self.scope()
         properties = self._properties(declared, scope)
-        more = {
-            "type": declared.type,
-            "depends": depends,
-            "deletion": templates.policy(declared.deletion, scope, declared.name, "DeletionPolicy", "Delete"),
-            "replaced": templates.policy(declared.replaced, scope, declared.name, "UpdateReplacePolicy", "Delete"),
-            "metadata": orjson.dumps(declared.metadata).decode() if declared.metadata is not None else "",
-        }
+        more = self._about(declared, depends, scope)
         attributes = {"_creation": templates.resolve(declared.creation, scope)} if declared.creation else {}
         thing = Thing(declared.type, properties, attributes=attributes)
         action = "create" if held.now is None else change_of(held.now, thing)
@@ -353,6 +400,17 @@ class Making:
         await self.note(held, f"{verb_of(held)}_IN_PROGRESS", reason)
         return True
 
+    @staticmethod
+    def _about(declared: Declared, depends: list[str], scope: Scope) -> dict[str, Any]:
+        """What is kept of a resource beside its properties."""
+        return {
+            "type": declared.type,
+            "depends": depends,
+            "deletion": templates.policy(declared.deletion, scope, declared.name, "DeletionPolicy", "Delete"),
+            "replaced": templates.policy(declared.replaced, scope, declared.name, "UpdateReplacePolicy", "Delete"),
+            "metadata": orjson.dumps(declared.metadata).decode() if declared.metadata is not None else "",
+        }
+
     def _permitted(self, held: Held, action: str) -> None:
         policy = self.operation.get("policy") or self.row.doc.get("policy")
         if policy and not stack_policy.allows(orjson.loads(policy), f"Update:{action}", held.logical, held.doc["type"]):
@@ -378,6 +436,11 @@ class Making:
                     held.spares.append(held.now)
             held.now, held.next, held.journal = thing, None, {}
             held.doc["done"] = True
+            if action != "update":
+                record.tell(
+                    tx, self.row, logical=held.logical, physical=thing.physical, type=thing.type,
+                    status=f"{verb_of(held)}_IN_PROGRESS", reason="Resource creation Initiated",
+                )  # fmt: skip
             if kind.mark is not None and action != "update":
                 arn = kind.mark(self.handle(held, thing, "mark"))
                 mark(self.calls, tx, arn, self._marks(held.logical))

@@ -96,13 +96,15 @@ def active(view: View, account: str, region: str, given: str) -> Row | None:
     return None if held is None else view.get(STACK.key, account, region, f"{given}/{held.doc['id']}")
 
 
-def found(view: View, account: str, region: str, given: str) -> Row:
-    """Like `active`; raises Refused("ValidationError")."""
+def found(view: View, account: str, region: str, given: str, *, id: bool = False) -> Row:
+    """Like `active`; raises Refused("ValidationError"), in the words of operations that speak of a stack's id, or not."""
     row = active(view, account, region, given)
     if row is None:
         raise Refused(
             "ValidationError",
-            f"Stack [{given}] does not exist" if "/" not in given else f"Stack with id {given} does not exist",
+            f"Stack [{given}] does not exist"
+            if "/" not in given and not id
+            else f"Stack with id {given} does not exist",
         )
     return row
 
@@ -134,6 +136,28 @@ def this(member: str = "StackName") -> Any:
         return (STACK.arn(asked.call.account, asked.call.region, f"{given}/*"),)
 
     return about
+
+
+def stack_of_set(view: View, account: str, region: str, input: Mapping[str, Any]) -> Row | None:
+    """The stack of the change set that a call names."""
+    given = str(input["ChangeSetName"])
+    if given.startswith("arn:"):
+        held = view.get(SET_ID, account, region, given.partition(":changeSet/")[2])
+        return None if held is None else view.get(STACK.key, account, region, held.doc["stack"])
+    return active(view, account, region, input["StackName"]) if input.get("StackName") else None
+
+
+def of_set(asked: Asked) -> Iterable[str]:
+    """The ARN of the stack of the change set, or of the stack, that a call names."""
+    row = None
+    if asked.input.get("ChangeSetName"):
+        row = stack_of_set(asked.view, asked.call.account, asked.call.region, asked.input)
+    if row is not None:
+        return (arn_of(row),)
+    if asked.input.get("StackName"):
+        found_: Iterable[str] = this()(asked)
+        return found_
+    return (STACK.arn(asked.call.account, asked.call.region, "*"),)
 
 
 def stack_of(calls: Calls, row: Row, state: State) -> Stack:

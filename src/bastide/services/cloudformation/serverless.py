@@ -8,6 +8,7 @@ from typing import Any
 
 from bastide.domain import Refused
 from bastide.engines.templates import SERVERLESS
+from bastide.services.cloudformation.macros import Untransformed
 
 
 def translated(raw: dict[str, Any], parameters: Mapping[str, Any], region: str) -> dict[str, Any]:
@@ -29,11 +30,9 @@ def translated(raw: dict[str, Any], parameters: Mapping[str, Any], region: str) 
         made: dict[str, Any] = Translator({}, Parser(), boto_session=session).translate(given, parameter_values=told)
     except InvalidDocumentException as error:
         causes = "; ".join(str(one.message) for one in error.causes)
-        raise Refused("ValidationError", f"Transform {SERVERLESS} failed with: {causes[:1000]}") from None
+        raise Untransformed(f"Transform {SERVERLESS} failed with: {causes[:1000]}") from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        raise Refused(
-            "ValidationError", f"Transform {SERVERLESS} failed with: the template is not understood."
-        ) from None
+        raise Untransformed(f"Transform {SERVERLESS} failed with: the template is not understood.") from None
     left = made.get("Transform")
     if left == SERVERLESS:
         made.pop("Transform")

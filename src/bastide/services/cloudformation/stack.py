@@ -23,7 +23,7 @@ from bastide.store import Row, Taken, Transaction, View
 _NAME: Final = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{0,127}")
 UPDATABLE: Final = (
     "CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "CREATE_FAILED", "UPDATE_FAILED",
-    "IMPORT_COMPLETE",
+    "IMPORT_COMPLETE", "IMPORT_ROLLBACK_COMPLETE",
 )  # fmt: skip
 GIVEN: Final = {
     "cloudformation:TemplateUrl": each("TemplateURL"),
@@ -135,7 +135,7 @@ def take_state(a: Authorised, row: Row, state: State, *, next: bool = False) -> 
 async def policy_text(a: Authorised, body: str, url: str) -> str:
     """A stack policy that is given as a text or a URL; empty if it is not."""
     if a.input.get(body) and a.input.get(url):
-        raise invalid(f"Only one of {body} and {url} may be given.")
+        raise invalid(f"You cannot specify both {url} and {body}")
     text = a.input.get(body) or ""
     if a.input.get(url):
         text = await template_at(actor_of(a, ""), a.input[url], a.engine(Address).hosts)
@@ -150,7 +150,8 @@ async def _before_create(a: Authorised) -> Any:
     if not _NAME.fullmatch(name):
         raise invalid(
             f"1 validation error detected: Value '{name[:128]}' at 'stackName' failed to satisfy "
-            "constraint: Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
+            "constraint: Member must satisfy regular expression pattern: "
+            "[a-zA-Z][-a-zA-Z0-9]*|arn:[-a-zA-Z0-9:/._+]*"
         )
     uuid = new_id()
     arn = STACK.arn(a.account, a.region, f"{name}/{uuid}")

@@ -23,7 +23,7 @@ from bastide.store import Row, Transaction
 
 _log = logging.getLogger("bastide.cloudformation")
 FLOW: Final = "stack"
-_MAKING: Final = ("create", "update")
+_MAKING: Final = ("create", "update", "import")
 _UNDOING: Final = ("rollback", "continue")
 _TICK: Final = 0.5
 _TELLING: Final = 5.0
@@ -70,7 +70,8 @@ class StackFlow:
         deployment = await self._deployment(run)
         watch = asyncio.ensure_future(self._watch(run, deployment))
         try:
-            done = await deployment.forward()
+            importing = deployment.operation["kind"] == "import"
+            done = await (deployment.adopt() if importing else deployment.forward())
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
@@ -210,12 +211,14 @@ class StackFlow:
             elif not reason.endswith("by user."):
                 reason = f"{reason}Rollback requested by user." if reason.endswith(" ") else reason
         first = kind == "create" or operation.get("first")
-        if first:
+        if kind == "import":
+            status = "IMPORT_ROLLBACK_IN_PROGRESS"
+        elif first:
             status = "DELETE_IN_PROGRESS" if operation.get("on_failure") == "DELETE" else "ROLLBACK_IN_PROGRESS"
         else:
             status = "UPDATE_ROLLBACK_IN_PROGRESS"
         await self._become(row, status, reason, cause=reason)
-        if first:
+        if first or kind == "import":
             return {"back": True}
         deployment = await self._deployment(run)
         done = await deployment.back(operation.get("skip", ()))
@@ -248,6 +251,9 @@ class StackFlow:
         if row.doc.get("then") or (failed and kind != "delete" and not undone):
             return {}
         deployment = await self._deployment(run)
+        if kind == "import":
+            await deployment.let_go() if failed else None
+            return {"clean": True}
 
         def gone(held: Held) -> bool:
             if kind == "delete":
@@ -324,6 +330,8 @@ class StackFlow:
         if kind == "delete":
             return ("DELETE_COMPLETE", "") if state.get("clean") else ("DELETE_FAILED", why)
         first = kind == "create" or operation.get("first")
+        if kind == "import":
+            return ("IMPORT_ROLLBACK_COMPLETE" if failed else "IMPORT_COMPLETE"), ""
         if not failed and kind in _MAKING:
             return f"{kind.upper()}_COMPLETE", ""
         if failed and kind in _MAKING and self._keeps(operation):

@@ -44,8 +44,9 @@ def checked(body: str) -> str:
         if not fits:
             raise Refused(
                 "ValidationError",
-                "Error validating stack policy: a statement has an Effect, the Principal *, actions Update:Modify, "
-                "Update:Replace or Update:Delete, resources LogicalResourceId/..., and conditions on ResourceType.",
+                "Error validating stack policy: Invalid stack policy: a statement has an Effect, the Principal *, actions "
+                "Update:Modify, Update:Replace or Update:Delete, resources LogicalResourceId/..., and conditions on "
+                "ResourceType.",
             )
     return body
 

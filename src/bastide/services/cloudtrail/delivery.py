@@ -1,5 +1,5 @@
 """Delivery: recorded events travel into the bucket of each trail that logs, as the service cloudtrail.amazonaws.com; a
-topic is told of each file, a log group gets each event as a line, and data events become events for rules.
+topic is told of each file, and a log group gets each event as a line.
 
 The policies of bucket and topic decide, and the role of the log group, as on AWS. A file is written before the trail's
 cursor moves, so that a crash between the two delivers twice rather than never; the file's name follows from the events, so
@@ -16,17 +16,15 @@ from typing import Any, Final
 import orjson
 
 from bastide.domain import Arn, Refused, iso
-from bastide.kernel import Bytes, Caller, Rounds, service_caller
-from bastide.kernel.happened import EVENTS, of_record
+from bastide.kernel import Bytes, Caller, Calls, Rounds, service_caller
+from bastide.services.cloudtrail.selection import PRINCIPAL, Selection
+from bastide.services.cloudtrail.telling import Telling
 from bastide.services.cloudtrail.trail import INDEX, TRAIL
 from bastide.store import Event, Transaction
 
-_PRINCIPAL = "cloudtrail.amazonaws.com"
 _BATCH = 500
 _LINES: Final = 900_000
 """Bytes of one PutLogEvents, which takes a megabyte."""
-_SOURCELESS: Final = ("Get", "List", "Describe", "Head")
-"""Data events that only read are no events for rules (EventBridge User Guide, "AWS service events via CloudTrail")."""
 INTERVAL_SECONDS = 2.0
 
 
@@ -39,8 +37,6 @@ class _Round:
     cursor: int
     told: dict[str, Any] = field(default_factory=dict)
     """Members of the trail's status that changed."""
-    data: list[dict[str, Any]] = field(default_factory=list)
-    """Data events that rules may want."""
 
 
 class Delivery(Rounds):
@@ -48,8 +44,13 @@ class Delivery(Rounds):
 
     seconds = INTERVAL_SECONDS
 
+    def __init__(self, calls: Calls) -> None:
+        super().__init__(calls)
+        self._telling = Telling(calls)
+
     async def round(self) -> None:
         """See the base."""
+        await self._telling.round()
         await self.each(INDEX, self._deliver)
 
     async def _deliver(self, name: str) -> bool:
@@ -60,31 +61,15 @@ class Delivery(Rounds):
             if row is None or "StartLoggingTime" not in row.doc:
                 return False
             events = view.events_after(row.doc["Cursor"], limit=_BATCH)
-            members = None
-            if row.doc["IsOrganizationTrail"]:
-                members = {
-                    one.account for one in events if self._calls.organisation.place(view, one.account) is not None
-                }
         if not events:
             return False
-        silent = [(start, until) for start, until in row.doc["Silent"] if until is None or until > events[0].at]
-        accounts = {trail.account} if members is None else members | {trail.account}
+        selection = Selection(self._calls, trail, row.doc)
         groups: dict[tuple[str, str], list[Event]] = {}
         found = _Round(trail, row.doc, row.doc["Cursor"])
         for event in events:
-            if event.account not in accounts or any(
-                start < event.at and (until is None or event.at < until) for start, until in silent
-            ):
-                continue
             record = orjson.loads(event.body)
-            if _own(record) or not _selected(record, row.doc["Selectors"]):
-                continue
-            region = str(record["awsRegion"])
-            if not row.doc["IsMultiRegionTrail"] and region != trail.region:
-                continue
-            groups.setdefault((event.account, region), []).append(event)
-            if event.category == "Data" and not event.name.startswith(_SOURCELESS):
-                found.data.append(record)
+            if selection.takes(event, record):
+                groups.setdefault((event.account, str(record["awsRegion"])), []).append(event)
         files, refused = [], None
         for (account, region), chosen in groups.items():
             try:
@@ -92,7 +77,7 @@ class Delivery(Rounds):
             except Refused as error:
                 refused = error.code
         if refused is not None:
-            found.told, found.data = {"LatestDeliveryError": refused}, []
+            found.told = {"LatestDeliveryError": refused}
             await self._advance(found)
             return False
         found.cursor, found.told["LatestDeliveryError"] = events[-1].seq, None
@@ -114,7 +99,7 @@ class Delivery(Rounds):
             f"{prefix}AWSLogs/{account}/CloudTrail/{region}/{day}/{account}_CloudTrail_{region}_{stamp}_{mark}.json.gz"
         )
         await self._calls.act(
-            service_caller(_PRINCIPAL, trail.account, str(trail)),
+            service_caller(PRINCIPAL, trail.account, str(trail)),
             "s3",
             "PutObject",
             {
@@ -125,7 +110,7 @@ class Delivery(Rounds):
                 "ContentEncoding": "gzip",
             },
             region=trail.region,
-            source=_PRINCIPAL,
+            source=PRINCIPAL,
             body=Bytes(content),
         )
         return key
@@ -135,13 +120,13 @@ class Delivery(Rounds):
         topic = found.doc.get("SnsTopicARN")
         if not topic:
             return
-        caller = service_caller(_PRINCIPAL, found.trail.account, str(found.trail))
+        caller = service_caller(PRINCIPAL, found.trail.account, str(found.trail))
         region = Arn.parse(topic).region
         for key in files:
             message = orjson.dumps({"s3Bucket": found.doc["S3BucketName"], "s3ObjectKey": [key]}).decode()
             asked = {"TopicArn": topic, "Message": message, "Subject": "CloudTrail log file delivery"}
             try:
-                await self._calls.act(caller, "sns", "Publish", asked, region=region, source=_PRINCIPAL)
+                await self._calls.act(caller, "sns", "Publish", asked, region=region, source=PRINCIPAL)
             except Refused as error:
                 found.told["LatestNotificationError"] = error.code
             else:
@@ -155,7 +140,7 @@ class Delivery(Rounds):
         try:
             role = found.doc["CloudWatchLogsRoleArn"]
             caller = await self._calls.assume(
-                _PRINCIPAL, role, "CloudTrail", account=trail.account, region=trail.region, source_arn=str(trail)
+                PRINCIPAL, role, "CloudTrail", account=trail.account, region=trail.region, source_arn=str(trail)
             )
             for (account, region), events in groups.items():
                 where = {
@@ -177,7 +162,7 @@ class Delivery(Rounds):
             found.told |= {"LatestCloudWatchLogsDeliveryError": None, "LatestCloudWatchLogsDeliveryTime": now}
 
     async def _as(self, caller: Caller, region: str, operation: str, given: dict[str, Any]) -> None:
-        await self._calls.act(caller, "logs", operation, given, region=region, source=_PRINCIPAL)
+        await self._calls.act(caller, "logs", operation, given, region=region, source=PRINCIPAL)
 
     async def _advance(self, found: _Round, *, delivered: bool = False) -> None:
         def work(tx: Transaction) -> None:
@@ -190,15 +175,8 @@ class Delivery(Rounds):
             if delivered:
                 row.doc["LatestDeliveryTime"] = tx.now
             tx.update(row, keep=False)
-            for record in found.data:
-                tx.emit(EVENTS, of_record(record))
 
         await self._calls.store.write(work)
-
-
-def _own(record: dict[str, Any]) -> bool:
-    """Whether it is what delivering did: delivered itself, that would never come to an end."""
-    return _PRINCIPAL in (record["userIdentity"].get("invokedBy"), record.get("sourceIPAddress"))
 
 
 def _parts(events: list[Event]) -> list[list[dict[str, Any]]]:
@@ -213,22 +191,3 @@ def _parts(events: list[Event]) -> list[list[dict[str, Any]]]:
         size += len(event.body) + 26
         found[-1].append({"timestamp": event.at // 1000, "message": message})
     return found
-
-
-def _selected(record: dict[str, Any], selectors: list[dict[str, Any]]) -> bool:
-    for selector in selectors:
-        wanted = selector.get("ReadWriteType") or "All"
-        if wanted != "All" and (wanted == "ReadOnly") != bool(record["readOnly"]):
-            continue
-        if record["managementEvent"]:
-            if selector.get("IncludeManagementEvents", True) and record["eventSource"] not in (
-                selector.get("ExcludeManagementEventSources") or ()
-            ):
-                return True
-            continue
-        for resource in selector.get("DataResources") or ():
-            values = tuple(resource.get("Values") or ())
-            for one in record["resources"]:
-                if one.get("type") == resource["Type"] and str(one["ARN"]).startswith(values):
-                    return True
-    return False

@@ -20,12 +20,14 @@ from bastide.services.ec2 import transit_gateway as _transit_gateway
 from bastide.services.ec2 import transit_table as _transit_table
 from bastide.services.ec2 import vpc as _vpc
 from bastide.services.ec2 import vpn as _vpn
+from bastide.services.ec2 import vpn_gateway as _vpn_gateway
+from bastide.services.ec2.circuit import CircuitGateways
 from bastide.services.ec2.flow_delivery import FlowLogs
 from bastide.services.ec2.network import Ec2Network
 from bastide.services.ec2.nouns import NOUNS
 from bastide.services.ec2.vpc_endpoint import settle
 
-__all__ = ["NOUNS", "SERVICE", "Ec2Network", "FlowLogs", "settle"]
+__all__ = ["NOUNS", "SERVICE", "CircuitGateways", "Ec2Network", "FlowLogs", "settle"]
 
 SERVICE = Service("ec2", kinds=NOUNS)
 del (
@@ -41,4 +43,5 @@ del (
     _transit_table,
     _vpc,
     _vpn,
+    _vpn_gateway,
 )

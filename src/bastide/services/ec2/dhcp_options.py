@@ -13,7 +13,7 @@ from typing import Final
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.ec2 import noun
-from bastide.services.ec2.noun import ask, creating, describes, invalid
+from bastide.services.ec2.noun import ask, creating, describes, invalid, naming
 from bastide.services.ec2.nouns import DHCP_OPTIONS, VPC
 from bastide.store import Row, Transaction, View
 
@@ -92,11 +92,8 @@ describes(
 
 @DHCP_OPTIONS.does(
     "AssociateDhcpOptions",
-    asks=[
-        ask("AssociateDhcpOptions", DHCP_OPTIONS.ids("DhcpOptionsId")),
-        ask("AssociateDhcpOptions", VPC.ids("VpcId")),
-    ],
-    settles=lambda a, view: [str(a.input["VpcId"])],
+    asks=naming("AssociateDhcpOptions", DHCP_OPTIONS, VPC),
+    settles=noun.vpc_named,
 )
 def associate(a: Authorised, tx: Transaction) -> Output:
     vpc = VPC.held(a, tx, a.input["VpcId"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
 from bastide.services.ec2 import noun
-from bastide.services.ec2.noun import ask, creating, describes
+from bastide.services.ec2.noun import ask, creating, describes, naming
 from bastide.services.ec2.nouns import ADDRESS, INTERNET_GATEWAY, VPC
 from bastide.store import Row, Transaction, View
 
@@ -47,11 +47,8 @@ def _moved(a: Authorised, tx: Transaction, row: Row, vpc: str) -> None:
 
 @INTERNET_GATEWAY.does(
     "AttachInternetGateway",
-    asks=[
-        ask("AttachInternetGateway", INTERNET_GATEWAY.ids("InternetGatewayId")),
-        ask("AttachInternetGateway", VPC.ids("VpcId")),
-    ],
-    settles=lambda a, view: [str(a.input["VpcId"])],
+    asks=naming("AttachInternetGateway", INTERNET_GATEWAY, VPC),
+    settles=noun.vpc_named,
 )
 def attach(a: Authorised, tx: Transaction) -> Output:
     row = INTERNET_GATEWAY.held(a, tx, a.input["InternetGatewayId"])
@@ -68,11 +65,8 @@ def attach(a: Authorised, tx: Transaction) -> Output:
 
 @INTERNET_GATEWAY.does(
     "DetachInternetGateway",
-    asks=[
-        ask("DetachInternetGateway", INTERNET_GATEWAY.ids("InternetGatewayId")),
-        ask("DetachInternetGateway", VPC.ids("VpcId")),
-    ],
-    settles=lambda a, view: [str(a.input["VpcId"])],
+    asks=naming("DetachInternetGateway", INTERNET_GATEWAY, VPC),
+    settles=noun.vpc_named,
 )
 def detach(a: Authorised, tx: Transaction) -> Output:
     row = INTERNET_GATEWAY.held(a, tx, a.input["InternetGatewayId"])

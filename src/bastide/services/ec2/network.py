@@ -9,8 +9,10 @@ from typing import Any
 from bastide.engines.network import Entrance, Group, Interface, Joint, Plan, Rule, Transit, TransitPlan, Vpc, Way, Zone
 from bastide.engines.network.links import Links
 from bastide.kernel import Endpoint
+from bastide.kernel.circuits import Circuit, circuits
+from bastide.kernel.identity import Sealer
 from bastide.policy import Attached, Document, Form
-from bastide.services.ec2 import dhcp_options, internet_gateway, network_acl
+from bastide.services.ec2 import dhcp_options, internet_gateway, network_acl, vpn_gateway, vpn_tunnel
 from bastide.services.ec2.address_noun import allocation_of
 from bastide.services.ec2.flow_log import watched
 from bastide.services.ec2.nouns import (
@@ -25,11 +27,13 @@ from bastide.services.ec2.nouns import (
     TRANSIT_TABLE,
     VPC,
     VPC_ENDPOINT,
+    VPN_CONNECTION,
+    VPN_GATEWAY,
 )
 from bastide.services.ec2.route_table import way_out
 from bastide.services.ec2.services import PUBLIC, find, outside, prefix_list
 from bastide.services.ec2.subnet import router
-from bastide.services.ec2.transit_noun import ALIVE, Route, attachments, declared, ranges, routes
+from bastide.services.ec2.transit_noun import ALIVE, CIRCUITS, Route, attachments, declared, ranges, routes, vpn_of
 from bastide.services.ec2.transit_noun import OF as OF_TRANSIT
 from bastide.services.ec2.vpc_endpoint import OF, dns_names
 from bastide.store import Row, View
@@ -40,12 +44,13 @@ Zones = Callable[[View, str, str, Callable[[str], tuple[str, ...]]], Iterable[Zo
 
 class Ec2Network:
     """Reads endpoints, VPCs and transit gateways from EC2's rows. services: botocore's names of those the platform has.
-    links: what the operator declared. zones: the hosted zones that a VPC's DNS knows."""
+    links: what the operator declared. zones: the hosted zones that a VPC's DNS knows. sealer: reads the keys of tunnels."""
 
-    def __init__(self, services: Collection[str], links: Links, zones: Zones) -> None:
+    def __init__(self, services: Collection[str], links: Links, zones: Zones, sealer: Sealer) -> None:
         self._services = frozenset(services)
         self._links = links
         self._zones = zones
+        self._sealer = sealer
 
     def endpoint(self, view: View, id: str) -> Endpoint | None:
         """The endpoint of that id, None when it is gone."""
@@ -123,7 +128,7 @@ class Ec2Network:
             certified = tuple(dict.fromkeys([*service.hosts, f"*.{service.base}"]))
             entrances.append(Entrance(endpoint.name, certified, interfaces=own))
         free = {one.name: interfaces[one.name] for one in held if not one.doc["Endpoint"]}
-        ways = {one.doc["CidrBlock"]: _ways(view, one, row) for one in subnets.values()}
+        ways = {one.doc["CidrBlock"]: _ways(view, one, row, self._links) for one in subnets.values()}
         public = _publics(view, [one for one in held if not one.doc["Endpoint"]])
         entrances += public.values()
         entrances += _gateways(view, row, ways, subnets)
@@ -140,9 +145,12 @@ class Ec2Network:
             row.doc["CidrBlock"],
             ways,
             {
-                one.name: Transit(one.doc["TgwOwner"], vpc.region, one.doc["Tgw"])
-                for one in TRANSIT_ATTACHMENT.inside(view, *where, vpc.id)
-                if one.status == ALIVE
+                **{
+                    one.name: Transit(one.doc["TgwOwner"], vpc.region, one.doc["Tgw"])
+                    for one in TRANSIT_ATTACHMENT.inside(view, *where, vpc.id)
+                    if one.status == ALIVE
+                },
+                **{one.name: Transit(*where, one.name) for one in VPN_GATEWAY.inside(view, *where, vpc.id)},
             },
             zones,
             frozenset(watched(view, vpc, held)),
@@ -162,7 +170,9 @@ class Ec2Network:
         return dict(dns_names(row, service, view)).get(name, ())
 
     def transit(self, view: View, transit: Transit) -> TransitPlan | None:
-        """How a transit gateway is to be; None for one that is gone."""
+        """How a transit gateway, or a virtual private gateway, is to be; None for one that is gone."""
+        if transit.id.startswith(f"{VPN_GATEWAY.prefix}-"):
+            return self._vpn_gateway(view, transit)
         if TRANSIT_GATEWAY.get(view, transit.account, transit.region, transit.id) is None:
             return None
         ways: dict[str, tuple[Way, ...]] = {}
@@ -175,15 +185,51 @@ class Ec2Network:
         for row in attachments(view, transit.region, transit.id):
             if row.status != ALIVE:
                 continue
-            held = declared(view, row, self._links) if row.doc["Type"] == "vpn" else None
-            joints[row.name] = Joint(
-                ranges(view, row, self._links),
-                ways.get(row.doc["Table"], ()),
-                Vpc(row.account, row.region, row.doc["Resource"]) if row.doc["Type"] == "vpc" else None,
-                held.far if held is not None else None,
-                row.doc["Table"],
-            )
+            table = row.doc["Table"]
+            vpn = vpn_of(view, row)
+            if vpn is not None:
+                joints[row.name] = self._vpn(view, vpn, ways.get(table, ()), table)
+                continue
+            if row.doc["Type"] == CIRCUITS:
+                found = [one for one in circuits(view, transit.id) if one.by == row.doc["Resource"]]
+                joints[row.name] = self._circuit(found, ways.get(table, ()), table)
+                continue
+            vpc = Vpc(row.account, row.region, row.doc["Resource"])
+            joints[row.name] = Joint(ranges(view, row, self._links), ways.get(table, ()), vpc, None, table)
         return TransitPlan(joints)
+
+    def _vpn(self, view: View, vpn: Row, ways: tuple[Way, ...], table: str) -> Joint:
+        held = declared(view, vpn, self._links)
+        if held is None:
+            return Joint((), ways, table=table)
+        return Joint(held.far.ranges, ways, None, held.far, table, vpn_tunnel.ipsec(vpn, held.end, self._sealer))
+
+    def _circuit(self, found: Iterable[Circuit], ways: tuple[Way, ...], table: str) -> Joint:
+        """What the first of these circuits that is declared leads to. The other side is told of the prefixes alone."""
+        for one in found:
+            held = self._links.find(one.connection)
+            if held is not None:
+                told = tuple(way for way in ways if not one.prefixes or _within(way.network, one.prefixes))
+                return Joint(held.far.ranges, told, None, held.far, table)
+        return Joint((), ways, table=table)
+
+    def _vpn_gateway(self, view: View, transit: Transit) -> TransitPlan | None:
+        row = VPN_GATEWAY.get(view, transit.account, transit.region, transit.id)
+        vpc = None if row is None else VPC.get(view, row.account, row.region, row.doc["VpcId"])
+        if row is None or vpc is None:
+            return None
+        outward = tuple(Way(cidr, id) for cidr, id in vpn_gateway.routes(view, row, self._links).items())
+        inward = (Way(vpc.doc["CidrBlock"], row.name),)
+        joints = {
+            one.name: self._vpn(view, one, inward, row.name)
+            for one in VPN_CONNECTION.inside(view, row.account, row.region, row.name)
+        }
+        for circuit in circuits(view, row.name):
+            joint = self._circuit([circuit], inward, row.name)
+            if joint.far is not None:
+                joints[circuit.interface] = joint
+        own = Joint((vpc.doc["CidrBlock"],), outward, Vpc(row.account, row.region, vpc.name), table=row.name)
+        return TransitPlan({row.name: own, **joints})
 
     def transits(self, view: View, regions: Iterable[str]) -> list[Transit]:
         """All transit gateways."""
@@ -197,16 +243,26 @@ class Ec2Network:
         return found
 
 
+def _within(network: str, prefixes: Iterable[str]) -> bool:
+    return any(ipaddress.IPv4Network(network).subnet_of(ipaddress.IPv4Network(one)) for one in prefixes)
+
+
 def _lost(route: Route) -> str:
     return "" if route.active else f"the route {route.cidr} is a blackhole"
 
 
-def _ways(view: View, subnet: Row, vpc: Row) -> tuple[Way, ...]:
+def _ways(view: View, subnet: Row, vpc: Row, links: Links) -> tuple[Way, ...]:
     """Where packets that leave the VPC go from a subnet."""
     id = subnet.doc.get("Table") or vpc.doc["Main"]
     table = ROUTE_TABLE.get(view, subnet.account, subnet.region, id)
     found: list[Way] = []
-    for cidr, target in (table.doc.get("Routes", {}) if table is not None else {}).items():
+    held_routes = {} if table is None else table.doc.get("Routes", {}) | vpn_gateway.propagated(view, table, links)
+    for cidr, target in held_routes.items():
+        if target.startswith("vgw-"):
+            stands = table is not None and vpn_gateway.attached(view, table, target)
+            lost = "" if stands else f"{id}: {cidr} leads to {target}, which is not attached to {vpc.name}"
+            found.append(Way(cidr, target if stands else "", lost))
+            continue
         if target.startswith("igw-"):
             stands = table is not None and internet_gateway.attached(view, table, target)
             lost = "" if stands else f"{id}: {cidr} leads to {target}, which is not attached to {vpc.name}"

@@ -38,6 +38,7 @@ class Noun(Kind):
     def __init__(self, name: str, *, type: str, prefix: str, member: str, missing: tuple[str, str]) -> None:
         super().__init__(name, service="ec2", arn=f"{type}/{{}}", named_by=member, missing=(*missing, 400))
         self.resource = type
+        self.member = member
         self.prefix = prefix
         self.keys: Callable[[Row], Mapping[str, str]] = lambda row: {}
         self.shared = False
@@ -148,6 +149,11 @@ Settles = Callable[[Authorised, View], Iterable["str | Vpc | Transit"]]
 """VPCs by id if they are the caller's, and what belongs to others."""
 
 
+def vpc_named(a: Authorised, view: View) -> Iterable[str]:
+    """The VPC that a call names: for `settles`."""
+    return [str(a.input["VpcId"])]
+
+
 def _before(settles: Settles) -> Callable[[Authorised], Awaitable[Any]]:
     async def before(a: Authorised) -> Any:
         with a.calls.store.reading() as view:
@@ -186,6 +192,11 @@ def ask(action: str, about: About, when: Callable[[Asked], bool] | None = None, 
     keys: dict[str, Given] = {"ec2:Region": lambda asked: asked.call.region}
     keys |= {name.replace("__", ":"): one for name, one in given.items()}
     return Ask(f"ec2:{action}", about, given=keys, when=when)
+
+
+def naming(action: str, *nouns: Noun) -> list[Ask]:
+    """The same question about one of each noun, named by the member that has its name."""
+    return [ask(action, one.ids(one.member)) for one in nouns]
 
 
 def creating(noun: Noun, action: str, *more: Ask, **given: Given) -> list[Ask]:
@@ -283,9 +294,10 @@ def unsupported(a: Authorised, *members: str) -> None:
             raise Refused("UnsupportedOperation", f"{member} is not supported by Bastide yet.")
 
 
-def capable(a: Authorised) -> None:
-    """Raises Refused where this machine cannot make networks: what would not be enforced is not recorded either."""
-    lacking = a.engine(Networks).lacking()
+def capable(a: Authorised, *, ipsec: bool = False) -> None:
+    """Raises Refused where this machine cannot make networks: what would not be enforced is not recorded either. ipsec:
+    and tunnels."""
+    lacking = a.engine(Networks).lacking(ipsec=ipsec)
     if lacking:
         raise Refused(
             "UnsupportedOperation",

@@ -70,6 +70,10 @@ VPN_CONNECTION: Final = Noun(
     "VpnConnection", type="vpn-connection", prefix="vpn", member="VpnConnectionId",
     missing=("InvalidVpnConnectionID.NotFound", "The vpnConnection ID '{name}' does not exist"),
 )  # fmt: skip
+VPN_GATEWAY: Final = Noun(
+    "VpnGateway", type="vpn-gateway", prefix="vgw", member="VpnGatewayId",
+    missing=("InvalidVpnGatewayID.NotFound", "The vpnGateway ID '{name}' does not exist"),
+)  # fmt: skip
 FLOW_LOG: Final = Noun(
     "FlowLog", type="vpc-flow-log", prefix="fl", member="FlowLogId",
     missing=("InvalidFlowLogId.NotFound", "The flow log ID '{name}' does not exist"),
@@ -92,7 +96,7 @@ NETWORK_ACL: Final = Noun(
 )  # fmt: skip
 NOUNS: Final = (
     VPC, SUBNET, ROUTE_TABLE, SECURITY_GROUP, SECURITY_GROUP_RULE, VPC_ENDPOINT, NETWORK_INTERFACE, INTERNET_GATEWAY,
-    TRANSIT_GATEWAY, TRANSIT_ATTACHMENT, TRANSIT_TABLE, CUSTOMER_GATEWAY, VPN_CONNECTION, FLOW_LOG,
+    TRANSIT_GATEWAY, TRANSIT_ATTACHMENT, TRANSIT_TABLE, CUSTOMER_GATEWAY, VPN_CONNECTION, VPN_GATEWAY, FLOW_LOG,
     ADDRESS, NAT_GATEWAY, DHCP_OPTIONS, NETWORK_ACL,
 )  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Routes of a VPC's tables: to a transit gateway that the VPC is attached to, to its internet gateway or to a NAT gateway.
+"""Routes of a VPC's tables: to a transit gateway that the VPC is attached to, to its internet gateway, to its virtual
+private gateway or to a NAT gateway.
 
 Other targets (peerings, interfaces, appliances) do not exist here and are refused.
 """
@@ -10,9 +11,9 @@ from typing import Final
 
 from bastide.domain import Refused
 from bastide.kernel import Authorised, Output
-from bastide.services.ec2 import internet_gateway, noun
+from bastide.services.ec2 import internet_gateway, noun, vpn_gateway
 from bastide.services.ec2.noun import ask, invalid, unsupported
-from bastide.services.ec2.nouns import INTERNET_GATEWAY, NAT_GATEWAY, ROUTE_TABLE, VPC
+from bastide.services.ec2.nouns import INTERNET_GATEWAY, NAT_GATEWAY, ROUTE_TABLE, VPC, VPN_GATEWAY
 from bastide.services.ec2.route_table import nat_stands, vpc_of_table, way_out
 from bastide.services.ec2.transit_table import cidr_of
 from bastide.store import Row, Transaction
@@ -47,6 +48,11 @@ def _target(a: Authorised, tx: Transaction, table: Row) -> str:
         NAT_GATEWAY.held(a, tx, id)
         if not nat_stands(tx, table, id):
             raise Refused("InvalidNatGatewayID.NotFound", f"{table.doc['VpcId']} has no NAT gateway {id} that works.")
+        return id
+    if id.startswith("vgw-"):
+        VPN_GATEWAY.held(a, tx, id)
+        if not vpn_gateway.attached(tx, table, id):
+            raise invalid(f"route table {table.name} and network gateway {id} belong to different networks")
         return id
     if not id.startswith("igw-"):
         raise Refused("InvalidGatewayID.NotFound", f"The gateway ID '{id[:64]}' does not exist")

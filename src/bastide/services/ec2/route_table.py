@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from bastide.domain import Refused, Tags
+from bastide.engines.network.links import Links
 from bastide.kernel import Asked, Authorised, Output, once
-from bastide.services.ec2 import internet_gateway, noun
+from bastide.services.ec2 import internet_gateway, noun, vpn_gateway
 from bastide.services.ec2.noun import IN, ask, creating, describes, invalid
 from bastide.services.ec2.nouns import NAT_GATEWAY, ROUTE_TABLE, SUBNET, TRANSIT_ATTACHMENT, VPC, VPC_ENDPOINT
 from bastide.services.ec2.services import prefix_list
@@ -22,7 +23,7 @@ from bastide.store import Row, Transaction, View
 ASSOCIATION: Final = "ec2:RouteTableAssociation"
 """Rows named by an association's id, which say which table it is in."""
 _MOST_TABLES: Final = 200
-_MEMBERS: Final = {"igw": "GatewayId", "nat": "NatGatewayId", "tgw": "TransitGatewayId"}
+_MEMBERS: Final = {"igw": "GatewayId", "nat": "NatGatewayId", "tgw": "TransitGatewayId", "vgw": "GatewayId"}
 """By what a route's target begins with, the member that names it."""
 
 
@@ -45,7 +46,7 @@ def is_main(row: Row) -> bool:
     return any(one["Subnet"] is None for one in row.doc["Associations"])
 
 
-def _routes(row: Row, vpc: Row | None, view: View) -> list[Output]:
+def _routes(row: Row, vpc: Row | None, view: View, links: Links | None = None) -> list[Output]:
     routes: list[Output] = []
     if vpc is not None:
         routes.append(
@@ -72,6 +73,8 @@ def _routes(row: Row, vpc: Row | None, view: View) -> list[Output]:
         stands = (
             internet_gateway.attached(view, row, id)
             if kind == "igw"
+            else vpn_gateway.attached(view, row, id)
+            if kind == "vgw"
             else nat_stands(view, row, id)
             if kind == "nat"
             else way_out(view, row, id) is not None
@@ -84,6 +87,16 @@ def _routes(row: Row, vpc: Row | None, view: View) -> list[Output]:
                 "State": "active" if stands else "blackhole",
             }
         )
+    if links is not None:
+        routes += [
+            {
+                "DestinationCidrBlock": cidr,
+                "GatewayId": id,
+                "Origin": "EnableVgwRoutePropagation",
+                "State": "active",
+            }
+            for cidr, id in sorted(vpn_gateway.propagated(view, row, links).items())
+        ]
     return routes
 
 
@@ -116,8 +129,8 @@ def _shown(a: Authorised, view: View, row: Row) -> Output:
             }
             for one in row.doc["Associations"]
         ],
-        "PropagatingVgws": [],
-        "Routes": _routes(row, VPC.get(view, a.account, a.region, row.doc["VpcId"]), view),
+        "PropagatingVgws": [{"GatewayId": one} for one in row.doc.get("Propagating", ())],
+        "Routes": _routes(row, VPC.get(view, a.account, a.region, row.doc["VpcId"]), view, a.engine(Links)),
         "Tags": noun.tags_shown(row),
     }
 

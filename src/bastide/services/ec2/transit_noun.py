@@ -13,6 +13,7 @@ from typing import Final
 from bastide.engines.network import Transit, Vpc
 from bastide.engines.network.links import Declared, Links
 from bastide.kernel import Asked, Authorised, shares
+from bastide.kernel.circuits import circuits
 from bastide.services.ec2.nouns import (
     CUSTOMER_GATEWAY,
     TRANSIT_ATTACHMENT,
@@ -28,6 +29,10 @@ OF: Final = "ec2:TransitOf"
 ATTACHED: Final = "ec2:TransitAttached"
 """Rows ``GATEWAY/ATTACHMENT``, under no account."""
 ALIVE: Final = "available"
+CIRCUITS: Final = "direct-connect-gateway"
+"""The type of an attachment that Direct Connect leads to."""
+_ORDER: Final = ("vpc", CIRCUITS, "vpn")
+"""Whose propagated routes go first."""
 
 
 def belongs(tx: Transaction, row: Row) -> None:
@@ -134,11 +139,16 @@ def concerned(view: View, region: str, attachment_id: str) -> list[Vpc | Transit
 # -- what lies behind an attachment, and where a table leads -----------------------------------------------------------
 
 
-def declared(view: View, row: Row, links: Links) -> Declared | None:
-    """What the operator declared to stand behind an attachment of a VPN connection."""
-    vpn = VPN_CONNECTION.get(view, row.account, row.region, row.doc["Resource"])
+def vpn_of(view: View, row: Row) -> Row | None:
+    """The VPN connection that an attachment is of."""
+    held = row.doc["Type"] == "vpn"
+    return VPN_CONNECTION.get(view, row.account, row.region, row.doc["Resource"]) if held else None
+
+
+def declared(view: View, vpn: Row | None, links: Links) -> Declared | None:
+    """What the operator declared to stand behind a VPN connection."""
     held = None if vpn is None else CUSTOMER_GATEWAY.get(view, vpn.account, vpn.region, vpn.doc["CustomerGatewayId"])
-    return None if held is None else links.by_gateway(held.doc["IpAddress"])
+    return None if held is None else links.find(held.doc["IpAddress"])
 
 
 def ranges(view: View, row: Row, links: Links) -> tuple[str, ...]:
@@ -146,7 +156,10 @@ def ranges(view: View, row: Row, links: Links) -> tuple[str, ...]:
     if row.doc["Type"] == "vpc":
         vpc = VPC.get(view, row.account, row.region, row.doc["Resource"])
         return () if vpc is None else (vpc.doc["CidrBlock"],)
-    found = declared(view, row, links)
+    if row.doc["Type"] == CIRCUITS:
+        ends = [links.find(one.connection) for one in circuits(view, row.doc["Tgw"]) if one.by == row.doc["Resource"]]
+        return next((one.far.ranges for one in ends if one is not None), ())
+    found = declared(view, vpn_of(view, row), links)
     return () if found is None else found.far.ranges
 
 
@@ -161,7 +174,8 @@ class Route:
 
 
 def routes(view: View, table: Row, links: Links) -> list[Route]:
-    """All routes of a table: what is static goes before what is propagated, a VPC before a VPN."""
+    """All routes of a table: what is static goes before what is propagated, a VPC before a circuit, and that before a
+    VPN."""
     found: dict[str, Route] = {}
     for cidr, id in table.doc["Routes"].items():
         held = attachment(view, table.region, id) if id else None
@@ -171,7 +185,7 @@ def routes(view: View, table: Row, links: Links) -> list[Route]:
         for row in attachments(view, table.region, table.doc["Tgw"])
         if table.name in row.doc["Propagates"] and row.status == ALIVE
     ]
-    for row in sorted(propagating, key=lambda row: (row.doc["Type"], row.name)):
+    for row in sorted(propagating, key=lambda row: (_ORDER.index(row.doc["Type"]), row.name)):
         if row.doc.get("StaticOnly"):
             continue
         for cidr in ranges(view, row, links):

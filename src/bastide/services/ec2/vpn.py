@@ -1,24 +1,32 @@
-"""VPN connections as declared links: a customer gateway names by its address what the operator says stands there.
+"""VPN connections: IPsec to a device at an address that the operator declared, and nothing in the clear.
 
-No tunnel is made and no peer looked for. A connection whose customer gateway is not declared is DOWN, and packets to it
-are lost; one that is declared leads into the operator's namespace, to the declared ranges alone (docs/network.md). It is
-attached to a transit gateway; virtual private gateways do not exist here.
+Of a customer gateway whose address is not declared nobody knows where it is: its connections are DOWN, and packets to them
+are lost. For one that is declared this side listens; the device has to speak with the keys of the connection's
+configuration. What comes and goes by it are the declared ranges alone (docs/network.md).
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Final
 
 from bastide.domain import MICROS, Refused
-from bastide.engines.network import Networks, Transit
+from bastide.engines.network import Networks, Telemetry, Transit, Vpc
 from bastide.engines.network.links import Links
 from bastide.kernel import Authorised, Output
-from bastide.services.ec2 import noun
-from bastide.services.ec2.noun import ask, creating, describes, invalid, unsupported
-from bastide.services.ec2.nouns import CUSTOMER_GATEWAY, TRANSIT_ATTACHMENT, TRANSIT_GATEWAY, VPN_CONNECTION
+from bastide.services.ec2 import noun, vpn_tunnel
+from bastide.services.ec2.noun import creating, describes, invalid, naming, unsupported
+from bastide.services.ec2.nouns import (
+    CUSTOMER_GATEWAY,
+    TRANSIT_ATTACHMENT,
+    TRANSIT_GATEWAY,
+    VPN_CONNECTION,
+    VPN_GATEWAY,
+)
 from bastide.services.ec2.transit_attachment import drop_attachment, new_attachment
-from bastide.services.ec2.transit_noun import transit
+from bastide.services.ec2.transit_noun import declared, transit
+from bastide.services.ec2.transit_table import cidr_of
 from bastide.store import Row, Transaction, View
 
 _IPSEC: Final = "ipsec.1"
@@ -63,9 +71,7 @@ describes(
 )  # fmt: skip
 
 
-@CUSTOMER_GATEWAY.does(
-    "DeleteCustomerGateway", asks=[ask("DeleteCustomerGateway", CUSTOMER_GATEWAY.ids("CustomerGatewayId"))]
-)
+@CUSTOMER_GATEWAY.does("DeleteCustomerGateway", asks=naming("DeleteCustomerGateway", CUSTOMER_GATEWAY))
 def delete_gateway(a: Authorised, tx: Transaction) -> Output:
     row = CUSTOMER_GATEWAY.held(a, tx, a.input["CustomerGatewayId"])
     if VPN_CONNECTION.any_inside(tx, a.account, a.region, row.name):
@@ -76,6 +82,9 @@ def delete_gateway(a: Authorised, tx: Transaction) -> Output:
 
 # -- connections -------------------------------------------------------------------------------------------------------
 
+_WITHOUT_EFFECT: Final = ("ipv4", "standard", "0.0.0.0/0", "PublicIpv4")
+"""Values of options that ask for what is so anyway."""
+
 
 def _attachment(view: View, row: Row) -> Row | None:
     held = TRANSIT_ATTACHMENT.inside(view, row.account, row.region, row.name)
@@ -83,31 +92,57 @@ def _attachment(view: View, row: Row) -> Row | None:
 
 
 def _shown(a: Authorised, view: View, row: Row) -> Output:
-    gateway = CUSTOMER_GATEWAY.get(view, row.account, row.region, row.doc["CustomerGatewayId"])
-    link = None if gateway is None else a.engine(Links).by_gateway(gateway.doc["IpAddress"])
+    gateway = CUSTOMER_GATEWAY.held(a, view, row.doc["CustomerGatewayId"])
+    link = declared(view, row, a.engine(Links))
     attachment = _attachment(view, row)
-    stands = link is not None and attachment is not None and a.engine(Networks).linked(attachment.name)
-    told = "declared as " + link.far.name if link is not None else "the operator has declared no such gateway"
-    telemetry = {
-        "AcceptedRouteCount": len(link.far.ranges) if link is not None and not row.doc["StaticOnly"] else 0,
-        "LastStatusChange": row.created // MICROS * MICROS,
-        "OutsideIpAddress": gateway.doc["IpAddress"] if gateway is not None else "",
-        "Status": "UP" if stands else "DOWN",
-        "StatusMessage": told,
-    }
+    held = a.engine(Networks).tunnels(row.name if attachment is None else attachment.name)
+    keys = {one["Outside"]: vpn_tunnel.key_of(one, a.calls.sealer) for one in row.doc.get("Tunnels", ())}
+    owner = "VpnGatewayId" if row.doc.get("Vgw") else "TransitGatewayId"
+    telemetry = []
+    for one in row.doc.get("Tunnels", ()):
+        now = held.get(one["Outside"], Telemetry())
+        accepted = len(row.doc.get("Routes", ())) if row.doc["StaticOnly"] else len(link.far.ranges) if link else 0
+        telemetry.append(
+            {
+                "AcceptedRouteCount": accepted if now.up else 0,
+                "LastStatusChange": (now.since or row.created) // MICROS * MICROS,
+                "OutsideIpAddress": one["Outside"],
+                "Status": "UP" if now.up else "DOWN",
+                "StatusMessage": _told(row, link is not None, bool(held), now.up),
+            }
+        )
     return {
         "VpnConnectionId": row.name,
         "CustomerGatewayId": row.doc["CustomerGatewayId"],
-        "TransitGatewayId": row.doc["Tgw"],
+        owner: row.doc.get("Vgw") or row.doc["Tgw"],
+        "CustomerGatewayConfiguration": vpn_tunnel.configuration(row, gateway.doc["IpAddress"], a.calls.sealer),
         "Type": _IPSEC,
         "Category": "VPN",
         "State": "available",
-        "GatewayAssociationState": "associated",
-        "Options": {"StaticRoutesOnly": row.doc["StaticOnly"], "EnableAcceleration": False},
-        "Routes": [],
-        "VgwTelemetry": [telemetry],
+        **({} if row.doc.get("Vgw") else {"GatewayAssociationState": "associated"}),
+        "Options": {
+            "StaticRoutesOnly": row.doc["StaticOnly"],
+            "EnableAcceleration": False,
+            "TunnelInsideIpVersion": "ipv4",
+            "LocalIpv4NetworkCidr": "0.0.0.0/0",
+            "RemoteIpv4NetworkCidr": "0.0.0.0/0",
+            "OutsideIpAddressType": "PublicIpv4",
+            "TunnelOptions": [vpn_tunnel.shown(one, keys[one["Outside"]]) for one in row.doc.get("Tunnels", ())],
+        },
+        "Routes": [
+            {"DestinationCidrBlock": one, "Source": "Static", "State": "available"} for one in row.doc.get("Routes", ())
+        ],
+        "VgwTelemetry": telemetry,
         "Tags": noun.tags_shown(row),
     }
+
+
+def _told(row: Row, link: bool, listening: bool, up: bool) -> str:
+    if not link:
+        return "the operator has declared no such gateway"
+    if row.doc.get("Vgw") and not listening:
+        return "the virtual private gateway is attached to no VPC, or the place of the peer is not there"
+    return "" if up else "IPSEC IS DOWN"
 
 
 @VPN_CONNECTION.does(
@@ -115,28 +150,37 @@ def _shown(a: Authorised, view: View, row: Row) -> Output:
     asks=creating(
         VPN_CONNECTION,
         "CreateVpnConnection",
-        ask("CreateVpnConnection", CUSTOMER_GATEWAY.ids("CustomerGatewayId")),
-        ask("CreateVpnConnection", TRANSIT_GATEWAY.ids("TransitGatewayId")),
+        *naming("CreateVpnConnection", CUSTOMER_GATEWAY, TRANSIT_GATEWAY, VPN_GATEWAY),
     ),
-    settles=lambda a, view: transit(view, a.region, str(a.input.get("TransitGatewayId") or "")),
+    settles=lambda a, view: transit(
+        view, a.region, str(a.input.get("TransitGatewayId") or a.input.get("VpnGatewayId") or "")
+    ),
 )
 def create(a: Authorised, tx: Transaction) -> Output:
-    noun.capable(a)
-    unsupported(a, "VpnGatewayId", "VpnConcentratorId", "PreSharedKeyStorage")
+    noun.capable(a, ipsec=True)
+    unsupported(a, "VpnConcentratorId", "PreSharedKeyStorage")
     if a.input["Type"] != _IPSEC:
         raise invalid(f"Value ({str(a.input['Type'])[:64]}) for parameter type is invalid.")
-    if not a.input.get("TransitGatewayId"):
-        raise noun.missing("transitGatewayId")
+    if bool(a.input.get("TransitGatewayId")) == bool(a.input.get("VpnGatewayId")):
+        raise Refused("InvalidParameterCombination", "Either TransitGatewayId or VpnGatewayId has to be given.")
     options = dict(a.input.get("Options") or {})
     static = bool(options.pop("StaticRoutesOnly", False))
-    meant = {key: value for key, value in options.items() if value not in (None, False, [], "", "ipv4", "standard")}
+    tunnels = options.pop("TunnelOptions", None) or ()
+    meant = {key: one for key, one in options.items() if one not in (None, False, [], "", *_WITHOUT_EFFECT)}
     if meant:
-        raise Refused("UnsupportedOperation", f"Bastide makes no tunnels, so {', '.join(sorted(meant))} has no effect.")
+        raise Refused("UnsupportedOperation", f"Bastide's connections do not have {', '.join(sorted(meant))}.")
     gateway = CUSTOMER_GATEWAY.held(a, tx, a.input["CustomerGatewayId"])
-    tgw = TRANSIT_GATEWAY.held(a, tx, a.input["TransitGatewayId"])
-    doc = {"CustomerGatewayId": gateway.name, "Tgw": tgw.name, "StaticOnly": static}
-    row = VPN_CONNECTION.put(a, tx, VPN_CONNECTION.new_id(), doc, [gateway.name])
-    new_attachment(a, tx, tgw, "vpn", row.name, {"StaticOnly": static, "Subnets": []}, [row.name])
+    id = VPN_CONNECTION.new_id()
+    doc = {"CustomerGatewayId": gateway.name, "StaticOnly": static, "Tgw": "", "Vgw": "", "Routes": []}
+    if a.input.get("VpnGatewayId"):
+        vgw = VPN_GATEWAY.held(a, tx, a.input["VpnGatewayId"])
+        doc |= {"Vgw": vgw.name, "Tunnels": vpn_tunnel.made(a, tx, id, tunnels)}
+        row = VPN_CONNECTION.put(a, tx, id, doc, [gateway.name, vgw.name])
+    else:
+        tgw = TRANSIT_GATEWAY.held(a, tx, a.input["TransitGatewayId"])
+        doc |= {"Tgw": tgw.name, "Tunnels": vpn_tunnel.made(a, tx, id, tunnels)}
+        row = VPN_CONNECTION.put(a, tx, id, doc, [gateway.name])
+        new_attachment(a, tx, tgw, "vpn", row.name, {"StaticOnly": static, "Subnets": []}, [row.name])
     return {"VpnConnection": {**_shown(a, tx, row), "State": "pending"}}
 
 
@@ -144,26 +188,61 @@ describes(
     VPN_CONNECTION, "DescribeVpnConnections", "VpnConnections", "VpnConnectionIds", _shown,
     {
         "vpn-connection-id": noun.name, "customer-gateway-id": noun.doc("CustomerGatewayId"),
-        "transit-gateway-id": noun.doc("Tgw"), "state": noun.fixed("available"), "type": noun.fixed(_IPSEC),
+        "transit-gateway-id": lambda view, row: row.doc["Tgw"] or None,
+        "vpn-gateway-id": lambda view, row: row.doc.get("Vgw") or None,
+        "state": noun.fixed("available"), "type": noun.fixed(_IPSEC),
         "option.static-routes-only": lambda view, row: str(row.doc["StaticOnly"]).lower(),
+        "route.destination-cidr-block": lambda view, row: list(row.doc.get("Routes", ())),
     },
 )  # fmt: skip
 
 
-def _of(a: Authorised, view: View) -> list[Transit]:
+def _of(a: Authorised, view: View) -> Iterable[Transit | Vpc]:
     row = VPN_CONNECTION.get(view, a.account, a.region, str(a.input["VpnConnectionId"]))
-    return [] if row is None else transit(view, a.region, row.doc["Tgw"])
+    if row is None:
+        return
+    vgw = VPN_GATEWAY.get(view, row.account, row.region, row.doc.get("Vgw") or "")
+    if vgw is not None and vgw.doc["VpcId"]:
+        yield Vpc(vgw.account, vgw.region, vgw.doc["VpcId"])
+    yield from transit(view, a.region, row.doc.get("Vgw") or row.doc["Tgw"])
 
 
-@VPN_CONNECTION.does(
-    "DeleteVpnConnection",
-    asks=[ask("DeleteVpnConnection", VPN_CONNECTION.ids("VpnConnectionId"))],
-    settles=_of,
-)
+@VPN_CONNECTION.does("DeleteVpnConnection", asks=naming("DeleteVpnConnection", VPN_CONNECTION), settles=_of)
 def delete(a: Authorised, tx: Transaction) -> Output:
     row = VPN_CONNECTION.held(a, tx, a.input["VpnConnectionId"])
     held = _attachment(tx, row)
     if held is not None:
         drop_attachment(a, tx, held)
+    vpn_tunnel.dropped(tx, row)
     VPN_CONNECTION.drop(a, tx, row)
+    return {}
+
+
+# -- static routes -----------------------------------------------------------------------------------------------------
+
+
+def _with_routes(a: Authorised, tx: Transaction) -> tuple[Row, str]:
+    """The connection that a call names and the range; raises Refused for one that has its routes from elsewhere."""
+    row = VPN_CONNECTION.held(a, tx, a.input["VpnConnectionId"])
+    if not row.doc["StaticOnly"] or not row.doc.get("Vgw"):
+        why = "its transit gateway's tables have the routes" if row.doc["Tgw"] else "it is not for static routes alone"
+        raise Refused("InvalidVpnConnection.InvalidType", f"{row.name} takes no static routes: {why}.")
+    return row, cidr_of(str(a.input["DestinationCidrBlock"]))
+
+
+@VPN_CONNECTION.does("CreateVpnConnectionRoute", asks=naming("CreateVpnConnectionRoute", VPN_CONNECTION), settles=_of)
+def create_route(a: Authorised, tx: Transaction) -> Output:
+    row, cidr = _with_routes(a, tx)
+    row.doc["Routes"] = sorted({*row.doc["Routes"], cidr})
+    VPN_CONNECTION.save(a, tx, row)
+    return {}
+
+
+@VPN_CONNECTION.does("DeleteVpnConnectionRoute", asks=naming("DeleteVpnConnectionRoute", VPN_CONNECTION), settles=_of)
+def delete_route(a: Authorised, tx: Transaction) -> Output:
+    row, cidr = _with_routes(a, tx)
+    if cidr not in row.doc["Routes"]:
+        raise Refused("InvalidRoute.NotFound", f"The VPN connection {row.name} has no route {cidr}")
+    row.doc["Routes"] = [one for one in row.doc["Routes"] if one != cidr]
+    VPN_CONNECTION.save(a, tx, row)
     return {}

@@ -83,7 +83,9 @@ def facts(view: View, arn: Arn, action: str) -> Facts | None:
     account = account_of(view, id)
     row = ZONE.get(view, account, "", id) if account else None
     across = action in ("route53:AssociateVPCWithHostedZone", "route53:DisassociateVPCFromHostedZone")
-    return Facts("" if across else account, {} if row is None else row.tags, type=ZONE.name)
+    if across:
+        return Facts("", {} if row is None else row.tags, type=ZONE.name)
+    return Facts(account, {} if row is None else row.tags, type=ZONE.name, own=True)
 
 
 def vpcs_key(member: str) -> Any:

@@ -197,8 +197,9 @@ def by_vpc(a: Authorised, view: View) -> Output:
 def associate(a: Authorised, tx: Transaction) -> Output:
     region, vpc = own_vpc(a, tx, a.input["VPC"])
     id = zone_id(a.input["HostedZoneId"])
-    row = ZONE.find(tx, account_of(tx, id), "", id)
-    if row.account != a.account and {"VPCRegion": region, "VPCId": vpc} not in row.doc["Authorised"]:
+    row = ZONE.get(tx, account_of(tx, id), "", id)
+    # Of a zone that is not there the same is said: whoever guesses ids learns nothing.
+    if row is None or (row.account != a.account and {"VPCRegion": region, "VPCId": vpc} not in row.doc["Authorised"]):
         raise Refused(
             "NotAuthorizedException",
             f"The VPC: {vpc} has not authorized to associate with your hosted zone. The zone's account has to create an "
@@ -221,6 +222,8 @@ def disassociate(a: Authorised, tx: Transaction) -> Output:
     id = zone_id(a.input["HostedZoneId"])
     row = ZONE.find(tx, account_of(tx, id), "", id)
     held = [one for one in row.doc["VPCs"] if (one["VPCRegion"], one["VPCId"]) == (region, vpc)]
+    if row.account != a.account and (not held or held[0]["Account"] != a.account):
+        raise Refused("NoSuchHostedZone", f"No hosted zone found with ID: {id}", 404)
     if not held or a.account not in (row.account, held[0]["Account"]):
         raise Refused("VPCAssociationNotFound", f"The VPC {vpc[:64]} is not associated with the hosted zone.", 404)
     if len(row.doc["VPCs"]) == 1:

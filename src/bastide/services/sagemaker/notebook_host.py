@@ -26,6 +26,7 @@ from bastide.services.sagemaker.notebook_instance import (
     vpc_of,
 )
 from bastide.services.sagemaker.notebook_machine import Machine
+from bastide.services.sagemaker.settling import Settling
 from bastide.store import Row, Transaction
 
 _log = logging.getLogger("bastide.notebooks")
@@ -33,15 +34,14 @@ _log = logging.getLogger("bastide.notebooks")
 _DONE: Final = {"Pending": "InService", "Stopping": "Stopped", "Updating": "Stopped"}
 
 
-class Notebooks:
+class Notebooks(Settling):
     """The notebook instances of this platform. folder: where their volumes lie."""
 
     def __init__(self, calls: Calls, folder: Path) -> None:
+        super().__init__(NOTEBOOK)
         self._calls = calls
         self._folder = folder
-        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._machines: dict[str, Machine] = {}
-        self._open = asyncio.Event()
 
     async def open(self) -> None:
         """Begins, now that there are networks: takes up what was under way. What was in service when the platform ended
@@ -67,32 +67,9 @@ class Notebooks:
         found = self._machines.get(arn)
         return None if found is None or found.client is None or found.socket is None else (found.client, found.socket)
 
-    def settle(self, account: str, region: str, name: str) -> None:
-        """Sees to it that what a row wants becomes so, after what is being done for it now."""
-        arn = NOTEBOOK.arn(account, region, name)
-        before = self._tasks.get(arn)
-
-        async def work() -> None:
-            await self._open.wait()
-            if before is not None:
-                await asyncio.wait({before})
-            await self._settle(account, region, name, arn)
-
-        task = self._tasks[arn] = asyncio.get_running_loop().create_task(work(), name=f"notebook {arn}")
-        task.add_done_callback(lambda one: self._over(arn, one))
-
-    def _over(self, arn: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(arn) is task:
-            del self._tasks[arn]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("what %s is to become could not be written", arn, exc_info=error)
-
     async def close(self) -> None:
         """Ends all; what is in service starts again when the platform does."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._stop()
         await asyncio.gather(*(self._end(arn) for arn in list(self._machines)))
 
     async def _end(self, arn: str) -> None:

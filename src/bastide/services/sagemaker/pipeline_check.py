@@ -10,7 +10,13 @@ import posixpath
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import orjson
+
+from bastide.domain import Refused
+from bastide.kernel import Bytes
+from bastide.services.sagemaker import objects
 from bastide.services.sagemaker.pipeline_language import Unresolved
+from bastide.services.sagemaker.session import RoleSession
 
 Act = Callable[[str, str, dict[str, Any]], Awaitable[dict[str, Any]]]
 _FOLDERS: Final = {"Constraints": "constraints", "Statistics": "stats"}
@@ -23,6 +29,10 @@ _BASELINES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "MODEL_EXPLAINABILITY": ("Explainability", {"Constraints": "Constraints"}),
 }
 """Where a model package keeps the baselines of a type of check, by file."""
+_TEXTS: Final = (
+    "CheckType", "ModelPackageGroupName", "SuppliedBaselineStatistics", "SuppliedBaselineConstraints", "ModelName",
+)  # fmt: skip
+_MOST_CONFIG: Final = 1 << 20
 VIOLATED: Final = "CompletedWithViolations"
 
 
@@ -42,7 +52,7 @@ def settled(given: Mapping[str, Any], name: str) -> dict[str, Any]:
         found[member] = default if value is None else value
         if not isinstance(found[member], bool):
             raise Unresolved(f"{member} of the step {name} is neither true nor false.")
-    for member in ("CheckType", "ModelPackageGroupName", "SuppliedBaselineStatistics", "SuppliedBaselineConstraints"):
+    for member in _TEXTS:
         if given.get(member):
             found[member] = str(given[member])
     return found
@@ -78,6 +88,38 @@ def _registered(check: Mapping[str, Any], package: Mapping[str, Any]) -> dict[st
     member, names = _BASELINES[check["CheckType"]]
     held = (package.get("DriftCheckBaselines") or {}).get(member) or {}
     return {file: held[name]["S3Uri"] for file, name in names.items() if held.get(name)}
+
+
+async def asking(session: RoleSession, given: Mapping[str, Any], check: Mapping[str, Any], id: str) -> dict[str, Any]:
+    """The request, of which a copy of the analysis' configuration names the model that is asked. id: tells the copy from
+    others. The SDK leaves the model's name out of the configuration: it is not known before the pipeline runs. Raises
+    Unresolved."""
+    found = dict(given)
+    if not check.get("ModelName"):
+        return found
+    inputs = [dict(one) for one in found.get("ProcessingInputs") or ()]
+    config = next((one for one in inputs if one.get("InputName") == "analysis_config"), None)
+    target = _output(found)
+    if config is None or not target:
+        raise Unresolved("A step with a ModelName needs the input analysis_config, and an output.")
+    uri = str((config.get("S3Input") or {}).get("S3Uri") or "")
+    try:
+        content, _ = await objects.read(session, *objects.split(uri), most=_MOST_CONFIG)
+        told = orjson.loads(content)
+        told["predictor"] = {**(told.get("predictor") or {}), "model_name": check["ModelName"]}
+        place = f"{target}/analysis-config/{id}/analysis_config.json"
+        bucket, key = objects.split(place)
+        asked = {"Bucket": bucket, "Key": key}
+        kms = (found.get("ProcessingOutputConfig") or {}).get("KmsKeyId")
+        if kms:
+            asked |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms}
+        await session.act("s3", "PutObject", asked, body=Bytes(orjson.dumps(told)))
+    except Refused as refused:
+        raise Unresolved(f"The configuration of the analysis, {uri[:500]}: {refused.message}") from None
+    except (orjson.JSONDecodeError, TypeError, AttributeError):
+        raise Unresolved(f"The configuration of the analysis, {uri[:500]}, is no JSON object.") from None
+    config["S3Input"] = {**config["S3Input"], "S3Uri": place}
+    return {**found, "ProcessingInputs": inputs}
 
 
 def arguments(given: Mapping[str, Any], check: Mapping[str, Any], baseline: Mapping[str, str]) -> dict[str, Any]:

@@ -344,6 +344,9 @@ class StepRun:
             arguments = pipeline_check.arguments(arguments, check, more["_baseline"])
         if await self._found({**arguments, **more}):
             return False
+        if more:
+            id = f"{self.execution.name.rpartition('/')[2]}-{self.step.name}"
+            arguments = await pipeline_check.asking(self.session, arguments, more["_check"], id)
         id = self.execution.name.rpartition("/")[2]
         name = name_for(made, id, self.step.name, arguments.get(made.named_by))
         arn = self._planned(made, name)

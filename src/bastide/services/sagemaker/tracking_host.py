@@ -25,6 +25,7 @@ from bastide.kernel import Calls
 from bastide.services.sagemaker import job_network, tracks
 from bastide.services.sagemaker.host import public
 from bastide.services.sagemaker.session import RoleSession
+from bastide.services.sagemaker.settling import Settling
 from bastide.services.sagemaker.tracking_server import ENVIRONMENT, INDEX, PASSING, TRACKING_SERVER, arn_of
 from bastide.store import Row, Transaction
 
@@ -45,13 +46,14 @@ _DONE: Final = {
 }
 
 
-class Trackers:
+class Trackers(Settling):
     """The tracking servers of this platform. folder: where their volumes lie."""
 
     def __init__(self, calls: Calls, folder: Path) -> None:
+        super().__init__(TRACKING_SERVER)
         self._calls = calls
         self._folder = folder
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._open.set()
 
     def recover(self) -> None:
         """Takes up what is to stand, and what was under way."""
@@ -62,31 +64,9 @@ class Trackers:
             if row is not None and (row.status in PASSING or row.doc["IsActive"] == "Active"):
                 self.settle(row.account, row.region, row.name)
 
-    def settle(self, account: str, region: str, name: str) -> None:
-        """Sees to it that what a row wants becomes so, after what is being done for it now."""
-        arn = TRACKING_SERVER.arn(account, region, name)
-        before = self._tasks.get(arn)
-
-        async def work() -> None:
-            if before is not None:
-                await asyncio.wait({before})
-            await self._settle(account, region, name, arn)
-
-        task = self._tasks[arn] = asyncio.get_running_loop().create_task(work(), name=f"tracking {arn}")
-        task.add_done_callback(lambda one: self._over(arn, one))
-
-    def _over(self, arn: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(arn) is task:
-            del self._tasks[arn]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("what %s is to become could not be written", arn, exc_info=error)
-
     async def close(self) -> None:
         """Ends all servers; what is to stand stands again at the next start."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._stop()
         await self._calls.engine(Standing).close(_GRACE)
 
     async def _settle(self, account: str, region: str, name: str, arn: str) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from bastide.engines.workflow import Flow, Workflows
 from bastide.kernel import Calls, Service
 from bastide.kernel.outbox import Outbox
-from bastide.services.servicecatalog import constraint, order, plan, portfolio, product, provisioned, sharing
+from bastide.services.servicecatalog import action, constraint, order, plan, portfolio, product, provisioned, sharing
 from bastide.services.servicecatalog.launching import Launch
 from bastide.services.servicecatalog.launching import subscribe as _subscribe
 from bastide.services.servicecatalog.noun import (
+    ACTION,
     CONSTRAINT,
     PLAN,
     PORTFOLIO,
@@ -23,9 +24,11 @@ from bastide.services.servicecatalog.noun import (
 
 __all__ = ["SERVICE", "flows", "subscribe"]
 
-_DECLARED = (constraint, order, plan, portfolio, product, provisioned, sharing)
+_DECLARED = (action, constraint, order, plan, portfolio, product, provisioned, sharing)
 
-SERVICE = Service("servicecatalog", kinds=[CONSTRAINT, PLAN, PORTFOLIO, PRODUCT, PROVISIONED, RECORD, TAG_OPTION])
+SERVICE = Service(
+    "servicecatalog", kinds=[ACTION, CONSTRAINT, PLAN, PORTFOLIO, PRODUCT, PROVISIONED, RECORD, TAG_OPTION]
+)
 
 
 def flows(calls: Calls) -> list[Flow]:

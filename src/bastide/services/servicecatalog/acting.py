@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
+from bastide.engines import templates
 from bastide.kernel import Caller, Calls, Output, standing
 from bastide.services.servicecatalog.noun import PRINCIPAL, invalid
 from bastide.store import Transaction
@@ -63,10 +64,15 @@ class Actor:
         return held
 
     async def act(
-        self, operation: str, input: dict[str, Any], also: Callable[[Transaction, Output], None] | None = None
+        self,
+        operation: str,
+        input: dict[str, Any],
+        also: Callable[[Transaction, Output], None] | None = None,
+        *,
+        service: str = "cloudformation",
     ) -> Output:
-        """A call to CloudFormation; raises Refused as it does."""
+        """A call to CloudFormation, or another service; raises Refused as it does."""
         return await self._calls.act(
-            await self.caller(), "cloudformation", operation, input, region=self._region, source=PRINCIPAL,
-            via=() if self._role else (PRINCIPAL,), also=also,
+            await self.caller(), service, operation, input, region=self._region, source=PRINCIPAL,
+            via=() if self._role else (PRINCIPAL,), also=also, prepared=templates.STORED,
         )  # fmt: skip

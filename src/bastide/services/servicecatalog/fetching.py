@@ -55,14 +55,14 @@ async def _object(a: Authorised, url: str) -> str:
     try:
         async for piece in body:
             found += piece
-            if len(found) > templates.MOST_INLINE:
+            if len(found) > templates.MOST_BYTES:
                 break
     finally:
         if hasattr(body, "aclose"):
             with contextlib.suppress(Exception):
                 await body.aclose()
     try:
-        return found[: templates.MOST_INLINE + 1].decode()
+        return found[: templates.MOST_BYTES + 1].decode()
     except UnicodeDecodeError:
         raise invalid("Template format error: it is not UTF-8.") from None
 
@@ -101,10 +101,8 @@ async def template(a: Authorised, given: Mapping[str, Any]) -> tuple[str, str]:
         )
     [(how, where)] = info.items()
     body = await (_object(a, where) if how == "LoadTemplateFromURL" else _of_stack(a, where))
-    if len(body.encode()) > templates.MOST_INLINE:
-        raise invalid(
-            f"The template has more than {templates.MOST_INLINE} bytes, more than a stack is launched with here."
-        )
+    if len(body.encode()) > templates.MOST_BYTES:
+        raise invalid(f"The template has more than {templates.MOST_BYTES} bytes, the most that a template may have.")
     if not given.get("DisableTemplateValidation"):
         await asyncio.to_thread(read, body)
     return body, where

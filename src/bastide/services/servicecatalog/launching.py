@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import orjson
+
 from bastide.domain import Refused
 from bastide.engines.workflow import Flow, Run, Step, Workflows, reach
 from bastide.kernel import Calls, Output
 from bastide.kernel.outbox import Outbox
 from bastide.services.servicecatalog.acting import Actor
+from bastide.services.servicecatalog.action import targets_of
 from bastide.services.servicecatalog.noun import NAMED, PLAN, PROVISIONED, RECORD, arn_of
-from bastide.services.servicecatalog.provisioned import opened, seal
+from bastide.services.servicecatalog.provisioned import ACTED, opened, seal
 from bastide.store import Row, Transaction
 
 FLOW: Final = "servicecatalog-record"
@@ -71,6 +74,8 @@ class Launch:
             made.append(now.doc["stack"])
 
         made: list[str] = []
+        if type == ACTED:
+            return await self._run(actor, record)
         if record.doc.get("set"):
             await actor.act("ExecuteChangeSet", {"ChangeSetName": record.doc["set"]}, also)
         elif type == "PROVISION_PRODUCT":
@@ -90,6 +95,51 @@ class Launch:
         reach(f"{FLOW}/{type}:asked")
         return {"stack": made[-1] if made else record.doc["stack"]}
 
+    async def _run(self, actor: Actor, record: Row) -> dict[str, Any]:
+        """Starts the runbook of a service action."""
+        definition = record.doc["definition"]
+        given = dict(opened(self._calls, record.doc["given"]))
+        missing = [
+            one["Name"]
+            for one in orjson.loads(definition.get("Parameters") or "[]")
+            if one["Type"] == "TARGET" and one["Name"] not in given
+        ]
+        version = {"DocumentVersion": definition["Version"]}
+        if missing:
+            named = {"Name": definition["Name"], **version}
+            held = (await actor.act("DescribeDocument", named, service="ssm"))["Document"]
+            answer = await actor.act("ListStackResources", {"StackName": record.doc["stack"]})
+            targets = targets_of(answer["StackResourceSummaries"], held.get("TargetType") or "")
+            if not targets:
+                raise Refused(
+                    "InvalidTarget", f"What was provisioned has nothing of the type {held.get('TargetType')}."
+                )
+            given |= dict.fromkeys(missing, targets)
+
+        def also(tx: Transaction, output: Output) -> None:
+            now = RECORD.find(tx, record.account, record.region, record.name)
+            now.doc["automation"], now.doc["asked"] = output["AutomationExecutionId"], True
+            RECORD.change(tx, now, "Asked")
+
+        asked = {"DocumentName": definition["Name"], **version, "Parameters": given}
+        await actor.act("StartAutomationExecution", asked, also, service="ssm")
+        return {"stack": record.doc["stack"]}
+
+    async def _ran(self, actor: Actor, id: str) -> dict[str, Any]:
+        """Waits for the end of a runbook; raises Refused if it did not succeed."""
+        pause = _FIRST_PAUSE
+        while True:
+            told = await actor.act("GetAutomationExecution", {"AutomationExecutionId": id}, service="ssm")
+            held = told["AutomationExecution"]
+            status = str(held["AutomationExecutionStatus"])
+            if status in ("Success", "Failed", "Cancelled", "TimedOut"):
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        if status != "Success":
+            raise Refused("AutomationFailed", f"{status}: {held.get('FailureMessage') or id}")
+        return {"outputs": seal(self._calls, [])}
+
     def _begun(self, tx: Transaction, record: Row) -> None:
         now = RECORD.find(tx, record.account, record.region, record.name)
         if now.status == "CREATED":
@@ -103,6 +153,8 @@ class Launch:
             return {"outputs": seal(self._calls, [])}
         record, product = self._rows(run)
         actor, pause = self._actor(record, product), _FIRST_PAUSE
+        if record.doc["RecordType"] == ACTED:
+            return await self._ran(actor, record.doc["automation"])
         while True:
             told = (await actor.act("DescribeStacks", {"StackName": stack}))["Stacks"][0]
             if not told["StackStatus"].endswith("_IN_PROGRESS"):
@@ -166,7 +218,9 @@ class Launch:
                     tx.delete(named, keep=False)
                 PROVISIONED.remove(tx, held, "Terminated")
                 return
-            if failure is None:
+            if type == ACTED:
+                held.status = record.doc["before"]
+            elif failure is None:
                 held.status = "AVAILABLE"
                 held.doc |= {
                     "ProvisioningArtifactId": record.doc["ProvisioningArtifactId"], "PathId": record.doc["PathId"],

@@ -42,6 +42,7 @@ PROVISIONED: Final = _kind("ProvisionedProduct", "stack/{}")
 """Rows are named by the id; the ARN has the name before it (`arn_of`)."""
 RECORD: Final = _kind("Record", "record/{}")
 PLAN: Final = _kind("ProvisionedProductPlan", "plan/{}")
+ACTION: Final = _kind("ServiceAction", "action/{}")
 ARTIFACT: Final = "servicecatalog:ProvisioningArtifact"
 """``PRODUCT/ARTIFACT``, in the product's account; the template is sealed."""
 CONTAINS: Final = "servicecatalog:Contains"

@@ -85,7 +85,7 @@ def _ruled(body: str, rules: Mapping[str, Any]) -> str:
         return body
     raw = templates.read(body)
     made = orjson.dumps({**raw, "Rules": {**(raw.get("Rules") or {}), **rules}}).decode()
-    if len(made.encode()) > templates.MOST_INLINE:
+    if len(made.encode()) > templates.MOST_BYTES:
         raise invalid("The template is too large together with the rules of the template constraints.")
     return made
 

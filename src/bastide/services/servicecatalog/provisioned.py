@@ -38,6 +38,7 @@ from bastide.store import Row, Transaction, View
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
 _PURPOSE: Final = "servicecatalog:order"
+ACTED: Final = "EXECUTE_PROVISIONED_PRODUCT_SERVICE_ACTION"
 _PROVISION, _UPDATE, _TERMINATE = "PROVISION_PRODUCT", "UPDATE_PROVISIONED_PRODUCT", "TERMINATE_PROVISIONED_PRODUCT"
 _SHOWN: Final = (
     "ProductId", "ProvisioningArtifactId", "LastRecordId", "LastProvisioningRecordId",
@@ -67,7 +68,8 @@ def _lookup(view: View, account: str, region: str, given: Mapping[str, Any]) -> 
     return PROVISIONED.get(view, account, region, id) if id else None
 
 
-def _asked(asked: Asked) -> Row | None:
+def asked_product(asked: Asked) -> Row | None:
+    """The provisioned product that a call names, None if there is none."""
     return _lookup(asked.view, asked.call.account, asked.call.region, asked.input)
 
 
@@ -90,7 +92,7 @@ def found(a: Authorised, view: View) -> Row:
 def shown_record(row: Row) -> Output:
     """A record."""
     doc = row.doc
-    told = {
+    shown_ = {
         "RecordId": row.name, "Status": row.status, "CreatedTime": row.created, "UpdatedTime": row.modified,
         "ProvisionedProductType": "CFN_STACK", "RecordErrors": doc.get("errors", []),
         "RecordTags": [{"Key": key, "Value": value} for key, value in doc.get("tags", {}).items()],
@@ -99,10 +101,10 @@ def shown_record(row: Row) -> Output:
         "ProvisionedProductName", "ProvisionedProductId", "RecordType", "ProductId", "ProvisioningArtifactId", "PathId",
         "LaunchRoleArn",
     )  # fmt: skip
-    return told | {name: doc[name] for name in names if doc.get(name)}
+    return shown_ | {name: doc[name] for name in names if doc.get(name)}
 
 
-def _begin(
+def begin(
     a: Authorised, tx: Transaction, row: Row, type: str, *, id: str, role: str, order: Order | None = None, **more: Any
 ) -> Row:
     """A new record of a provisioned product; its work begins once it is on the disk."""
@@ -120,7 +122,8 @@ def _begin(
     return RECORD.create(a, tx, id, doc, status="CREATED")
 
 
-def _told(tx: Transaction, record: Row) -> Output:
+def told(tx: Transaction, record: Row) -> Output:
+    """A record that was just made, as an operation answers it."""
     detail = shown_record(record)
     return {"RecordDetail": {**detail, "CreatedTime": tx.now, "UpdatedTime": tx.now}}
 
@@ -148,12 +151,13 @@ def provision(a: Authorised, tx: Transaction) -> Output:
         }  # fmt: skip
         row = PROVISIONED.create(a, tx, id, doc, status="UNDER_CHANGE")
         tx.insert(Row(NAMED, a.account, a.region, name, {"id": id}), keep=False)
-        return _told(tx, _begin(a, tx, row, _PROVISION, id=record, role=order.role, order=order))
+        return told(tx, begin(a, tx, row, _PROVISION, id=record, role=order.role, order=order))
 
     return once(a, tx, a.input["ProvisionToken"], make, code="InvalidParametersException")
 
 
-def _changing(a: Authorised, tx: Transaction, row: Row, record: str) -> None:
+def changing(a: Authorised, tx: Transaction, row: Row, record: str) -> None:
+    """Has a provisioned product change; raises Refused while it does."""
     if row.status in ("UNDER_CHANGE", "PLAN_IN_PROGRESS"):
         raise invalid(f"The provisioned product {row.name} is being changed; please wait until it is AVAILABLE.")
     row.status = "UNDER_CHANGE"
@@ -161,7 +165,9 @@ def _changing(a: Authorised, tx: Transaction, row: Row, record: str) -> None:
     PROVISIONED.change(tx, row, a.operation.name, a.request.id)
 
 
-@PROVISIONED.operation("UpdateProvisionedProduct", asks=ask("UpdateProvisionedProduct", anything, given=levels(_asked)))
+@PROVISIONED.operation(
+    "UpdateProvisionedProduct", asks=ask("UpdateProvisionedProduct", anything, given=levels(asked_product))
+)
 def update(a: Authorised, tx: Transaction) -> Output:
     def make() -> Output:
         row = found(a, tx)
@@ -179,24 +185,24 @@ def update(a: Authorised, tx: Transaction) -> Output:
         if order.path.product.name != row.doc["ProductId"]:
             raise invalid("A provisioned product is updated to versions of its own product only.")
         record = new("rec")
-        _changing(a, tx, row, record)
-        return _told(tx, _begin(a, tx, row, _UPDATE, id=record, role=order.role, order=order, stack=row.doc["stack"]))
+        changing(a, tx, row, record)
+        return told(tx, begin(a, tx, row, _UPDATE, id=record, role=order.role, order=order, stack=row.doc["stack"]))
 
     return once(a, tx, a.input["UpdateToken"], make, code="InvalidParametersException")
 
 
 @PROVISIONED.operation(
-    "TerminateProvisionedProduct", asks=ask("TerminateProvisionedProduct", anything, given=levels(_asked))
+    "TerminateProvisionedProduct", asks=ask("TerminateProvisionedProduct", anything, given=levels(asked_product))
 )
 def terminate(a: Authorised, tx: Transaction) -> Output:
     def make() -> Output:
         row, record = found(a, tx), new("rec")
-        _changing(a, tx, row, record)
+        changing(a, tx, row, record)
         more = {
             "stack": row.doc["stack"], "retain": bool(a.input.get("RetainPhysicalResources")),
             "ignore": bool(a.input.get("IgnoreErrors")),
         }  # fmt: skip
-        return _told(tx, _begin(a, tx, row, _TERMINATE, id=record, role=row.doc["LaunchRoleArn"], **more))
+        return told(tx, begin(a, tx, row, _TERMINATE, id=record, role=row.doc["LaunchRoleArn"], **more))
 
     return once(a, tx, a.input["TerminateToken"], make, code="InvalidParametersException")
 
@@ -215,7 +221,9 @@ def shown(row: Row) -> Output:
     }  # fmt: skip
 
 
-@PROVISIONED.reads("DescribeProvisionedProduct", asks=ask("DescribeProvisionedProduct", anything, given=levels(_asked)))
+@PROVISIONED.reads(
+    "DescribeProvisionedProduct", asks=ask("DescribeProvisionedProduct", anything, given=levels(asked_product))
+)
 def describe(a: Authorised, view: View) -> Output:
     return {"ProvisionedProductDetail": shown(found(a, view)), "CloudWatchDashboards": []}
 

@@ -13,11 +13,12 @@ import orjson
 
 from bastide.domain import MICROS, Refused
 from bastide.services.cloudformation.acting import Principal
+from bastide.services.cloudformation.macros import MACRO
 from bastide.services.cloudformation.record import SIGNAL, active, arn_of, opened
 from bastide.services.cloudformation.resource import Resource, Type
 from bastide.services.cloudformation.signals import address, meant
 from bastide.services.cloudformation.types.regular import nothing
-from bastide.store import Row
+from bastide.store import Row, Transaction
 
 _LONGEST_WAIT: Final = 3600
 _MOST_DATA: Final = 4096
@@ -254,6 +255,41 @@ async def _delete_custom(r: Resource) -> None:
     await _ask(r, "Delete")
 
 
+# -- macros ------------------------------------------------------------------------------------------------------------
+
+
+async def _keep_macro(r: Resource) -> None:
+    for name in ("LogGroupName", "LogRoleARN"):
+        if r.get(name):
+            raise Refused(
+                "ValidationError", f"{name} is not supported by Bastide yet; functions have logs of their own."
+            )
+    name = str(r.get("Name"))
+    doc = {"function": str(r.get("FunctionName")), "stack": r.stack.name, "logical": r.logical}
+
+    def work(tx: Transaction) -> None:
+        held = tx.get(MACRO, r.stack.account, r.stack.region, name)
+        if held is None:
+            tx.insert(Row(MACRO, r.stack.account, r.stack.region, name, doc))
+        elif (held.doc["stack"], held.doc["logical"]) == (r.stack.name, r.logical):
+            held.doc = doc
+            tx.update(held)
+        else:
+            raise Refused("AlreadyExists", f"There is a macro {name} already, of the stack {held.doc['stack']}.")
+
+    await r.calls.store.write(work)
+    r.thing.physical = name
+
+
+async def _forget_macro(r: Resource) -> None:
+    def work(tx: Transaction) -> None:
+        held = tx.get(MACRO, r.stack.account, r.stack.region, r.physical)
+        if held is not None and held.doc["stack"] == r.stack.name:
+            tx.delete(held)
+
+    await r.calls.store.write(work)
+
+
 CUSTOM: Final = Type("AWS::CloudFormation::CustomResource", "lambda", _create_custom, _delete_custom, _update_custom)
 """The type of custom resources, whatever they are called."""
 _STACK: Final = (
@@ -264,6 +300,14 @@ _STACK: Final = (
 TYPES: Final = (
     CUSTOM,
     Type("AWS::CloudFormation::Stack", "cloudformation", _create_stack, _delete_stack, _update_stack, calls=_STACK),
+    Type(
+        "AWS::CloudFormation::Macro",
+        "cloudformation",
+        _keep_macro,
+        _forget_macro,
+        _keep_macro,
+        calls=(("lambda", "Invoke"),),
+    ),
     Type("AWS::CloudFormation::WaitConditionHandle", "cloudformation", _handle, nothing),
     Type("AWS::CloudFormation::WaitCondition", "cloudformation", _wait, nothing, nothing),
 )

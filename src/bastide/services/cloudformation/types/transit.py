@@ -32,26 +32,37 @@ def _dropped(operation: str, member: str) -> Action:
 # -- internet gateways and routes --------------------------------------------------------------------------------------
 
 
-async def _attach(r: Resource) -> None:
-    lacking(r, "VpnGatewayId")
-    if not r.get("InternetGatewayId"):
+_ATTACHED: Final = {"InternetGatewayId": ("InternetGateway", "IGW"), "VpnGatewayId": ("VpnGateway", "VGW")}
+
+
+def _which(given: Any) -> str:
+    """The property that names the gateway."""
+    named = [name for name in _ATTACHED if given(name)]
+    if len(named) != 1:
         raise Refused("ValidationError", "Either InternetGatewayId or VpnGatewayId must be provided.")
-    await r.do("AttachInternetGateway", r.only("VpcId", "InternetGatewayId"))
-    r.thing.physical = f"IGW|{r.get('VpcId')}"
-    r.thing.attributes = {"AttachmentType": "IGW"}
+    return named[0]
+
+
+async def _attach(r: Resource) -> None:
+    name = _which(r.get)
+    word, kind = _ATTACHED[name]
+    await r.do(f"Attach{word}", r.only("VpcId", name))
+    r.thing.physical = f"{kind}|{r.get('VpcId')}"
+    r.thing.attributes = {"AttachmentType": kind}
 
 
 async def _reattach(r: Resource) -> None:
-    old = {"VpcId": r.get("VpcId"), "InternetGatewayId": r.old.get("InternetGatewayId")}
-    await r.do("DetachInternetGateway", old)
+    name = _which(r.old.get)
+    await r.do(f"Detach{_ATTACHED[name][0]}", {"VpcId": r.get("VpcId"), name: r.old.get(name)})
     await _attach(r)
 
 
 async def _detach(r: Resource) -> None:
+    name = _which(r.get)
     try:
-        await r.drop("DetachInternetGateway", r.only("VpcId", "InternetGatewayId"))
+        await r.drop(f"Detach{_ATTACHED[name][0]}", r.only("VpcId", name))
     except Refused as refused:
-        if refused.code != "Gateway.NotAttached":
+        if refused.code not in ("Gateway.NotAttached", "InvalidVpnGatewayAttachment.NotFound"):
             raise
 
 
@@ -135,15 +146,66 @@ async def _delete_transit_route(r: Resource) -> None:
 # -- links to elsewhere ------------------------------------------------------------------------------------------------
 
 
+_VPN: Final = ("CustomerGatewayId", "TransitGatewayId", "VpnGatewayId", "Type")
+_VPN_OPTIONS: Final = {"StaticRoutesOnly": "StaticRoutesOnly", "VpnTunnelOptionsSpecifications": "TunnelOptions"}
+"""Properties, and the options that they are."""
+
+
 async def _create_vpn(r: Resource) -> None:
     told = {name for name in r.properties if r.get(name) not in (None, False, [], {})}
-    lacking(r, *sorted(told - {"CustomerGatewayId", "TransitGatewayId", "StaticRoutesOnly", "Type", "Tags"}))
-    asked = {**r.only("CustomerGatewayId", "TransitGatewayId", "Type"), **tagged(r, "vpn-connection")}
-    if r.get("StaticRoutesOnly"):
-        asked["Options"] = {"StaticRoutesOnly": True}
+    lacking(r, *sorted(told - {*_VPN, *_VPN_OPTIONS, "Tags"}))
+    asked = {**r.only(*_VPN), **tagged(r, "vpn-connection")}
+    options = {option: r.get(name) for name, option in _VPN_OPTIONS.items() if r.get(name)}
+    if options:
+        asked["Options"] = options
     made = (await r.do("CreateVpnConnection", asked, key="create"))["VpnConnection"]
     r.thing.physical = made["VpnConnectionId"]
     r.thing.attributes = {"VpnConnectionId": r.physical}
+
+
+async def _read_vpn(r: Resource) -> dict[str, Any] | None:
+    told = await r.seen("DescribeVpnConnections", {"VpnConnectionIds": [r.physical]})
+    if not told or not told["VpnConnections"]:
+        return None
+    held = told["VpnConnections"][0]
+    return {name: held[name] for name in _VPN if held.get(name)} | {
+        "StaticRoutesOnly": held["Options"]["StaticRoutesOnly"]
+    }
+
+
+async def _read_vpn_route(r: Resource) -> dict[str, Any] | None:
+    asked = {"VpnConnectionIds": [r.get("VpnConnectionId")]}
+    told = await r.seen("DescribeVpnConnections", asked)
+    routes = told["VpnConnections"][0]["Routes"] if told and told["VpnConnections"] else []
+    there = any(one["DestinationCidrBlock"] == r.get("DestinationCidrBlock") for one in routes)
+    return r.only("VpnConnectionId", "DestinationCidrBlock") if there else None
+
+
+async def _create_vpn_route(r: Resource) -> None:
+    await r.do("CreateVpnConnectionRoute", r.only("VpnConnectionId", "DestinationCidrBlock"), key="create")
+    r.thing.physical = f"{r.get('VpnConnectionId')}|{r.get('DestinationCidrBlock')}"
+
+
+async def _delete_vpn_route(r: Resource) -> None:
+    await r.drop("DeleteVpnConnectionRoute", r.only("VpnConnectionId", "DestinationCidrBlock"))
+
+
+async def _propagate(r: Resource) -> None:
+    for table in r.get("RouteTableIds") or ():
+        await r.do("EnableVgwRoutePropagation", {"GatewayId": r.get("VpnGatewayId"), "RouteTableId": table})
+    r.thing.physical = str(r.get("VpnGatewayId"))
+    r.thing.attributes = {"Id": r.physical}
+
+
+async def _repropagate(r: Resource) -> None:
+    for table in set(r.old.get("RouteTableIds") or ()) - set(r.get("RouteTableIds") or ()):
+        await r.drop("DisableVgwRoutePropagation", {"GatewayId": r.get("VpnGatewayId"), "RouteTableId": table})
+    await _propagate(r)
+
+
+async def _stop_propagating(r: Resource) -> None:
+    for table in r.get("RouteTableIds") or ():
+        await r.drop("DisableVgwRoutePropagation", {"GatewayId": r.get("VpnGatewayId"), "RouteTableId": table})
 
 
 # -- flow logs ---------------------------------------------------------------------------------------------------------
@@ -235,7 +297,7 @@ TYPES: Final = (
          calls_of("ec2", ["CreateInternetGateway", "DeleteInternetGateway", *_TAGS]), frozenset(),
          arn_of("internet-gateway")),
     Type("AWS::EC2::VPCGatewayAttachment", "ec2", _attach, _detach, _reattach, None,
-         calls_of("ec2", ["AttachInternetGateway", "DetachInternetGateway"])),
+         calls_of("ec2", ["AttachInternetGateway", "DetachInternetGateway", "AttachVpnGateway", "DetachVpnGateway"])),
     Type("AWS::EC2::Route", "ec2", _create_route, _delete_route, _update_route, None,
          calls_of("ec2", ["CreateRoute", "DeleteRoute", "ReplaceRoute"])),
     Type("AWS::EC2::TransitGateway", "ec2", _create_gateway, _dropped("DeleteTransitGateway", "TransitGatewayId"),
@@ -268,9 +330,19 @@ TYPES: Final = (
          _dropped("DeleteCustomerGateway", "CustomerGatewayId"), retag, None,
          calls_of("ec2", ["CreateCustomerGateway", "DeleteCustomerGateway", *_TAGS]), frozenset(),
          arn_of("customer-gateway")),
-    Type("AWS::EC2::VPNConnection", "ec2", _create_vpn, _dropped("DeleteVpnConnection", "VpnConnectionId"), retag, None,
+    Type("AWS::EC2::VPNConnection", "ec2", _create_vpn, _dropped("DeleteVpnConnection", "VpnConnectionId"), retag,
+         _read_vpn,
          calls_of("ec2", ["CreateVpnConnection", "DeleteVpnConnection", *_TAGS]),
-         frozenset({"CustomerGatewayId", "TransitGatewayId", "StaticRoutesOnly"}), arn_of("vpn-connection")),
+         frozenset({"CustomerGatewayId", "TransitGatewayId", "VpnGatewayId", *_VPN_OPTIONS}), arn_of("vpn-connection")),
+    Type("AWS::EC2::VPNGateway", "ec2",
+         _made("CreateVpnGateway", "vpn-gateway", "VpnGateway", "Type", "AmazonSideAsn",
+               attributes={"VPNGatewayId": "VpnGatewayId"}),
+         _dropped("DeleteVpnGateway", "VpnGatewayId"), retag, None,
+         calls_of("ec2", ["CreateVpnGateway", "DeleteVpnGateway", *_TAGS]), frozenset(), arn_of("vpn-gateway")),
+    Type("AWS::EC2::VPNConnectionRoute", "ec2", _create_vpn_route, _delete_vpn_route, None, _read_vpn_route,
+         calls_of("ec2", ["CreateVpnConnectionRoute", "DeleteVpnConnectionRoute"])),
+    Type("AWS::EC2::VPNGatewayRoutePropagation", "ec2", _propagate, _stop_propagating, _repropagate, None,
+         calls_of("ec2", ["EnableVgwRoutePropagation", "DisableVgwRoutePropagation"])),
     Type("AWS::EC2::FlowLog", "ec2", _create_flow_log, _delete_flow_log, retag, None,
          calls_of("ec2", ["CreateFlowLogs", "DeleteFlowLogs", *_TAGS]), frozenset(), arn_of("vpc-flow-log")),
     Type("AWS::RAM::ResourceShare", "ram", _create_share, _dropped("DeleteResourceShare", "resourceShareArn"),

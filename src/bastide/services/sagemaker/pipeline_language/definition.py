@@ -34,7 +34,7 @@ CHECKS: Final[Mapping[str, tuple[str, ...]]] = {
 TYPES: Final = (*JOBS, *RESOURCES, *CHECKS, "Condition", "Fail", "Callback", "Lambda")
 _CHECK_MEMBERS: Final = (
     "CheckType", "ModelPackageGroupName", "SkipCheck", "FailOnViolation", "RegisterNewBaseline",
-    "SuppliedBaselineStatistics", "SuppliedBaselineConstraints",
+    "SuppliedBaselineStatistics", "SuppliedBaselineConstraints", "ModelName",
 )  # fmt: skip
 _LACKING: Final = {
     "EMR": "there is no EMR",
@@ -390,10 +390,6 @@ def _check(given: Mapping[str, Any], name: str, type: str) -> dict[str, Any] | N
     found = {member: given[member] for member in _CHECK_MEMBERS if given.get(member) is not None}
     if found.get("CheckType") not in CHECKS[type]:
         raise Malformed(f"The step {name} needs a CheckType out of {', '.join(CHECKS[type])}.")
-    if given.get("ModelName"):
-        raise Malformed(
-            f"The step {name} has a ModelName: analyses that ask a model are not supported by Bastide yet in steps."
-        )
     return found
 
 

@@ -335,6 +335,10 @@ def run(job: Job) -> int | None:
     say(f"{len(data)} records of {len(data.columns)} columns")
     kind = str(config.get("dataset_type", table.CSV))
     analysis = Analysis(config, data, lambda told: Predictor(told, kind))
-    analysis.run()
+    found, constraints = analysis.run(), job.document("baseline_constraints")
     write(job, analysis)
-    return None
+    if constraints is None:
+        return None
+    from bastide_clarify import monitoring  # noqa: PLC0415 it needs this module
+
+    return monitoring.check(job, found, constraints)

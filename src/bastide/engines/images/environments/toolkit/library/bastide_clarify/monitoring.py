@@ -45,8 +45,11 @@ def run(job: Job, config: dict[str, Any]) -> int | None:
     found = analysis.run()
     write(job, analysis)
     _measure(job, found)
-    if constraints is None:
-        return None
+    return None if constraints is None else check(job, found, constraints)
+
+
+def check(job: Job, found: dict[str, Any], constraints: dict[str, Any]) -> int:
+    """Holds an analysis against a baseline's; how many violations there are. Raises Unfit."""
     violations = [*_bias(found, constraints), *_attributions(found, constraints)]
     job.write("constraint_violations.json", {"version": "1.0", "violations": violations})
     for one in violations:
