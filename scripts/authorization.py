@@ -362,7 +362,7 @@ class Question:
             return {}
         found = dict(known.keys)
         held = reference()[self.action.partition(":")[0]]["resources"]
-        for type in self.types:
+        for type in sorted(self.types):  # which spelling of a key is shown is the same each time
             of_it = known.of_type.get(type)
             if of_it is None:
                 of_it = {plain(key): key for key in held.get(type, {}).get("condition_keys", ())}

@@ -8,19 +8,21 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import botocore.exceptions
 import pytest
 
 from tests.platform import Account, Running, allow
 from tests.stories.cloudformation.stacks import parameter
+from tests.stories.codebuild.conftest import CODEBUILD, ENVIRONMENT, MAY, spec
 from tests.stories.codepipeline.releases import Releases, action, approval, releases_of, stage
 from tests.stories.sqs.test_queues import made
 
 SHORT = ["release/StartExecution:after"]
 LONG = [
     f"release/{step}:{when}"
-    for step in ("PutObject", "Publish", "StartExecution", "CreateStack", "work", "settle")
+    for step in ("PutObject", "Publish", "StartExecution", "StartBuild", "CreateStack", "work", "settle")
     for when in ("before", "after")
 ] + ["release/enter:after", "release/begin:after", "release/end:before", "release/stage:after"]
 POINTS = LONG if "BASTIDE_CRASH_ROUNDS" in os.environ else SHORT
@@ -46,7 +48,8 @@ def member(crashing: Running) -> Account:
 
 @pytest.fixture(scope="module")
 def releases(member: Account) -> Releases:
-    """A pipeline that writes artifacts, sends a notification, runs a state machine, copies, and makes a stack."""
+    """A pipeline that writes artifacts, sends a notification, runs a state machine, copies, and makes a stack; in the long
+    form it builds, too."""
     found = releases_of(member)
     found.s3.put_bucket_versioning(Bucket=found.bucket, VersioningConfiguration={"Status": "Enabled"})
     machine = member.client("stepfunctions").create_state_machine(
@@ -64,6 +67,7 @@ def releases(member: Account) -> Releases:
     role = member.role("Stack", allow("ssm:*"), trust={"Service": "cloudformation.amazonaws.com"})
     found.commit({"template.json": {"Resources": {"P": parameter("v")}}})
     code, copies = {"inputArtifacts": ["Code"]}, {"Extract": "true", "ObjectKey": "out"}
+    builds = [_building(member)] if POINTS is LONG else []
     found.declaration = {
         "queue": url.rpartition("/")[2],
         "machine": machine,
@@ -72,6 +76,7 @@ def releases(member: Account) -> Releases:
                 "Beside",
                 action("Run", "Invoke", "StepFunctions", {"StateMachineArn": machine}, outputArtifacts=["Said"]),
                 action("Copy", "Deploy", "S3", {**copies, "BucketName": found.sources}, **code),
+                *builds,
                 approval("Ask", runOrder=2, configuration={"NotificationArn": topic}),
             ),
             stage(
@@ -88,6 +93,18 @@ def releases(member: Account) -> Releases:
     return found
 
 
+def _building(member: Account) -> dict[str, Any]:
+    """An action that builds."""
+    member.client("codebuild").create_project(
+        name="once", source={"type": "CODEPIPELINE", "buildspec": spec(build=["ls template.json"])},
+        artifacts={"type": "CODEPIPELINE"}, environment=ENVIRONMENT,
+        serviceRole=member.role("Builds", allow(*MAY, "kms:*"), trust=CODEBUILD),
+    )  # fmt: skip
+    document = json.dumps(allow("codebuild:*"))
+    member.client("iam").put_role_policy(RoleName="Pipeline", PolicyName="builds", PolicyDocument=document)
+    return action("Build", "Build", "CodeBuild", {"ProjectName": "once"}, inputArtifacts=["Code"])
+
+
 def _effects(member: Account, releases: Releases) -> dict[str, int]:
     """How much there is of everything."""
     states, sqs, s3 = member.client("stepfunctions"), member.client("sqs"), releases.s3
@@ -98,6 +115,7 @@ def _effects(member: Account, releases: Releases) -> dict[str, int]:
         "copies": len(s3.list_object_versions(Bucket=releases.sources, Prefix="out/").get("Versions", [])),
         "runs": len(states.list_executions(stateMachineArn=releases.declaration["machine"])["executions"]),
         "messages": int(counted["ApproximateNumberOfMessages"]),
+        "builds": len(member.client("codebuild").list_builds()["ids"]),
         "stacks": len(member.client("cloudformation").describe_stacks()["Stacks"]),
     }
 
@@ -128,6 +146,9 @@ def test_it_goes_on_and_each_side_effect_is_there_once(
     assert releases.over(name, id)["status"] == "Succeeded", releases.actions(name, id)
     after = _effects(member, releases)
     made_ = {key: after[key] - before.get(key, 0) for key in after}
-    assert made_ == {"artifacts": 2, "copies": 1, "runs": 1, "messages": 1, "stacks": 1}
+    builds = int(POINTS is LONG)
+    assert made_ == {"artifacts": 2, "copies": 1, "runs": 1, "messages": 1, "builds": builds, "stacks": 1}
     did = releases.client.list_action_executions(pipelineName=name)["actionExecutionDetails"]
-    assert sorted(one["actionName"] for one in did) == ["Ask", "Copy", "Run", "Source", "Stack"]
+    assert sorted(one["actionName"] for one in did) == [
+        "Ask", *(["Build"] if builds else []), "Copy", "Run", "Source", "Stack",
+    ]  # fmt: skip

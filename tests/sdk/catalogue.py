@@ -90,6 +90,10 @@ PROGRAMS = (
         ),
     ),
     Program(
+        "v2/model_monitors",
+        ("CreateProcessingJob", "CreateModelBiasJobDefinition", "CreateModelExplainabilityJobDefinition", *_SERVING),
+    ),
+    Program(
         "v2/quality_check", ("CreatePipeline", "StartPipelineExecution", "CreateProcessingJob", "ListModelPackages")
     ),
     Program("v2/model_quality", ("CreateModelQualityJobDefinition", "CreateMonitoringSchedule", *_SERVING)),

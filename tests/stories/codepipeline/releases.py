@@ -172,7 +172,7 @@ class Releases:
                     return found
             return None
 
-        return until(token)
+        return until(token, told=lambda: self.stages(name)[stage])
 
     def answer(self, name: str, stage: str, status: str = "Approved", action: str = "Ask", **more: Any) -> None:
         """Says yes, or no."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.platform import Account, allow
 from tests.stories.sagemaker.conftest import Workshop, workshop_of
-from tests.stories.sagemaker.serving import container, model
+from tests.stories.sagemaker.serving import container, model, until
 
 MONITOR = "156813124566.dkr.ecr.us-east-1.amazonaws.com"
 ANALYZER, MERGER = (f"{MONITOR}/sagemaker-model-monitor-{one}" for one in ("analyzer", "groundtruth-merger"))
@@ -78,12 +78,12 @@ def clarify(workshop: Workshop, role: str, inputs: dict[str, tuple[str, str]]) -
 
 def ended(workshop: Workshop, name: str) -> dict[str, Any]:
     """The job when it is over."""
-    until = time.monotonic() + 120
+    late = time.monotonic() + 120
     while True:
         job: dict[str, Any] = workshop.sagemaker.describe_processing_job(ProcessingJobName=name)
-        if job["ProcessingJobStatus"] != "InProgress":
+        if job["ProcessingJobStatus"] not in ("InProgress", "Stopping"):
             return job
-        assert time.monotonic() < until
+        assert time.monotonic() < late
         time.sleep(0.05)
 
 
@@ -111,6 +111,7 @@ def event(number: int) -> str:
 
 @pytest.mark.control("MON-10", lacking="the schedule")
 @pytest.mark.control("MON-11", lacking="the schedule")
+@pytest.mark.control("MON-12", lacking="the schedule, and explanations of single predictions")
 def test_baselines_and_what_does_not_keep_them(workshop: Workshop) -> None:
     csv = {"dataset_format": json.dumps({"csv": {"header": True}}), "publish_cloudwatch_metrics": "Disabled"}
     rows = "".join(f"{one % 2},{one / 8},{'yes' if one % 3 else 'no'}\n" for one in range(400))
@@ -157,6 +158,18 @@ def test_baselines_and_what_does_not_keep_them(workshop: Workshop) -> None:
         "baseline_constraints": f"{DATA}/limits/constraints.json",
     }
     quality = process(workshop, ANALYZER, how, dataset=merging, limits="limits/constraints.json")
+    facets = [{"name_or_index": "afam", "value_or_threshold": ["yes"]}]
+    bias = {"headers": ["income", "afam", "deny"], "label": "deny", "label_values_or_threshold": [0], "facet": facets}
+    put(workshop, "bias/config.json", json.dumps({**bias, "methods": {"post_training_bias": {"methods": ["DPPL"]}}}))
+    groups = [{"value_or_threshold": "yes", "metrics": [{"name": "DPPL", "value": 0.0}]}]
+    put(workshop, "fair/analysis.json", json.dumps({"post_training_bias_metrics": {"facets": {"afam": groups}}}))
+    captured = {"captureIndexNames": ["endpointInput", "endpointOutput"]}
+    how = {
+        "dataset_format": json.dumps({"sagemakerMergeJson": captured}),
+        "inference_attribute": "0",
+        "baseline_constraints": f"{DATA}/fair/analysis.json",
+    }
+    biased = process(workshop, CLARIFY, how, dataset=merging, config="bias/config.json", fair="fair/analysis.json")
     job = ended(workshop, same)
     assert (job["ProcessingJobStatus"], job["ExitMessage"]) == (
         "Completed",
@@ -179,6 +192,16 @@ def test_baselines_and_what_does_not_keep_them(workshop: Workshop) -> None:
     assert told["binary_classification_metrics"]["accuracy"]["value"] == 0.5
     [one] = report(workshop, quality, "constraint_violations.json")["violations"]
     assert one["metric_name"] == "accuracy"
+    job = ended(workshop, biased)
+    assert job["ExitMessage"] == "CompletedWithViolations: Job completed successfully with 1 violations.", job
+    rows = [(one % 3 > 0, one % 2 == 0) for one in range(380, 400)]  # of the facet, and approved
+    shares = [
+        sum(yes for group, yes in rows if group is of) / sum(1 for group, _ in rows if group is of)
+        for of in (False, True)
+    ]
+    [one] = report(workshop, biased, "constraint_violations.json")["violations"]
+    assert (one["facet"], one["metric_name"], one["constraint_check_type"]) == ("afam", "DPPL", "bias_drift_check")
+    assert float(one["description"].split()[1]) == pytest.approx(shares[0] - shares[1])
 
 
 SCORES = b"""
@@ -223,6 +246,17 @@ def test_bias_and_explanations_of_a_model(account: Account) -> None:
     put(workshop, "config/wrong.json", json.dumps({**config, "facet": [{"name_or_index": "race"}]}))
     wrong = clarify(workshop, able, {**inputs, "analysis_config": ("config/wrong.json", "config")})
     name = clarify(workshop, able, inputs)
+    slow = b"import time\n" + SCORES.replace(b"    rows =", b"    time.sleep(40)\n    rows =")
+    model(workshop, "slow", container(workshop, "slow", slow))
+    predictor = {**config["predictor"], "model_name": "slow", "endpoint_name_prefix": "stopped"}
+    put(workshop, "config/stopped.json", json.dumps({**config, "predictor": predictor}))
+    stopped = clarify(workshop, able, {**inputs, "analysis_config": ("config/stopped.json", "config")})
+
+    def made() -> list[str]:
+        return [one["EndpointName"] for one in workshop.sagemaker.list_endpoints()["Endpoints"]]
+
+    until(lambda: any(one.startswith("stopped-") for one in made()))
+    workshop.sagemaker.stop_processing_job(ProcessingJobName=stopped)
     job = ended(workshop, unable)
     assert job["ProcessingJobStatus"] == "Failed"
     assert "AccessDeniedException" in job["ExitMessage"] and "sagemaker:CreateEndpointConfig" in job["FailureReason"]
@@ -251,5 +285,6 @@ def test_bias_and_explanations_of_a_model(account: Account) -> None:
     local = workshop.s3.get_object(Bucket=workshop.bucket, Key=f"{name}/explanations_shap/out.csv")["Body"].read()
     header, first, *_ = local.decode().splitlines()
     assert header == "sex_label0,income_label0" and [*map(float, first.split(","))] == [0.0, 0.0]
+    assert ended(workshop, stopped)["ProcessingJobStatus"] == "Stopped"
     left = [one for one in workshop.sagemaker.list_endpoints()["Endpoints"] if one["EndpointStatus"] != "Deleting"]
     assert not left and not workshop.sagemaker.list_endpoint_configs()["EndpointConfigs"]

@@ -68,6 +68,7 @@ def _folder(at: int) -> str:
 
 
 @pytest.mark.control("MON-10")
+@pytest.mark.control("MON-11")
 @pytest.mark.control("ENC-04")
 def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -> None:
     sagemaker, s3, account = workshop.sagemaker, workshop.s3, workshop.account
@@ -104,9 +105,37 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
         )
         return {"MonitoringJobDefinitionName": name, "MonitoringType": "DataQuality"}
 
-    def schedule(what: dict[str, Any], expression: str = "cron(0 * ? * * *)") -> str:
+    def judge() -> dict[str, Any]:
+        """A definition of how right the model is."""
+        limits = {"accuracy": {"threshold": 0.9, "comparison_operator": "LessThanThreshold"}}
+        told = json.dumps({"version": 0.0, "binary_classification_constraints": limits})
+        s3.put_object(Bucket=workshop.bucket, Key="m/constraints.json", Body=told.encode())
+        sagemaker.create_model_quality_job_definition(
+            JobDefinitionName="right",
+            ModelQualityBaselineConfig={"ConstraintsResource": {"S3Uri": f"s3://{workshop.bucket}/m/constraints.json"}},
+            ModelQualityAppSpecification={"ImageUri": ANALYZER, "ProblemType": "BinaryClassification"},
+            ModelQualityJobInput={
+                "EndpointInput": {"EndpointName": "e", "LocalPath": DATA, "InferenceAttribute": "0"},
+                "GroundTruthS3Input": {"S3Uri": f"s3://{workshop.bucket}/truth"},
+            },
+            ModelQualityJobOutputConfig={"MonitoringOutputs": [{"S3Output": output}], "KmsKeyId": key},
+            JobResources={"ClusterConfig": cluster},
+            RoleArn=workshop.role,
+        )
+        return {"MonitoringJobDefinitionName": "right", "MonitoringType": "ModelQuality"}
+
+    def turned_out(begins: int, **truths: int) -> None:
+        """What was right of an hour's calls, by their inference ids."""
+        lines = [
+            {"groundTruthData": {"data": str(truth), "encoding": "CSV"}, "eventMetadata": {"eventId": id}}
+            for id, truth in truths.items()
+        ]
+        body = "\n".join(json.dumps({**one, "eventVersion": "0"}) for one in lines).encode()
+        s3.put_object(Bucket=workshop.bucket, Key=f"truth/{_folder(begins)}/truth.jsonl", Body=body)
+
+    def schedule(what: dict[str, Any], expression: str = "cron(0 * ? * * *)", name: str = "s") -> str:
         made = sagemaker.create_monitoring_schedule(
-            MonitoringScheduleName="s",
+            MonitoringScheduleName=name,
             MonitoringScheduleConfig={"ScheduleConfig": {"ScheduleExpression": expression}, **what},
             Tags=[{"Key": "team", "Value": "red"}],
         )
@@ -125,13 +154,25 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
     with pytest.raises(ClientError, match="DataAnalysisStartTime and DataAnalysisEndTime are needed"):
         schedule(hourly, "NOW")
 
-    def executions(**more: Any) -> list[dict[str, Any]]:
-        found = sagemaker.list_monitoring_executions(MonitoringScheduleName="s", **more)
+    # A guardrail on a schedule holds for the definition that it only names.
+    guard = allow("sagemaker:*")
+    outside = {"Null": {"sagemaker:VpcSubnets": "true"}}
+    guard["Statement"].append(
+        {"Effect": "Deny", "Action": "sagemaker:CreateMonitoringSchedule", "Resource": "*", "Condition": outside}
+    )
+    account.role("Bound", guard)
+    sagemaker = account.client("sagemaker", account.as_role("Bound"))
+    with pytest.raises(ClientError, match="AccessDenied"):
+        schedule(hourly)
+    sagemaker = workshop.sagemaker
+
+    def executions(name: str = "s", **more: Any) -> list[dict[str, Any]]:
+        found = sagemaker.list_monitoring_executions(MonitoringScheduleName=name, **more)
         return list(found["MonitoringExecutionSummaries"])
 
-    def ended(count: int) -> dict[str, Any]:
+    def ended(count: int, name: str = "s") -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
-            found = executions()
+            found = executions(name)
             status = found[0]["MonitoringExecutionStatus"] if len(found) == count else "Pending"
             return found[0] if status not in ("Pending", "InProgress") else None
 
@@ -141,7 +182,12 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
         """Has a call of this hour captured."""
         invoke((text + ENOUGH).encode(), ContentType="text/csv")
         where = {"Bucket": workshop.bucket, "Prefix": f"captured/e/AllTraffic/{_folder(begins)}/"}
-        [captured] = until(lambda: s3.list_objects_v2(**where).get("Contents"))
+
+        def stored() -> list[dict[str, Any]]:
+            """What holds the call, and with it what was captured before."""
+            return [one for one in s3.list_objects_v2(**where).get("Contents", []) if one["Size"] > len(ENOUGH)]
+
+        [captured] = until(stored)
         assert s3.head_object(Bucket=workshop.bucket, Key=captured["Key"])["SSEKMSKeyId"] == key
 
     begins = _next_hour(here, 10)
@@ -182,6 +228,10 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
         Statistic="Maximum", Period=3600, EvaluationPeriods=1, Threshold=0.1,
         ComparisonOperator="GreaterThanThreshold",
     )  # fmt: skip
+    schedule(judge(), name="q")
+    for id, answer in (("a", 1), ("b", 0), ("c", 1), ("d", 1)):
+        invoke(f"{answer}".encode(), ContentType="text/csv", InferenceId=id)
+    turned_out(due, a=1, b=1, c=1, d=0, nobody=1)
     ask(due, "".join(f"{one + 500}\n" for one in range(100)))
     due = _next_hour(here, 10)
     assert ended(2)["MonitoringExecutionStatus"] == "CompletedWithViolations"
@@ -189,6 +239,14 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
     [violation] = json.loads(found["Body"].read())["violations"]
     assert (violation["feature_name"], violation["constraint_check_type"]) == ("a", "baseline_drift_check")
     until(lambda: watch.describe_alarms(AlarmNames=["drift"])["MetricAlarms"][0]["StateValue"] == "ALARM")
+    # Half of what the model said turned out to be right; nobody knows of the other calls, and an id of no call is ignored.
+    assert ended(1, "q")["MonitoringExecutionStatus"] == "CompletedWithViolations"
+    found = s3.get_object(Bucket=workshop.bucket, Key=f"reports/e/q/{_folder(due)}/statistics.json")
+    judged = json.loads(found["Body"].read())
+    assert judged["dataset"]["item_count"] == 4
+    assert judged["binary_classification_metrics"]["accuracy"]["value"] == 0.5
+    found = s3.get_object(Bucket=workshop.bucket, Key=f"reports/e/q/{_folder(due)}/constraint_violations.json")
+    assert [one["metric_name"] for one in json.loads(found["Body"].read())["violations"]] == ["accuracy"]
     # While it is looked at nothing is deleted. Whoever stops the job ends the execution.
     ask(due, "5000\n")
     due = _next_hour(here, 10)
@@ -197,6 +255,8 @@ def test_an_endpoint_is_monitored_by_the_hour(here: Moved, workshop: Workshop) -
         sagemaker.delete_monitoring_schedule(MonitoringScheduleName="s")
     sagemaker.stop_processing_job(ProcessingJobName=running["ProcessingJobArn"].rpartition("/")[2])
     assert ended(3)["MonitoringExecutionStatus"] == "Stopped"
+    assert ended(2, "q")["FailureReason"].startswith("No merged data")  # nobody knows yet
+    sagemaker.delete_monitoring_schedule(MonitoringScheduleName="q")
     # A role that may not use the key any more: the run fails, and nothing is reported, nor captured.
     ask(due, SAME)
     lesser = json.dumps(allow("s3:*", "logs:*"))

@@ -296,6 +296,13 @@ def test_what_does_not_fit_is_said(kind: str, text: str | bytes, more: Any, says
     assert len(found.message) <= 1024
 
 
+def test_several_instances_are_refused(tmp_path: Path) -> None:
+    """Each would report of its part as if it were the whole."""
+    written(tmp_path / "config" / "resourceconfig.json", json.dumps({"hosts": ["algo-1", "algo-2"]}))
+    found = analyse(tmp_path, "csv", "a\n1\n")
+    assert found.status == 255 and "InstanceCount 1" in found.message
+
+
 @settings(max_examples=25)
 @given(
     told=st.recursive(

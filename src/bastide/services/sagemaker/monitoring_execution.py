@@ -78,7 +78,7 @@ def begin(tx: Transaction, workflows: Workflows, row: Row) -> None:
     when = monitoring_times.times(config.get("ScheduleConfig"), row.name)
     doc: dict[str, Any] = {
         "ScheduledTime": at, "EndpointName": row.doc.get("EndpointName"), "_schedule": row.name, "_made": row.created,
-        "MonitoringType": row.doc["MonitoringType"], "_config": config.get("ScheduleConfig"), "_every": when.every,
+        "MonitoringType": row.doc["MonitoringType"], "_config": config.get("ScheduleConfig"), "_every": when.span(at),
     }  # fmt: skip
     status, execution = "Pending", f"{row.name}|{at:020d}|{row.created}"
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from bastide.domain import MICROS, Refused
@@ -54,14 +55,19 @@ class Monitors(Rounds):
         with self._calls.store.reading() as view:
             rows = view.scan(DUE, "", "", limit=_AT_A_TIME)
         due = [row.name for row in rows if int(row.name.partition("|")[0]) <= now]
-        if due:
-            workflows = self._calls.engine(Workflows)
-            await self._calls.store.write(lambda tx: [self._due(tx, workflows, name) for name in due])
+        workflows, begun = self._calls.engine(Workflows), 0
+        for name in due:
+            try:
+                await self._calls.store.write(partial(self._due, workflows, name))
+                begun += 1
+            except Exception:  # it keeps nobody else waiting
+                _log.exception("%s is due and does not begin", name.partition("|")[2])
+        if begun:
             workflows.wake()
-        return len(due)
+        return begun
 
     @staticmethod
-    def _due(tx: Transaction, workflows: Workflows, index: str) -> None:
+    def _due(workflows: Workflows, index: str, tx: Transaction) -> None:
         held = tx.get(DUE, "", "", index)
         if held is None:
             return

@@ -44,6 +44,11 @@ class Times:
             found += HOUR
         return found
 
+    def span(self, at: Instant) -> int:
+        """Hours since the time before one that it is due at; 0 if it is due once."""
+        every = range(1, 25) if self.every else ()
+        return next((hours for hours in every if (at // HOUR - hours) % 24 in self.hours), 0)
+
 
 def times(config: Mapping[str, Any] | None, name: str) -> Times:
     """What a ScheduleConfig says; without one a schedule is due daily, at an hour that follows from its name. Raises

@@ -87,7 +87,7 @@ lines = [
 for hour in (datetime.now(UTC), datetime.now(UTC) - timedelta(hours=1)):
     target = f"{base}/truth/{hour:%Y/%m/%d/%H}/truth.jsonl"
     S3Uploader.upload_string_as_file_body("\n".join(map(json.dumps, lines)), target)
-until = time.monotonic() + 200
+until = time.monotonic() + 300
 
 
 def captured():

@@ -66,7 +66,7 @@ assert monitor.suggested_constraints().body_dict["features"][0]["completeness"] 
 # What is asked has drifted: b is ten times what it was.
 answers = predictor.predict([[one, one % 5 * 10 + 100] for one in range(200)])
 assert float(answers[8][0]) == 1.0, answers
-until = time.monotonic() + 120
+until = time.monotonic() + 300
 while not S3Downloader.list(f"s3://{bucket}/monitor/captured/{predictor.endpoint_name}"):
     assert time.monotonic() < until, "nothing is captured"
     time.sleep(1)

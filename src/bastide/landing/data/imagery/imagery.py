@@ -116,8 +116,10 @@ def build(name: str) -> None:
     told = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     file = str(folder(name) / "Dockerfile")  # the one that was looked at, whatever else lies beside it
     run("docker", "build", "-f", file, "--build-arg", f"REGISTRY={REGISTRY}", *told, "-t", image, str(folder(name)))
-    subprocess.run([sys.executable, "-I", "/tmp/scanner.py", image, *below], check=True)
-    run("docker", "push", image)
+    if subprocess.run([sys.executable, "-I", "/tmp/scanner.py", image, *below], check=False).returncode:
+        fail(f"{name}:{tag()} is not pushed, for what was found in it")
+    if subprocess.run(["docker", "push", image], check=False).returncode:
+        fail(f"{name}:{tag()} is not pushed: the registry has said why")
     print(f"{name}:{tag()} is built on {base} {digest}")
 
 

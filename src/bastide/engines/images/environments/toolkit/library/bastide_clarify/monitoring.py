@@ -25,8 +25,8 @@ from bastide_clarify.table import CSV, JSON_LINES, Table
 STAGES = {"pre_training_bias_metrics": "Pre-training", "post_training_bias_metrics": "Post-Training"}
 KEPT = 0.9
 """The nDCG score below which attributions have drifted."""
-INFINITY = 2.348543e108
-"""What AWS publishes for it."""
+INFINITY = 2.0**360
+"""What AWS publishes for it: the greatest value that CloudWatch takes."""
 
 
 def run(job: Job, config: dict[str, Any]) -> int | None:
@@ -102,12 +102,15 @@ def _data(job: Job, config: dict[str, Any], explains: bool) -> tuple[Table, str]
             rows += [[*one, y, z] for one, y, z in zip(features, truth, guess, strict=True)]
     if not rows:
         raise Unfit("There is no data: no captured record" + ("." if explains else " has a ground truth."))
-    headers = list(config.get("headers") or ())
+    headers, label = list(config.get("headers") or ()), config.get("label")
+    if isinstance(label, int) and 0 <= label < len(headers):
+        label = headers[label]
     if explains:
-        names = headers or [f"column_{one}" for one in range(len(rows[0]))]
-        return Table(names, rows), kind
+        config |= {"label": None, "predicted_label": None}
+        if len(headers) == len(rows[0]) + 1:
+            headers = [one for one in headers if one != label]
+        return Table(headers or [f"column_{one}" for one in range(len(rows[0]))], rows), kind
     width = len(rows[0]) - 2
-    label = config.get("label")
     named = str(label) if label in headers else headers[-1] if len(headers) == width + 1 else "label"
     names = [one for one in headers if one != named] or [f"column_{one}" for one in range(width)]
     config |= {"label": named, "predicted_label": "predicted_label", "probability_threshold": None}

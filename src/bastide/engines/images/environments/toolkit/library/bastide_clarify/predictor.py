@@ -31,6 +31,7 @@ MOST_BYTES = 4 << 20
 """Of a request; InvokeEndpoint takes up to 6 MB."""
 PAUSE = 0.25
 LONGEST = 1800
+PATIENCE = 100
 _PREFIX = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,22}")
 _LEFT_OUT = ("accelerator_type", "record_template", "time_series_predictor_config")
 
@@ -99,17 +100,28 @@ class Predictor:
             self._endpoint = name
             yield self
         finally:
-            for operation, about in (
-                ("DeleteEndpoint", "EndpointName"),
-                ("DeleteEndpointConfig", "EndpointConfigName"),
-            ):
+            self._remove(name)
+            signal.signal(signal.SIGTERM, before)
+
+    def _remove(self, name: str) -> None:
+        """The endpoint and its configuration, as far as they were made.
+
+        One that is still being made cannot be deleted: it is waited for, as long as a job that is stopped may take.
+        """
+        until = time.monotonic() + PATIENCE
+        for operation, about in (("DeleteEndpoint", "EndpointName"), ("DeleteEndpointConfig", "EndpointConfigName")):
+            while True:
                 try:
                     self._session.api(operation, **{about: name})
+                except Denied as denied:
+                    if "in-progress" in str(denied) and time.monotonic() < until:
+                        time.sleep(PAUSE)
+                        continue
+                    if "Could not find" not in str(denied):
+                        say(f"Warning: {denied}")
                 except Unfit as unfit:
-                    # What was never made cannot be deleted, and what stays is said.
-                    if not (isinstance(unfit, Denied) and "Could not find" in str(unfit)):
-                        say(f"Warning: {unfit}")
-            signal.signal(signal.SIGTERM, before)
+                    say(f"Warning: {unfit}")
+                break
 
     def _wait(self, name: str) -> None:
         until = time.monotonic() + LONGEST

@@ -36,6 +36,9 @@ class Job:
         self.given = given
         self.base = base
         self.output = Path(self.needed("output_path"))
+        hosts = (self.json(base / "config" / "resourceconfig.json") or {}).get("hosts") or []
+        if len(hosts) > 1:
+            raise Unfit("The analysis runs on one instance here: use InstanceCount 1.")
 
     def needed(self, name: str) -> str:
         """A variable. Raises Unfit where it is missing."""
