@@ -38,6 +38,7 @@ from bastide.frontdoor.tunnel import Tunnel
 from bastide.main import authority
 from bastide.main.compose import Platform
 from bastide.main.endpoints import Attaching, Doors
+from bastide.main.loop import Loop
 from bastide.main.objects import leave_place, set_owner, take_place
 from bastide.main.options import OBJECTS_OPTION
 from bastide.services.iam.bootstrap import bootstrap
@@ -261,7 +262,8 @@ def up(
     except (SourceError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     uvloop.run(
-        _run(directory, root, address, loopback, public_url, development, outgoing, mail, cluster, package_index)
+        _run(directory, root, address, loopback, public_url, development, outgoing, mail, cluster, package_index),
+        loop_factory=Loop,
     )
 
 

@@ -124,9 +124,8 @@ def test_git_credentials_of_a_user(remote: Remote) -> None:
     second = iam.create_service_specific_credential(**given)["ServiceSpecificCredential"]
     assert second["ServiceUserName"] != made["ServiceUserName"]
     assert code(iam.create_service_specific_credential, **given) == "LimitExceeded"
-    assert code(iam.create_service_specific_credential, UserName="Ann", ServiceName="cassandra.amazonaws.com") == (
-        "NotSupportedService"
-    )
+    other = {"UserName": "Ann", "ServiceName": "cassandra.amazonaws.com"}
+    assert code(iam.create_service_specific_credential, **other) == "NoSuchEntity", "as AWS was recorded"
     id = {"UserName": "Ann", "ServiceSpecificCredentialId": made["ServiceSpecificCredentialId"]}
     url = remote.with_password(made["ServiceUserName"], made["ServicePassword"])
     remote.git("clone", "-q", url, "one", helper="")
