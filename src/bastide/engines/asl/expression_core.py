@@ -61,13 +61,14 @@ def _partition(items: Any, size: Any) -> Any:
     return [held[at : at + step] for at in range(0, len(held), step)]
 
 
-def _range(first: Any, last: Any, by: Any) -> list[Any]:
+def _range(first: Any, last: Any, by: Any) -> Any:
     if not by:
         raise Wrong("the increment must not be 0")
     count = max(0, math.floor((last - first) / by) + 1)
     if count > _MOST_ITEMS:
         raise Wrong(f"an array has at most {_MOST_ITEMS} items")
-    return [first + by * place for place in range(count)]
+    found = [first + by * place for place in range(count)]
+    return found[0] if count == 1 else found  # a sequence of one is that one
 
 
 def _hash(value: Any, algorithm: Any = "SHA-256") -> str:

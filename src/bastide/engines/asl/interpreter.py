@@ -346,10 +346,12 @@ class Interpreter:
         here = frame
         while True:
             state = self.state(here)
-            if self._retry(here, state, problem) or self._catch(here, state, problem):
+            if self._retry(here, state, problem):
                 return
             if state["Type"] in ("Map", "Parallel"):
                 here.prev = self.event(f"{state['Type']}StateFailed", here.prev)
+            if self._catch(here, state, problem):
+                return
             if not here.parent:
                 break
             above = self.memory.frames[here.parent]

@@ -291,8 +291,9 @@ def _merge(left: Any, right: Any, deep: Any) -> Any:
 
 
 def _from_text(text: Any) -> Any:
+    held = _text(text, "argument")
     try:
-        return loads(_text(text, "argument"))
+        return loads(held) if held.strip() else None
     except ValueError:
         raise _Wrong(f"The argument must be valid JSON, at most {DEEPEST} levels deep.") from None
 

@@ -46,8 +46,8 @@ def begin(m: Interpreter, frame: Frame, state: dict[str, Any]) -> None:
         _begin_run(m, frame, state, scope, value)
         return
     items = found_items(m, state, scope, value)
-    frame.prev = m.event("MapStateStarted", frame.prev, {"length": len(items)})
     width, *_ = limits(m, state, scope, value)
+    frame.prev = m.event("MapStateStarted", frame.prev, {"length": len(items)})
     frame.items, frame.results = items, [None] * len(items)
     frame.width = min(width or MOST_INLINE, MOST_INLINE)
     frame.phase = CHILDREN
@@ -121,7 +121,7 @@ def _limit(m: Interpreter, state: dict[str, Any], scope: Scope, value: Any, name
             given = int(given) if whole else float(given)
         if not number(given) or (whole and given != int(given)):
             shown = given if isinstance(given, str) else dumps(given)
-            kind = "integer" if whole else "number"
+            kind = "integer" if whole else "float"
             raise scope.runtime(f'The {name}Path field refers to value "{shown}" which is not a valid {kind}: {path}')
         return given
     given = state.get(name)

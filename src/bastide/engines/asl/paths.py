@@ -327,6 +327,8 @@ class _Parser:
                 raise self.fail("a quote is not closed")
             self.at += 1
             if char == "\\":
+                if self.peek() not in (sign, "\\"):  # it means itself
+                    found.append(char)
                 found.append(self.peek())
                 self.at += 1
             elif char == sign:

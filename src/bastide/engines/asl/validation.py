@@ -370,7 +370,7 @@ class _Checker:
             self.add(where, "Exactly one of these fields is required: [Seconds, SecondsPath, Timestamp, TimestampPath]")
         at = state.get("Timestamp")
         if at is not None and not (language == "JSONata" and is_expression(at)) and instant(at) is None:
-            self.add(f"{where}/Timestamp", "Value is not a valid ISO-8601 extended offset date-time format string")
+            self.add(f"{where}/Timestamp", "String does not match RFC3339 timestamp")
 
     def _fail(self, state: dict[str, Any], where: str, _: Any, __: str) -> None:
         for name in ("Error", "Cause"):

@@ -12,7 +12,7 @@ from bastide.engines.asl import choice
 from bastide.engines.asl.frame import CHILDREN, TASK, WAIT, Frame
 from bastide.engines.asl.problems import NO_MATCH, QUERY, Problem
 from bastide.engines.asl.scope import Scope
-from bastide.engines.asl.values import bounded, dumps, instant, number
+from bastide.engines.asl.values import bounded, dumps, instant, number, small
 
 if TYPE_CHECKING:
     from bastide.engines.asl.interpreter import Interpreter
@@ -137,12 +137,11 @@ def _timestamp(state: State, scope: Scope, value: Any) -> int:
         name, said = "Timestamp", str(given)
     at = instant(given)
     if at is None:
-        cause = (
-            f"The {name} parameter does not reference a valid ISO-8601 extended offset date-time format string: {said}"
-        )
+        what = "ISO-8601 extended offset date-time format string"
         if scope.jsonata:
-            raise Problem(QUERY, scope.prefix + cause, place="Timestamp", evaluation=True)
-        raise scope.runtime(cause)
+            cause = f"{scope.prefix}The Timestamp field cannot be parsed as an {what}: {said}"
+            raise Problem(QUERY, cause, place="Timestamp", evaluation=True)
+        raise scope.runtime(f"The {name} parameter does not reference a valid {what}: {said}")
     return at
 
 
@@ -330,8 +329,14 @@ def activity_taken(m: Interpreter, frame: Frame, worker: str | None) -> None:
 def task_succeeded(m: Interpreter, frame: Frame, result: Any, text: str | None) -> None:
     """A task has a result."""
     state = m.state(frame)
-    text = bounded(dumps(result) if text is None else text, frame.state)
     word, told = _of(frame)
+    text = dumps(result) if text is None else text
+    if not small(text):
+        source = told.get("resourceType") or (frame.call or {}).get("resource", frame.state)
+        try:
+            bounded(text, source)
+        except Problem as problem:
+            task_failed(m, frame, problem)
     details = {**told, "output": text, "outputDetails": {"truncated": False}}
     frame.prev = m.event(f"{word}Succeeded", frame.prev, details)
     m.note("result", result)

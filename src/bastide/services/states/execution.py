@@ -258,7 +258,8 @@ def describe(a: Authorised, view: View) -> Output:
     output |= {"input": keeping.input_of(view, row, cipher), "inputDetails": {"included": True}}
     if memory["output"] is not None and row.status == "SUCCEEDED":
         output |= {"output": memory["output"], "outputDetails": {"included": True}}
-    output |= {"error": memory["error"], "cause": memory["cause"]} if row.status != "RUNNING" else {}
+    if row.status in ("FAILED", "ABORTED"):  # of one that timed out its status says it all
+        output |= {"error": memory["error"], "cause": memory["cause"]}
     return output
 
 

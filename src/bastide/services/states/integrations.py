@@ -248,7 +248,7 @@ def _scalar(shape: Any, kind: str, value: Any, where: str) -> Any:
     if kind == "blob":
         text = value if isinstance(value, str) else dumps(value)
         if shape.serialization.get("streaming") or shape.name in ("Blob", "BlobStream", "Body"):
-            return text.encode()
+            return dumps(value).encode()
         try:
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):

@@ -28,7 +28,9 @@ async def items(runner: Executions, caller: Caller, region: str, reader: dict[st
     """What an ItemReader reads; raises Failed."""
     given, config = reader["given"], reader["config"]
     most = config.get("MaxItems")
-    most = MOST_ITEMS if most is None else int(most)
+    most = int(most or MOST_ITEMS)  # 0: all
+    if most < 0:
+        raise Failed(READER, "field MaxItems must be positive")
     try:
         if reader["Resource"].endswith(":listObjectsV2"):
             found = await _listed(runner, caller, region, given, most)
@@ -112,6 +114,8 @@ def _rows(text: str, config: dict[str, Any]) -> list[Any]:
         names = next(rows, [])
     if not names:
         raise ValueError("the CSV has no headers")
+    if len(set(names)) < len(names):
+        raise Failed(READER, "CSV headers cannot contain duplicates.")
     found: list[Any] = []
     for row in rows:
         if row:

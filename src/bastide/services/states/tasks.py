@@ -224,7 +224,7 @@ async def act(
     if shapes.streaming_output:
         output = {**output, shapes.streaming_output: await _drained(output.get(shapes.streaming_output))}
     told = integrations.outof(shapes.output_shape, output, sdk=found.sdk) if shapes.output_shape is not None else {}
-    if not found.sdk:
+    if not found.sdk and found.service != "events":
         told |= {"SdkHttpMetadata": {"HttpStatusCode": 200}, "SdkResponseMetadata": {"RequestId": request.id}}
     return told
 
@@ -280,12 +280,12 @@ async def _function(runner: Executions, live: Live, caller: Caller, serial: int,
     """A Lambda function named by its ARN: the result is what it gives."""
     found = Target("lambda", "Invoke", False, 0, False, "lambda")
     output = await act(runner, live, caller, serial, found, {"FunctionName": resource, "Payload": given})
-    return _invoked(output)["Payload"]
+    return _invoked(output, plain=True)["Payload"]
 
 
-def _invoked(output: dict[str, Any]) -> dict[str, Any]:
-    """Lambda's answer; raises Failed for a function that failed."""
-    text = output.get("Payload")
+def _invoked(output: dict[str, Any], *, plain: bool = False) -> dict[str, Any]:
+    """Lambda's answer; raises Failed for a function that failed. plain: with what it says as it wrote it."""
+    text, raw = output.get("Payload"), ""
     if isinstance(text, str):
         raw = text
         with contextlib.suppress(ValueError):
@@ -294,7 +294,7 @@ def _invoked(output: dict[str, Any]) -> dict[str, Any]:
     if output.get("FunctionError"):
         told = output.get("Payload")
         name = told.get("errorType") if isinstance(told, dict) else None
-        raise Failed(str(name or "Lambda.Unknown"), dumps(told))
+        raise Failed(str(name or "Lambda.Unknown"), raw if plain and isinstance(told, dict) else dumps(told))
     return output
 
 
