@@ -352,6 +352,7 @@ def test_the_probe_finds_this_machine_fit() -> None:
         "cgroups",
         "sandbox",
         "networks",
+        "tunnels",
         "containers",
         "gvisor",
         "gpu",

@@ -181,7 +181,7 @@ def _tunnels() -> Finding:
         if not there
     ]
     told = f"not found: {', '.join(lacks)}" if lacks else "strongSwan, with IPsec of its own, and TUN"
-    return Finding("VPN tunnels", not lacks, told, f"apt-get install {packages}, a kernel with TUN", False)
+    return Finding("tunnels", not lacks, told, f"apt-get install {packages}, a kernel with TUN", False)
 
 
 def _networks() -> Finding:

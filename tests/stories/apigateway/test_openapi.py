@@ -231,7 +231,7 @@ def test_requests_are_checked_and_a_function_says_who_may_call(mine: Account, ar
     bench.client.remove_permission(FunctionName=name, StatementId="api")
     assert asked("friend", [{"id": "i-1"}])[0] == 200
     assert asked("stranger") == (500, {"message": "Internal server error"})
-    for schema, why in (('{"type": "thing"}', "not known"), ('{"pattern": "(a*)*(?=b)"}', "cannot be checked")):
+    for schema, why in (('{"type": "thing"}', "not known"), ('{"pattern": "(a*)*\\\\1"}', "cannot be checked")):
         with pytest.raises(ClientError, match=why):
             api.client.create_model(restApiId=api.id, name="Bad", contentType="application/json", schema=schema)
 

@@ -16,9 +16,47 @@ from tests.platform import HOME, allow
 from tests.stories.sagemaker.conftest import IMAGE, Workshop
 from tests.stories.sagemaker.test_guardrails import RESOURCES, deployable, processing, refused, role, tags, variants
 from tests.stories.sagemaker.test_job_role import policy
+from tests.stories.sagemaker.test_monitor_images import ANALYZER, CLARIFY
 from tests.stories.sagemaker.test_transform import begin
 from tests.stories.sagemaker.test_tuning import config, tune
 from tests.stories.servicecatalog.catalog import Catalog, project_template
+
+
+def _watching(workshop: Workshop, process: dict[str, Any]) -> dict[str, Any]:
+    """A definition of each type of monitoring, and a schedule; what calls about them need."""
+    place = {"S3Uri": f"s3://{workshop.bucket}/watched", "LocalPath": "/opt/ml/processing/out"}
+    data = {
+        "DataCapturedDestinationS3Uri": f"s3://{workshop.bucket}/captured", "LocalPath": "/opt/ml/processing/in",
+        "DatasetFormat": {"Csv": {"Header": True}},
+    }  # fmt: skip
+    shared = {"JobDefinitionName": "watch", "JobResources": process["ProcessingResources"], "RoleArn": workshop.role}
+    told: dict[str, Any] = dict(shared)
+    truth = {"GroundTruthS3Input": {"S3Uri": f"s3://{workshop.bucket}/truth"}}
+    for type, application, more in (
+        ("DataQuality", {}, {}),
+        ("ModelQuality", {"ProblemType": "Regression"}, truth),
+        ("ModelBias", {"ConfigUri": f"s3://{workshop.bucket}/c.json"}, truth),
+        ("ModelExplainability", {"ConfigUri": f"s3://{workshop.bucket}/c.json"}, {}),
+    ):
+        image = ANALYZER if type.endswith("Quality") else CLARIFY
+        asked = {
+            f"{type}AppSpecification": {"ImageUri": image, **application},
+            f"{type}JobInput": {"BatchTransformInput": data, **more},
+            f"{type}JobOutputConfig": {"MonitoringOutputs": [{"S3Output": place}]},
+        }
+        create = _method(workshop.sagemaker, f"Create{type}JobDefinition")
+        create(**shared, **asked)
+        told |= asked
+    schedule = {
+        "MonitoringScheduleName": "watch",
+        "MonitoringScheduleConfig": {
+            "ScheduleConfig": {"ScheduleExpression": "cron(0 0 ? * * *)"},
+            "MonitoringJobDefinitionName": "watch",
+            "MonitoringType": "DataQuality",
+        },
+    }
+    workshop.sagemaker.create_monitoring_schedule(**schedule)
+    return told | schedule
 
 
 @pytest.mark.control("PRM-02")
@@ -61,6 +99,7 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
     admin.create_notebook_instance(
         **named_only, RoleArn=workshop.role, KmsKeyId="alias/nobody"
     )  # it fails, and is there
+    watching = _watching(workshop, process)
     step = {"Name": "s", "Type": "Fail", "Arguments": {"ErrorMessage": "x"}}
     definition = json.dumps({"Version": "2020-12-01", "Steps": [step]})
     lines: dict[str, Any] = {"PipelineName": "lines", "ClientRequestToken": "t" * 32}
@@ -112,7 +151,7 @@ def test_who_may_look_changes_nothing(workshop: Workshop, mission: Path) -> None
             "TransformInput": described["TransformInput"], "TransformOutput": described["TransformOutput"],
             "TransformResources": described["TransformResources"],
             "GitConfig": {"RepositoryUrl": "https://example.com/more.git"},
-            "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 1.0}],
+            "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 1.0}], **watching,
         }  # fmt: skip
         return {one: named.get(one) or unnamed[one] for one in members}
 

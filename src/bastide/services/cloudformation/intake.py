@@ -164,7 +164,7 @@ async def intake(
     told = told_parameters(input)
     capabilities = list(input.get("Capabilities") or ())
     template, given, values, stored = await expanded(
-        acting, body, told, fixed, hosts, earlier=earlier, expand=reviewed or EXPAND in capabilities
+        actor, body, told, fixed, hosts, acting=acting, earlier=earlier, expand=reviewed or EXPAND in capabilities
     )
     check_capabilities(template, body, capabilities, reviewed=reviewed)
     check_types(a.calls, template, input.get("ResourceTypes"))
@@ -191,11 +191,13 @@ async def expanded(
     fixed: Mapping[str, Any],
     hosts: tuple[str, ...],
     *,
+    acting: Actor,
     earlier: State | None = None,
     expand: bool = False,
 ) -> tuple[Template, dict[str, str], dict[str, Any], dict[str, str]]:
-    """A template after its transforms; its parameters as given, as resolved, and what was stored of them. expand: whether
-    macros may change it unseen."""
+    """A template after its transforms; its parameters as given, as resolved, and what was stored of them. actor: who asks
+    for the stack, whose own eyes parameters are looked up with. acting: who makes it, and runs its transforms. expand:
+    whether macros may change it unseen."""
     raw = await asyncio.to_thread(templates.read, body)
     transforms = templates.transforms_of(raw)
     declared = raw.get("Parameters") or {}
@@ -209,7 +211,7 @@ async def expanded(
     pieces: dict[str, Any] = {}
     for location in templates.includes.locations(raw, scope):
         try:
-            held = await fetched(actor, *located(location, hosts))
+            held = await fetched(acting, *located(location, hosts))
         except Refused as refused:
             raise Untransformed(f"Transform {templates.INCLUDE} failed with: {refused.message}") from None
         pieces[location] = templates.parse(held.decode("utf-8", "replace"))
@@ -217,7 +219,7 @@ async def expanded(
         raw = templates.includes.included(raw, scope, pieces)
         scope = _scope(raw, {**fixed, **values}, extended=templates.EXTENSIONS in transforms)
     if used:
-        call = Macros(actor, values).call
+        call = Macros(acting, values).call
         raw = await templates.macros.over(await templates.macros.inside(raw, scope, call), scope, call)
         again = raw.get("Parameters") or {}
         if again != declared:  # what they add has a default
