@@ -401,7 +401,8 @@ class Interpreter:
                 continue
             tried = frame.tries.get(str(place), 0)
             most = retrier.get("MaxAttempts", 3)
-            if tried >= most:
+            if tried + self.about_retries() >= most:
+                self.note("errorDetails", {"retryIndex": place})
                 return False
             if self.once:
                 frame.tries[str(place)] = tried + 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bastide.engines.asl import working
 from bastide.engines.asl.frame import CHILDREN, TASK, Frame
-from bastide.engines.asl.problems import LIMIT, QUERY, Problem
+from bastide.engines.asl.problems import LIMIT, QUERY, RUNTIME, Problem
 from bastide.engines.asl.scope import Scope, is_expression
 from bastide.engines.asl.values import bounded, dumps, loads, number
 
@@ -82,9 +82,11 @@ def found_items(m: Interpreter, state: dict[str, Any], scope: Scope, value: Any)
         return list(found)
     path = state.get("ItemsPath", "$")
     found = scope.path(path, value, "ItemsPath")
-    m.note("afterItemsPath", found)
     if not isinstance(found, list):
+        if m.once:
+            raise Problem(RUNTIME, f'Reference path "{path.replace("$$", "$", 1)}" must point to array.')
         raise scope.runtime(f'Reference path "{path}" must point to array.')
+    m.note("afterItemsPath", found)
     return found
 
 
@@ -102,9 +104,9 @@ def limits(m: Interpreter, state: dict[str, Any], scope: Scope, value: Any) -> t
         for name, key, one in (
             ("MaxConcurrency", "maxConcurrency", width),
             ("ToleratedFailureCount", "toleratedFailureCount", count),
-            ("ToleratedFailurePercentage", "toleratedFailurePercentage", share),
+            ("ToleratedFailurePercentage", "toleratedFailurePercentage", None if share is None else float(share)),
         ):
-            if name in state or f"{name}Path" in state:
+            if name in state or f"{name}Path" in state or key == "maxConcurrency":
                 m.note(key, one)
     return int(width), int(count or 0), share if share is not None else (None if count is not None else 0.0)
 

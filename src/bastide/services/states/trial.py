@@ -12,7 +12,7 @@ from bastide.domain import Refused, new_id
 from bastide.engines import asl
 from bastide.engines.asl import About, Interpreter, Memory, mapping, working
 from bastide.engines.asl.frame import CHILDREN, TASK, Frame
-from bastide.engines.asl.problems import Problem
+from bastide.engines.asl.problems import TOLERANCE, Problem
 from bastide.engines.asl.values import dumps, loads
 from bastide.kernel import Ask, Authorised, Output, anything
 from bastide.protocol import codec
@@ -24,7 +24,19 @@ from bastide.services.states.runner import Executions, Live
 from bastide.services.states.starting import given_input
 
 _MOCKED: Final = ("Task", "Map", "Parallel")
-_NAME: Final = "TestState"
+_NAME: Final = "StateName"
+"""What a state is called whose definition is its own."""
+_WAITS: Final = (".sync", ".sync:2", ".waitForTaskToken")
+_CONTEXT: Final[dict[str, dict[str, type]]] = {
+    "Execution": {
+        "Id": str, "Input": object, "Name": str, "RoleArn": str, "StartTime": str, "RedriveCount": int, "RedriveTime": str,
+    },
+    "State": {"EnteredTime": str, "Name": str, "RetryCount": int},
+    "StateMachine": {"Id": str, "Name": str},
+    "Task": {"Token": str},
+}  # fmt: skip
+"""What a context may have that is brought along."""
+_TYPES: Final = {str: "a string", int: "a number"}
 _SECONDS: Final = 300.0
 _NUMBERS: Final = ("toleratedFailureCount", "toleratedFailurePercentage", "maxConcurrency", "errorDetails")
 
@@ -62,7 +74,7 @@ def _state(a: Authorised) -> tuple[str, dict[str, Any], str]:
             raise _invalid("stateName is needed where the definition is that of a state machine.")
         state = _find(definition, name) if not wrong else {}
         if state is None:
-            raise _invalid(f"State not found in definition: '{name}'")
+            raise _invalid("State not found in definition")
         language = definition.get("QueryLanguage") or "JSONPath"
     else:
         wrong = asl.check_state(definition, lacking=lacks)
@@ -78,6 +90,14 @@ class _Once(Interpreter):
 
     before = 0
 
+    def context(self, frame: Frame) -> dict[str, Any]:
+        """As a test has it: nothing is redriven, and there may be no role."""
+        found = super().context(frame)
+        if self.about.context is None:
+            del found["Execution"]["RedriveCount"]
+            found["Execution"]["RoleArn"] = self.about.role or None
+        return found
+
     def about_retries(self) -> int:
         return self.before
 
@@ -86,24 +106,27 @@ async def _test(a: Authorised) -> Output:
     given = a.input
     name, state, language = await asyncio.to_thread(_state, a)
     mock, configuration = given.get("mock") or {}, given.get("stateConfiguration") or {}
-    _check_mock(state, mock)
+    _check_mock(state, mock, configuration)
+    if mock and given.get("revealSecrets"):
+        raise _invalid("TestState does not support RevealSecrets when a mock is specified.")
     text = given_input(a)
     runner, now = a.engine(Executions), a.calls.clock()
-    where = machine_arn(a.account, a.region, _NAME)
-    execution = f"arn:aws:states:{a.region}:{a.account}:express:{_NAME}:{new_id()}"
+    machine = new_id()
+    where = machine_arn(a.account, a.region, machine)
+    execution = f"arn:aws:states:{a.region}:{a.account}:express:{machine}:{new_id()}"
     about = About(
         execution,
         execution.rpartition(":")[2],
         given.get("roleArn") or "",
         now,
         where,
-        _NAME,
+        machine,
         loads(text),
         text,
         a.region,
     )
     if given.get("context"):
-        about.context = _object(given["context"], "context")
+        about.context = _context(given["context"], state)
     definition = {"QueryLanguage": language, "StartAt": name, "States": {name: state}}
     token = ((about.context or {}).get("Task") or {}).get("Token")
     m = _Once(definition, Memory(), about, runner.evaluate, lambda f, s: token or runner.token(execution, s), once=True)
@@ -131,15 +154,50 @@ def _object(text: str, member: str) -> dict[str, Any]:
     return found
 
 
-def _check_mock(state: dict[str, Any], mock: dict[str, Any]) -> None:
+def _context(text: str, state: dict[str, Any]) -> dict[str, Any]:
+    """A context object that is brought along; raises Refused (ValidationException)."""
+
+    def wrong(what: str) -> Refused:
+        return _invalid(f"Invalid Context object provided: {what}")
+
+    found = _object(text, "context")
+    for name, inner in found.items():
+        if name == "Map":
+            raise wrong("'Map' field is not supported when mocking a Context object")
+        if name not in _CONTEXT:
+            raise wrong(f"Field '{name}' is not allowed")
+        if not isinstance(inner, dict):
+            raise wrong(f"{name} must be an object")
+        for own, value in inner.items():
+            wanted = _CONTEXT[name].get(own)
+            if wanted is None:
+                raise wrong(f"Field '{own}' is not allowed")
+            if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+                raise wrong(f"{name}.{own} must be {_TYPES.get(wanted, 'an object')}")
+    resource = str(state.get("Resource") or "")
+    if "Task" in found and not resource.endswith(_WAITS) and ":activity:" not in resource:
+        raise wrong(
+            "Context object contains 'Task' when state is not a Task state with a '.sync' or '.waitForTaskToken' service "
+            "integration pattern"
+        )
+    return found
+
+
+def _check_mock(state: dict[str, Any], mock: dict[str, Any], configuration: dict[str, Any]) -> None:
     if not mock:
+        if configuration.get("mapIterationFailureCount") is not None:
+            raise _invalid("TestState does not support MapIterationFailureCount when a mock is not specified.")
         if state["Type"] in ("Map", "Parallel"):
-            raise _invalid(f"State type '{state['Type']}' is only supported when a mock is specified")
+            raise Refused(
+                "InvalidDefinition",
+                "TestState API does not support Map or Parallel states. Supported state types include: "
+                "[Task, Wait, Pass, Succeed, Fail, Choice]",
+            )
         return
     if state["Type"] not in _MOCKED:
         raise _invalid(f"State type '{state['Type']}' is not supported when a mock is specified")
     if (mock.get("result") is None) == (mock.get("errorOutput") is None):
-        raise _invalid("A mock has either a result or an errorOutput.")
+        raise _invalid("A test mock should have only one of the following fields: [result, errorOutput].")
     if mock.get("result") is None:
         return
     try:
@@ -147,8 +205,14 @@ def _check_mock(state: dict[str, Any], mock: dict[str, Any]) -> None:
     except ValueError:
         raise _invalid("Mocked result must be valid JSON.") from None
     if state["Type"] in ("Map", "Parallel"):
-        if not isinstance(result, list) and not (state["Type"] == "Map" and "ResultWriter" in state):
+        if state["Type"] == "Map" and "ResultWriter" in state:
+            if not isinstance(result, dict):
+                raise _invalid("Mocked result must be a JSON object.")
+            return
+        if not isinstance(result, list):
             raise _invalid("Mocked result must be an array.")
+        if int(configuration.get("mapIterationFailureCount") or 0) > len(result):
+            raise _invalid("Map iteration failure count must be less than or equal to the number of Map iterations")
         if state["Type"] == "Parallel" and len(result) != len(state["Branches"]):
             raise _invalid("Mocked result must contain the same number of items as number of Parallel branches.")
         return
@@ -169,7 +233,9 @@ def _check_result(resource: str, result: Any, strict: bool) -> None:
         shape = codec(found.service).operations[found.operation].output_shape
     except Exception:
         return
-    if shape is not None and not (found.service == "lambda" and not found.sdk):
+    if found.service == "lambda" and not found.sdk and isinstance(result, dict):  # of an optimised one that is any JSON
+        result = {name: value for name, value in result.items() if name != "Payload"}
+    if shape is not None:
         _fits(shape, result, "", strict)
 
 
@@ -205,11 +271,27 @@ def _fits(shape: Any, value: Any, name: str, strict: bool) -> None:
             raise wrong(f"Field '{name}' must be a string")
         if getattr(shape, "enum", None) and value not in shape.enum:
             raise wrong(f"Field '{name}' is not an expected value")
+        if len(value) < int(shape.metadata.get("min") or 0):
+            raise wrong(f"Field '{name}' is smaller than the minimum length")
     elif kind == "boolean":
         if not isinstance(value, bool):
             raise wrong(f"Field '{name}' must be a boolean")
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise wrong(f"Field '{name}' must be a number")
+    elif value < shape.metadata.get("min", value):
+        raise wrong(f"Field '{name}' is less than the minimum value")
+    elif value > shape.metadata.get("max", value):
+        raise wrong(f"Field '{name}' exceeds the maximum value")
+
+
+def _tolerates(m: Interpreter, configuration: dict[str, Any], iterations: int) -> bool:
+    """Whether as many iterations may fail as are said to have: a map that names no threshold is not judged."""
+    failed = int(configuration.get("mapIterationFailureCount") or 0)
+    trace = m.trace or {}
+    count, share = trace.get("toleratedFailureCount"), trace.get("toleratedFailurePercentage")
+    if count is not None and failed > count:
+        return False
+    return share is None or not iterations or failed * 100 <= share * iterations
 
 
 async def _work(
@@ -252,11 +334,13 @@ async def _work(
         m.trace = {**(m.trace or {}), "_kept": result}
         if kind == "Task":
             m.succeeded(frame.serial, now, result, mock["result"])
+        elif kind == "Map" and not _tolerates(m, configuration, len(result)):
+            m._problem(frame, Problem(TOLERANCE, "The specified tolerated failure threshold was exceeded"))
         else:
             m._guarded(frame, working.exited, result)
         return
     resource = m.state(frame)["Resource"]
-    if resource.endswith((".sync", ".sync:2", ".waitForTaskToken")) or ":activity:" in resource:
+    if resource.endswith(_WAITS) or ":activity:" in resource:
         raise _invalid("Tasks that wait for what they began, or for a token, are tested with a mock.")
     if not a.input.get("roleArn"):
         raise _invalid("roleArn is needed for a Task state without a mock.")
