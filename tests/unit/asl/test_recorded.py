@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bastide.engines.asl import check
 from bastide.engines.asl.values import LARGEST
 from bastide.services.states.reading import _rows, items
 from bastide.services.states.tasks import Failed
@@ -62,6 +63,12 @@ def test_a_result_that_is_too_large_fails_its_task_which_is_caught_by_name() -> 
 def test_a_backslash_in_a_name_is_one_before_another_quote(path: str, data: dict[str, Any]) -> None:
     states = {"A": {"Type": "Pass", "Parameters": {"v.$": path}, "End": True}}
     assert Machine(states, json.dumps(data)).run().end[1] == '{"v":1}'
+
+
+def test_credentials_name_a_role() -> None:
+    state = {"Type": "Task", "Resource": TASK["Resource"], "Credentials": {}, "End": True}
+    [wrong] = check(json.dumps({"StartAt": "A", "States": {"A": state}}))
+    assert wrong.line().endswith("The field 'RoleArn' is required but was missing at /States/A/Credentials")
 
 
 def test_a_blank_text_is_null() -> None:

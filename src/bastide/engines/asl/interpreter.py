@@ -300,7 +300,7 @@ class Interpreter:
         text = frame.text if output is frame.input and frame.text is not None else bounded(dumps(output), frame.state)
         self._told += len(text)
         details: dict[str, Any] = {"name": frame.state, "output": text, "outputDetails": {"truncated": False}}
-        if assigned is not None:
+        if assigned:
             frame.names = {**frame.names, **assigned}
             details["assignedVariables"] = {name: dumps(value) for name, value in assigned.items()}
             details["assignedVariablesDetails"] = {"truncated": False}

@@ -271,6 +271,9 @@ class _Checker:
         for name in ("TimeoutSeconds", "HeartbeatSeconds", "MaxConcurrency", "ToleratedFailureCount"):
             if name in state and f"{name}Path" in state:
                 self.add(where, f"Only one of these fields is allowed: [{name}, {name}Path]")
+        credentials = state.get("Credentials")
+        if isinstance(credentials, dict) and not credentials.keys() & {"RoleArn", "RoleArn.$"}:
+            self.add(f"{where}/Credentials", "The field 'RoleArn' is required but was missing")
 
     # -- expressions -----------------------------------------------------------------------------------------------------
 
