@@ -54,6 +54,7 @@ LONG = {
     "tests/stories/sagemaker/test_endpoint_restarts.py": 22,
     "tests/stories/sagemaker/test_guarded_updates.py": 37,
     "tests/stories/sagemaker/test_hosting_faults.py": 21,
+    "tests/stories/sagemaker/test_monitor": 35,
     "tests/stories/sagemaker/test_scaling_over_time.py": 28,
     "tests/stories/sagemaker/test_tracking.py": 100,
     "tests/stories/sagemaker/test_transform.py": 42,
