@@ -195,7 +195,7 @@ def test_a_change_of_the_folder_registers_a_model(zone: Zone, desk: Desk, tmp_pa
     model = desk.commit({"models/bought.md": "first"})
     ran = _until(lambda: desk.run_of(name, model))
     assert ran["status"] == "Succeeded", desk.why(name, ran["pipelineExecutionId"])
-    assert any(model in one and "models/bought.md changed" in one for one in desk.lines(chooser))
+    _until(lambda: any(model in one and "models/bought.md changed" in one for one in desk.lines(chooser)))
     registry = desk.shared.client("sagemaker")
     found = registry.list_model_packages(ModelPackageGroupName="mortgage-denial")["ModelPackageSummaryList"]
     [version] = [one for one in found if one.get("ModelPackageDescription", "").startswith("bought")]
