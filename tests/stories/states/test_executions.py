@@ -98,7 +98,9 @@ def test_every_status_is_told_by_api_event_and_metric(machines: Machines) -> Non
     stopped = states.stop_execution(executionArn=arns["ABORTED"], error="Own", cause="enough")["stopDate"]
     assert states.stop_execution(executionArn=arns["ABORTED"])["stopDate"] == stopped
     for status, arn in arns.items():
-        assert machines.ended(arn)["status"] == status
+        found = machines.ended(arn)
+        assert found["status"] == status
+        assert ("error" in found) is (status in ("FAILED", "ABORTED"))
     assert machines.types(arns["ABORTED"])[-1] == "ExecutionAborted"
     assert machines.types(arns["TIMED_OUT"])[-1] == "ExecutionTimedOut"
     listed = states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]

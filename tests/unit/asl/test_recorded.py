@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from bastide.engines.asl import check
+from bastide.engines.asl import check, expression_core
 from bastide.engines.asl.values import LARGEST
+from bastide.protocol import codec
+from bastide.services.states import integrations
 from bastide.services.states.reading import _rows, items
 from bastide.services.states.tasks import Failed
 from tests.unit.asl.test_interpreter import TASK, Machine
@@ -75,6 +77,25 @@ def test_a_blank_text_is_null() -> None:
     states = {"A": {"Type": "Pass", "Parameters": {"v.$": "States.StringToJson($.t)"}, "End": True}}
     for text in ("", " "):
         assert Machine(states, json.dumps({"t": text})).run().end[1] == '{"v":null}'
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "given", "member"),
+    [
+        ("s3", "PutObject", {"Bucket": "b", "Key": "k"}, "Body"),
+        ("lambda", "Invoke", {"FunctionName": "f"}, "Payload"),
+    ],
+)
+def test_what_is_stored_or_handed_to_a_function_is_json(
+    service: str, operation: str, given: dict[str, Any], member: str
+) -> None:
+    shape = codec(service).operations[operation].input_shape
+    for value, sent in (("text", b'"text"'), ({"a": [1]}, b'{"a":[1]}'), (False, b"false")):
+        assert integrations.into(shape, {**given, member: value})[member] == sent
+
+
+def test_a_range_of_one_is_that_one() -> None:
+    assert expression_core._range(1, 9, 9) == 1 and expression_core._range(0, 9, 3) == [0, 3, 6, 9]
 
 
 def test_readers_refuse_a_negative_limit_and_headers_twice() -> None:

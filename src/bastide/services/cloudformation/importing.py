@@ -79,12 +79,12 @@ def check(
 def _check_free(a: Authorised, row: Row, types: Mapping[str, str], imports: Mapping[str, str]) -> None:
     """Raises Refused for what another stack has."""
     with a.calls.store.reading() as view:
-        for live in view.scan(record.LIVE, row.account, row.region, limit=2000):
-            stack = view.get(record.STACK.key, row.account, row.region, f"{live.name}/{live.doc['id']}")
-            for one in record.rows_of(view, stack) if stack is not None else ():
+        for stack in record.living(view, row.account, row.region):
+            for one in record.rows_of(view, stack):
                 for name, identifier in imports.items():
                     if one.doc.get("type") == types[name] and one.doc.get("physical") == identifier:
-                        raise invalid(f"Resource {identifier} already exists in the stack {live.name}.")
+                        told = stack.name.partition("/")[0]
+                        raise invalid(f"Resource {identifier} already exists in the stack {told}.")
 
 
 def identifiers(type: str) -> list[str]:

@@ -165,9 +165,8 @@ def resources(a: Authorised, view: View) -> Output:
     if not given:
         if not physical:
             raise invalid("Either StackName or PhysicalResourceId must be specified.")
-        for live in view.scan(record.LIVE, a.account, a.region, limit=1000):
-            stack = view.get(STACK.key, a.account, a.region, f"{live.name}/{live.doc['id']}")
-            if stack is not None and any(one.doc.get("physical") == physical for one in rows_of(view, stack)):
+        for stack in record.living(view, a.account, a.region):
+            if any(one.doc.get("physical") == physical for one in rows_of(view, stack)):
                 return {"StackResources": [_resource(stack, one, detail=False) for one in rows_of(view, stack)[:_PAGE]]}
         raise invalid(f"Stack for {physical} does not exist")
     stack = found(view, a.account, a.region, given, id=True)

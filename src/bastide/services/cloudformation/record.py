@@ -6,7 +6,7 @@ What a template, a parameter or a resource holds may be secret, so all of it is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ PURPOSE: Final = "cloudformation"
 OVER: Final = "DELETE_COMPLETE"
 _counter = itertools.count()
 _MOST_RESOURCES: Final = 2000
+_AT_A_TIME: Final = 500
 
 
 def seal(calls: Calls, value: Any) -> str:
@@ -291,6 +292,17 @@ def new_resource(calls: Calls, stack: Row, logical: str) -> Held:
     held = Held(row, None, None, None, [], {})
     row.doc["sealed"] = held.sealed(calls)
     return held
+
+
+def living(view: View, account: str, region: str) -> Iterator[Row]:
+    """All stacks that are there, however many."""
+    after: str | None = None
+    while held := view.scan(LIVE, account, region, after=after, limit=_AT_A_TIME):
+        for one in held:
+            stack = view.get(STACK.key, account, region, f"{one.name}/{one.doc['id']}")
+            if stack is not None:
+                yield stack
+        after = held[-1].name
 
 
 def rows_of(view: View, stack: Row) -> list[Row]:
